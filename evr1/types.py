@@ -1,0 +1,108 @@
+"""The records that cross module borders, and the shape table.
+
+Every record is a NamedTuple: a pytree for JAX without importing JAX, so the host-side code can build it from
+NumPy arrays. Dimensions: G groups (one prompt each), N completions a group, P prompt tokens, R completion tokens,
+F vision rows, S patches a row, C values a patch, T merged visual tokens of a group (F * S / merge_size**2),
+D width, K kv heads, A head dim, L layers. Batch is axis 0 everywhere except in caches, where it follows L.
+"""
+
+import bisect
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any  # np.ndarray on the host, jax.Array on the device
+Params = Any  # nested dict of arrays
+
+
+class VisionInput(NamedTuple):
+    """Patches of G prompts, packed into F rows of S patches; attention never leaves a segment of a row.
+
+    A segment is one temporal patch of a video, or one image: no Qwen vision tower attends further than that.
+    Patches stand in merge order (merge_size**2 neighbours in a run), so merging is a reshape.
+    """
+
+    patches: Array  # uint8[G, F, S, C], C = 3 * temporal_patch * patch * patch
+    segment_ids: Array  # int32[G, F, S], 0 = padding
+    positions: Array  # int32[G, F, S, 2], (row, column) in the frame's patch grid
+    interp_index: Array  # int32[G, F, S, 4], rows of the learned position table
+    interp_weight: Array  # float32[G, F, S, 4], their bilinear weights
+
+
+class Visual(NamedTuple):
+    """What the vision tower gives to the text model."""
+
+    embeds: Array  # [G, T, D]
+    deepstack: Array  # [G, K_deepstack, T, D]
+
+
+class Prompts(NamedTuple):
+    """G prompts, each with its images and videos once. Padding is on the right."""
+
+    tokens: Array  # int32[G, P]
+    positions: Array  # int32[G, 3, P], M-RoPE (t, h, w)
+    lengths: Array  # int32[G]
+    next_positions: Array  # int32[G], position of the first completion token (same on the three axes)
+    visual_index: Array  # int32[G, P], which of the group's T visual tokens stands here; -1 = text
+    vision: VisionInput
+
+
+class GroupBatch(NamedTuple):
+    """G prompts and the N completions of each: what the update sees.
+
+    `completions[g, n, t]` is the token, `old_logprobs[g, n, t]` its log-probability given everything before it.
+    """
+
+    prompts: Prompts
+    completions: Array  # int32[G, N, R]
+    completion_mask: Array  # bool[G, N, R], true on every token up to and including the end token
+    old_logprobs: Array  # float32[G, N, R]
+    ref_logprobs: Array  # float32[G, N, R]
+    advantages: Array  # float32[G, N, R]
+    loss_weights: Array  # float32[G, N, R]; the loss is sum(loss_weights * per-token loss) over the minibatch
+
+
+class Rollouts(NamedTuple):
+    """N completions for each of G prompts, as the sampler returns them (host arrays)."""
+
+    completions: np.ndarray  # int32[G, N, R], padded with the pad id
+    logprobs: np.ndarray  # float32[G, N, R], at the sampling temperature
+    lengths: np.ndarray  # int32[G, N], the end token included
+    finished: np.ndarray  # bool[G, N], false where the length limit cut the completion
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeTable:
+    """The few shapes that batches may have; everything is padded up to the next one.
+
+    `prompt_tokens` and `vision_rows` are ascending. `row_patches` is S, at least the patches of the largest frame.
+    """
+
+    prompt_tokens: tuple[int, ...]
+    vision_rows: tuple[int, ...]
+    row_patches: int
+    completion_tokens: int
+
+    def prompt_bucket(self, tokens: int) -> int:
+        """The smallest prompt length that holds `tokens`.
+
+        Raises:
+            ValueError: the prompt is longer than the largest bucket.
+        """
+        return _bucket(self.prompt_tokens, tokens, "prompt tokens", "shapes.prompt_tokens")
+
+    def vision_bucket(self, rows: int) -> int:
+        """The smallest number of vision rows that holds `rows`.
+
+        Raises:
+            ValueError: more rows than the largest bucket.
+        """
+        return _bucket(self.vision_rows, rows, "vision rows", "shapes.vision_rows")
+
+
+def _bucket(buckets: tuple[int, ...], need: int, what: str, field: str) -> int:
+    i = bisect.bisect_left(buckets, need)
+    if i == len(buckets):
+        raise ValueError(f"{need} {what} exceed the largest bucket {buckets[-1]}; raise {field} or lower the budget")
+    return buckets[i]
