@@ -16,11 +16,15 @@ def get_config() -> ml_collections.ConfigDict:
     c.workdir = config_dict.placeholder(str)  # everything the run writes goes here
     c.seed = 0
     c.num_steps = 200  # RL steps: one rollout batch each
-    c.model = config_dict.placeholder(str)  # HF directory, or an Orbax directory made by tools/convert_checkpoint.py
+    c.model = config_dict.placeholder(
+        str
+    )  # HF directory, or an Orbax directory made by tools/convert_checkpoint.py
 
     c.data = ml_collections.ConfigDict()
     c.data.train = config_dict.placeholder(str)  # rows: .json, .jsonl or .parquet
-    c.data.eval = config_dict.placeholder(str)  # held-out rows, same schema; empty string: no evaluation
+    c.data.eval = config_dict.placeholder(
+        str
+    )  # held-out rows, same schema; empty string: no evaluation
     c.data.media_dir = ""  # joined in front of relative media paths
     c.data.shards = ""  # directory written by tools/preprocess_videos.py
     c.data.source = "prefer_preprocessed"  # or preprocessed_only, realtime_only
@@ -29,19 +33,25 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.video_max_frames = 128
     c.data.video_min_pixels = 3136  # per frame
     c.data.video_max_pixels = 262144  # per frame
-    c.data.video_total_pixels = 0  # all frames of a clip together; 0: the library default of 0.9 * 128000 * 32**2
+    c.data.video_total_pixels = (
+        0  # all frames of a clip together; 0: the library default of 0.9 * 128000 * 32**2
+    )
     c.data.image_min_pixels = 3136
     c.data.image_max_pixels = 1048576
     c.data.thinking = False  # ask for reasoning between think tags before the answer
     c.data.template = ""  # Jinja2 file that replaces the built-in prompt template
-    c.data.filter_overlong = True  # drop prompts over max_prompt_tokens (planned from headers); False: refuse them
+    c.data.filter_overlong = (
+        True  # drop prompts over max_prompt_tokens (planned from headers); False: refuse them
+    )
     c.data.max_prompt_tokens = 20000  # visual tokens included
     c.data.max_failed_share = 0.01  # stop when more than this share of the clips cannot be decoded
     c.data.decode_timeout_s = 120.0  # a decoding child process is killed after this
     c.data.workers = 4  # decoding processes per host
     c.data.prefetch_batches = 2
 
-    c.shapes = ml_collections.ConfigDict()  # the few shapes that batches are padded to; () means: derive
+    c.shapes = (
+        ml_collections.ConfigDict()
+    )  # the few shapes that batches are padded to; () means: derive
     c.shapes.prompt_tokens = ()  # ascending prompt lengths; derived: 4 steps up to max_prompt_tokens
     c.shapes.vision_rows = ()  # ascending numbers of vision rows per prompt
     c.shapes.row_patches = 0  # patches per vision row; derived: those of the largest frame
@@ -51,7 +61,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.rollout.n = 8  # completions per prompt
     c.rollout.max_completion_tokens = 4096
     c.rollout.temperature = 1.0
-    c.rollout.top_p = 1.0  # log-probabilities are those of the full softmax: keep 1.0 and top_k 0 for training
+    c.rollout.top_p = (
+        1.0  # log-probabilities are those of the full softmax: keep 1.0 and top_k 0 for training
+    )
     c.rollout.top_k = 0
     c.rollout.slots = 32  # groups that decode at the same time
     c.rollout.window_steps = 16  # decode steps per dispatch
@@ -81,7 +93,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.train = ml_collections.ConfigDict()
     c.train.dtype = "bfloat16"  # of the computation; parameters and optimizer state stay float32
-    c.train.microbatch_tokens = 65536  # tokens (prompt + n * completion, padded) per forward and backward pass
+    c.train.microbatch_tokens = (
+        65536  # tokens (prompt + n * completion, padded) per forward and backward pass
+    )
     c.train.remat = True  # recompute activations in the backward pass
 
     c.mesh = ml_collections.ConfigDict()  # devices per axis; -1 once: whatever is left
@@ -92,7 +106,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.rewards = ml_collections.ConfigDict()
     c.rewards.accuracy_weight = 0.9
     c.rewards.format_weight = 0.1
-    c.rewards.box_scale = "pixels"  # coordinates in answers: pixels, unit (0-1) or thousand (0-1000)
+    c.rewards.box_scale = (
+        "pixels"  # coordinates in answers: pixels, unit (0-1) or thousand (0-1000)
+    )
     c.rewards.workers = 2  # scoring processes
     c.rewards.timeout_s = 2.0
     c.rewards.max_failed_share = 0.01

@@ -43,7 +43,9 @@ class Prompts(NamedTuple):
     tokens: Array  # int32[G, P]
     positions: Array  # int32[G, 3, P], M-RoPE (t, h, w)
     lengths: Array  # int32[G]
-    next_positions: Array  # int32[G], position of the first completion token (same on the three axes)
+    next_positions: (
+        Array  # int32[G], position of the first completion token (same on the three axes)
+    )
     visual_index: Array  # int32[G, P], which of the group's T visual tokens stands here; -1 = text
     vision: VisionInput
 
@@ -60,7 +62,9 @@ class GroupBatch(NamedTuple):
     old_logprobs: Array  # float32[G, N, R]
     ref_logprobs: Array  # float32[G, N, R]
     advantages: Array  # float32[G, N, R]
-    loss_weights: Array  # float32[G, N, R]; the loss is sum(loss_weights * per-token loss) over the minibatch
+    loss_weights: (
+        Array  # float32[G, N, R]; the loss is sum(loss_weights * per-token loss) over the minibatch
+    )
 
 
 class Rollouts(NamedTuple):
@@ -104,5 +108,7 @@ class ShapeTable:
 def _bucket(buckets: tuple[int, ...], need: int, what: str, field: str) -> int:
     i = bisect.bisect_left(buckets, need)
     if i == len(buckets):
-        raise ValueError(f"{need} {what} exceed the largest bucket {buckets[-1]}; raise {field} or lower the budget")
+        raise ValueError(
+            f"{need} {what} exceed the largest bucket {buckets[-1]}; raise {field} or lower the budget"
+        )
     return buckets[i]

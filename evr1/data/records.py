@@ -1,0 +1,87 @@
+"""The host-side records: a row of a data file, its decoded media, and the encoded prompt."""
+
+import dataclasses
+from typing import Any, Mapping
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One question, validated. `source` is "file:line" for messages; `extra` carries every other field."""
+
+    index: int
+    problem: str
+    answer: Any
+    problem_type: str  # canonical, see evr1.problems
+    data_type: str  # video, image, text or mixed
+    images: tuple[str, ...]
+    videos: tuple[str, ...]
+    options: tuple[str, ...]
+    problem_id: str
+    video_start: float | None  # seconds
+    video_end: float | None
+    source: str
+    extra: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Budgets:
+    """How much of an image or a video is looked at (EasyVideoR1's names; pixels are per frame)."""
+
+    video_fps: float = 2.0
+    video_max_frames: int = 128
+    video_min_pixels: int = 3136
+    video_max_pixels: int = 262144
+    video_total_pixels: int = 0  # 0: the default of qwen-vl-utils
+    image_min_pixels: int = 3136
+    image_max_pixels: int = 1048576
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """How a model family cuts pixels into patches, read from its HF directory."""
+
+    patch_size: int
+    temporal_patch_size: int
+    merge_size: int
+
+    @property
+    def factor(self) -> int:
+        """Pixels on a side of one visual token."""
+        return self.patch_size * self.merge_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Media:
+    """One image or video, decoded, sampled and resized; the only form in which pixels travel.
+
+    Attributes:
+        frames: uint8[T, H, W, 3], H and W multiples of the geometry's factor; T = 1 for an image.
+        timestamps: float64[T], seconds in the source; empty for an image.
+        is_video: a one-frame video is still a video.
+    """
+
+    frames: np.ndarray
+    timestamps: np.ndarray
+    is_video: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A row ready for the model: its prompt tokens and the patches of its media, in order of appearance.
+
+    Attributes:
+        tokens: int32[P], placeholders expanded.
+        positions: int32[3, P], M-RoPE (t, h, w).
+        next_position: position of the first completion token.
+        patches: uint8[sum(t*h*w), C] in merge order, C ordered (channel, time, row, column) as in HF.
+        grid_thw: int32[V, 3], patches per medium before merging.
+    """
+
+    row: Row
+    tokens: np.ndarray
+    positions: np.ndarray
+    next_position: int
+    patches: np.ndarray
+    grid_thw: np.ndarray
