@@ -1,8 +1,9 @@
 """Every field that exists, with its default, unit and meaning.
 
-Other config files start from `get_config()` here and change values; no field is born anywhere else. Values that
-follow from others are worked out in `evr1.config.resolve`, so command-line overrides always take effect.
-Sizes are global (never per device). Units stand in the names: _steps _s _fps _frames _pixels _tokens _bytes.
+Other config files start from `get_config()` here and change values; no field is born anywhere else.
+Values that follow from others are worked out in `evr1.config.resolve`, so command-line overrides
+always take effect. Sizes are global (never per device). Units stand in the names:
+_steps _s _fps _frames _pixels _tokens _bytes.
 """
 
 import ml_collections
@@ -27,6 +28,10 @@ def get_config() -> ml_collections.ConfigDict:
     )  # held-out rows, same schema; empty string: no evaluation
     c.data.media_dir = ""  # joined in front of relative media paths
     c.data.shards = ""  # directory written by tools/preprocess_videos.py
+    c.data.generate = False  # write the demo clips and rows to workdir/data first (configs/demo.py)
+    c.data.preprocess = (
+        False  # fill data.shards before the first step (else: tools/preprocess_videos.py)
+    )
     c.data.source = "prefer_preprocessed"  # or preprocessed_only, realtime_only
     c.data.shuffle = True
     c.data.video_fps = 2.0  # frames sampled per second of video
@@ -49,10 +54,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.workers = 4  # decoding processes per host
     c.data.prefetch_batches = 2
 
-    c.shapes = (
-        ml_collections.ConfigDict()
-    )  # the few shapes that batches are padded to; () means: derive
-    c.shapes.prompt_tokens = ()  # ascending prompt lengths; derived: 4 steps up to max_prompt_tokens
+    # The few shapes that batches are padded to; empty means: derived from the planned rows.
+    c.shapes = ml_collections.ConfigDict()
+    c.shapes.prompt_tokens = ()  # ascending prompt lengths; derived: up to four
     c.shapes.vision_rows = ()  # ascending numbers of vision rows per prompt
     c.shapes.row_patches = 0  # patches per vision row; derived: those of the largest frame
 

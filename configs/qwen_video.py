@@ -1,7 +1,7 @@
-"""The reference run (arXiv 2604.16893 §4.1): Qwen3-VL-8B, 2 fps, 128 frames, 262144 pixels, n = 8, DAPO clipping.
+"""The reference run (arXiv 2604.16893 §4.1): Qwen3-VL-8B, 2 fps, 128 frames, n = 8, DAPO clipping.
 
-Give the paths on the command line: --config.model=... --config.data.train=... --config.data.eval=...
---config.data.media_dir=... --config.data.shards=... --config.workdir=...
+Give the paths on the command line: --config.model --config.data.train --config.data.eval
+--config.data.media_dir --config.data.shards --config.workdir
 """
 
 from configs import base

@@ -1,9 +1,10 @@
 """The records that cross module borders, and the shape table.
 
-Every record is a NamedTuple: a pytree for JAX without importing JAX, so the host-side code can build it from
-NumPy arrays. Dimensions: G groups (one prompt each), N completions a group, P prompt tokens, R completion tokens,
-F vision rows, S patches a row, C values a patch, T merged visual tokens of a group (F * S / merge_size**2),
-D width, K kv heads, A head dim, L layers. Batch is axis 0 everywhere except in caches, where it follows L.
+Every record is a NamedTuple: a pytree for JAX without importing JAX, so that host-side code can
+build it from NumPy arrays. Dimensions: G groups (one prompt each), N completions a group, P prompt
+tokens, R completion tokens, F vision rows, S patches a row, C values a patch, T merged visual
+tokens of a group (F * S / merge_size**2), D width, K kv heads, A head dim, L layers. Batch is
+axis 0 everywhere except in caches, where it follows L.
 """
 
 import bisect
@@ -17,10 +18,11 @@ Params = Any  # nested dict of arrays
 
 
 class VisionInput(NamedTuple):
-    """Patches of G prompts, packed into F rows of S patches; attention never leaves a segment of a row.
+    """Patches of G prompts, packed into F rows of S patches; attention never leaves a segment.
 
-    A segment is one temporal patch of a video, or one image: no Qwen vision tower attends further than that.
-    Patches stand in merge order (merge_size**2 neighbours in a run), so merging is a reshape.
+    A segment is one temporal patch of a video, or one image: no Qwen vision tower attends further
+    than that. Patches stand in merge order (merge_size**2 neighbours in a run), so merging is a
+    reshape.
     """
 
     patches: Array  # uint8[G, F, S, C], C = 3 * temporal_patch * patch * patch
@@ -43,9 +45,7 @@ class Prompts(NamedTuple):
     tokens: Array  # int32[G, P]
     positions: Array  # int32[G, 3, P], M-RoPE (t, h, w)
     lengths: Array  # int32[G]
-    next_positions: (
-        Array  # int32[G], position of the first completion token (same on the three axes)
-    )
+    next_positions: Array  # int32[G], position of the first completion token (on all three axes)
     visual_index: Array  # int32[G, P], which of the group's T visual tokens stands here; -1 = text
     vision: VisionInput
 
@@ -53,18 +53,17 @@ class Prompts(NamedTuple):
 class GroupBatch(NamedTuple):
     """G prompts and the N completions of each: what the update sees.
 
-    `completions[g, n, t]` is the token, `old_logprobs[g, n, t]` its log-probability given everything before it.
+    `completions[g, n, t]` is a token, `old_logprobs[g, n, t]` its log-probability given everything
+    before it.
     """
 
     prompts: Prompts
     completions: Array  # int32[G, N, R]
-    completion_mask: Array  # bool[G, N, R], true on every token up to and including the end token
+    completion_mask: Array  # bool[G, N, R], true up to and including the end token
     old_logprobs: Array  # float32[G, N, R]
     ref_logprobs: Array  # float32[G, N, R]
     advantages: Array  # float32[G, N, R]
-    loss_weights: (
-        Array  # float32[G, N, R]; the loss is sum(loss_weights * per-token loss) over the minibatch
-    )
+    loss_weights: Array  # float32[G, N, R]; the minibatch's loss is sum(loss_weights * token loss)
 
 
 class Rollouts(NamedTuple):
@@ -80,7 +79,8 @@ class Rollouts(NamedTuple):
 class ShapeTable:
     """The few shapes that batches may have; everything is padded up to the next one.
 
-    `prompt_tokens` and `vision_rows` are ascending. `row_patches` is S, at least the patches of the largest frame.
+    `prompt_tokens` and `vision_rows` are ascending. `row_patches` is S, at least the patches of
+    the largest frame.
     """
 
     prompt_tokens: tuple[int, ...]
@@ -109,6 +109,7 @@ def _bucket(buckets: tuple[int, ...], need: int, what: str, field: str) -> int:
     i = bisect.bisect_left(buckets, need)
     if i == len(buckets):
         raise ValueError(
-            f"{need} {what} exceed the largest bucket {buckets[-1]}; raise {field} or lower the budget"
+            f"{need} {what} are over the largest bucket {buckets[-1]}; "
+            f"raise {field} or lower the pixel budget"
         )
     return buckets[i]

@@ -1,14 +1,15 @@
 """The host-side records: a row of a data file, its decoded media, and the encoded prompt."""
 
 import dataclasses
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One question, validated. `source` is "file:line" for messages; `extra` carries every other field."""
+    """One question, validated. `source` is "file:line"; `extra` carries every other field."""
 
     index: int
     problem: str
@@ -69,13 +70,13 @@ class Media:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A row ready for the model: its prompt tokens and the patches of its media, in order of appearance.
+    """A row ready for the model: prompt tokens, and patches of its media in order of appearance.
 
     Attributes:
         tokens: int32[P], placeholders expanded.
         positions: int32[3, P], M-RoPE (t, h, w).
         next_position: position of the first completion token.
-        patches: uint8[sum(t*h*w), C] in merge order, C ordered (channel, time, row, column) as in HF.
+        patches: uint8[sum(t*h*w), C] in merge order; C is (channel, time, row, column) as in HF.
         grid_thw: int32[V, 3], patches per medium before merging.
     """
 

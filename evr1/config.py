@@ -1,0 +1,217 @@
+"""From the flags to a checked, frozen config: the only validator.
+
+Every message names the field, what it holds, and what to do.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+SOURCES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
+ADVANTAGES = ("grpo", "dr_grpo", "rloo")
+AGGREGATIONS = ("token_mean", "sequence_mean", "fixed_length")
+KL_ESTIMATORS = ("k1", "k2", "k3")
+SCHEDULES = ("constant", "cosine", "linear")
+BOX_SCALES = ("pixels", "unit", "thousand")
+
+
+def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
+    """Checks every field, fills in what follows from others, and freezes the result.
+
+    Raises:
+        ValueError: one line that names the field, its value and the fix.
+    """
+    c = ml_collections.ConfigDict(config.to_dict())
+    if c.data.generate:
+        _fill_generated_paths(c)
+    _check_paths(c)
+    _check_data(c.data)
+    _check_shapes(c.shapes)
+    _check_rollout(c.rollout)
+    _check_algorithm(c.algorithm, c.rollout)
+    _check_optim(c.optim)
+    _check_train(c)
+    _check_rewards(c.rewards)
+    c.eval.max_completion_tokens = c.eval.max_completion_tokens or c.rollout.max_completion_tokens
+    return ml_collections.FrozenConfigDict(c)
+
+
+def to_json(config: ml_collections.FrozenConfigDict) -> str:
+    """The config as indented JSON text."""
+    return json.dumps(config.to_dict(), indent=2, default=list)
+
+
+def _fill_generated_paths(c: ml_collections.ConfigDict) -> None:
+    _require(c.workdir, "workdir", "is not given", "add --config.workdir=DIR")
+    data = Path(c.workdir) / "data"
+    c.data.train = c.data.train or str(data / "train.jsonl")
+    c.data.eval = str(data / "heldout.jsonl") if c.data.eval is None else c.data.eval
+    c.data.media_dir = c.data.media_dir or str(data)
+    c.data.shards = c.data.shards or str(data / "shards")
+
+
+def _check_paths(c: ml_collections.ConfigDict) -> None:
+    for field, value in (("workdir", c.workdir), ("model", c.model), ("data.train", c.data.train)):
+        _require(value, field, "is not given", f"add --config.{field}=PATH")
+    c.data.eval = c.data.eval or ""
+    _require(
+        Path(c.model).is_dir(),
+        "model",
+        f"is {c.model}, which is not a directory",
+        "give a HF directory (config.json, *.safetensors, tokenizer) or an Orbax one",
+    )
+    if c.data.generate:
+        return  # the rows are written first
+    for field in ("train", "eval"):
+        path = c.data[field]
+        if path:
+            _require(Path(path).is_file(), f"data.{field}", f"is {path}: no such file", "check it")
+
+
+def _check_data(d: ml_collections.ConfigDict) -> None:
+    _choice("data.source", d.source, SOURCES)
+    for kind in ("image", "video"):
+        low, high = d[f"{kind}_min_pixels"], d[f"{kind}_max_pixels"]
+        _require(
+            0 < low <= high,
+            f"data.{kind}_min_pixels",
+            f"is {low} with data.{kind}_max_pixels={high}",
+            "need 0 < min <= max",
+        )
+    _positive("data", d, ("video_fps", "max_prompt_tokens", "decode_timeout_s", "workers"))
+    _require(
+        d.video_max_frames >= 2,
+        "data.video_max_frames",
+        f"is {d.video_max_frames}",
+        "need 2 or more",
+    )
+    _require(
+        d.video_total_pixels >= 0,
+        "data.video_total_pixels",
+        f"is {d.video_total_pixels}",
+        "need >= 0",
+    )
+    _share("data.max_failed_share", d.max_failed_share)
+    _require(
+        d.source == "realtime_only" or not d.preprocess or bool(d.shards),
+        "data.shards",
+        "is empty while data.preprocess is on",
+        "give a directory for the shards",
+    )
+    _require(
+        d.source != "preprocessed_only" or bool(d.shards),
+        "data.shards",
+        "is empty while data.source is preprocessed_only",
+        "give the directory that tools/preprocess_videos.py wrote",
+    )
+
+
+def _check_shapes(s: ml_collections.ConfigDict) -> None:
+    for name in ("prompt_tokens", "vision_rows"):
+        buckets = tuple(s[name])
+        _require(
+            list(buckets) == sorted(set(buckets)),
+            f"shapes.{name}",
+            f"is {buckets}",
+            "need ascending sizes, or () to derive them",
+        )
+
+
+def _check_rollout(r: ml_collections.ConfigDict) -> None:
+    _positive("rollout", r, ("prompts", "n", "max_completion_tokens", "slots", "temperature"))
+    _require(
+        8 <= r.window_steps <= 32, "rollout.window_steps", f"is {r.window_steps}", "need 8 to 32"
+    )
+    _require(0 < r.top_p <= 1, "rollout.top_p", f"is {r.top_p}", "need 0 < top_p <= 1")
+    _require(r.top_k >= 0, "rollout.top_k", f"is {r.top_k}", "need 0 (off) or more")
+    _require(
+        r.top_p == 1 and r.top_k == 0,
+        "rollout.top_p / rollout.top_k",
+        f"are {r.top_p} / {r.top_k}",
+        "train on the full distribution (1.0 and 0): the update's log-probabilities are of that",
+    )
+
+
+def _check_algorithm(a: ml_collections.ConfigDict, r: ml_collections.ConfigDict) -> None:
+    _choice("algorithm.advantage", a.advantage, ADVANTAGES)
+    _choice("algorithm.aggregation", a.aggregation, AGGREGATIONS)
+    _choice("algorithm.kl_estimator", a.kl_estimator, KL_ESTIMATORS)
+    _choice("algorithm.old_logprobs", a.old_logprobs, ("recompute", "sampler"))
+    _require(
+        r.n >= 2,
+        "rollout.n",
+        f"is {r.n} with algorithm.advantage={a.advantage}",
+        "a group needs at least 2 completions",
+    )
+    _require(0 < a.clip_low < 1, "algorithm.clip_low", f"is {a.clip_low}", "need 0 < clip_low < 1")
+    _require(a.clip_high > 0, "algorithm.clip_high", f"is {a.clip_high}", "need > 0")
+    _require(
+        a.clip_dual == 0 or a.clip_dual > 1, "algorithm.clip_dual", f"is {a.clip_dual}", "0 or > 1"
+    )
+    _require(a.kl_coef >= 0, "algorithm.kl_coef", f"is {a.kl_coef}", "need >= 0")
+    _require(
+        a.updates_per_rollout >= 1 and r.prompts % a.updates_per_rollout == 0,
+        "algorithm.updates_per_rollout",
+        f"is {a.updates_per_rollout}, which does not divide rollout.prompts={r.prompts}",
+        "choose a divisor",
+    )
+
+
+def _check_optim(o: ml_collections.ConfigDict) -> None:
+    _choice("optim.schedule", o.schedule, SCHEDULES)
+    _positive("optim", o, ("learning_rate", "max_grad_norm", "eps"))
+    _require(o.warmup_steps >= 0, "optim.warmup_steps", f"is {o.warmup_steps}", "need >= 0")
+    for pattern in o.freeze:
+        try:
+            re.compile(pattern)
+        except re.error as e:
+            raise ValueError(f"optim.freeze holds {pattern!r}: {e}; fix the pattern") from None
+
+
+def _check_train(c: ml_collections.ConfigDict) -> None:
+    _choice("train.dtype", c.train.dtype, ("float32", "bfloat16"))
+    _require(c.num_steps >= 0, "num_steps", f"is {c.num_steps}", "need 0 or more")
+    _positive("train", c.train, ("microbatch_tokens",))
+    axes = (c.mesh.data, c.mesh.fsdp, c.mesh.tensor)
+    _require(
+        axes.count(-1) <= 1 and all(a == -1 or a >= 1 for a in axes),
+        "mesh",
+        f"is data={axes[0]} fsdp={axes[1]} tensor={axes[2]}",
+        "need sizes of 1 or more, and -1 (the rest) at most once",
+    )
+    _require(c.eval.every_steps >= 0, "eval.every_steps", f"is {c.eval.every_steps}", "need >= 0")
+    _require(c.checkpoint.keep >= 1, "checkpoint.keep", f"is {c.checkpoint.keep}", "need 1 or more")
+
+
+def _check_rewards(r: ml_collections.ConfigDict) -> None:
+    _choice("rewards.box_scale", r.box_scale, BOX_SCALES)
+    total = r.accuracy_weight + r.format_weight
+    _require(
+        min(r.accuracy_weight, r.format_weight) >= 0 and abs(total - 1) < 1e-6,
+        "rewards.accuracy_weight + rewards.format_weight",
+        f"is {total:g}",
+        "two weights of 0 or more that add up to 1",
+    )
+    _positive("rewards", r, ("workers", "timeout_s"))
+    _share("rewards.max_failed_share", r.max_failed_share)
+
+
+def _require(ok: Any, field: str, got: str, fix: str) -> None:
+    if not ok:
+        raise ValueError(f"config.{field} {got}; {fix}")
+
+
+def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(value in allowed, field, f"is {value!r}", f"choose one of {', '.join(allowed)}")
+
+
+def _positive(group: str, values: ml_collections.ConfigDict, names: tuple[str, ...]) -> None:
+    for name in names:
+        _require(values[name] > 0, f"{group}.{name}", f"is {values[name]}", "need more than 0")
+
+
+def _share(field: str, value: float) -> None:
+    _require(0 <= value < 1, field, f"is {value}", "a share from 0 up to (not including) 1")

@@ -1,0 +1,30 @@
+"""The training command: `python -m evr1.main --config=configs/qwen_video.py --config.workdir=DIR`."""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from evr1 import config as config_lib
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file; --config.FIELD=VALUE overrides one field.", lock_config=True
+)
+flags.mark_flag_as_required("config")
+
+
+def main(argv: list[str]) -> None:
+    """Resolves the config and trains; bad input ends in one line and exit code 2."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    try:
+        config = config_lib.resolve(_CONFIG.value)
+        from evr1 import train  # after the flags: --help must not wait for jax
+
+        train.train(config)
+    except (ValueError, OSError) as e:
+        sys.exit(f"error: {e}")
+
+
+if __name__ == "__main__":
+    app.run(main)
