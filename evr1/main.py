@@ -1,4 +1,4 @@
-"""The training command: `python -m evr1.main --config=configs/qwen_video.py --config.workdir=DIR`."""
+"""The training command: `python -m evr1.main --config=CONFIG.py --config.workdir=DIR`."""
 
 import sys
 
@@ -14,7 +14,7 @@ flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
-    """Resolves the config and trains; bad input ends in one line and exit code 2."""
+    """Resolves the config and trains; bad input ends in one line and exit code 1."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     try:
@@ -26,5 +26,15 @@ def main(argv: list[str]) -> None:
         sys.exit(f"error: {e}")
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags; a field that does not exist ends in one line, not in a traceback."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as e:
+        sys.exit(f"error: unknown config field {' '.join(str(e.args[0]).split())}")
+    except (FileNotFoundError, TypeError, ValueError) as e:
+        sys.exit(f"error: {e}")
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

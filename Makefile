@@ -1,0 +1,43 @@
+# make demo   sets everything up in .venv, then runs the whole main job on the embedded default
+# make test   sets everything up in .venv, then runs the test suite
+# make lint   format, lint, import rules and types
+
+# The first interpreter that runs and is 3.11 or newer; override with PYTHON=...
+PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+SEED ?= 0
+WORKDIR ?= runs/demo-seed$(SEED)
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.core
+	$(VENV)/bin/python -m evr1.main --config=configs/demo.py --config.workdir=$(WORKDIR) --config.seed=$(SEED)
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -q
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/pyright --venvpath . evr1
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one or set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: setup.py | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(VENV)/bin/python -m pip install --quiet -e ".[lint]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

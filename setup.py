@@ -1,0 +1,55 @@
+"""Package metadata. The core is light; everything else is an extra."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "jax>=0.10.2",  # 0.10.2 is the newest for Python 3.11
+    "flax>=0.12.6,<0.13",
+    "optax>=0.2.5",
+    "orbax-checkpoint>=0.11.30",
+    "grain>=0.2.18",
+    "tensorflow-datasets>=4.9.10",  # its ArrayRecord half; TensorFlow itself is never imported
+    "array_record>=0.8.1",
+    "av>=18",
+    "transformers>=5.17",
+    "tokenizers>=0.22",
+    "safetensors>=0.5",
+    "ml-collections>=1.1",
+    "absl-py>=2.1",
+    "numpy>=2.0",
+    "pillow>=11",
+    "pyarrow>=17",
+    "jinja2>=3.1",
+    "rich>=13",
+    "tensorboard>=2.19",
+    "rapidfuzz>=3.9",
+    "math-verify>=0.8",
+    "scikit-learn>=1.5",  # the demo's handwritten digits
+]
+EXTRAS = {
+    "jetstream": ["google-jetstream==0.2.2"],  # pulls TensorFlow in
+    "wandb": ["wandb>=0.18"],
+    "kernels": ["tokamax==0.0.12"],
+    "tpu": ["jax[tpu]>=0.10.2"],
+    "gpu": ["jax[cuda13]>=0.10.2"],
+    "tpu-compiler": ["libtpu>=0.0.42"],  # compiles for TPUs on a machine that has none
+    "test": [
+        "pytest>=8",
+        "hypothesis>=6.100",
+        "beartype>=0.20",
+        "jaxtyping>=0.3",
+    ],
+    "lint": ["ruff>=0.14", "import-linter>=2.3", "pyright[nodejs]>=1.1.400"],
+    "parity": ["torch==2.13.0"],  # compares with transformers; never imported by evr1
+}
+
+setup(
+    name="evr1",
+    version="0.1.0",
+    description="Reinforcement learning from verifiable rewards for video-language models, in JAX",
+    python_requires=">=3.11",
+    packages=find_packages(include=["evr1", "evr1.*"]),
+    package_data={"evr1": ["**/*.jinja", "assets/**/*"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)
