@@ -74,6 +74,7 @@ class Example:
 
     Attributes:
         tokens: int32[P], placeholders expanded.
+        is_visual: bool[P], true on the image and video placeholders.
         positions: int32[3, P], M-RoPE (t, h, w).
         next_position: position of the first completion token.
         patches: uint8[sum(t*h*w), C] in merge order; C is (channel, time, row, column) as in HF.
@@ -82,6 +83,7 @@ class Example:
 
     row: Row
     tokens: np.ndarray
+    is_visual: np.ndarray
     positions: np.ndarray
     next_position: int
     patches: np.ndarray

@@ -1,0 +1,147 @@
+"""Collation: prompts of different lengths and media become one `Prompts` record of bucketed shape."""
+
+from typing import Sequence
+
+import numpy as np
+
+from evr1.data import positions
+from evr1.data.records import Example, Geometry
+from evr1.types import Prompts, ShapeTable, VisionInput
+
+
+def place_units(sizes: np.ndarray, row_patches: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """First-fit placement of units into rows of `row_patches` patches.
+
+    Units of 4, 4, 6, 2 patches in rows of 8 go to rows 0 0 1 1 at offsets 0 4 0 6.
+
+    Args:
+        sizes: int[U], patches of each unit, in order of appearance.
+        row_patches: the room of a row.
+
+    Returns:
+        int64[U] row and int64[U] offset of each unit, and the number of rows used.
+
+    Raises:
+        ValueError: a unit is larger than a row.
+    """
+    if len(sizes) and sizes.max() > row_patches:
+        raise ValueError(
+            f"a frame of {sizes.max()} patches exceeds shapes.row_patches={row_patches}; "
+            "raise it or lower the pixel budget"
+        )
+    row = np.zeros(len(sizes), np.int64)
+    offset = np.zeros(len(sizes), np.int64)
+    used: list[int] = []
+    for i, size in enumerate(sizes.tolist()):
+        r = next((r for r, u in enumerate(used) if u + size <= row_patches), len(used))
+        if r == len(used):
+            used.append(0)
+        row[i], offset[i] = r, used[r]
+        used[r] += size
+    return row, offset, len(used)
+
+
+def vision_rows(grid_thw: np.ndarray, row_patches: int) -> int:
+    """How many vision rows a prompt's media fill."""
+    return place_units(positions.units(grid_thw).prod(axis=1), row_patches)[2]
+
+
+def collate(
+    examples: Sequence[Example],
+    shapes: ShapeTable,
+    geometry: Geometry,
+    pos_grid: int,
+    pad_id: int,
+    groups: int | None = None,
+) -> Prompts:
+    """G prompts as one record of NumPy arrays, padded to the shape table's buckets.
+
+    Args:
+        examples: the prompts, one per group.
+        shapes: the buckets.
+        geometry: how pixels were cut into patches.
+        pos_grid: side of the learned position table.
+        pad_id: token that fills the padding.
+        groups: pads the number of prompts up to this with empty ones of length 1.
+
+    Raises:
+        ValueError: a prompt exceeds the buckets, or its placeholders and patches disagree; names the row.
+    """
+    groups = len(examples) if groups is None else groups
+    if groups < len(examples):
+        raise ValueError(f"{len(examples)} prompts do not fit groups={groups}")
+    rows_of = [_check(e, shapes, geometry) for e in examples]
+    p = shapes.prompt_bucket(max((len(e.tokens) for e in examples), default=1))
+    f = shapes.vision_bucket(max(rows_of, default=0))
+    s = shapes.row_patches
+    c = 3 * geometry.temporal_patch_size * geometry.patch_size**2
+    vision = VisionInput(
+        patches=np.zeros((groups, f, s, c), np.uint8),
+        segment_ids=np.zeros((groups, f, s), np.int32),
+        positions=np.zeros((groups, f, s, 2), np.int32),
+        interp_index=np.zeros((groups, f, s, 4), np.int32),
+        interp_weight=np.zeros((groups, f, s, 4), np.float32),
+    )
+    out = Prompts(
+        tokens=np.full((groups, p), pad_id, np.int32),
+        positions=np.zeros((groups, 3, p), np.int32),
+        lengths=np.ones(groups, np.int32),
+        next_positions=np.ones(groups, np.int32),
+        visual_index=np.full((groups, p), -1, np.int32),
+        vision=vision,
+    )
+    for g, e in enumerate(examples):
+        n = len(e.tokens)
+        out.tokens[g, :n] = e.tokens
+        out.positions[g, :, :n] = e.positions
+        out.lengths[g] = n
+        out.next_positions[g] = e.next_position
+        index = _fill_vision(vision, g, e, geometry.merge_size, pos_grid)
+        out.visual_index[g, :n][e.is_visual] = index
+    return out
+
+
+def _fill_vision(vision: VisionInput, g: int, e: Example, merge: int, pos_grid: int) -> np.ndarray:
+    """Writes the patches of prompt g into its rows; returns where its visual tokens stand, int[V tokens]."""
+    row_patches = vision.patches.shape[2]
+    sizes = positions.units(e.grid_thw)
+    counts = sizes.prod(axis=1)
+    rows, offsets, _ = place_units(counts, row_patches)
+    starts = np.cumsum(counts) - counts
+    segments = np.zeros(vision.patches.shape[1], np.int32)
+    index = []
+    for (h, w), n, row, offset, start in zip(sizes, counts, rows, offsets, starts, strict=True):
+        at = (g, row, slice(offset, offset + n))
+        segments[row] += 1
+        vision.patches[at] = e.patches[start : start + n]
+        vision.segment_ids[at] = segments[row]
+        vision.positions[at] = positions.patch_positions(int(h), int(w), merge)
+        vision.interp_index[at], vision.interp_weight[at] = positions.interpolation(
+            int(h), int(w), merge, pos_grid
+        )
+        index.append((row * row_patches + offset) // merge**2 + np.arange(n // merge**2))
+    return np.concatenate(index) if index else np.zeros(0, np.int64)
+
+
+def _check(e: Example, shapes: ShapeTable, geometry: Geometry) -> int:
+    """The number of vision rows of an example that fits; names its row where it does not."""
+    where = f"{e.row.source} ({e.row.problem_id})"
+    patches = int(positions.units(e.grid_thw).prod(axis=1).sum())
+    placeholders = int(e.is_visual.sum())
+    if patches != len(e.patches) or patches != placeholders * geometry.merge_size**2:
+        raise ValueError(
+            f"{where}: {placeholders} placeholders, but {len(e.patches)} patches in grids of {patches} "
+            f"with merge_size={geometry.merge_size}; prompt and media do not belong together"
+        )
+    if shapes.row_patches % geometry.merge_size**2:
+        raise ValueError(
+            f"shapes.row_patches={shapes.row_patches} is not a multiple of {geometry.merge_size**2} "
+            "(merge_size**2)"
+        )
+    try:
+        shapes.prompt_bucket(len(e.tokens))
+        rows = vision_rows(e.grid_thw, shapes.row_patches)
+        shapes.vision_bucket(rows)
+    except ValueError as err:
+        raise ValueError(f"{where}: {err}") from err
+    return rows
