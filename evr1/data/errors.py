@@ -1,0 +1,30 @@
+"""The one error of media that cannot be used: typed, so that a run can count it and go on."""
+
+import pathlib
+
+KINDS = {
+    "missing": "correct the path or data.media_dir",
+    "undecodable": "re-encode the file (ffmpeg -i IN -c:v libx264 OUT) or drop its rows",
+    "empty": "drop its rows",
+    "clip": "correct video_start and video_end",
+    "timeout": "raise data.decode_timeout_s or re-encode the file",
+    "crashed": "re-encode the file or drop its rows",
+    "uncached": "run tools/preprocess_videos.py with these budgets, or set data.source to "
+    "prefer_preprocessed",
+}
+
+
+class MediaError(ValueError):
+    """An image or a video that gives no pixels.
+
+    Attributes:
+        kind: a key of `KINDS`, which holds the fix that belongs to it.
+        path: the file.
+        reason: what is wrong with it, in one line.
+    """
+
+    def __init__(self, kind: str, path: str | pathlib.Path, reason: str):
+        super().__init__(f"{path}: {reason}; {KINDS[kind]}")
+        self.kind = kind
+        self.path = str(path)
+        self.reason = reason

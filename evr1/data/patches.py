@@ -1,0 +1,178 @@
+"""Pixel budgets → sizes, frames → patches: the arithmetic of qwen-vl-utils and of HF's Qwen processors, in NumPy.
+
+Source: qwen-vl-utils 0.0.14 (`smart_resize`, `fetch_video`); transformers 5.23
+`models/qwen3_vl/video_processing_qwen3_vl.py` and `models/qwen2_vl/image_processing_qwen2_vl.py`.
+"""
+
+import math
+import pathlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from evr1.data.errors import MediaError
+from evr1.data.records import Budgets, Geometry, Media
+
+MAX_ASPECT_RATIO = 200
+FRAME_MAX_TOKENS = 768  # of one frame, before two frames are merged into one
+TOTAL_TOKENS = 0.9 * 128000  # of one video, ditto
+
+
+def fit(
+    height: int, width: int, factor: int, min_pixels: float, max_pixels: float
+) -> tuple[int, int]:
+    """The (height, width) nearest to the given one, in multiples of `factor`, within the two areas.
+
+    >>> fit(720, 1280, 32, 3136, 262144)
+    (384, 672)
+
+    Raises:
+        ValueError: a side is more than 200 times the other, or the limits cross.
+    """
+    if min_pixels > max_pixels:
+        raise ValueError(
+            f"min_pixels={min_pixels} exceeds max_pixels={max_pixels}; lower the first or raise the second"
+        )
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise ValueError(
+            f"{width}x{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other; crop it"
+        )
+    rows = max(1, round(height / factor)) * factor
+    columns = max(1, round(width / factor)) * factor
+    if rows * columns > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        rows = max(1, math.floor(height / shrink / factor)) * factor
+        columns = max(1, math.floor(width / shrink / factor)) * factor
+    elif rows * columns < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rows = math.ceil(height * grow / factor) * factor
+        columns = math.ceil(width * grow / factor) * factor
+    return rows, columns
+
+
+def video_size(
+    n_frames: int, height: int, width: int, budgets: Budgets, geometry: Geometry
+) -> tuple[int, int]:
+    """The (height, width) to which the `n_frames` sampled frames of a video are resized.
+
+    >>> video_size(20, 720, 1280, Budgets(), Geometry(16, 2, 2))
+    (384, 672)
+
+    Raises:
+        ValueError: see `fit`.
+    """
+    token = geometry.factor**2
+    total = budgets.video_total_pixels or TOTAL_TOKENS * token
+    share = total / n_frames * geometry.temporal_patch_size
+    cap = max(min(FRAME_MAX_TOKENS * token, share), int(budgets.video_min_pixels * 1.05))
+    return fit(
+        height,
+        width,
+        geometry.factor,
+        budgets.video_min_pixels,
+        min(budgets.video_max_pixels, cap),
+    )
+
+
+def image_size(height: int, width: int, budgets: Budgets, geometry: Geometry) -> tuple[int, int]:
+    """The (height, width) to which an image is resized.
+
+    Raises:
+        ValueError: see `fit`.
+    """
+    return fit(height, width, geometry.factor, budgets.image_min_pixels, budgets.image_max_pixels)
+
+
+def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8[T, height, width, 3] from uint8[T, h, w, 3], bicubic with antialiasing, as torchvision does within 1/255."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    return np.stack(
+        [
+            np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+            for frame in frames
+        ]
+    )
+
+
+def grid_of(n_frames: int, height: int, width: int, geometry: Geometry) -> tuple[int, int, int]:
+    """Patches (t, h, w) of a medium of that many frames and pixels, before merging.
+
+    >>> grid_of(5, 64, 96, Geometry(16, 2, 2))
+    (3, 4, 6)
+    """
+    return (
+        -(-n_frames // geometry.temporal_patch_size),
+        height // geometry.patch_size,
+        width // geometry.patch_size,
+    )
+
+
+def patchify(media: Media, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The patches of a medium, uint8[t*h*w, C], and its grid (t, h, w).
+
+    Patches stand frame by frame and, in a frame, merge block by merge block; C is (channel, time, row, column).
+    The last frame is repeated where the temporal patch is not full (so an image fills its patch alone).
+    """
+    p, m, d = geometry.patch_size, geometry.merge_size, geometry.temporal_patch_size
+    frames = media.frames
+    missing = -len(frames) % d
+    if missing:
+        frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+    t, h, w = grid_of(len(frames), *frames.shape[1:3], geometry)
+    blocks = frames.reshape(t, d, h // m, m, p, w // m, m, p, 3)
+    ordered = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)
+    return ordered.reshape(t * h * w, 3 * d * p * p), (t, h, w)
+
+
+def load_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -> Media:
+    """An image as one resized frame: upright by its EXIF tag, transparency on white, first frame of an animation.
+
+    Raises:
+        MediaError: missing, not an image, or of an unusable shape.
+    """
+    try:
+        with Image.open(path) as image:
+            rgb = _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise MediaError("missing", path, "no such image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise MediaError(
+            "undecodable", path, f"cannot be read as an image ({_line(error)})"
+        ) from None
+    frame = np.asarray(rgb)[None]
+    try:
+        height, width = image_size(*frame.shape[1:3], budgets, geometry)
+    except ValueError as error:
+        raise MediaError("undecodable", path, str(error)) from None
+    return Media(resize(frame, height, width), np.zeros(0), is_video=False)
+
+
+def image_header(path: str | pathlib.Path) -> tuple[int, int]:
+    """(height, width) of an image as it will be shown, read without decoding its pixels.
+
+    Raises:
+        MediaError: missing or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except FileNotFoundError:
+        raise MediaError("missing", path, "no such image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise MediaError(
+            "undecodable", path, f"cannot be read as an image ({_line(error)})"
+        ) from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
