@@ -1,0 +1,279 @@
+"""Checkpoints of a run: everything that resuming needs, in one atomic directory a step.
+
+`<directory>/<step>/` holds the device state (parameters, optimizer state, step), a small JSON
+record (data position, seeds) and checksums of both. Orbax writes under a temporary name and renames
+at the end, so a `kill -9` leaves either a whole checkpoint or none. Orbax does not notice a flipped
+bit in array data; the checksums do.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+PyTree = Any
+_TEMPORARY = ".orbax-checkpoint-tmp"
+
+
+class Restored(NamedTuple):
+    """A checkpoint read back."""
+
+    step: int
+    state: PyTree
+    extra: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run; saving is asynchronous, one save at a time.
+
+    Args:
+        directory: made if it does not exist.
+        keep: how many of the newest checkpoints stay.
+        log: gets one line for every checkpoint that is ignored, with the reason.
+
+    Raises:
+        ValueError: `keep` is below 1.
+    """
+
+    def __init__(
+        self, directory: str | Path, *, keep: int = 3, log: Callable[[str], None] = print
+    ) -> None:
+        if keep < 1:
+            raise ValueError(f"checkpoint.keep={keep}; keep at least 1")
+        self.directory = Path(directory).absolute()
+        self._keep, self._log = keep, log
+        for path in sorted(self.directory.glob(f"*{_TEMPORARY}*")):
+            log(f"{path}: unfinished checkpoint of a run that was killed; removed")
+        self._manager = self._open()
+
+    def steps(self) -> list[int]:
+        """The steps that have a finished checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        """The newest step with a finished checkpoint; None: there is none."""
+        return max(self._manager.all_steps(), default=None)
+
+    def save(self, step: int, state: PyTree, extra: Mapping[str, Any]) -> None:
+        """Starts to write a checkpoint; the caller may donate `state` as soon as this returns.
+
+        Waits for the save before it. An error in the background is raised by the next call of
+        `save`, `wait` or `close`.
+
+        Args:
+            step: how many RL steps are behind `state`; at most once each.
+            state: pytree of arrays.
+            extra: anything JSON can hold.
+        """
+        arguments = {
+            "state": ocp.args.StandardSave(state),
+            "extra": ocp.args.JsonSave(dict(extra)),
+            "checksums": ocp.args.JsonSave(_checksums(state, extra)),
+        }
+        self._manager.save(step, args=ocp.args.Composite(**arguments), force=True)
+
+    def restore(self, abstract: PyTree, step: int | None = None) -> Restored | None:
+        """Reads the newest whole checkpoint straight onto its devices; None: there is none.
+
+        A damaged checkpoint is renamed to `damaged-<step>`, logged, and the one before it is read.
+
+        Args:
+            abstract: tree of jax.ShapeDtypeStruct with the shardings to restore to.
+            step: this step and no other; a damaged one then raises.
+
+        Raises:
+            ValueError: the checkpoint is of another model (the tensors that differ are named), or
+                `step` does not exist.
+            RuntimeError: there are checkpoints, and all are damaged.
+        """
+        steps = self.steps()
+        if step is not None and step not in steps:
+            raise ValueError(
+                f"{self.directory} has no step {step}; it has {steps or 'no checkpoint'}"
+            )
+        damaged = []
+        for candidate in [step] if step is not None else reversed(steps):
+            restored, problem = self._read(candidate, abstract)
+            if restored is not None:
+                self._set_aside(damaged)
+                return restored
+            self._log(f"{self.directory / str(candidate)}: damaged checkpoint ignored: {problem}")
+            damaged.append(candidate)
+        if damaged:
+            raise RuntimeError(
+                f"{self.directory}: every checkpoint is damaged (steps {damaged}); "
+                "restore a copy of one, or start over in a new workdir"
+            )
+        return None
+
+    def wait(self) -> None:
+        """Blocks until the last save is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def close(self) -> None:
+        """Waits for the last save and frees the manager's threads."""
+        self.wait()
+        self._manager.close()
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
+            cleanup_tmp_directories=True,
+        )
+        handlers = {
+            "state": ocp.StandardCheckpointHandler(),
+            "extra": ocp.JsonCheckpointHandler(),
+            "checksums": ocp.JsonCheckpointHandler(),
+        }
+        return ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+
+    def _read(self, step: int, abstract: PyTree) -> tuple[Restored | None, str]:
+        """The checkpoint, or None and what is wrong with it."""
+        arguments = {
+            "state": ocp.args.StandardRestore(abstract),
+            "extra": ocp.args.JsonRestore(),
+            "checksums": ocp.args.JsonRestore(),
+        }
+        try:
+            saved = _array_shapes(self._manager.item_metadata(step).state)
+        except (OSError, ValueError, LookupError) as error:
+            return None, _one_line(error)
+        if saved is None:
+            return None, "the list of its arrays is missing"
+        _check_same_arrays(f"checkpoint {self.directory / str(step)}", saved, abstract)
+        try:
+            items = self._manager.restore(step, args=ocp.args.Composite(**arguments))
+        except Exception as error:  # noqa: BLE001  Orbax raises a bare Exception on a short array file
+            return None, _one_line(error)
+        got = _checksums(items.state, items.extra)
+        wrong = sorted(path for path, n in got.items() if items.checksums.get(path) != n)
+        if wrong:
+            names = ", ".join(path or "the JSON record" for path in wrong[:3])
+            return None, f"checksum of {names} differs from the one saved"
+        return Restored(step, items.state, items.extra), ""
+
+    def _set_aside(self, damaged: list[int]) -> None:
+        """Renames damaged checkpoints, so that their steps can be saved again."""
+        if not damaged:
+            return
+        self._manager.close()
+        if jax.process_index() == 0:
+            for step in damaged:
+                (self.directory / str(step)).rename(_unused(self.directory / f"damaged-{step}"))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("damaged checkpoints set aside")
+        self._manager = self._open()
+
+
+def save_tree(directory: str | Path, tree: PyTree) -> None:
+    """Writes a pytree of arrays (a model's parameters) as one Orbax directory, atomically.
+
+    Raises:
+        ValueError: the directory exists.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists():
+        raise ValueError(f"{directory} exists; remove it or choose another name")
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(directory, tree)
+        checkpointer.wait_until_finished()
+
+
+def restore_tree(directory: str | Path, abstract: PyTree) -> PyTree:
+    """The tree that `save_tree` wrote, each array straight to its sharding.
+
+    Args:
+        directory: what `save_tree` wrote.
+        abstract: tree of jax.ShapeDtypeStruct with shardings.
+
+    Raises:
+        ValueError: no such directory, or it holds another model; every differing tensor is named.
+    """
+    directory = Path(directory).absolute()
+    if not directory.is_dir():
+        raise ValueError(f"{directory} does not exist; give an Orbax directory")
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = _array_shapes(checkpointer.metadata(directory).item_metadata)
+        if saved is None:
+            raise ValueError(f"{directory} is not an Orbax directory; give one")
+        _check_same_arrays(str(directory), saved, abstract)
+        return checkpointer.restore(directory, abstract)
+
+
+def _checksums(tree: PyTree, extra: Mapping[str, Any]) -> dict[str, int]:
+    """Checksum of every array by path, and of the JSON record under the empty path."""
+    # leaf by leaf, because arrays may live on different devices
+    sums = jax.device_get({path: _checksum(leaf) for path, leaf in _flat(tree).items()})
+    text = json.dumps(extra, sort_keys=True)
+    return {"": zlib.crc32(text.encode()), **{path: int(n) for path, n in sums.items()}}
+
+
+@jax.jit
+def _checksum(x: jax.Array) -> jax.Array:
+    """A uint32 of an array's bits: equal on any sharding, changed by any single flipped bit.
+
+    The bits of element i are multiplied by 2 i + 1: an odd factor loses no bit modulo 2**32, and
+    elements that trade places show. Integer sums do not depend on their order, nor does this.
+    """
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)
+    index = jnp.zeros(x.shape, jnp.uint32)
+    for axis in range(x.ndim):
+        stride = np.uint32(math.prod(x.shape[axis + 1 :]) % 2**32)
+        index += jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * stride
+    return jnp.sum(bits * (2 * index + 1), dtype=jnp.uint32)
+
+
+def _flat(tree: PyTree) -> dict[str, Any]:
+    """Leaves by path, as Orbax spells it: 'params/text/wq', 'opt_state/1/0/mu/text/wq'."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _array_shapes(metadata: Any) -> dict[str, str] | None:
+    """Path → 'float32[2,3]' of every array of a checkpoint; None: unreadable."""
+    if metadata is None or metadata.tree is None:
+        return None
+    return {path: _spell(leaf) for path, leaf in _flat(metadata.tree).items()}
+
+
+def _spell(array: Any) -> str:
+    return f"{jnp.dtype(array.dtype).name}[{','.join(map(str, array.shape))}]"
+
+
+def _check_same_arrays(source: str, saved: Mapping[str, str], abstract: PyTree) -> None:
+    wanted = {path: _spell(leaf) for path, leaf in _flat(abstract).items()}
+    problems = [
+        f"{path} is {saved.get(path, 'missing')}, "
+        f"the model has {wanted.get(path, 'no such tensor')}"
+        for path in sorted(wanted.keys() | saved.keys())
+        if saved.get(path) != wanted.get(path)
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(
+            f"{source} is of another model: {'; '.join(problems[:5])}{more}; "
+            "give the model it was made with, or another workdir"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _unused(path: Path) -> Path:
+    n = 0
+    while path.exists():
+        n += 1
+        path = path.with_name(f"{path.name.split('~')[0]}~{n}")
+    return path
