@@ -1,6 +1,6 @@
-"""Collation: prompts of different lengths and media become one `Prompts` record of bucketed shape."""
+"""Collation: prompts of different lengths and media become one `Prompts` of bucketed shape."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -65,7 +65,8 @@ def collate(
         groups: pads the number of prompts up to this with empty ones of length 1.
 
     Raises:
-        ValueError: a prompt exceeds the buckets, or its placeholders and patches disagree; names the row.
+        ValueError: a prompt exceeds the buckets, or its placeholders and patches disagree; the
+            message names the row.
     """
     groups = len(examples) if groups is None else groups
     if groups < len(examples):
@@ -102,7 +103,7 @@ def collate(
 
 
 def _fill_vision(vision: VisionInput, g: int, e: Example, merge: int, pos_grid: int) -> np.ndarray:
-    """Writes the patches of prompt g into its rows; returns where its visual tokens stand, int[V tokens]."""
+    """Writes the patches of prompt g into its rows; returns where its visual tokens stand."""
     row_patches = vision.patches.shape[2]
     sizes = positions.units(e.grid_thw)
     counts = sizes.prod(axis=1)
@@ -130,13 +131,13 @@ def _check(e: Example, shapes: ShapeTable, geometry: Geometry) -> int:
     placeholders = int(e.is_visual.sum())
     if patches != len(e.patches) or patches != placeholders * geometry.merge_size**2:
         raise ValueError(
-            f"{where}: {placeholders} placeholders, but {len(e.patches)} patches in grids of {patches} "
-            f"with merge_size={geometry.merge_size}; prompt and media do not belong together"
+            f"{where}: {placeholders} placeholders, but {len(e.patches)} patches in grids of "
+            f"{patches} with merge_size={geometry.merge_size}; prompt and media do not match"
         )
     if shapes.row_patches % geometry.merge_size**2:
         raise ValueError(
-            f"shapes.row_patches={shapes.row_patches} is not a multiple of {geometry.merge_size**2} "
-            "(merge_size**2)"
+            f"shapes.row_patches={shapes.row_patches} is not a multiple of merge_size**2="
+            f"{geometry.merge_size**2}; round it up"
         )
     try:
         shapes.prompt_bucket(len(e.tokens))

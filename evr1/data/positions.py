@@ -1,7 +1,8 @@
-"""Index arithmetic of the visual tokens: M-RoPE positions, rotary positions and the learned position table.
+"""Index arithmetic of visual tokens: M-RoPE, vision rotary positions, the learned position table.
 
-A *unit* is what the language model sees as one block of visual tokens: one temporal patch of a video, or one
-image. All of it is NumPy on the host, so no video shape is ever a static argument of a compiled program.
+A *unit* is what the language model sees as one block of visual tokens: one temporal patch of a
+video, or one image. All of it is NumPy on the host, so no video shape is ever a static argument
+of a compiled program.
 """
 
 import functools
@@ -22,10 +23,10 @@ def units(grid_thw: np.ndarray) -> np.ndarray:
 def mrope_positions(
     is_visual: np.ndarray, grid_thw: np.ndarray, merge: int
 ) -> tuple[np.ndarray, int]:
-    """M-RoPE positions of a prompt, int32[3, P] as (t, h, w), and the position of the token after it.
+    """M-RoPE positions (t, h, w) of a prompt, int32[3, P], and the position that comes next.
 
-    Text counts up by one on the three axes. Inside a unit t stands still while h and w walk over its merged
-    grid; what follows continues from the largest position + 1.
+    Text counts up by one on the three axes. Inside a unit t stands still while h and w walk over
+    its merged grid; what follows continues from the largest position + 1.
 
     One text token, one unit of 2 x 3 merged tokens (patches 4 x 6, merge 2), one text token:
         t  0  1 1 1 1 1 1  4
@@ -38,7 +39,8 @@ def mrope_positions(
         merge: patches on a side of one visual token.
 
     Raises:
-        ValueError: placeholders and grids disagree in number, or a unit's placeholders are not contiguous.
+        ValueError: placeholders and grids disagree in number, or the placeholders of a unit are
+            not contiguous.
 
     Source: transformers 5.23, Qwen3VLModel.get_rope_index.
     """
@@ -54,7 +56,9 @@ def mrope_positions(
     first = np.cumsum(counts) - counts  # of each unit, among the visual tokens
     inside = np.arange(len(at)) - first[unit]
     if np.any(at - inside != at[first[unit]]):
-        raise ValueError("the placeholders of one frame are not contiguous; check the chat template")
+        raise ValueError(
+            "the placeholders of one frame are not contiguous; check the chat template"
+        )
     advance = np.ones(len(is_visual), np.int64)
     advance[at] = 0
     advance[at[first]] = size.max(axis=1, initial=0)
@@ -65,6 +69,21 @@ def mrope_positions(
     positions[1, at] += inside // width
     positions[2, at] += inside % width
     return positions.astype(np.int32), int(advance.sum())
+
+
+def patch_seconds(timestamps: np.ndarray, temporal_patch: int) -> np.ndarray:
+    """Seconds of each temporal patch, float64[t]: the mean of its first and its last frame's.
+
+    An odd count repeats the last frame.
+
+    >>> patch_seconds(np.array([0.0, 0.5, 1.0]), 2).tolist()
+    [0.25, 1.0]
+
+    Source: transformers 5.23, Qwen3VLProcessor._calculate_timestamps.
+    """
+    times = np.asarray(timestamps, np.float64)
+    times = np.concatenate([times, np.repeat(times[-1:], -len(times) % temporal_patch)])
+    return (times[::temporal_patch] + times[temporal_patch - 1 :: temporal_patch]) / 2
 
 
 @functools.lru_cache(maxsize=256)
@@ -91,7 +110,8 @@ def interpolation(h: int, w: int, merge: int, pos_grid: int) -> tuple[np.ndarray
         int32[h * w, 4] rows of the flattened table and float32[h * w, 4] weights; taps are ordered
         (top left, top right, bottom left, bottom right).
 
-    Source: transformers 5.23, vision_utils.get_vision_interpolation_indices_and_weights (align_corners).
+    Source: transformers 5.23, vision_utils.get_vision_interpolation_indices_and_weights with
+        align_corners.
     """
     row, col = patch_positions(h, w, merge).T
     row_taps, row_weights = _axis_taps(row, h, pos_grid)

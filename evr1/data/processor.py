@@ -1,0 +1,356 @@
+"""From a row and its decoded media to prompt tokens, positions and patches, as HF's processor does.
+
+A chat template writes one placeholder per medium. A video's placeholder becomes, for each temporal
+patch, its time in seconds and a bracketed run of placeholders; brackets that the chat template
+wrote round it stay (transformers >= 5.12 keeps them, 4.57 and vLLM drop them).
+
+Source: transformers 5.23, Qwen3VLProcessor.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tokenizers
+
+from evr1.data import positions, prompts
+from evr1.data.patches import patchify
+from evr1.data.records import Example, Geometry, Media, Row
+
+_MEMO_CHARS = 64  # pieces up to this length recur (time marks); longer ones are questions
+_MEMO_ENTRIES = 65536
+
+
+class MediaSize(NamedTuple):
+    """What the number of prompt tokens depends on; known from a header or a shard, undecoded."""
+
+    grid_thw: tuple[int, int, int]  # patches before merging
+    timestamps: Sequence[float]  # seconds of every sampled frame; empty for an image
+    is_video: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Processor:
+    """Prompt building for one model, read from its HF directory; cheap to send to another process.
+
+    Attributes:
+        tokenizer: the tokenizer of the HF directory.
+        chat_template: Jinja2 source of the model's chat template.
+        special_tokens: named special tokens that the chat template may use.
+        geometry: how pixels become patches.
+        pad_id: token that fills padding.
+        end_ids: tokens that end a completion.
+        banned_ids: placeholders of media; a sampled one would ask for pixels that do not exist.
+        image_token: placeholder of an image, e.g. <|image_pad|>.
+        video_token: placeholder of a video.
+        vision_start: opens a run of placeholders.
+        vision_end: closes it.
+        template: Jinja2 source of the task template.
+        thinking: ask for reasoning between think tags.
+        box_scale: what box coordinates count: pixels, unit or thousand.
+    """
+
+    tokenizer: tokenizers.Tokenizer
+    chat_template: str
+    special_tokens: Mapping[str, str]
+    geometry: Geometry
+    pad_id: int
+    end_ids: tuple[int, ...]
+    banned_ids: tuple[int, ...]
+    image_token: str
+    video_token: str
+    vision_start: str
+    vision_end: str
+    template: str
+    thinking: bool
+    box_scale: str
+    _memo: dict[str, list[int]] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_hf(
+        cls, hf_dir: str, template: str = "", thinking: bool = False, box_scale: str = "pixels"
+    ) -> "Processor":
+        """The processor of a HF directory.
+
+        Args:
+            hf_dir: directory with tokenizer.json and a chat template.
+            template: Jinja2 file that replaces the built-in task template; empty: built in.
+            thinking: ask for reasoning between think tags.
+            box_scale: what box coordinates count: pixels, unit (0-1) or thousand (0-1000).
+
+        Raises:
+            ValueError: a file is missing or wrong; names it.
+        """
+        if box_scale not in prompts.BOX_SCALES:
+            raise ValueError(
+                f"box_scale={box_scale!r} is not one of {', '.join(prompts.BOX_SCALES)}"
+            )
+        root = Path(hf_dir)
+        config = _read_json(root / "tokenizer_config.json")
+        tokenizer = _load_tokenizer(root, config)
+        special = _special_tokens(config)
+        names = {
+            "image_token": "<|image_pad|>",
+            "video_token": "<|video_pad|>",
+            "vision_start": special.get("vision_start_token", "<|vision_start|>"),
+            "vision_end": special.get("vision_end_token", "<|vision_end|>"),
+        }
+        names = {k: special.get(k, v) for k, v in names.items()}
+        for name in names.values():
+            if tokenizer.token_to_id(name) is None:
+                raise ValueError(
+                    f"{root}/tokenizer.json has no token {name}; use a Qwen-VL tokenizer"
+                )
+        ends = _end_ids(root, tokenizer, special)
+        pad = tokenizer.token_to_id(special.get("pad_token", "<|endoftext|>"))
+        return cls(
+            tokenizer=tokenizer,
+            chat_template=_chat_template(root, config),
+            special_tokens=special,
+            geometry=_geometry(root),
+            pad_id=ends[0] if pad is None else pad,
+            end_ids=ends,
+            banned_ids=tuple(
+                tokenizer.token_to_id(names[k]) for k in ("image_token", "video_token")
+            ),
+            template=Path(template).read_text("utf-8") if template else prompts.built_in_template(),
+            thinking=thinking,
+            box_scale=box_scale,
+            **names,
+        )
+
+    def prompt_text(self, row: Row, raw: bool = False) -> str:
+        """The user's turn with its media markers: the raw problem, or the task template's text."""
+        if raw:
+            return row.problem
+        return prompts.render_task(
+            row, self.template, thinking=self.thinking, box_scale=self.box_scale
+        )
+
+    def encode(self, row: Row, media: Sequence[Media], raw: bool = False) -> Example:
+        """The row ready for the model.
+
+        Args:
+            row: the question.
+            media: its images and videos, each kind in the row's order.
+            raw: the problem as it is instead of the task template.
+
+        Raises:
+            ValueError: markers, media and placeholders disagree; names the row.
+        """
+        text = self.prompt_text(row, raw)
+        ordered = _in_order(row, text, media)
+        cut = [patchify(m, self.geometry) for m in ordered]
+        grid = np.array([g for _, g in cut], np.int32).reshape(-1, 3)
+        sizes = [
+            MediaSize(g, m.timestamps, m.is_video) for m, (_, g) in zip(ordered, cut, strict=True)
+        ]
+        ids, counts = [], []
+        for piece, count in self._pieces(row, text, sizes):
+            ids += piece
+            counts += [1] * len(piece) if count is None else [count]
+        tokens = np.repeat(np.array(ids, np.int32), counts)
+        is_visual = np.isin(tokens, self.banned_ids)
+        try:
+            where, following = positions.mrope_positions(is_visual, grid, self.geometry.merge_size)
+        except ValueError as e:
+            raise ValueError(f"{row.source} ({row.problem_id}): {e}") from e
+        channels = 3 * self.geometry.temporal_patch_size * self.geometry.patch_size**2
+        patches = [p for p, _ in cut] or [np.zeros((0, channels), np.uint8)]
+        return Example(
+            row=row,
+            tokens=tokens,
+            is_visual=is_visual,
+            positions=where,
+            next_position=following,
+            patches=patches[0] if len(patches) == 1 else np.concatenate(patches),
+            grid_thw=grid,
+        )
+
+    def plan(self, row: Row, sizes: Sequence[MediaSize], raw: bool = False) -> int:
+        """The number of prompt tokens that `encode` would give, from the sizes of the media alone.
+
+        Args:
+            row: the question.
+            sizes: of its images and videos, each kind in the row's order.
+            raw: the problem as it is instead of the task template.
+
+        Raises:
+            ValueError: markers and media disagree; names the row.
+        """
+        text = self.prompt_text(row, raw)
+        pieces = self._pieces(row, text, _in_order(row, text, sizes))
+        return sum(len(piece) if count is None else count for piece, count in pieces)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text; special tokens in it are read as such, none are added."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids; special tokens are skipped."""
+        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def _pieces(
+        self, row: Row, text: str, sizes: Sequence[MediaSize]
+    ) -> Iterator[tuple[list[int], int | None]]:
+        """The prompt as (ids, None) for text and ([id], count) for a run of placeholders."""
+        chat = prompts.render_chat(self.chat_template, text, self.special_tokens)
+        pads = (self.image_token, self.video_token)
+        parts = re.split("|".join(map(re.escape, pads)), chat)
+        found = re.findall("|".join(map(re.escape, pads)), chat)
+        if found != [pads[s.is_video] for s in sizes]:
+            raise ValueError(
+                f"{row.source} ({row.problem_id}): the chat prompt holds {len(found)} placeholders "
+                f"for {len(sizes)} media; check the chat template and the problem's text"
+            )
+        pending = parts[0]
+        for size, after in zip(sizes, parts[1:], strict=True):
+            t, h, w = size.grid_thw
+            count = h * w // self.geometry.merge_size**2
+            if not size.is_video:
+                yield self._ids(pending), None
+                yield [self.banned_ids[0]], t * count
+                pending = after
+                continue
+            seconds = positions.patch_seconds(size.timestamps, self.geometry.temporal_patch_size)
+            if len(seconds) != t:
+                raise ValueError(
+                    f"{row.source} ({row.problem_id}): {len(size.timestamps)} timestamps for {t} "
+                    f"temporal patches; there must be one per frame"
+                )
+            for second in seconds.tolist():
+                yield self._ids(f"{pending}<{second:.1f} seconds>{self.vision_start}"), None
+                yield [self.banned_ids[1]], count
+                pending = self.vision_end
+            pending += after
+        yield self._ids(pending), None
+
+    def _ids(self, piece: str) -> list[int]:
+        ids = self._memo.get(piece)
+        if ids is None:
+            ids = self.tokenize(piece)
+            if len(piece) <= _MEMO_CHARS and len(self._memo) < _MEMO_ENTRIES:
+                self._memo[piece] = ids
+        return ids
+
+
+def _in_order(row: Row, text: str, media: Sequence[Any]) -> list[Any]:
+    """The media in the order of their markers in the text."""
+    kinds = {"image": iter([m for m in media if not m.is_video])}
+    kinds["video"] = iter([m for m in media if m.is_video])
+    markers = [m[1] for m in prompts.MARKER.finditer(text)]
+    if len(markers) != len(media) or markers.count("video") != sum(m.is_video for m in media):
+        raise ValueError(
+            f"{row.source} ({row.problem_id}): {len(markers)} markers "
+            f"({markers.count('video')} of videos) for {len(media)} media; write one marker each"
+        )
+    return [next(kinds[k]) for k in markers]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as e:
+        raise ValueError(f"{path}: not JSON ({e}); copy the file from the model again") from e
+
+
+def _load_tokenizer(root: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    path = root / "tokenizer.json"
+    if not path.exists():
+        raise ValueError(f"{path} is missing; model must be a HF directory with a fast tokenizer")
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    # Older exports keep tokens that were added later in tokenizer_config.json only.
+    for id_, token in sorted(
+        config.get("added_tokens_decoder", {}).items(), key=lambda x: int(x[0])
+    ):
+        if tokenizer.token_to_id(token["content"]) is None:
+            added = tokenizers.AddedToken(**{**token, "normalized": token.get("normalized", False)})
+            tokenizer.add_tokens([added])
+            if tokenizer.token_to_id(token["content"]) != int(id_):
+                raise ValueError(
+                    f"{root}/tokenizer_config.json gives {token['content']} the id {id_}, which "
+                    "tokenizer.json does not leave free; copy both files from the model again"
+                )
+    return tokenizer
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """Named special tokens of tokenizer_config.json, such as eos_token."""
+    extra = config.get("extra_special_tokens")
+    named = {**(extra if isinstance(extra, dict) else {}), **config}
+    tokens = {}
+    for key, value in named.items():
+        if isinstance(value, dict) and "content" in value:
+            value = value["content"]
+        if key.endswith("_token") and isinstance(value, str):
+            tokens[key] = value
+    return tokens
+
+
+def _end_ids(
+    root: Path, tokenizer: tokenizers.Tokenizer, special: Mapping[str, str]
+) -> tuple[int, ...]:
+    """Tokens that end a completion: those of generation_config.json first, then the chat's own."""
+    eos = _read_json(root / "generation_config.json").get("eos_token_id")
+    ids = [eos] if isinstance(eos, int) else list(eos or [])
+    for name in (special.get("eos_token"), "<|im_end|>", "<|endoftext|>"):
+        id_ = None if name is None else tokenizer.token_to_id(name)
+        if id_ is not None:
+            ids.append(id_)
+    if not ids:
+        raise ValueError(f"{root}: no end token; give eos_token_id in generation_config.json")
+    return tuple(dict.fromkeys(ids))
+
+
+def _chat_template(root: Path, config: Mapping[str, Any]) -> str:
+    path = root / "chat_template.jinja"
+    if path.exists():
+        return path.read_text("utf-8")
+    for file, source in (
+        ("chat_template.json", _read_json(root / "chat_template.json")),
+        ("tokenizer_config.json", config),
+    ):
+        template = source.get("chat_template")
+        if isinstance(template, list):  # several named ones
+            template = {t["name"]: t["template"] for t in template}.get("default")
+        if isinstance(template, str):
+            return template
+        if template is not None:
+            raise ValueError(f"{root}/{file}: no default chat template; write chat_template.jinja")
+    raise ValueError(f"{root}/chat_template.jinja is missing; copy it from the model")
+
+
+def _geometry(root: Path) -> Geometry:
+    """Patch sizes of the processor files, which must agree with each other and with config.json."""
+    both = _read_json(root / "processor_config.json")
+    vision = dict(_read_json(root / "config.json").get("vision_config", {}))
+    vision["merge_size"] = vision.get("spatial_merge_size")
+    found = {
+        "preprocessor_config.json": _read_json(root / "preprocessor_config.json"),
+        "video_preprocessor_config.json": _read_json(root / "video_preprocessor_config.json"),
+        "processor_config.json image_processor": both.get("image_processor", {}),
+        "processor_config.json video_processor": both.get("video_processor", {}),
+        "config.json vision_config": vision,
+    }
+    names = [f.name for f in dataclasses.fields(Geometry)]
+    sizes = {
+        file: tuple(source[n] for n in names)
+        for file, source in found.items()
+        if all(source.get(n) is not None for n in names)
+    }
+    if not sizes:
+        raise ValueError(
+            f"{root}: no {', '.join(names)} in preprocessor_config.json or config.json"
+        )
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"{root}: {', '.join(names)} differ: {sizes}; correct the odd one")
+    return Geometry(*next(iter(sizes.values())))
