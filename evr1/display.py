@@ -1,0 +1,131 @@
+"""What the console shows: a live panel on a terminal, one plain line a step anywhere else."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+# (metric, label, format): the few numbers that fit on a line
+SHOWN = (
+    ("reward/overall", "reward", "{:.3f}"),
+    ("reward/accuracy", "accuracy", "{:.3f}"),
+    ("eval/accuracy", "held-out", "{:.3f}"),
+    ("speed/tokens_per_s", "tokens/s", "{:,.0f}"),
+)
+_STEP_TIME = "time/step_s"
+
+
+class Display:
+    """Shows where a run stands.
+
+    Args:
+        num_steps: where it ends.
+        start_step: where this process began; the time left is reckoned from its own steps.
+        console: decides between live panel and lines.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        start_step: int,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._num_steps, self._first, self._step = num_steps, start_step, start_step
+        self._console, self._clock, self._start = console, clock, clock()
+        self._latest: dict[str, float] = {}
+        self._spinner = Spinner("dots", text="")
+        self._live: Live | None = None
+        if console.is_terminal:
+            self._live = Live(
+                console=console, refresh_per_second=4, get_renderable=self._panel, transient=False
+            )
+            self._live.start()
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes the metrics of a step."""
+        self._step = step
+        self._latest.update(values)
+        if self._live is None:
+            self._console.print(
+                self.describe(values), highlight=False, markup=False, soft_wrap=True
+            )
+
+    def status(self, text: str) -> None:
+        """Says what is going on; only the live panel shows it."""
+        self._spinner.update(text=Text(text))
+
+    def line(self, text: str) -> None:
+        """Prints a line (above the panel, where there is one)."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leaves the last panel standing."""
+        if self._live is not None:
+            self._spinner.update(text=Text(""))
+            self._live.stop()
+            self._live = None
+
+    def describe(self, values: Mapping[str, float]) -> str:
+        """One line about a step: 'step 3/20  reward 0.512  2.1 s (rollout 1.5, update 0.4)'."""
+        parts = [f"step {self._step}/{self._num_steps}"]
+        parts += [f"{label} {text}" for label, text in _numbers(values)]
+        if _STEP_TIME in values:
+            phases = ", ".join(f"{name} {s:.1f}" for name, s in _phases(values))
+            parts.append(f"{values[_STEP_TIME]:.1f} s" + (f" ({phases})" if phases else ""))
+            parts.append(f"{_duration(self._time_left())} left")
+        return "  ".join(parts)
+
+    def _time_left(self) -> float:
+        done = self._step - self._first
+        if done <= 0:
+            return 0.0
+        return (self._clock() - self._start) / done * (self._num_steps - self._step)
+
+    def _panel(self) -> RenderableType:
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(f"step {self._step}/{self._num_steps}", style="bold"),
+            ProgressBar(total=max(self._num_steps, 1), completed=self._step, width=30),
+            Text(f"{_duration(self._clock() - self._start)} gone", style="dim"),
+            Text(f"{_duration(self._time_left())} left", style="dim"),
+        )
+        numbers = Text("  ").join(
+            Text.from_markup(f"{label} [bold]{escape(text)}[/]")
+            for label, text in _numbers(self._latest)
+        )
+        phases = Text(
+            "  ".join(f"{name} {s:.1f} s" for name, s in _phases(self._latest)), style="dim"
+        )
+        return Group(head, numbers, phases, self._spinner)
+
+
+def _numbers(values: Mapping[str, float]) -> list[tuple[str, str]]:
+    return [(label, form.format(values[name])) for name, label, form in SHOWN if name in values]
+
+
+def _phases(values: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Phase → seconds, the longest first."""
+    phases = {
+        name.removeprefix("time/").removesuffix("_s"): seconds
+        for name, seconds in values.items()
+        if name.startswith("time/") and name != _STEP_TIME
+    }
+    return sorted(phases.items(), key=lambda item: -item[1])
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as '45s', '3m07s', '2h05m'."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m{seconds % 60:02d}s"
+    return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
