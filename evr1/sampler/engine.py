@@ -1,0 +1,404 @@
+"""The sampler's device programs, in the shape of JetStream's Engine API: prefill, insert, generate.
+
+A slot is a group: one prompt, whose cache is stored once, and its n rows. Unlike JetStream's
+engines this one prefills and inserts several prompts at once, draws the first token in `prefill`
+(as JetStream's main branch does) and makes `window` decode steps per `generate`.
+`sampler.jetstream` fits it to JetStream's own classes.
+
+G slots (g prompts in a prefill), N rows a slot, W steps a window, V vocabulary.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from evr1.models import Model
+from evr1.sampler import sampling as sampling_lib
+from evr1.sampler.sampling import Draws, Sampling
+from evr1.types import Params, Prompts
+
+BATCH_AXES = ("data", "fsdp")  # slots are spread over these
+
+
+class Prefix(NamedTuple):
+    """g prefilled prompts and the first token of each of their rows."""
+
+    cache: Any  # keys and values of the prompts, g at axis 1
+    lengths: jax.Array  # int32[g], prompt tokens
+    next_positions: jax.Array  # int32[g], position of the first completion token
+    keys: jax.Array  # uint32[g, N, 2], random state of the rows
+    tokens: jax.Array  # int32[g, N], the first tokens
+    done: jax.Array  # bool[g, N], the first token is the last one
+    data: jax.Array  # int32[g * N, ...], the first tokens as `ResultTokens` of a window of 1
+
+
+class DecodeState(NamedTuple):
+    """What lives on the device between two windows. It is donated: use it once."""
+
+    cache: Any  # prompts [L, G, P, K, A], their lengths, completions [L, G, N, R, K, A]
+    tokens: jax.Array  # int32[G, N], the last token drawn, not yet in the cache
+    done: jax.Array  # bool[G, N], also true in empty slots
+    lengths: jax.Array  # int32[G, N], tokens drawn
+    steps: (
+        jax.Array
+    )  # int32[G], index of `tokens` in the completions; it stands still where all rows are done
+    next_positions: jax.Array  # int32[G]
+    keys: jax.Array  # uint32[G, N, 2]
+
+
+class SlotData(NamedTuple):
+    """What one window gave to the rows of one slot."""
+
+    tokens: np.ndarray  # int32[N, W]
+    valid: np.ndarray  # int32[N, W], 1 where a token was drawn
+    logprobs: np.ndarray  # float32[N, W]
+    lengths: np.ndarray  # int32[N], tokens drawn so far
+    done: np.ndarray  # int32[N]
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultTokens:
+    """What a window gave, in one array, because one transfer is faster than five.
+
+    Attributes:
+        data: int32[G * N, 3 W + 2], the columns tokens, valid, logprobs (the bits of a float32),
+            length, done.
+        samples_per_slot: N.
+    """
+
+    data: jax.Array | np.ndarray
+    samples_per_slot: int
+
+    @property
+    def window(self) -> int:
+        """W."""
+        return (self.data.shape[1] - 2) // 3
+
+    @property
+    def tokens_idx(self) -> tuple[int, int]:
+        """Columns of the tokens, start and stop."""
+        return 0, self.window
+
+    @property
+    def valid_idx(self) -> tuple[int, int]:
+        """Columns that say which tokens count."""
+        return self.window, 2 * self.window
+
+    @property
+    def logprobs_idx(self) -> tuple[int, int]:
+        """Columns of the log-probabilities."""
+        return 2 * self.window, 3 * self.window
+
+    @property
+    def length_idx(self) -> tuple[int, int]:
+        """Column of the number of tokens drawn so far."""
+        return 3 * self.window, 3 * self.window + 1
+
+    def copy_to_host_async(self) -> None:
+        """Starts the transfer to the host."""
+        if isinstance(self.data, jax.Array):
+            self.data.copy_to_host_async()
+
+    def convert_to_numpy(self) -> "ResultTokens":
+        """Waits for the window and returns its result on the host."""
+        return dataclasses.replace(self, data=np.asarray(self.data))
+
+    def get_result_at_slot(self, slot: int) -> SlotData:
+        """Returns the rows of one slot; of a result on the host."""
+        return SlotData(*(part[slot] for part in self.by_slot()))
+
+    def by_slot(self) -> SlotData:
+        """Returns all slots at once, each array with G in front; of a result on the host."""
+        data = np.asarray(self.data).reshape(-1, self.samples_per_slot, self.data.shape[1])
+        w = self.window
+        return SlotData(
+            tokens=data[..., :w],
+            valid=data[..., w : 2 * w],
+            logprobs=np.ascontiguousarray(data[..., 2 * w : 3 * w]).view(np.float32),
+            lengths=data[..., 3 * w],
+            done=data[..., 3 * w + 1],
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Engine:
+    """Prefill, insert and generate for one model, one set of shapes and one way to draw.
+
+    Cheap to make: the compiled programs are shared by all engines of the same model and shapes,
+    whatever the temperature, seed, limit or banned ids.
+
+    Attributes:
+        model: the model.
+        sampling: how tokens are drawn.
+        n: rows of a slot.
+        slots: groups that decode at the same time.
+        prompt_tokens: room for a prompt in the cache.
+        completion_tokens: room for a completion in the cache.
+        window: decode steps of one `generate`.
+        devices: mesh to spread the slots over; None: the default device.
+        stop_early: leave a window once no row is active. Off on GPUs, where XLA asks the host at
+            every step then.
+    """
+
+    model: Model
+    sampling: Sampling
+    n: int
+    slots: int
+    prompt_tokens: int
+    completion_tokens: int
+    window: int
+    devices: Mesh | None = None
+    stop_early: bool = True
+
+    def __post_init__(self):
+        if self.sampling.max_tokens > self.completion_tokens:
+            raise ValueError(
+                f"max_tokens={self.sampling.max_tokens} exceeds the room for completions,"
+                f" {self.completion_tokens} tokens; raise shapes.completion_tokens"
+            )
+        shards = batch_shards(self.devices)
+        if self.slots % shards:
+            raise ValueError(
+                f"{self.slots} slots do not divide over {shards} devices (mesh axes data x fsdp);"
+                f" give a multiple of {shards}"
+            )
+
+    @property
+    def max_concurrent_decodes(self) -> int:
+        """Number of slots."""
+        return self.slots
+
+    @property
+    def samples_per_slot(self) -> int:
+        """Rows of a slot."""
+        return self.n
+
+    @property
+    def max_prefill_length(self) -> int:
+        """Longest prompt, in tokens."""
+        return self.prompt_tokens
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """Mesh which the engine runs on."""
+        return self.devices
+
+    @functools.cached_property
+    def draws(self) -> Draws:
+        """`sampling` as arrays on the devices."""
+        draws = sampling_lib.make_draws(self.sampling, self.model.config.vocab_size)
+        return jax.device_put(draws, _replicated(self.devices))
+
+    def init_decode_state(self) -> DecodeState:
+        """Returns empty slots."""
+        return _init(
+            self.model, self.slots, self.n, self.prompt_tokens, self.completion_tokens, self.devices
+        )
+
+    def prefill(self, *, params: Params, prompts: Prompts, request_ids: jax.Array) -> Prefix:
+        """Runs g prompts through the model and draws the first token of each of their rows.
+
+        Args:
+            params: of the model.
+            prompts: g prompts, padded to a bucket of at most `prompt_tokens`.
+            request_ids: int32[g]; with the seed they decide the random numbers.
+        """
+        return _prefill(
+            self.model,
+            params,
+            prompts,
+            request_ids,
+            self.draws,
+            n=self.n,
+            mode=self.sampling.mode,
+            mesh=self.devices,
+        )
+
+    def insert(self, prefix: Prefix, decode_state: DecodeState, slots: jax.Array) -> DecodeState:
+        """Returns the state with the prompts of `prefix` in `slots` int32[g].
+
+        A slot outside the range drops its prompt.
+        """
+        return _insert(self.model, decode_state, prefix, slots, mesh=self.devices)
+
+    def generate(
+        self, params: Params, decode_state: DecodeState
+    ) -> tuple[DecodeState, ResultTokens]:
+        """Makes `window` decode steps in every slot.
+
+        Rows stop at an end token or at the limit, on the device.
+        """
+        state, data = _generate(
+            self.model,
+            params,
+            decode_state,
+            self.draws,
+            window=self.window,
+            mode=self.sampling.mode,
+            mesh=self.devices,
+            stop_early=self.stop_early,
+        )
+        return state, ResultTokens(data, self.n)
+
+
+def batch_shards(mesh: Mesh | None) -> int:
+    """How many parts the slots are cut into."""
+    return 1 if mesh is None else int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+def _init(model, slots, n, prompt_tokens, completion_tokens, mesh) -> DecodeState:
+    state = DecodeState(
+        cache=model.init_cache(slots, n, prompt_tokens, completion_tokens),
+        tokens=jnp.zeros((slots, n), jnp.int32),
+        done=jnp.ones((slots, n), bool),
+        lengths=jnp.zeros((slots, n), jnp.int32),
+        steps=jnp.zeros(slots, jnp.int32),
+        next_positions=jnp.zeros(slots, jnp.int32),
+        keys=jnp.zeros((slots, n, 2), jnp.uint32),
+    )
+    return _spread(state, mesh)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("n", "mode", "mesh"))
+def _prefill(model, params, prompts, request_ids, draws, *, n, mode, mesh) -> Prefix:
+    hidden, cache = model.prefill(params, prompts)
+    logits = jnp.repeat(model.logits(params, hidden), n, axis=0)
+    groups = len(request_ids)
+    keys = sampling_lib.row_keys(draws.seed, request_ids, n)
+    first = jnp.zeros((groups, n), jnp.int32)
+    tokens, logprobs = _draw(logits, keys, first, draws, mode)
+    done = _ends(tokens, draws) | (draws.limit <= 1)
+    data = _pack(
+        tokens[..., None],
+        jnp.ones((groups, n, 1), bool),
+        logprobs[..., None],
+        jnp.ones((groups, n), jnp.int32),
+        done,
+    )
+    return Prefix(cache, prompts.lengths, prompts.next_positions, keys, tokens, done, data)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="mesh", donate_argnums=1)
+def _insert(model, state, prefix, slots, *, mesh) -> DecodeState:
+    def put(old, new):
+        return old.at[slots].set(new, mode="drop")
+
+    state = DecodeState(
+        cache=model.insert(state.cache, prefix.cache, prefix.lengths, slots),
+        tokens=put(state.tokens, prefix.tokens),
+        done=put(state.done, prefix.done),
+        lengths=put(state.lengths, jnp.ones_like(prefix.tokens)),
+        steps=put(state.steps, jnp.zeros_like(prefix.lengths)),
+        next_positions=put(state.next_positions, prefix.next_positions),
+        keys=put(state.keys, prefix.keys),
+    )
+    return _spread(state, mesh)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnums=0,
+    static_argnames=("window", "mode", "mesh", "stop_early"),
+    donate_argnums=2,
+)
+def _generate(model, params, state, draws, *, window, mode, mesh, stop_early):
+    groups, n = state.tokens.shape
+    out = (
+        jnp.zeros((window, groups, n), jnp.int32),
+        jnp.zeros((window, groups, n), bool),
+        jnp.zeros((window, groups, n), jnp.float32),
+    )
+
+    def unfinished(carry):
+        i, state, _ = carry
+        # Without stop_early the number of steps is known beforehand and the devices run on without
+        # asking the host.
+        return (i < window) & (jnp.any(~state.done) if stop_early else True)
+
+    def step(carry):
+        i, state, out = carry
+        state, *drawn = _step(model, params, state, draws, mode)
+        return i + 1, state, tuple(o.at[i].set(d) for o, d in zip(out, drawn, strict=True))
+
+    _, state, out = jax.lax.while_loop(unfinished, step, (jnp.int32(0), state, out))
+    tokens, valid, logprobs = (jnp.moveaxis(o, 0, -1) for o in out)
+    return _spread(state, mesh), _pack(tokens, valid, logprobs, state.lengths, state.done)
+
+
+def _step(model, params, state, draws, mode):
+    """Puts the last tokens into the cache and draws the next.
+
+    (state, tokens, valid, logprobs), [G, N] each.
+    """
+    positions = state.next_positions + state.steps
+    hidden, cache = model.decode(params, state.cache, state.tokens, state.steps, positions)
+    logits = model.logits(params, hidden).reshape(state.tokens.size, -1)
+    steps = state.steps + 1
+    tokens, logprobs = _draw(
+        logits, state.keys, jnp.broadcast_to(steps[:, None], state.tokens.shape), draws, mode
+    )
+    valid = ~state.done
+    lengths = jnp.where(valid, state.lengths + 1, state.lengths)
+    state = state._replace(
+        cache=cache,
+        tokens=jnp.where(valid, tokens, 0),
+        done=state.done | _ends(tokens, draws) | (lengths >= draws.limit),
+        lengths=lengths,
+        # A finished group stands still, so that it never writes past the end of its cache.
+        steps=jnp.where(jnp.any(valid, axis=1), steps, state.steps),
+    )
+    return state, state.tokens, valid, jnp.where(valid, logprobs, 0.0)
+
+
+def _draw(logits, keys, positions, draws, mode):
+    """`sampling.sample` for rows that stand as [G, N]."""
+    shape = positions.shape
+    tokens, logprobs = sampling_lib.sample(
+        logits, keys.reshape(-1, 2), positions.reshape(-1), draws, mode
+    )
+    return tokens.reshape(shape), logprobs.reshape(shape)
+
+
+def _ends(tokens, draws):
+    return jnp.any(tokens[..., None] == draws.end_ids[None, None, :], axis=-1)
+
+
+def _pack(tokens, valid, logprobs, lengths, done) -> jax.Array:
+    """The array of `ResultTokens`, from [G, N, W] and [G, N]."""
+    columns = [
+        tokens,
+        valid.astype(jnp.int32),
+        jax.lax.bitcast_convert_type(logprobs, jnp.int32),
+        lengths[..., None],
+        done.astype(jnp.int32)[..., None],
+    ]
+    data = jnp.concatenate(columns, axis=-1)
+    return data.reshape(-1, data.shape[-1])
+
+
+def _spread(state: DecodeState, mesh: Mesh | None) -> DecodeState:
+    """Pins the slots to their devices, so that a state looks the same to the next program.
+
+    No copy, no new compile.
+    """
+    if mesh is None:
+        return state
+
+    def pin(x, axis):
+        spec = PartitionSpec(*[None] * axis, BATCH_AXES)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+    # Caches have the layers in front of the slots, everything else starts with the slots.
+    cache = jax.tree.map(lambda x: pin(x, min(1, x.ndim - 1)), state.cache)
+    rest = {k: pin(v, 0) for k, v in state._asdict().items() if k != "cache"}
+    return DecodeState(cache=cache, **rest)
+
+
+def _replicated(mesh: Mesh | None) -> NamedSharding | None:
+    return None if mesh is None else NamedSharding(mesh, PartitionSpec())

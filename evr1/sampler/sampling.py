@@ -1,0 +1,245 @@
+"""How a token is drawn from logits: banned ids, temperature, top-k, top-p, and the random numbers.
+
+The uniform number behind a draw depends on (seed, request id, row, position) alone, so a row's
+tokens do not depend on the slot, window, batch or host it is decoded in. B is the number of rows
+that draw at once.
+"""
+
+import dataclasses
+import math
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+BLOCK = 128  # width of the runs that a draw looks at as a whole before it looks inside one
+
+Mode = Literal["greedy", "plain", "filtered"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """What to draw and when to stop.
+
+    Attributes:
+        temperature: 0 takes the most likely token; its log-probabilities are then those at
+            temperature 1.
+        top_p: draw from the fewest most likely tokens that hold this much probability; 1 = off.
+        top_k: draw from the k most likely tokens; 0 = off. Applied before top_p.
+        max_tokens: completions are cut here, the end token counted.
+        end_ids: each of them ends a completion and belongs to it.
+        banned_ids: never drawn. They still count in log-probabilities, as they do in the trainer.
+        seed: of every draw.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 1024
+    end_ids: tuple[int, ...] = ()
+    banned_ids: tuple[int, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self):
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(
+                f"temperature={self.temperature}; give a number >= 0, where 0 is greedy"
+            )
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p}; give a number in (0, 1], where 1 is off")
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k}; give a number >= 0, where 0 is off")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens={self.max_tokens}; give at least 1")
+
+    @property
+    def mode(self) -> Mode:
+        """Which of the three compiled programs draws.
+
+        Everything else is data and compiles nothing.
+        """
+        if self.temperature == 0:
+            return "greedy"
+        return "plain" if self.top_p == 1 and self.top_k == 0 else "filtered"
+
+
+class Draws(NamedTuple):
+    """A `Sampling` as arrays: an argument of the compiled programs."""
+
+    temperature: jax.Array | np.ndarray  # float32[], 1 where greedy
+    top_p: jax.Array | np.ndarray  # float32[]
+    top_k: jax.Array | np.ndarray  # int32[], the vocabulary size where off
+    limit: jax.Array | np.ndarray  # int32[], max_tokens
+    end_ids: jax.Array | np.ndarray  # int32[E]
+    banned: jax.Array | np.ndarray  # bool[V]
+    seed: jax.Array | np.ndarray  # uint32[]
+
+
+def make_draws(sampling: Sampling, vocab_size: int) -> Draws:
+    """Returns the arrays of `sampling` (on the host).
+
+    Raises:
+        ValueError: an id is outside the vocabulary, or every id is banned.
+    """
+    for name, ids in (("end_ids", sampling.end_ids), ("banned_ids", sampling.banned_ids)):
+        outside = [i for i in ids if not 0 <= i < vocab_size]
+        if outside:
+            raise ValueError(
+                f"{name} holds {outside[0]}; the vocabulary has ids 0 to {vocab_size - 1}"
+            )
+    banned = np.zeros(vocab_size, bool)
+    banned[list(sampling.banned_ids)] = True
+    if banned.all():
+        raise ValueError(f"banned_ids holds all {vocab_size} ids; leave at least one")
+    return Draws(
+        temperature=np.float32(sampling.temperature or 1.0),
+        top_p=np.float32(sampling.top_p),
+        top_k=np.int32(min(sampling.top_k, vocab_size) or vocab_size),
+        limit=np.int32(sampling.max_tokens),
+        # -1 is no token: without an end id the array must still hold something to compare with.
+        end_ids=np.asarray(sampling.end_ids or (-1,), np.int32),
+        banned=banned,
+        seed=np.uint32(sampling.seed % 2**32),
+    )
+
+
+def row_keys(seed: jax.Array, request_ids: jax.Array, n: int) -> jax.Array:
+    """Random state of each of the `n` rows of each request.
+
+    Uint32[G, n, 2]. `row_keys(...)[g, i]` belongs to row i.
+    """
+    # The generator is named, so that a change of JAX's default does not change anyone's tokens.
+    key = jax.random.key(seed, impl="threefry2x32")
+    per_request = jax.vmap(lambda i: jax.random.fold_in(key, i))(request_ids)
+    per_row = jax.vmap(lambda k: jax.vmap(lambda i: jax.random.fold_in(k, i))(jnp.arange(n)))(
+        per_request
+    )
+    return jax.random.key_data(per_row)
+
+
+def uniforms(keys: jax.Array, positions: jax.Array) -> jax.Array:
+    """float32[B] in [0, 1).
+
+    The number for completion token `positions[b]` of the row with state `keys[b]`.
+    """
+
+    def one(data, position):
+        key = jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), position)
+        return jax.random.uniform(key, (), jnp.float32)
+
+    return jax.vmap(one)(keys, positions)
+
+
+def sample(
+    logits: jax.Array, keys: jax.Array, positions: jax.Array, draws: Draws, mode: Mode
+) -> tuple[jax.Array, jax.Array]:
+    """Draws a token for each row.
+
+    Args:
+        logits: float32[B, V].
+        keys: uint32[B, 2] of `row_keys`.
+        positions: int32[B], index of the token in its completion.
+        draws: what to draw.
+        mode: `Sampling.mode`, static.
+
+    Returns:
+        int32[B], and its log-probability float32[B] in softmax(logits / temperature) over the whole
+        vocabulary: what the trainer computes, whatever was banned or filtered.
+    """
+    scaled = logits / draws.temperature
+    allowed = jnp.where(draws.banned[None, :], -jnp.inf, scaled)
+    if mode == "greedy":
+        tokens = _first_largest(allowed)
+    else:
+        if mode == "filtered":
+            allowed = jnp.where(keep_likely(allowed, draws.top_k, draws.top_p), allowed, -jnp.inf)
+        tokens = draw(allowed, uniforms(keys, positions))
+    chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
+    return tokens, chosen - jax.nn.logsumexp(scaled, axis=-1)
+
+
+def _first_largest(x: jax.Array) -> jax.Array:
+    """argmax over the last axis, int32[B].
+
+    As two reductions it is 3 times faster than XLA's argmax on a CPU.
+    """
+    ids = jnp.arange(x.shape[-1], dtype=jnp.int32)[None, :]
+    return jnp.min(
+        jnp.where(x == jnp.max(x, axis=-1, keepdims=True), ids, x.shape[-1] - 1), axis=-1
+    )
+
+
+def draw(logits: jax.Array, uniform: jax.Array) -> jax.Array:
+    """The token at which the running sum of softmax(logits) passes `uniform`, int32[B].
+
+    One random number a row instead of one a token (Gumbel noise): 5 to 10 times cheaper where the
+    vocabulary is large against the model. A token of probability 0 is never drawn, whatever the
+    rounding of the sums.
+
+    >>> draw(jnp.log(jnp.array([[0.2, 0.0, 0.5, 0.3]])), jnp.array([0.6])).tolist()
+    [2]
+    """
+    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    vocab_size = weights.shape[-1]
+    blocks = jnp.pad(weights, ((0, 0), (0, -vocab_size % BLOCK)))
+    blocks = blocks.reshape(len(blocks), -1, BLOCK)
+    sums = jnp.sum(blocks, axis=-1)
+    target = uniform * jnp.sum(sums, axis=-1)
+    block, before = _pick(sums, target)
+    inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
+    index, _ = _pick(inside, target - before)
+    return block * BLOCK + index
+
+
+def _pick(weights: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """First index of a positive weight at which the running sum exceeds `target`, and the sum
+    before it.
+
+    Rounding can leave no such index; then it is the last positive weight.
+    """
+    totals = jnp.cumsum(weights, axis=-1)
+    positive = weights > 0
+    passed = positive & (totals > target[:, None])
+    last = weights.shape[-1] - 1 - jnp.argmax(positive[:, ::-1], axis=-1)
+    index = jnp.where(jnp.any(passed, axis=-1), jnp.argmax(passed, axis=-1), last).astype(jnp.int32)
+    at = index[:, None]
+    before = jnp.take_along_axis(totals, at, -1) - jnp.take_along_axis(weights, at, -1)
+    return index, before[:, 0]
+
+
+def keep_likely(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
+    """bool[B, V]: the `top_k` most likely tokens, and of these the fewest that hold `top_p` of
+    their probability.
+
+    Tokens tied with the last one that is kept are kept too.
+    """
+    ranks = _sortable(logits)
+    keep = _at_least(ranks, jnp.ones_like(logits), top_k.astype(jnp.float32))
+    probs = jax.nn.softmax(jnp.where(keep, logits, -jnp.inf), axis=-1)
+    return keep & _at_least(ranks, probs, top_p) & (logits > -jnp.inf)
+
+
+def _sortable(x: jax.Array) -> jax.Array:
+    """int32 of the same order as the float32 `x`."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+    return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
+
+
+def _at_least(ranks: jax.Array, weights: jax.Array, need: jax.Array) -> jax.Array:
+    """bool[B, V]: everything ranked at or above the highest rank down to which `weights` sum to
+    `need`.
+
+    Finds that rank bit by bit, 32 sums over the vocabulary: exact, and without a sort (50 times
+    slower on a CPU).
+    """
+
+    def step(i, threshold):
+        # From -2**31 upwards; the first addition wraps to 0, the others set one bit.
+        raised = threshold + jnp.left_shift(jnp.int32(1), jnp.int32(31) - i)
+        reached = jnp.sum(jnp.where(ranks >= raised[:, None], weights, 0.0), axis=-1) >= need
+        return jnp.where(reached, raised, threshold)
+
+    lowest = jnp.full(ranks.shape[:1], jnp.iinfo(jnp.int32).min, jnp.int32)
+    threshold = jax.lax.fori_loop(0, 32, step, lowest)
+    return ranks >= threshold[:, None]
