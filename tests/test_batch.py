@@ -1,0 +1,125 @@
+"""Collation: every visual token finds its patches, padding is inert, mismatches name the row."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_processor import make_row
+
+from evr1.data import batch, positions
+from evr1.data.records import Example, Geometry
+from evr1.types import ShapeTable
+
+GEOMETRY = Geometry(patch_size=2, temporal_patch_size=2, merge_size=2)
+CHANNELS = 3 * 2 * 2 * 2
+SHAPES = ShapeTable(
+    prompt_tokens=(16, 64, 256), vision_rows=(0, 1, 2, 4, 64), row_patches=32, completion_tokens=8
+)
+
+
+def make_example(grids, seed: int = 0) -> Example:
+    """Two text tokens, then each unit's placeholders and a text token; patch values are random."""
+    rng = np.random.default_rng(seed)
+    grid = np.array(grids, np.int32).reshape(-1, 3)
+    visual = [False, False]
+    for h, w in positions.units(grid):
+        visual += [True] * (h * w // 4) + [False]
+    visual = np.array(visual)
+    where, following = positions.mrope_positions(visual, grid, 2)
+    patches = rng.integers(0, 256, (grid.prod(axis=1).sum(), CHANNELS), np.uint8)
+    tokens = np.where(visual, 99, 1 + np.arange(len(visual)) % 50).astype(np.int32)
+    return Example(make_row("x"), tokens, visual, where, following, patches, grid)
+
+
+def test_first_fit_by_hand():
+    rows, offsets, used = batch.place_units(np.array([4, 4, 6, 2, 2]), 8)
+    assert rows.tolist() == [0, 0, 1, 1, 2]
+    assert offsets.tolist() == [0, 4, 0, 6, 0]
+    assert used == 3
+
+
+def test_first_fit_goes_back_to_an_earlier_row():
+    rows, offsets, used = batch.place_units(np.array([6, 4, 2]), 8)
+    assert (rows.tolist(), offsets.tolist(), used) == ([0, 1, 0], [0, 0, 6], 2)
+
+
+grids = st.lists(
+    st.tuples(st.integers(1, 3), st.sampled_from([2, 4]), st.sampled_from([2, 4, 6, 8])),
+    max_size=3,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(grids, min_size=1, max_size=3), st.integers(0, 2))
+def test_every_visual_token_finds_its_patches(all_grids, extra):
+    examples = [make_example(g, seed) for seed, g in enumerate(all_grids)]
+    out = batch.collate(examples, SHAPES, GEOMETRY, 8, 0, groups=len(examples) + extra)
+    g, f, s, c = out.vision.patches.shape
+    tokens = out.vision.patches.reshape(g, f * s // 4, 4 * c)  # merging is a reshape
+    for i, e in enumerate(examples):
+        n = len(e.tokens)
+        index = out.visual_index[i, :n]
+        np.testing.assert_array_equal(index >= 0, e.is_visual)
+        np.testing.assert_array_equal(tokens[i, index[index >= 0]], e.patches.reshape(-1, 4 * c))
+        np.testing.assert_array_equal(out.tokens[i, :n], e.tokens)
+        np.testing.assert_array_equal(out.positions[i, :, :n], e.positions)
+        # a unit is one segment: as many segments as units, of their sizes, none across rows
+        segments = out.vision.segment_ids[i]
+        found = [k for row in segments for k in np.unique(row[row > 0], return_counts=True)[1]]
+        assert sorted(found) == sorted(positions.units(e.grid_thw).prod(axis=1))
+        weights = out.vision.interp_weight[i]
+        np.testing.assert_allclose(weights.sum(-1), segments > 0, atol=1e-6)
+    assert (out.lengths[len(examples) :] == 1).all()
+    assert (out.visual_index[len(examples) :] == -1).all()
+    assert (out.vision.segment_ids[len(examples) :] == 0).all()
+
+
+def test_shapes_are_buckets():
+    out = batch.collate([make_example([(3, 4, 8)]), make_example([])], SHAPES, GEOMETRY, 8, 7)
+    assert out.tokens.shape == (2, 64)
+    assert out.vision.patches.shape == (2, 4, 32, CHANNELS)
+    assert out.tokens[1, 2:].tolist() == [7] * 62
+    assert out.lengths.tolist() == [2 + 3 * 9, 2]
+    dtypes = {f: getattr(out, f).dtype.name for f in out._fields if f != "vision"}
+    assert set(dtypes.values()) == {"int32"}
+
+
+def test_text_alone_needs_no_vision_row():
+    out = batch.collate([make_example([])], SHAPES, GEOMETRY, 8, 0)
+    assert out.vision.patches.shape == (1, 0, 32, CHANNELS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"is_visual": np.zeros(3, bool)}, "0 placeholders, but 4 patches"),
+        ({"patches": np.zeros((8, CHANNELS), np.uint8)}, "1 placeholders, but 8 patches"),
+        ({"grid_thw": np.array([[2, 2, 2]])}, "4 patches in grids of 8"),
+    ],
+)
+def test_mismatch_names_the_row(change, message):
+    example = dataclasses.replace(make_example([(1, 2, 2)]), **change)
+    with pytest.raises(ValueError, match=r"rows\.jsonl:3 \(p7\): .*" + message):
+        batch.collate([example], SHAPES, GEOMETRY, 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("grids", "shapes", "message"),
+    [
+        ([(1, 8, 8)], SHAPES, "64 patches exceeds shapes.row_patches=32"),
+        ([(3, 4, 8)] * 10, SHAPES, "largest bucket 256"),
+        ([(3, 4, 8)], dataclasses.replace(SHAPES, vision_rows=(1, 2)), "3 vision rows"),
+        ([(1, 2, 2)], dataclasses.replace(SHAPES, row_patches=33), "not a multiple of"),
+    ],
+)
+def test_too_large_a_prompt_names_the_row(grids, shapes, message):
+    with pytest.raises(ValueError, match=message) as e:
+        batch.collate([make_example(grids)], shapes, GEOMETRY, 8, 0)
+    assert "row_patches=33" in str(e.value) or str(e.value).startswith("rows.jsonl:3 (p7)")
+
+
+def test_too_many_prompts_for_the_groups():
+    with pytest.raises(ValueError, match="2 prompts do not fit groups=1"):
+        batch.collate([make_example([])] * 2, SHAPES, GEOMETRY, 8, 0, groups=1)
