@@ -1,0 +1,34 @@
+"""Model families in Flax NNX.
+
+Outside this package a model is a parameter pytree and the methods of `Model`.
+"""
+
+from evr1.models import qwen3_vl
+from evr1.models.base import Model
+from evr1.models.cache import KV, Cache
+from evr1.models.hf import read_config
+
+FAMILIES = {"qwen3_vl": qwen3_vl.build}
+
+
+def load_model(hf_dir: str, *, dtype: str = "float32", remat: bool = True) -> Model:
+    """The model that a HF directory's config.json describes, without its weights.
+
+    Args:
+        hf_dir: HF directory.
+        dtype: of the computation: float32 or bfloat16.
+        remat: recompute activations in the backward pass.
+
+    Raises:
+        ValueError: no config.json, or a model_type that is not supported.
+    """
+    config = read_config(hf_dir)
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise ValueError(
+            f"{hf_dir}: model_type {kind!r} is not supported; supported: {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[kind](config, dtype=dtype, remat=remat)
+
+
+__all__ = ["FAMILIES", "KV", "Cache", "Model", "load_model"]

@@ -1,0 +1,58 @@
+"""What the sampler keeps on the device: a prefix for every group, a suffix for every completion."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+
+class KV(NamedTuple):
+    """Keys (already rotated) and values of all layers."""
+
+    k: jax.Array
+    v: jax.Array
+
+
+class Cache(NamedTuple):
+    """Keys and values of G groups of N completions. A slot of the sampler is a group."""
+
+    prefix: KV  # [L, G, P, K, A]
+    prefix_lengths: jax.Array  # int32[G]
+    suffix: KV  # [L, G, N, R, K, A]
+
+
+def insert(
+    cache: Cache, prefix: KV, prefix_lengths: Int[Array, " g"], slots: Int[Array, " g"]
+) -> Cache:
+    """Writes the prefixes of g groups into their slots; a slot out of range writes nothing.
+
+    Raises:
+        ValueError: the prefix is longer than the cache's.
+    """
+    got, limit = prefix.k.shape[2], cache.prefix.k.shape[2]
+    if got > limit:
+        raise ValueError(
+            f"a prefix of {got} tokens exceeds the cache's {limit}; raise the cache's prompt_tokens"
+        )
+
+    def write(old: jax.Array, new: jax.Array) -> jax.Array:
+        return old.at[:, slots, :got].set(new.astype(old.dtype), mode="drop")
+
+    lengths = cache.prefix_lengths.at[slots].set(prefix_lengths, mode="drop")
+    return Cache(KV(*map(write, cache.prefix, prefix)), lengths, cache.suffix)
+
+
+def append(cache: Cache, new: KV, steps: Int[Array, " g"]) -> Cache:
+    """Writes the token `steps[g]` of every completion of group g; `new` is [L, G, N, K, A].
+
+    One scatter for all layers: with the cache donated it happens in place.
+    """
+    groups = jnp.arange(steps.shape[0])
+
+    def write(old: jax.Array, token: jax.Array) -> jax.Array:
+        # Two index arrays with a slice between them: their axis comes first in the indexed shape.
+        value = jnp.moveaxis(token, 1, 0).astype(old.dtype)
+        return old.at[:, groups, :, steps].set(value, mode="drop", unique_indices=True)
+
+    return cache._replace(suffix=KV(*map(write, cache.suffix, new)))

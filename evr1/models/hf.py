@@ -1,0 +1,251 @@
+"""The door: a HF directory in, a HF directory out.
+
+Loading is lazy: files are memory-mapped and every device reads the slices that it will hold, so a
+model never stands in host memory as a whole. Weight maps are data (see `Weight`); this module knows
+no family.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
+import numpy as np
+
+from evr1.models import safetensors
+from evr1.models.base import Model
+from evr1.models.safetensors import Entry
+from evr1.models.weights import Weight
+from evr1.types import Params
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+MAX_SHARD_BYTES = 5 * 2**30
+
+
+def read_config(hf_dir: str | Path) -> dict[str, Any]:
+    """The config.json of a HF directory.
+
+    Raises:
+        ValueError: there is none, or it is not JSON.
+    """
+    path = Path(hf_dir) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{hf_dir}: no config.json; give a HF model directory")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as e:
+        raise ValueError(f"{path}: not JSON ({e}); copy the file again") from None
+
+
+def entries(hf_dir: str | Path) -> dict[str, Entry]:
+    """Every tensor of the directory's safetensors files.
+
+    Raises:
+        ValueError: no safetensors, a shard that the index names is missing, or a corrupt file.
+    """
+    root = Path(hf_dir)
+    if (root / INDEX).is_file():
+        names = sorted(set(json.loads((root / INDEX).read_text())["weight_map"].values()))
+    elif (root / SINGLE).is_file():
+        names = [SINGLE]
+    else:
+        raise ValueError(f"{hf_dir}: neither {SINGLE} nor {INDEX}; evr1 reads safetensors only")
+    missing = [n for n in names if not (root / n).is_file()]
+    if missing:
+        raise ValueError(
+            f"{hf_dir}: {INDEX} names {', '.join(missing)}, not there; copy them again"
+        )
+    return {k: v for n in names for k, v in safetensors.read_header(root / n).items()}
+
+
+def load_params(
+    hf_dir: str | Path, model: Model, *, shardings: Any = None, dtype: str = "float32"
+) -> Params:
+    """The parameters of a HF directory, each read straight to the devices that hold it.
+
+    Args:
+        hf_dir: HF directory.
+        model: made by `load_model` from it.
+        shardings: pytree of shardings like the parameters; None puts everything on the default
+            device.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: missing, extra or mis-shaped tensors, all named.
+    """
+    abstract = model.abstract_params()
+    shapes = flatten(abstract)
+    found = entries(hf_dir)
+    plan = match(model.weights(), {k: v.shape for k, v in shapes.items()}, found, str(hf_dir))
+    single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    places = flatten(shardings) if shardings is not None else dict.fromkeys(shapes, single)
+    params = {}
+    for weight, files in plan:
+        shape = shapes[weight.path].shape
+        params[weight.path] = jax.make_array_from_callback(
+            shape, places[weight.path], _reader(weight, files, shape, np.dtype(dtype))
+        )
+    return unflatten(params)
+
+
+def match(
+    weights: tuple[Weight, ...],
+    shapes: dict[str, tuple[int, ...]],
+    found: dict[str, Entry],
+    where: str,
+) -> list[tuple[Weight, list[Entry]]]:
+    """Which files hold each parameter: one entry, or one a layer.
+
+    Raises:
+        ValueError: missing, extra or mis-shaped tensors, all named.
+    """
+    plan, problems, used = [], [], set()
+    for weight in weights:
+        names = hf_names(weight, shapes[weight.path])
+        one = shapes[weight.path][1:] if weight.is_stacked else shapes[weight.path]
+        expected = weight.hf_shape(one)
+        for name in names:
+            if name not in found:
+                problems.append(f"missing {name} {list(expected)}")
+            elif found[name].shape != expected:
+                problems.append(f"{name} is {list(found[name].shape)}, expected {list(expected)}")
+        used.update(names)
+        plan.append((weight, [found[n] for n in names if n in found]))
+    problems += [f"extra {n} {list(found[n].shape)}" for n in found if n not in used | {_TIED}]
+    if problems:
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ValueError(
+            f"{where}: tensors do not fit config.json: {'; '.join(problems[:8])}{more}"
+        )
+    return plan
+
+
+_TIED = "lm_head.weight"  # some checkpoints with tied embeddings store the head once more
+
+
+def hf_names(weight: Weight, shape: tuple[int, ...]) -> list[str]:
+    """The HF names behind a parameter of this (stacked) shape."""
+    return [weight.name.format(i) for i in range(shape[0])] if weight.is_stacked else [weight.name]
+
+
+def _reader(weight: Weight, files: list[Entry], shape: tuple[int, ...], dtype: np.dtype):
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        if not weight.is_stacked:
+            return np.asarray(weight.from_hf(files[0].open(), shape)[index], dtype)
+        parts = [weight.from_hf(f.open(), shape[1:])[index[1:]] for f in files[index[0]]]
+        out = np.empty((len(parts), *parts[0].shape), dtype) if parts else np.empty(shape, dtype)
+        for i, part in enumerate(parts):
+            out[i] = part
+        return out
+
+    return read
+
+
+def save_params(
+    params: Params,
+    model: Model,
+    out_dir: str | Path,
+    *,
+    source_dir: str | Path,
+    dtype: str = "bfloat16",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes a HF directory that transformers loads; it appears under its name only when complete.
+
+    Args:
+        params: of the model.
+        model: whose weight map is used.
+        out_dir: must not exist, or be a directory written by this function (it is replaced).
+        source_dir: HF directory from which config, tokenizer, templates and processor files are
+            copied.
+        dtype: of the tensors.
+        max_shard_bytes: a new file is begun where the next tensor would exceed this.
+    """
+    flat = flatten(params)
+    kind = np.dtype(dtype)
+
+    def listing() -> Iterator[tuple[str, tuple[int, ...], np.dtype]]:
+        for w in model.weights():
+            shape = flat[w.path].shape
+            one = shape[1:] if w.is_stacked else shape
+            for name in hf_names(w, shape):
+                yield name, w.hf_shape(one), kind
+
+    def values() -> Iterator[np.ndarray]:
+        for w in model.weights():
+            x = flat[w.path]
+            for part in x if w.is_stacked else (x,):
+                yield w.to_hf(np.asarray(jax.device_get(part)))
+
+    write_dir(out_dir, list(listing()), values(), source_dir, max_shard_bytes)
+
+
+def write_dir(
+    out_dir: str | Path,
+    tensors: list[tuple[str, tuple[int, ...], np.dtype]],
+    values: Iterator[np.ndarray],
+    source_dir: str | Path,
+    max_shard_bytes: int,
+) -> None:
+    """Writes shards, index and side files into a fresh directory, then renames it."""
+    out = Path(out_dir)
+    partial = out.with_name(out.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    shards, sizes = [[]], [0]
+    for name, shape, kind in tensors:
+        size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        if shards[-1] and sizes[-1] + size > max_shard_bytes:
+            shards.append([])
+            sizes.append(0)
+        shards[-1].append((name, shape, kind))
+        sizes[-1] += size
+    files = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    if len(files) == 1:
+        files = [SINGLE]
+    for file, shard in zip(files, shards, strict=True):
+        safetensors.write(partial / file, shard, (next(values) for _ in shard))
+    if len(files) > 1:
+        where = {t[0]: file for file, shard in zip(files, shards, strict=True) for t in shard}
+        index = {"metadata": {"total_size": sum(sizes)}, "weight_map": where}
+        (partial / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    copy_side_files(source_dir, partial)
+    if out.exists():
+        shutil.rmtree(out)
+    os.rename(partial, out)
+
+
+def copy_side_files(source_dir: str | Path, out_dir: str | Path) -> None:
+    """Copies everything but weights: configs, tokenizer, chat template."""
+    for path in sorted(Path(source_dir).iterdir()):
+        if path.is_file() and ".safetensors" not in path.suffixes and path.suffix not in _WEIGHTS:
+            shutil.copyfile(path, Path(out_dir) / path.name)
+
+
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".partial"}
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": x}} as {"a/b": x}."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    join = f"{prefix}/" if prefix else ""
+    return {k: v for key, sub in tree.items() for k, v in flatten(sub, join + key).items()}
+
+
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """{"a/b": x} as {"a": {"b": x}}."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, leaf = path.split("/")
+        node = tree
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[leaf] = value
+    return tree

@@ -1,0 +1,127 @@
+"""Sizes of a Qwen3-VL model, read from a HF config.json."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from evr1.models import rope
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """The vision tower."""
+
+    depth: int
+    width: int
+    mlp_width: int
+    heads: int
+    patch_values: int  # C
+    patch_shape: tuple[int, int, int, int]  # channel, time, row, column
+    merge: int
+    out_width: int
+    table: int  # rows of the learned position table
+    rope_theta: float
+    taps: tuple[int, ...]  # DeepStack: blocks whose output is handed on
+    pixel_mean: float
+    pixel_std: float
+    init_scale: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A Qwen3-VL model."""
+
+    layers: int
+    width: int
+    mlp_width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    norm_eps: float
+    rope_theta: float
+    rope_sections: tuple[int, int, int]
+    attention_bias: bool
+    tied: bool
+    init_scale: float
+    image_token_id: int
+    video_token_id: int
+    vision_start_token_id: int
+    vision_end_token_id: int
+    vision: VisionConfig
+
+    @property
+    def rope_freqs(self) -> np.ndarray:
+        """Inverse frequencies of the text model."""
+        return rope.frequencies(self.head_dim, self.rope_theta)
+
+    @property
+    def rope_axes(self) -> np.ndarray:
+        """The position axis (t, h, w) of each frequency."""
+        return rope.interleaved_axes(self.rope_sections, self.head_dim // 2)
+
+
+def parse(hf: Mapping[str, Any]) -> Config:
+    """The sizes in a config.json; a field that is missing has transformers' default.
+
+    Raises:
+        ValueError: the config asks for something that this implementation does not do.
+    """
+    text, vision = hf.get("text_config") or {}, hf.get("vision_config") or {}
+    turn = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
+    _require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
+    _require("vision_config.hidden_act", vision.get("hidden_act", _GELU), _GELU)
+    _require("text_config.rope type", turn.get("rope_type", turn.get("type", "default")), *_ROPE)
+    heads = text.get("num_attention_heads", 32)
+    return Config(
+        layers=text.get("num_hidden_layers", 32),
+        width=text.get("hidden_size", 4096),
+        mlp_width=text.get("intermediate_size", 22016),
+        heads=heads,
+        kv_heads=text.get("num_key_value_heads") or heads,
+        head_dim=text.get("head_dim", 128),
+        vocab_size=text.get("vocab_size", 151936),
+        norm_eps=text.get("rms_norm_eps", 1e-6),
+        rope_theta=float(turn.get("rope_theta", text.get("rope_theta", 500000.0))),
+        rope_sections=tuple(turn.get("mrope_section", (24, 20, 20))),
+        attention_bias=bool(text.get("attention_bias", False)),
+        tied=bool(hf.get("tie_word_embeddings", False)),
+        init_scale=text.get("initializer_range", 0.02),
+        image_token_id=hf.get("image_token_id", 151655),
+        video_token_id=hf.get("video_token_id", 151656),
+        vision_start_token_id=hf.get("vision_start_token_id", 151652),
+        vision_end_token_id=hf.get("vision_end_token_id", 151653),
+        vision=_vision(vision),
+    )
+
+
+_GELU = "gelu_pytorch_tanh"
+_ROPE = ("default", "mrope")
+
+
+def _vision(hf: Mapping[str, Any]) -> VisionConfig:
+    patch, time = hf.get("patch_size", 16), hf.get("temporal_patch_size", 2)
+    shape = (hf.get("in_channels", 3), time, patch, patch)
+    return VisionConfig(
+        depth=hf.get("depth", 27),
+        width=hf.get("hidden_size", 1152),
+        mlp_width=hf.get("intermediate_size", 4304),
+        heads=hf.get("num_heads", 16),
+        patch_values=int(np.prod(shape)),
+        patch_shape=shape,
+        merge=hf.get("spatial_merge_size", 2),
+        out_width=hf.get("out_hidden_size", 3584),
+        table=hf.get("num_position_embeddings", 2304),
+        rope_theta=float((hf.get("rope_parameters") or {}).get("rope_theta", 10000.0)),
+        taps=tuple(hf.get("deepstack_visual_indexes", (8, 16, 24))),
+        pixel_mean=0.5,
+        pixel_std=0.5,
+        init_scale=hf.get("initializer_range", 0.02),
+    )
+
+
+def _require(field: str, got: str, *known: str) -> None:
+    if got not in known:
+        raise ValueError(f"config.json: {field}={got!r} is not supported; use {' or '.join(known)}")

@@ -1,0 +1,147 @@
+"""The Qwen3-VL family: vision tower and text model under the Model contract."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from evr1.models.attention import Group, attention, decode_attention
+from evr1.models.base import Model
+from evr1.models.cache import KV, Cache, append
+from evr1.models.qwen3_vl import text, vision
+from evr1.models.qwen3_vl.config import Config
+from evr1.models.qwen3_vl.weights import weights
+from evr1.models.weights import Weight
+from evr1.types import Params, Prompts, VisionInput, Visual
+
+
+@dataclasses.dataclass(frozen=True)
+class Qwen3VL(Model):
+    """Qwen3-VL, dense."""
+
+    config: Config
+
+    def init(self, key: jax.Array) -> Params:
+        """See Model."""
+        keys = jax.random.split(key)
+        return {
+            "vision": vision.init(self.config.vision, keys[0]),
+            "text": text.init(self.config, keys[1]),
+        }
+
+    def weights(self) -> tuple[Weight, ...]:
+        """See Model."""
+        return weights(self.config)
+
+    def encode(self, params: Params, vision_input: VisionInput) -> Visual:
+        """See Model."""
+        return vision.encode(
+            self.config.vision,
+            params["vision"],
+            vision_input,
+            dtype=jnp.dtype(self.dtype),
+            remat=self.remat,
+            implementation=self.implementation,
+        )
+
+    def group_hidden(
+        self,
+        params: Params,
+        prompts: Prompts,
+        completions: Int[Array, "g n r"],
+        visual: Visual | None = None,
+    ) -> Float[Array, "g n r d"]:
+        """See Model."""
+        g, n, r = completions.shape
+        p = prompts.tokens.shape[1]
+        hidden, _ = self._forward(params, prompts, completions, visual, keep_kv=False)
+        last = _last(hidden[:, :p], prompts.lengths)
+        after = hidden[:, p:].reshape(g, n, r, -1)[:, :, :-1]
+        first = jnp.broadcast_to(last[:, None, None], (g, n, 1, last.shape[-1]))
+        return jnp.concatenate([first, after], axis=2)
+
+    def prefill(
+        self, params: Params, prompts: Prompts, visual: Visual | None = None
+    ) -> tuple[Float[Array, "g d"], KV]:
+        """See Model."""
+        empty = jnp.zeros((prompts.tokens.shape[0], 0, 0), jnp.int32)
+        hidden, kv = self._forward(params, prompts, empty, visual, keep_kv=True)
+        return _last(hidden, prompts.lengths), kv
+
+    def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
+        """See Model."""
+        c = self.config
+
+        def zeros(*middle: int) -> KV:
+            shape = (c.layers, groups, *middle, c.kv_heads, c.head_dim)
+            return KV(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+
+        lengths = jnp.zeros(groups, jnp.int32)
+        return Cache(zeros(prompt_tokens), lengths, zeros(n, completion_tokens))
+
+    def decode(
+        self,
+        params: Params,
+        cache: Cache,
+        tokens: Int[Array, "g n"],
+        steps: Int[Array, " g"],
+        positions: Int[Array, " g"],
+    ) -> tuple[Float[Array, "g n d"], Cache]:
+        """See Model."""
+        prefix_seen = jnp.arange(cache.prefix.k.shape[2])[None] < cache.prefix_lengths[:, None]
+        suffix_seen = jnp.arange(cache.suffix.k.shape[3])[None] < steps[:, None]
+
+        def attend(q, k, v, layer):
+            prefix, suffix = layer
+            return decode_attention(q, KV(k, v), prefix, prefix_seen, suffix, suffix_seen)
+
+        x = params["text"]["embed"][tokens].astype(self.dtype)
+        hidden, new = text.run(
+            self.config,
+            params["text"],
+            x,
+            jnp.broadcast_to(positions[:, None, None], (len(positions), 3, 1)),
+            attend,
+            extra=(cache.prefix, cache.suffix),
+            keep_kv=True,
+        )
+        return hidden, append(cache, new, steps)
+
+    def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
+        """See Model."""
+        return text.logits(self.config, params["text"], hidden)
+
+    def _forward(self, params, prompts, completions, visual, *, keep_kv):
+        """Hidden states of [prompt | completion 0 | ...], and the keys and values."""
+        if visual is None:
+            visual = self.encode(params, prompts.vision)
+        g, n, r = completions.shape
+        p = prompts.tokens.shape[1]
+        x = text.embed(
+            params["text"], prompts.tokens, visual, prompts.visual_index, jnp.dtype(self.dtype)
+        )
+        positions = prompts.positions
+        if n:
+            answers = params["text"]["embed"][completions.reshape(g, n * r)].astype(x.dtype)
+            x = jnp.concatenate([x, answers], axis=1)
+            after = prompts.next_positions[:, None] + jnp.tile(jnp.arange(r), n)[None]
+            after = jnp.broadcast_to(after[:, None], (g, 3, n * r))
+            positions = jnp.concatenate([positions, after], axis=2)
+        layout = Group(prompts.lengths, p, n, r)
+        has_deepstack = visual.deepstack.shape[1] > 0 and visual.deepstack.shape[2] > 0
+        return text.run(
+            self.config,
+            params["text"],
+            x,
+            positions,
+            lambda q, k, v, _: attention(q, k, v, layout, self.implementation),
+            deepstack=visual.deepstack if has_deepstack else None,
+            visual_index=prompts.visual_index,
+            keep_kv=keep_kv,
+            remat=self.remat and not keep_kv,
+        )
+
+
+def _last(hidden: Float[Array, "g p d"], lengths: Int[Array, " g"]) -> Float[Array, "g d"]:
+    return jax.vmap(lambda h, i: h[i - 1])(hidden, lengths)

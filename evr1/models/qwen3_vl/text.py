@@ -1,0 +1,161 @@
+"""The text model of Qwen3-VL: grouped-query attention with normed q and k, M-RoPE, DeepStack.
+
+Source: Qwen3VLTextModel, transformers 5.23.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from evr1.models import layers, rope
+from evr1.models.cache import KV
+from evr1.models.qwen3_vl.config import Config
+from evr1.parallel.sharding import constrain
+from evr1.types import Params, Visual
+
+Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
+
+
+class Attention(nnx.Module):
+    """Projections, norms and rotation round an attention that the caller chooses."""
+
+    def __init__(self, c: Config, *, rngs: nnx.Rngs):
+        opts = {"scale": c.init_scale, "bias": c.attention_bias, "rngs": rngs}
+        self.q = layers.Linear(c.width, c.heads * c.head_dim, **opts)
+        self.k = layers.Linear(c.width, c.kv_heads * c.head_dim, **opts)
+        self.v = layers.Linear(c.width, c.kv_heads * c.head_dim, **opts)
+        self.o = layers.Linear(c.heads * c.head_dim, c.width, **opts)
+        self.q_norm = layers.RMSNorm(c.head_dim, c.norm_eps, rngs=rngs)
+        self.k_norm = layers.RMSNorm(c.head_dim, c.norm_eps, rngs=rngs)
+        self.head_dim = c.head_dim
+
+    def __call__(self, x, angles, attend: Attend, extra: Any) -> tuple[jax.Array, KV]:
+        q, k, v = (f(x).reshape(*x.shape[:2], -1, self.head_dim) for f in (self.q, self.k, self.v))
+        q, k, v = (constrain(y, "batch", None, "heads") for y in (q, k, v))
+        q, k = rope.rotate(self.q_norm(q), *angles), rope.rotate(self.k_norm(k), *angles)
+        return self.o(attend(q, k, v, extra).reshape(*x.shape[:2], -1)), KV(k, v)
+
+
+class Mlp(nnx.Module):
+    """SwiGLU."""
+
+    def __init__(self, c: Config, *, rngs: nnx.Rngs):
+        opts = {"scale": c.init_scale, "bias": False, "rngs": rngs}
+        self.gate = layers.Linear(c.width, c.mlp_width, **opts)
+        self.up = layers.Linear(c.width, c.mlp_width, **opts)
+        self.down = layers.Linear(c.mlp_width, c.width, **opts)
+
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class Layer(nnx.Module):
+    """A pre-norm decoder layer."""
+
+    def __init__(self, c: Config, *, rngs: nnx.Rngs):
+        self.norm1 = layers.RMSNorm(c.width, c.norm_eps, rngs=rngs)
+        self.attention = Attention(c, rngs=rngs)
+        self.norm2 = layers.RMSNorm(c.width, c.norm_eps, rngs=rngs)
+        self.mlp = Mlp(c, rngs=rngs)
+
+    def __call__(self, x, angles, attend: Attend, extra: Any) -> tuple[jax.Array, KV]:
+        out, kv = self.attention(self.norm1(x), angles, attend, extra)
+        x = x + out
+        return x + self.mlp(self.norm2(x)), kv
+
+
+def init(c: Config, key: jax.Array) -> Params:
+    """Random parameters of the text model."""
+    keys = jax.random.split(key, 3)
+    shape = (c.vocab_size, c.width)
+    params = {
+        "embed": c.init_scale * jax.random.normal(keys[0], shape, jnp.float32),
+        "layers": layers.init_stack(Layer, c, key=keys[1], count=c.layers),
+        "norm": layers.init(layers.RMSNorm, c.width, c.norm_eps, key=keys[1]),
+    }
+    if not c.tied:
+        params["head"] = c.init_scale * jax.random.normal(keys[2], shape[::-1], jnp.float32)
+    return params
+
+
+def run(
+    c: Config,
+    params: Params,
+    x: Float[Array, "g t d"],
+    positions: Int[Array, "g 3 t"],
+    attend: Attend,
+    *,
+    deepstack: Float[Array, "g k v d"] | None = None,
+    visual_index: Int[Array, "g p"] | None = None,
+    extra: Any = None,
+    keep_kv: bool = False,
+    remat: bool = False,
+) -> tuple[Float[Array, "g t d"], KV | None]:
+    """All layers and the final norm.
+
+    Args:
+        c: sizes.
+        params: of the text model.
+        x: embedded tokens, visual tokens already in their places.
+        positions: M-RoPE.
+        attend: (q, k, v, extra of this layer) -> attention output.
+        deepstack: features added at visual places after the first layers.
+        visual_index: which visual token stands at each of the first P places; -1 = text.
+        extra: pytree with a leading layer axis, handed to `attend` slice by slice.
+        keep_kv: also return keys and values, stacked over the layers.
+        remat: recompute each layer in the backward pass.
+    """
+    angles = rope.mrope(positions, c.rope_freqs, c.rope_axes)
+
+    def body(x, layer):
+        i, weights, extra = layer
+        x, kv = layers.bind(Layer, c, params=weights)(x, angles, attend, extra)
+        if deepstack is not None:
+            x = jax.lax.cond(i < deepstack.shape[1], add_features, lambda x, i: x, x, i)
+        return constrain(x, "batch"), kv if keep_kv else None
+
+    def add_features(x, i):
+        features = jax.lax.dynamic_index_in_dim(deepstack, i, axis=1, keepdims=False)
+        return x.at[:, : visual_index.shape[1]].add(place(features, visual_index, x.dtype))
+
+    body = jax.checkpoint(body) if remat else body
+    x, kv = jax.lax.scan(body, x, (jnp.arange(c.layers), params["layers"], extra))
+    return layers.bind(layers.RMSNorm, c.width, c.norm_eps, params=params["norm"])(x), kv
+
+
+def place(
+    features: Float[Array, "g v d"], index: Int[Array, "g p"], dtype: jnp.dtype
+) -> Float[Array, "g p d"]:
+    """features[g, index[g, p]], and 0 where the index is -1."""
+    picked = jax.vmap(lambda f, i: f[jnp.maximum(i, 0)])(features, index).astype(dtype)
+    return jnp.where((index >= 0)[..., None], picked, jnp.zeros((), dtype))
+
+
+def embed(
+    params: Params,
+    tokens: Int[Array, "g p"],
+    visual: Visual,
+    visual_index: Int[Array, "g p"],
+    dtype: jnp.dtype,
+) -> Float[Array, "g p d"]:
+    """Token embeddings with the visual tokens in their places."""
+    x = params["embed"][tokens].astype(dtype)
+    if visual.embeds.shape[1] == 0:
+        return x
+    is_visual = (visual_index >= 0)[..., None]
+    return jnp.where(is_visual, place(visual.embeds, visual_index, dtype), x)
+
+
+def logits(c: Config, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
+    """Float32 logits; the product accumulates in float32 whatever the computation's dtype."""
+    kernel = (params["embed"].T if c.tied else params["head"]).astype(hidden.dtype)
+    return jnp.matmul(
+        hidden,
+        kernel,
+        precision=layers.precision(hidden.dtype),
+        preferred_element_type=jnp.float32,
+    )

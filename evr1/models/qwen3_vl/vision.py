@@ -1,0 +1,150 @@
+"""The vision tower of Qwen3-VL.
+
+Patches of one frame or image attend to each other; four neighbours merge into one token.
+
+Source: Qwen3VLVisionModel, transformers 5.23.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from evr1.models import layers, rope
+from evr1.models.attention import Segments, attention
+from evr1.models.qwen3_vl.config import VisionConfig
+from evr1.parallel.sharding import constrain
+from evr1.types import Params, VisionInput, Visual
+
+_EPS = 1e-6  # of every layer norm in the tower; not a config field
+
+
+class Block(nnx.Module):
+    """A pre-norm transformer block; q, k and v are one kernel [D, 3, D]."""
+
+    def __init__(self, c: VisionConfig, *, rngs: nnx.Rngs):
+        opts = {"scale": c.init_scale, "bias": True, "rngs": rngs}
+        self.norm1 = layers.LayerNorm(c.width, _EPS, rngs=rngs)
+        self.qkv = layers.Linear(c.width, 3, c.width, **opts)
+        self.proj = layers.Linear(c.width, c.width, **opts)
+        self.norm2 = layers.LayerNorm(c.width, _EPS, rngs=rngs)
+        self.fc1 = layers.Linear(c.width, c.mlp_width, **opts)
+        self.fc2 = layers.Linear(c.mlp_width, c.width, **opts)
+        self.heads = c.heads
+
+    def __call__(self, x, angles, segments: Segments, implementation: str):
+        b, s, d = x.shape
+        qkv = self.qkv(self.norm1(x)).reshape(b, s, 3, self.heads, d // self.heads)
+        q, k = (rope.rotate(qkv[:, :, i], *angles) for i in (0, 1))
+        out = attention(q, k, qkv[:, :, 2], segments, implementation)
+        x = x + self.proj(out.reshape(b, s, d))
+        x = x + self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=True))
+        return constrain(x, "batch")
+
+
+class Merger(nnx.Module):
+    """merge**2 neighbouring patches to one token of the text model's width."""
+
+    def __init__(self, c: VisionConfig, norm_merged: bool, *, rngs: nnx.Rngs):
+        merged = c.width * c.merge**2
+        opts = {"scale": c.init_scale, "bias": True, "rngs": rngs}
+        self.norm = layers.LayerNorm(merged if norm_merged else c.width, _EPS, rngs=rngs)
+        self.fc1 = layers.Linear(merged, merged, **opts)
+        self.fc2 = layers.Linear(merged, c.out_width, **opts)
+        self.merged, self.norm_merged = merged, norm_merged
+
+    def __call__(self, x: Float[Array, "b s d"]) -> Float[Array, "b t o"]:
+        if not self.norm_merged:
+            x = self.norm(x)
+        x = x.reshape(x.shape[0], -1, self.merged)
+        if self.norm_merged:
+            x = self.norm(x)
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class Embed(nnx.Module):
+    """Pixels to patch vectors, plus the learned position table read bilinearly."""
+
+    def __init__(self, c: VisionConfig, *, rngs: nnx.Rngs):
+        self.patch = layers.Linear(
+            c.patch_values, c.width, scale=c.init_scale, bias=True, rngs=rngs
+        )
+        table = c.init_scale * jax.random.normal(rngs.params(), (c.table, c.width), jnp.float32)
+        self.table = nnx.Param(table)
+        self.mean, self.std = c.pixel_mean, c.pixel_std
+
+    def __call__(self, vision: VisionInput, dtype: jnp.dtype) -> Float[Array, "b s d"]:
+        pixels = vision.patches.astype(jnp.float32) / 255
+        x = self.patch(((pixels - self.mean) / self.std).astype(dtype))
+        # One tap at a time: all four at once would be the largest array of the tower.
+        table = self.table[...]
+        for i in range(4):
+            weight = vision.interp_weight[..., i, None].astype(jnp.float32)
+            x = x + (table[vision.interp_index[..., i]] * weight).astype(dtype)
+        return x
+
+
+def init(c: VisionConfig, key: jax.Array) -> Params:
+    """Random parameters of the tower."""
+    keys = jax.random.split(key, 4)
+    return {
+        "embed": layers.init(Embed, c, key=keys[0]),
+        "blocks": layers.init_stack(Block, c, key=keys[1], count=c.depth),
+        "merger": layers.init(Merger, c, False, key=keys[2]),
+        "deepstack": layers.init_stack(Merger, c, True, key=keys[3], count=len(c.taps)),
+    }
+
+
+def encode(
+    c: VisionConfig,
+    params: Params,
+    vision: VisionInput,
+    *,
+    dtype: jnp.dtype,
+    remat: bool,
+    implementation: str,
+) -> Visual:
+    """The visual tokens of G prompts, F * S / merge**2 each.
+
+    Args:
+        c: sizes.
+        params: of the tower.
+        vision: the packed patches.
+        dtype: of the computation.
+        remat: recompute each block in the backward pass.
+        implementation: of attention.
+    """
+    g, f, s = vision.segment_ids.shape
+    tokens = f * s // c.merge**2
+    if f == 0:
+        return Visual(
+            jnp.zeros((g, 0, c.out_width), dtype),
+            jnp.zeros((g, len(c.taps), 0, c.out_width), dtype),
+        )
+    vision = VisionInput(*(x.reshape(g * f, *x.shape[2:]) for x in vision))
+    angles = rope.axial(vision.positions, rope.frequencies(c.width // c.heads // 2, c.rope_theta))
+    segments = Segments(vision.segment_ids, False)
+    x = layers.bind(Embed, c, params=params["embed"])(vision, dtype)
+
+    # Every block writes its output to a slot; those that nobody reads share the last one. So the
+    # scan needs no branch, and its carry is as small as the taps.
+    slots = np.full(c.depth, len(c.taps), np.int32)
+    slots[list(c.taps)] = np.arange(len(c.taps))
+    taps = jnp.zeros((len(c.taps) + 1, *x.shape), dtype)
+
+    def body(carry, block):
+        x, taps = carry
+        slot, weights = block
+        x = layers.bind(Block, c, params=weights)(x, angles, segments, implementation)
+        return (x, jax.lax.dynamic_update_index_in_dim(taps, x, slot, 0)), None
+
+    body = jax.checkpoint(body) if remat else body
+    (x, taps), _ = jax.lax.scan(body, (x, taps), (jnp.asarray(slots), params["blocks"]))
+    embeds = layers.bind(Merger, c, False, params=params["merger"])(x)
+    deepstack = jax.lax.map(
+        lambda tap: layers.bind(Merger, c, True, params=tap[0])(tap[1]),
+        (params["deepstack"], taps[:-1]),
+    )
+    deepstack = jnp.moveaxis(deepstack.reshape(len(c.taps), g, tokens, c.out_width), 0, 1)
+    return Visual(embeds.reshape(g, tokens, c.out_width), deepstack)

@@ -1,0 +1,105 @@
+"""Reading and writing safetensors files with NumPy: memory-mapped in, streamed out.
+
+A file is eight bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, and the
+bytes.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+DTYPES = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F64": np.dtype(np.float64),
+}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+class Entry(NamedTuple):
+    """Where a tensor lies."""
+
+    file: Path
+    offset: int  # bytes from the start of the file
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def open(self) -> np.ndarray:
+        """The tensor, memory-mapped: reading a slice reads that slice."""
+        return np.memmap(self.file, self.dtype, "r", self.offset, self.shape)
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """Every tensor of a file.
+
+    Raises:
+        ValueError: the file is not a whole safetensors file of floating-point tensors.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        if not 2 <= length <= size - 8:
+            raise ValueError(
+                f"{path}: header of {length} bytes in a file of {size}: corrupt; {_FIX}"
+            )
+        raw = f.read(length)
+    try:
+        header = json.loads(raw)
+    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+        raise ValueError(f"{path}: unreadable header ({e}): corrupt; {_FIX}") from None
+    entries = {}
+    for name, info in header.items():
+        if name == "__metadata__":
+            continue
+        if info["dtype"] not in DTYPES:
+            raise ValueError(f"{path}: {name} is {info['dtype']}; supported: {', '.join(DTYPES)}")
+        dtype, shape = DTYPES[info["dtype"]], tuple(info["shape"])
+        start, end = info["data_offsets"]
+        need = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if end - start != need or 8 + length + end > size:
+            raise ValueError(
+                f"{path}: {name} {list(shape)} needs {need} bytes at {start}, the file has"
+                f" {max(0, min(end, size - 8 - length) - start)}: truncated; {_FIX}"
+            )
+        entries[name] = Entry(path, 8 + length + start, shape, dtype)
+    return entries
+
+
+_FIX = "copy the file again"
+
+
+def write(
+    path: Path,
+    tensors: Iterable[tuple[str, tuple[int, ...], np.dtype]],
+    values: Iterable[np.ndarray],
+) -> None:
+    """Writes one file, a tensor at a time; whole on disk or not there under its name.
+
+    Args:
+        path: of the file.
+        tensors: (name, shape, dtype) in the order of the bytes.
+        values: the arrays, in the same order; each may be dropped once written.
+    """
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    tensors = list(tensors)
+    for name, shape, dtype in tensors:
+        end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as f:
+        f.write(len(raw).to_bytes(8, "little") + raw)
+        for (name, shape, dtype), value in zip(tensors, values, strict=True):
+            assert value.shape == shape, name
+            f.write(np.ascontiguousarray(value, dtype).tobytes())
+        f.flush()
+        os.fsync(f.fileno())
+    partial.rename(path)
