@@ -1,4 +1,5 @@
-"""Pixel budgets → sizes, frames → patches: the arithmetic of qwen-vl-utils and of HF's Qwen processors, in NumPy.
+"""Pixel budgets → sizes, frames → patches: the arithmetic of qwen-vl-utils and of HF's Qwen
+processors, in NumPy.
 
 Source: qwen-vl-utils 0.0.14 (`smart_resize`, `fetch_video`); transformers 5.23
 `models/qwen3_vl/video_processing_qwen3_vl.py` and `models/qwen2_vl/image_processing_qwen2_vl.py`.
@@ -31,7 +32,7 @@ def fit(
     """
     if min_pixels > max_pixels:
         raise ValueError(
-            f"min_pixels={min_pixels} exceeds max_pixels={max_pixels}; lower the first or raise the second"
+            f"min_pixels={min_pixels} exceeds max_pixels={max_pixels}; lower the first"
         )
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ValueError(
@@ -84,7 +85,8 @@ def image_size(height: int, width: int, budgets: Budgets, geometry: Geometry) ->
 
 
 def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8[T, height, width, 3] from uint8[T, h, w, 3], bicubic with antialiasing, as torchvision does within 1/255."""
+    """uint8[T, height, width, 3] from uint8[T, h, w, 3], bicubic with antialiasing, as torchvision
+    does within 1/255."""
     if frames.shape[1:3] == (height, width):
         return frames
     return np.stack(
@@ -111,8 +113,9 @@ def grid_of(n_frames: int, height: int, width: int, geometry: Geometry) -> tuple
 def patchify(media: Media, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int, int]]:
     """The patches of a medium, uint8[t*h*w, C], and its grid (t, h, w).
 
-    Patches stand frame by frame and, in a frame, merge block by merge block; C is (channel, time, row, column).
-    The last frame is repeated where the temporal patch is not full (so an image fills its patch alone).
+    Patches stand frame by frame and, in a frame, merge block by merge block; C is (channel, time,
+    row, column). The last frame is repeated where the temporal patch is not full (so an image
+    fills its patch alone).
     """
     p, m, d = geometry.patch_size, geometry.merge_size, geometry.temporal_patch_size
     frames = media.frames
@@ -126,7 +129,8 @@ def patchify(media: Media, geometry: Geometry) -> tuple[np.ndarray, tuple[int, i
 
 
 def load_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -> Media:
-    """An image as one resized frame: upright by its EXIF tag, transparency on white, first frame of an animation.
+    """An image as one resized frame: upright by its EXIF tag, transparency on white, first frame
+    of an animation.
 
     Raises:
         MediaError: missing, not an image, or of an unusable shape.

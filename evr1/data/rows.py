@@ -1,13 +1,15 @@
 """Data files → validated rows. JSON, JSONL and Parquet in the schema of EasyVideoR1.
 
-A bad row is refused with its file, its line, the field, what was found there and what to do about it.
+A bad row is refused with its file, its line, the field, what was found there and what to do about
+it.
 """
 
 import json
 import math
 import pathlib
 import re
-from typing import Any, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from evr1 import problems
 from evr1.data.records import Row
@@ -27,11 +29,12 @@ def load_rows(path: str | pathlib.Path, *, required: Sequence[str] = REQUIRED) -
 
     Args:
         path: a .json (list of objects), .jsonl or .parquet file.
-        required: fields that may not be missing. A missing `answer` becomes None, a missing `problem_type`
-            "open-ended".
+        required: fields that may not be missing. A missing `answer` becomes None, a missing
+            `problem_type` "open-ended".
 
     Raises:
-        ValueError: the first bad row, as `file:line: field: got ...; fix`, and how many more there are.
+        ValueError: the first bad row, as `file:line: field: got ...; fix`, and how many more there
+            are.
         FileNotFoundError: no such file.
     """
     path = pathlib.Path(path)
@@ -110,7 +113,8 @@ def parse_row(
 
 
 def media_refs(row: Row) -> tuple[tuple[str, str], ...]:
-    """The row's media as ("image" or "video", path), in the order in which their markers stand in the problem."""
+    """The row's media as ("image" or "video", path), in the order in which their markers stand in
+    the problem."""
     paths = {"image": iter(row.images), "video": iter(row.videos)}
     return tuple((kind, next(paths[kind])) for kind in _MARKER.findall(row.problem))
 
@@ -124,8 +128,8 @@ def _with_markers(problem: str, media: Mapping[str, Sequence[str]]) -> str:
             front += MARKERS[kind] * len(paths)
         elif count != len(paths):
             raise ValueError(
-                f"problem: got {count} {MARKERS[kind]} markers for {len(paths)} {kind}s; write one marker per "
-                f"{kind}, or none at all to have them put in front"
+                f"problem: got {count} {MARKERS[kind]} markers for {len(paths)} {kind}s; write one "
+                f"marker per {kind}, or none at all to have them put in front"
             )
     return front + problem
 
@@ -217,7 +221,8 @@ def _check_offline(fields: Mapping[str, Any]) -> None:
     output = fields.get("offline_output")
     if not isinstance(output, str | list) or not output:
         raise ValueError(
-            f"offline_output: got {_short(output)} where has_offline_trajectory is true; give the completion"
+            f"offline_output: got {_short(output)} where has_offline_trajectory is true; "
+            "give the completion"
         )
 
 
@@ -238,7 +243,8 @@ def _read_jsonl(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
             yield number, json.loads(line, parse_constant=_refuse_constant)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}:{number}: JSON: {error.msg} at column {error.colno}; write one object a line"
+                f"{path}:{number}: JSON: {error.msg} at column {error.colno}; "
+                "write one object a line"
             ) from None
         except ValueError as error:
             raise ValueError(f"{path}:{number}: JSON: {error}") from None
@@ -256,7 +262,7 @@ def _read_json(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
     position = space.match(text).end()
     if text[position : position + 1] != "[":
         raise ValueError(
-            f"{path}:{at(position)}: JSON: got no list; a .json file is a list of objects (or use .jsonl)"
+            f"{path}:{at(position)}: JSON: got no list; a .json file is a list of objects"
         )
     position = space.match(text, position + 1).end()
     line, counted = at(position), position
@@ -266,7 +272,8 @@ def _read_json(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
             value, end = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}:{error.lineno}: JSON: {error.msg} at column {error.colno}; correct the file"
+                f"{path}:{error.lineno}: JSON: {error.msg} at column {error.colno}; "
+                "correct the file"
             ) from None
         except ValueError as error:
             raise ValueError(f"{path}:{line}: JSON: {error}") from None

@@ -1,8 +1,8 @@
 """A video file → sampled, resized frames with their times, by PyAV.
 
-Frame i of a video is the i-th one shown. Which frames are taken follows qwen-vl-utils 0.0.14 (`smart_nframes`,
-`fetch_video`); how they are reached (jumping from key frame to key frame, or decoding everything) is a question
-of speed only and never changes the result.
+Frame i of a video is the i-th one shown. Which frames are taken follows qwen-vl-utils 0.0.14
+(`smart_nframes`, `fetch_video`); how they are reached (jumping from key frame to key frame, or
+decoding everything) is a question of speed only and never changes the result.
 """
 
 import bisect
@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import av
 import numpy as np
@@ -53,8 +53,9 @@ def sample_indices(
 ) -> np.ndarray:
     """Indices of the frames to take, int64[n], n even.
 
-    `fps` frames a second, at least 4 and at most `max_frames`, never more than there are, evenly spaced from the
-    first to the last. A video of one frame gives that frame twice, since a temporal patch needs two.
+    `fps` frames a second, at least 4 and at most `max_frames`, never more than there are, evenly
+    spaced from the first to the last. A video of one frame gives that frame twice, since a
+    temporal patch needs two.
 
     >>> sample_indices(9, 30.0, 2.0, 128)
     array([0, 3, 5, 8])
@@ -85,7 +86,8 @@ def sample_indices(
 
 
 def _linspace_rounded(start: int, stop: int, n: int) -> np.ndarray:
-    """`torch.linspace(start, stop, n).round()`: float32, from both ends to the middle, half to even.
+    """`torch.linspace(start, stop, n).round()`: float32, from both ends to the middle, half to
+    even.
 
     Each value is rounded once (a fused multiply-add), hence the float64 in between.
     """
@@ -154,10 +156,12 @@ def decode(
     start: float | None = None,
     end: float | None = None,
 ) -> Media:
-    """The sampled frames of a video, resized, upright, with the second at which each stands in the source.
+    """The sampled frames of a video, resized, upright, with the second at which each stands in the
+    source.
 
-    A container that promises more frames than it holds is sampled over those that are there. Times are index / fps,
-    as in transformers, unless the frame rate varies by more than a frame; then they are the stored ones.
+    A container that promises more frames than it holds is sampled over those that are there. Times
+    are index / fps, as in transformers, unless the frame rate varies by more than a frame; then
+    they are the stored ones.
 
     Args:
         path: the file.
@@ -254,7 +258,8 @@ def _fetch(container, stream, packets, indices, budgets, geometry, path):
 
 
 def _seek_plan(packets: _Packets, indices: np.ndarray) -> list[tuple[int, list[int]]]:
-    """(where to seek, indices to take from there) for each run, or nothing where decoding everything is cheaper."""
+    """(where to seek, indices to take from there) for each run, or nothing where decoding
+    everything is cheaper."""
     if not packets.is_ordered or not packets.keys:
         return []
     runs: dict[int, list[int]] = collections.defaultdict(list)
@@ -270,7 +275,8 @@ def _seek_plan(packets: _Packets, indices: np.ndarray) -> list[tuple[int, list[i
 
 
 def _fetch_by_seeking(container, stream, packets: _Packets, runs, keep: "_Keep") -> bool:
-    """Whether every frame was found where the packets said; if not, the caller decodes everything."""
+    """Whether every frame was found where the packets said; if not, the caller decodes
+    everything."""
     for dts, run in runs:
         wanted = {int(packets.pts[index]): index for index in run}
         last = int(packets.pts[run[-1]])
@@ -285,7 +291,8 @@ def _fetch_by_seeking(container, stream, packets: _Packets, runs, keep: "_Keep")
 
 
 def _frames_from(container, stream, dts: int | None) -> Iterator[av.VideoFrame]:
-    """Decoded frames from the key frame at `dts` (None: from the start); damaged packets give none."""
+    """Decoded frames from the key frame at `dts` (None: from the start); damaged packets give
+    none."""
     begin = dts if dts is not None else min(stream.start_time or 0, 0)
     try:
         container.seek(begin, stream=stream, backward=True)

@@ -1,0 +1,341 @@
+"""Decoding in child processes that can be killed.
+
+A decoder may hang in native code with the interpreter lock held; no thread, signal handler or
+timeout of its own process helps then. So every clip is decoded in a child that imports no JAX, has
+a deadline, and is replaced after a number of clips, because decoders leak. What cannot be decoded
+is written to a quarantine list.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+
+from evr1.data import patches, video
+from evr1.data.errors import MediaError
+from evr1.data.records import Budgets, Geometry, Media
+
+QUARANTINED = ("undecodable", "empty", "timeout", "crashed")  # faults of the file, not of the row
+START_TIMEOUT_S = 120.0
+ORPHAN_GRACE_S = 10.0  # a child outlives its deadline by this much where nobody kills it
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One medium to decode: `kind` is image or video, `start` and `end` are seconds or None."""
+
+    kind: str
+    path: str
+    budgets: Budgets
+    geometry: Geometry
+    start: float | None = None
+    end: float | None = None
+
+    def run(self) -> Media:
+        """Decodes in this process.
+
+        Raises:
+            MediaError: see `video.decode` and `patches.load_image`.
+        """
+        if self.kind == "image":
+            return patches.load_image(self.path, self.budgets, self.geometry)
+        return video.decode(self.path, self.budgets, self.geometry, self.start, self.end)
+
+    def to_json(self) -> str:
+        """One line, read back by `from_json`."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> "Job":
+        """The job that `to_json` wrote."""
+        fields = json.loads(line)
+        fields["budgets"] = Budgets(**fields["budgets"])
+        fields["geometry"] = Geometry(**fields["geometry"])
+        return cls(**fields)
+
+
+class Quarantine:
+    """The list of files that could not be decoded; a file is let out when its size or time changes.
+
+    One JSON object a line: path, kind, reason, size, mtime_ns, time.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path)
+        self._lock = threading.Lock()
+        self._entries: dict[str, dict[str, Any]] = {}
+        if self.path.is_file():
+            for number, line in enumerate(self.path.read_text("utf-8").splitlines(), start=1):
+                try:
+                    entry = json.loads(line)
+                    self._entries[entry["path"]] = entry
+                except (ValueError, KeyError, TypeError):
+                    raise ValueError(
+                        f"{self.path}:{number}: not a quarantine entry; delete the line"
+                    ) from None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def check(self, path: str) -> None:
+        """Returns where the file may be tried.
+
+        Raises:
+            MediaError: it failed before and has not changed since.
+        """
+        entry = self._entries.get(os.path.abspath(path))
+        if entry is not None and (entry["size"], entry["mtime_ns"]) == _stamp(path):
+            raise MediaError(entry["kind"], path, f"{entry['reason']} (in {self.path})")
+
+    def add(self, error: MediaError) -> None:
+        """Appends the file, where the fault is its own."""
+        if error.kind not in QUARANTINED:
+            return
+        size, mtime_ns = _stamp(error.path)
+        entry = {
+            "path": os.path.abspath(error.path),
+            "kind": error.kind,
+            "reason": error.reason,
+            "size": size,
+            "mtime_ns": mtime_ns,
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        with self._lock:
+            self._entries[entry["path"]] = entry
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+
+class DecodePool:
+    """Decodes media in `workers` child processes; `decode` may be called from any number of
+    threads.
+
+    Use it as a context manager, or call `close`.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        timeout_s: float,
+        *,
+        quarantine: Quarantine | None = None,
+        clips_per_child: int = 256,
+    ):
+        """Starts nothing yet; children start when there is work.
+
+        Args:
+            workers: decoding processes.
+            timeout_s: wall-clock limit for one clip.
+            quarantine: list to consult and to extend.
+            clips_per_child: a child is replaced after this many.
+        """
+        if workers < 1 or timeout_s <= 0:
+            raise ValueError(
+                f"data.workers={workers}, data.decode_timeout_s={timeout_s}; "
+                "give at least 1 worker and a time over 0"
+            )
+        self._timeout_s = timeout_s
+        self._quarantine = quarantine
+        self._clips_per_child = clips_per_child
+        self._closed = threading.Event()
+        self._children: list[_Child | None] = [None] * workers
+        self._idle: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(workers):
+            self._idle.put(slot)
+
+    def __enter__(self) -> "DecodePool":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kills the children; a decode under way raises RuntimeError in its thread."""
+        self._closed.set()
+        for child in self._children:
+            if child is not None:
+                child.kill()
+
+    def check(self, path: str) -> None:
+        """Returns where the file is not in quarantine.
+
+        Raises:
+            MediaError: it is.
+        """
+        if self._quarantine is not None:
+            self._quarantine.check(path)
+
+    def decode(self, job: Job) -> Media:
+        """The decoded medium; waits for a free child.
+
+        Raises:
+            MediaError: the file failed, now or before, or took longer than the limit.
+            RuntimeError: the pool was closed.
+        """
+        self.check(job.path)
+        slot = self._idle.get()
+        try:
+            return self._decode_in(slot, job)
+        except MediaError as error:
+            if self._quarantine is not None:
+                self._quarantine.add(error)
+            raise
+        finally:
+            self._idle.put(slot)
+
+    def _decode_in(self, slot: int, job: Job) -> Media:
+        if self._closed.is_set():
+            raise RuntimeError("the decoding pool is closed")
+        child = self._children[slot]
+        if child is None or not child.is_usable(self._clips_per_child):
+            if child is not None:
+                child.kill()
+            child = self._children[slot] = _Child()
+        try:
+            return child.decode(job, self._timeout_s)
+        except _Late:
+            child.kill()
+            self._raise_if_closed()
+            raise MediaError(
+                "timeout", job.path, f"not decoded within {self._timeout_s:g} s"
+            ) from None
+        except (EOFError, BrokenPipeError):
+            cause = child.kill()
+            self._raise_if_closed()
+            raise MediaError("crashed", job.path, f"the decoder died ({cause})") from None
+
+    def _raise_if_closed(self) -> None:
+        if self._closed.is_set():
+            raise RuntimeError("the decoding pool was closed while it decoded") from None
+
+
+class _Late(Exception):
+    """The deadline passed."""
+
+
+class _Child:
+    """A child process and the pipes to it: a JSON line there; a JSON line and raw frames back."""
+
+    def __init__(self):
+        root = str(pathlib.Path(__file__).resolve().parents[2])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "evr1.data.decode"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        self._poll = select.poll()
+        self._poll.register(self._process.stdout, select.POLLIN | select.POLLHUP)
+        self._clips = 0
+        self._is_ready = False
+
+    def is_usable(self, clips: int) -> bool:
+        return self._process.poll() is None and self._clips < clips
+
+    def decode(self, job: Job, timeout_s: float) -> Media:
+        if not self._is_ready:  # starting up is not the clip's time
+            self._read_line(time.monotonic() + START_TIMEOUT_S)
+            self._is_ready = True
+        self._clips += 1
+        deadline = time.monotonic() + timeout_s
+        self._process.stdin.write(f"{timeout_s + ORPHAN_GRACE_S} {job.to_json()}\n".encode())
+        answer = json.loads(self._read_line(deadline))
+        if "error" in answer:
+            raise MediaError(answer["error"], job.path, answer["reason"])
+        frames = np.empty(answer["shape"], np.uint8)
+        self._read_into(memoryview(frames).cast("B"), deadline)
+        return Media(frames, np.array(answer["timestamps"], np.float64), answer["is_video"])
+
+    def kill(self) -> str:
+        """Ends the child; how it ended, in words."""
+        self._process.stdin.close()
+        self._process.kill()
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "stuck in the kernel"  # it dies when its I/O ends; nobody waits for that
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+
+    def _read_line(self, deadline: float) -> bytes:
+        size = bytearray(4)
+        self._read_into(memoryview(size), deadline)
+        line = bytearray(int.from_bytes(size, "little"))
+        self._read_into(memoryview(line), deadline)
+        return bytes(line)
+
+    def _read_into(self, view: memoryview, deadline: float) -> None:
+        while view:
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._poll.poll(left * 1000):
+                raise _Late
+            count = self._process.stdout.readinto(view)
+            if not count:
+                raise EOFError
+            view = view[count:]
+
+
+def _answers(requests: Iterator[bytes]) -> Iterator[tuple[dict[str, Any], memoryview]]:
+    """The child's work: (header, frames) for each request."""
+    for request in requests:
+        limit, _, line = request.partition(b" ")
+        signal.setitimer(signal.ITIMER_REAL, float(limit))  # the kernel ends an orphan that hangs
+        try:
+            media = Job.from_json(line).run()
+        except MediaError as error:
+            yield {"error": error.kind, "reason": error.reason}, memoryview(b"")
+            continue
+        header = {
+            "shape": media.frames.shape,
+            "timestamps": media.timestamps.tolist(),
+            "is_video": media.is_video,
+        }
+        yield header, memoryview(np.ascontiguousarray(media.frames)).cast("B")
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _serve() -> None:
+    """Main loop of a child, until its standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    av.logging.set_level(av.logging.PANIC)  # the reason travels in the answer, once
+    answers = os.dup(1)
+    os.dup2(2, 1)  # a library that prints must not write into the answers
+    with open(answers, "wb", buffering=0) as out:
+
+        def send(view: memoryview) -> None:
+            while view:
+                view = view[out.write(view) :]
+
+        send(memoryview(b"\0\0\0\0"))
+        for header, frames in _answers(iter(sys.stdin.buffer.readline, b"")):
+            line = json.dumps(header).encode()
+            send(memoryview(len(line).to_bytes(4, "little") + line))
+            send(frames)
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,235 @@
+"""Rows → batches of examples, by Grain: shuffled, cut up among hosts, read ahead, resumed exactly.
+
+The position counts all rows, used or not, so it means the same whatever could be decoded. A row
+whose media fail is passed over and the next one takes its place; how many did is counted, and past
+a share the run stops.
+"""
+
+import collections
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from concurrent import futures
+from typing import Any, Literal
+
+import grain
+import numpy as np
+
+from evr1.data import media
+from evr1.data.errors import MediaError
+from evr1.data.processor import Processor
+from evr1.data.records import Example, Row
+
+FAILED = -1  # in place of a length: the row's media cannot be used
+
+
+def plan_lengths(
+    rows: Sequence[Row],
+    processor: Processor,
+    source: media.MediaSource,
+    *,
+    raw: bool = False,
+    threads: int = 8,
+) -> np.ndarray:
+    """Prompt tokens of every row, int32[rows], from indexes and headers alone; `FAILED` where
+    media cannot be used.
+
+    Args:
+        rows: to plan.
+        processor: of the model.
+        source: of the media.
+        raw: prompts without the task template.
+        threads: that read headers side by side.
+
+    Raises:
+        ValueError: a row whose markers do not match its media.
+    """
+
+    def length(row: Row) -> int:
+        try:
+            sizes = [source.size(request) for request in media.requests(row)]
+        except MediaError:
+            return FAILED
+        return processor.plan(row, sizes, raw)
+
+    with futures.ThreadPoolExecutor(threads) as pool:
+        return np.fromiter(pool.map(length, rows), np.int32, len(rows))
+
+
+class Loader:
+    """Yields lists of examples. `get_state` and `set_state` resume exactly, on the same rows and
+    hosts.
+
+    Use it as a context manager, or call `close`.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        processor: Processor,
+        source: media.MediaSource,
+        *,
+        groups: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        epochs: int | None = None,
+        shard_index: int = 0,
+        shard_count: int = 1,
+        max_prompt_tokens: int = 0,
+        overlong: Literal["drop", "refuse"] = "drop",
+        max_failed_share: float = 0.01,
+        threads: int = 4,
+        prefetch_batches: int = 2,
+        raw: bool = False,
+    ):
+        """Plans every row and starts nothing yet.
+
+        Args:
+            rows: the data set.
+            processor: of the model.
+            source: of the media.
+            groups: examples in a batch on this host; the last batch of the last epoch may be
+                smaller.
+            seed: of the order, which is another one in every epoch.
+            shuffle: False: file order.
+            epochs: None: without end.
+            shard_index: which host this is.
+            shard_count: of how many.
+            max_prompt_tokens: longer prompts are dropped or refused; 0: no limit.
+            overlong: what to do with them.
+            max_failed_share: of the media; past it the run stops.
+            threads: that read or decode side by side; 0: none, in the caller's thread.
+            prefetch_batches: batches to have ready.
+            raw: prompts without the task template.
+
+        Raises:
+            ValueError: nothing is left to train on, prompts too long, or too many media failed.
+        """
+        self._rows, self._processor, self._source, self._raw = rows, processor, source, raw
+        self._max_prompt_tokens, self._max_failed_share = max_prompt_tokens, max_failed_share
+        self._requests = [media.requests(row) for row in rows]
+        self._n_media = len(set().union(*self._requests))
+        self._counts: collections.Counter[str] = collections.Counter()
+        self.lengths = plan_lengths(rows, processor, source, raw=raw, threads=max(threads, 1))
+        self._is_used = self._select(overlong)
+        self._check_failed()
+        self._identity = _identity(rows, seed, shuffle, shard_index, shard_count)
+        order = grain.MapDataset.range(len(rows))
+        if shuffle:
+            order = order.shuffle(seed=seed)
+        order = order[shard_index::shard_count].repeat(epochs)
+        options = grain.ReadOptions(
+            num_threads=threads,
+            prefetch_buffer_size=max(prefetch_batches * groups, threads) if threads else 0,
+        )
+        examples = order.map(self._load).to_iter_dataset(options)
+        self._iterator = iter(examples.batch(groups, drop_remainder=False, batch_fn=list))
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._iterator.close()
+
+    def __iter__(self) -> "Loader":
+        return self
+
+    def __next__(self) -> list[Example]:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        """The position, for JSON: the next batch is the one after the last that was yielded."""
+        return {"identity": self._identity, "grain": self._iterator.get_state()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes to a position.
+
+        Raises:
+            ValueError: it was saved with other rows, another seed or other hosts.
+        """
+        if state["identity"] != self._identity:
+            raise ValueError(
+                f"the data position was saved with {state['identity']}, this run has "
+                f"{self._identity}; "
+                "give the same data file, seed and number of hosts, or a new workdir"
+            )
+        self._iterator.set_state(state["grain"])
+
+    def metrics(self) -> dict[str, float]:
+        """Counts so far: media that failed by kind, rows passed over, rows too long."""
+        failed = self._source.failed
+        kinds = collections.Counter(error.kind for error in failed.values())
+        return {
+            "data/decode_failed": float(len(failed)),
+            **{f"data/decode_failed/{kind}": float(n) for kind, n in sorted(kinds.items())},
+            **{f"data/{name}": float(n) for name, n in sorted(self._counts.items())},
+        }
+
+    def _select(self, overlong: str) -> np.ndarray:
+        """bool[rows]: media usable as far as planning can tell, and the prompt not too long."""
+        limit = self._max_prompt_tokens or np.iinfo(np.int32).max
+        too_long = np.flatnonzero(self.lengths > limit)
+        if len(too_long) and overlong == "refuse":
+            row = self._rows[too_long[0]]
+            raise ValueError(
+                f"{row.source} ({row.problem_id}): {self.lengths[too_long[0]]} prompt tokens, over "
+                f"data.max_prompt_tokens={limit}, as {len(too_long)} of {len(self._rows)} rows "
+                "are; raise it, lower the pixel budgets, or set data.filter_overlong"
+            )
+        self._counts["overlong_rows"] = len(too_long)
+        is_used = (self.lengths >= 0) & (self.lengths <= limit)
+        if not is_used.any():
+            self._check_failed()
+            raise ValueError(
+                f"none of {len(self._rows)} rows is left: {len(too_long)} are over "
+                f"data.max_prompt_tokens={limit}, {(self.lengths < 0).sum()} have media that "
+                "cannot be used; raise the limit or lower the pixel budgets"
+            )
+        return is_used
+
+    def _load(self, index: int) -> Example | None:
+        """The example of a row; None where the next row is to take its place."""
+        if not self._is_used[index]:
+            return None
+        try:
+            loaded = [self._source.load(request) for request in self._requests[index]]
+        except MediaError:
+            self._check_failed()
+            self._counts["skipped_rows"] += 1
+            return None
+        example = self._processor.encode(self._rows[index], loaded, self._raw)
+        if 0 < self._max_prompt_tokens < len(example.tokens):
+            self._counts["overlong_rows"] += 1  # its header promised another size
+            return None
+        return example
+
+    def _check_failed(self) -> None:
+        failed = self._source.failed
+        if len(failed) <= self._max_failed_share * self._n_media:
+            return
+        uncached = [error for error in failed.values() if error.kind == "uncached"]
+        first = uncached[0] if uncached else next(iter(failed.values()))
+        raise ValueError(
+            f"{len(failed)} of {self._n_media} media cannot be used, over data.max_failed_share="
+            f"{self._max_failed_share:g} ({math.floor(self._max_failed_share * self._n_media)}); "
+            f"first: {first}"
+        )
+
+
+def _identity(
+    rows: Sequence[Row], seed: int, shuffle: bool, shard_index: int, shard_count: int
+) -> dict[str, Any]:
+    digest = hashlib.blake2b(digest_size=8)
+    for row in rows:
+        digest.update(json.dumps([row.problem_id, row.problem, row.images, row.videos]).encode())
+    return {
+        "rows": len(rows),
+        "digest": digest.hexdigest(),
+        "seed": seed if shuffle else None,
+        "host": f"{shard_index}/{shard_count}",
+    }

@@ -1,0 +1,182 @@
+"""Where pixels come from: shards, the files themselves, or shards first."""
+
+import dataclasses
+import os
+import threading
+from collections.abc import Mapping
+
+from evr1.data import patches, rows, video
+from evr1.data.decode import DecodePool, Job
+from evr1.data.errors import MediaError
+from evr1.data.processor import MediaSize
+from evr1.data.records import Budgets, Geometry, Media, Row
+from evr1.data.shards import FileTable, ShardStore, content_key
+
+MODES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One medium of a row; `name` is its path as the row writes it."""
+
+    kind: str  # image or video
+    name: str
+    start: float | None = None
+    end: float | None = None
+
+
+def requests(row: Row) -> tuple[Request, ...]:
+    """The row's media in the order of their markers."""
+    return tuple(
+        Request(kind, name, row.video_start, row.video_end)
+        if kind == "video"
+        else Request(kind, name)
+        for kind, name in rows.media_refs(row)
+    )
+
+
+class MediaSource:
+    """Sizes and pixels of media, and the count of those that failed; safe to use from many
+    threads."""
+
+    def __init__(
+        self,
+        *,
+        budgets: Budgets,
+        geometry: Geometry,
+        pool: DecodePool,
+        media_dir: str = "",
+        shards: str = "",
+        mode: str = "prefer_preprocessed",
+    ):
+        """Opens the shards.
+
+        Args:
+            budgets: how much of a medium is looked at.
+            geometry: of the model.
+            pool: where files are decoded.
+            media_dir: put in front of relative paths.
+            shards: directory of tools/preprocess_videos.py; empty: none.
+            mode: one of `MODES`.
+
+        Raises:
+            ValueError: unknown mode, no shards where they are needed, or budgets that cross.
+        """
+        if mode not in MODES:
+            raise ValueError(f"data.source={mode!r}; give one of {', '.join(MODES)}")
+        if mode == "preprocessed_only" and not shards:
+            raise ValueError(
+                "data.source=preprocessed_only needs data.shards; set it or change the source"
+            )
+        check_budgets(budgets)
+        self._budgets, self._geometry, self._pool = budgets, geometry, pool
+        self._media_dir, self._mode = media_dir, mode
+        self._store = ShardStore(shards) if shards and mode != "realtime_only" else None
+        self._files = FileTable(shards if self._store else None)
+        self._lock = threading.Lock()
+        self._failed: dict[Request, MediaError] = {}
+
+    @property
+    def failed(self) -> Mapping[Request, MediaError]:
+        """What could not be used so far."""
+        with self._lock:
+            return dict(self._failed)
+
+    def size(self, request: Request) -> MediaSize:
+        """Grid and timestamps of a medium, from the index of the shards or from the file's header.
+
+        Raises:
+            MediaError: it cannot be used; it is counted in `failed`.
+        """
+        return self._counted(self._size, request)
+
+    def load(self, request: Request) -> Media:
+        """The pixels of a medium.
+
+        Raises:
+            MediaError: it cannot be used; it is counted in `failed`.
+            ValueError: a damaged shard.
+        """
+        return self._counted(self._load, request)
+
+    def _counted(self, what, request: Request):
+        try:
+            return what(request)
+        except MediaError as error:
+            with self._lock:
+                self._failed.setdefault(request, error)
+            raise
+
+    def _path(self, request: Request) -> str:
+        return os.path.join(self._media_dir, request.name)
+
+    def _key(self, request: Request) -> str | None:
+        """The key of the entry to use, None where the file is to be decoded."""
+        if self._store is None:
+            return None
+        path = self._path(request)
+        key = content_key(
+            self._files.identity(request.name, path),
+            request.kind,
+            self._budgets,
+            self._geometry,
+            request.start,
+            request.end,
+        )
+        if key in self._store:
+            return key
+        if self._mode == "preprocessed_only":
+            raise MediaError("uncached", path, f"not in {self._store.root} with these budgets")
+        return None
+
+    def _size(self, request: Request) -> MediaSize:
+        key = self._key(request)
+        if key is not None:
+            entry = self._store.find(key)
+            grid = patches.grid_of(entry.frames, entry.height, entry.width, self._geometry)
+            return MediaSize(grid, entry.timestamps, entry.is_video)
+        path = self._path(request)
+        self._pool.check(path)
+        if request.kind == "image":
+            size = patches.image_size(*patches.image_header(path), self._budgets, self._geometry)
+            return MediaSize(patches.grid_of(1, *size, self._geometry), (), is_video=False)
+        header = video.read_header(path)
+        try:
+            indices = video.planned_frames(header, self._budgets, request.start, request.end)
+        except ValueError as error:
+            raise MediaError("clip", path, str(error)) from None
+        size = patches.video_size(
+            len(indices), header.height, header.width, self._budgets, self._geometry
+        )
+        grid = patches.grid_of(len(indices), *size, self._geometry)
+        return MediaSize(grid, indices / header.fps, is_video=True)
+
+    def _load(self, request: Request) -> Media:
+        key = self._key(request)
+        if key is not None:
+            return self._store.read(key)
+        job = Job(
+            request.kind,
+            self._path(request),
+            self._budgets,
+            self._geometry,
+            request.start,
+            request.end,
+        )
+        return self._pool.decode(job)
+
+
+def check_budgets(budgets: Budgets) -> None:
+    """Returns where the limits do not cross.
+
+    Raises:
+        ValueError: names the two fields.
+    """
+    for kind in ("video", "image"):
+        low, high = f"{kind}_min_pixels", f"{kind}_max_pixels"
+        limits = dataclasses.asdict(budgets)
+        if not 0 < limits[low] <= limits[high]:
+            raise ValueError(
+                f"data.{low}={limits[low]}, data.{high}={limits[high]}; the first must be over 0 "
+                "and at most the second"
+            )

@@ -1,0 +1,454 @@
+"""Decoded media kept on disk: uint8 frames in ArrayRecord files that are also a TFDS data set.
+
+A directory holds `media-train.array_record-NNNNN` (one record an entry, one chunk a record, so the
+container's 64-bit hash of each entry is checked whenever it is read), `index-NNNNN.npz` beside
+each (key, size, timestamps: all that planning needs), `files.jsonl` (which file has which
+content), `quarantine.jsonl`, and TFDS's metadata:
+`tfds.builder_from_directory(DIR).as_data_source()` reads it without TensorFlow. Records are not
+compressed: reading is 3 times faster than with zstd, which saves a quarter of the space.
+
+An entry is found by its content key, so it does not matter who asks or where the file lies. A
+shard file appears by one rename when it is complete; what a killed run left half-written is
+discarded by the next.
+"""
+
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import threading
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from array_record.python import array_record_module
+
+from evr1.data.errors import MediaError
+from evr1.data.records import Budgets, Geometry, Media
+
+DECODER = "pyav-1"  # raise the number whenever decoded pixels or timestamps change
+NAME = "media"
+SPLIT = "train"
+SHARD_BYTES = 256 * 2**20
+FILES = "files.jsonl"
+QUARANTINE = "quarantine.jsonl"
+_SAMPLE_BYTES = 65536
+_WRITE_OPTIONS = "group_size:1,uncompressed"
+_READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """Where an entry lies, and what is known of it without reading it."""
+
+    shard: int
+    record: int
+    frames: int
+    height: int
+    width: int
+    timestamps: np.ndarray  # float64[frames], seconds; empty for an image
+    is_video: bool
+
+
+def file_identity(path: str | pathlib.Path) -> str:
+    """A name for a file's content: its size, and a hash of its first, middle and last 64 KiB.
+
+    Not of all of it, because planning asks this of every clip and a corpus has terabytes; any
+    other cut or encoding of a video changes its size or its header. Not of path and time, so that
+    a copied corpus keeps its cache.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+        for start in (0, (size - _SAMPLE_BYTES) // 2, size - _SAMPLE_BYTES):
+            file.seek(max(start, 0))
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def content_key(
+    identity: str,
+    kind: str,
+    budgets: Budgets,
+    geometry: Geometry,
+    start: float | None = None,
+    end: float | None = None,
+) -> str:
+    """The key of a medium: everything that its decoded frames depend on, 32 hexadecimal digits.
+
+    Args:
+        identity: of the file, see `file_identity`.
+        kind: image or video; a key holds only the budgets of its kind.
+        budgets: how much is looked at.
+        geometry: of the model.
+        start: seconds, or None.
+        end: seconds, or None.
+    """
+    limits = {k: v for k, v in dataclasses.asdict(budgets).items() if k.startswith(kind)}
+    parts = [DECODER, identity, kind, start, end, limits, dataclasses.asdict(geometry)]
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class FileTable:
+    """Which content the file of a given name has, so that it need not be hashed, or even be there,
+    again.
+
+    Names are paths as rows write them; a known size and time stand for the content.
+    """
+
+    def __init__(self, root: str | pathlib.Path | None):
+        self._path = pathlib.Path(root) / FILES if root else None
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, int, int], str] = {}
+        self._by_name: dict[str, set[str]] = {}
+        if self._path and self._path.is_file():
+            for number, line in enumerate(self._path.read_text("utf-8").splitlines(), start=1):
+                try:
+                    e = json.loads(line)
+                    self._remember((e["name"], e["size"], e["mtime_ns"]), e["identity"])
+                except (ValueError, KeyError, TypeError):
+                    raise ValueError(
+                        f"{self._path}:{number}: not a file entry; delete the line"
+                    ) from None
+
+    def identity(self, name: str, path: str, *, is_written: bool = False) -> str:
+        """The content of the file `name`, found at `path`; a missing file is known by its name
+        alone.
+
+        Args:
+            name: the path as the row writes it.
+            path: the path resolved.
+            is_written: append what is new to the list on disk.
+
+        Raises:
+            MediaError: no such file, and no (or no single) content known for its name.
+        """
+        try:
+            stat = os.stat(path)
+            key = (name, stat.st_size, stat.st_mtime_ns)
+            if key in self._known:
+                return self._known[key]
+            found = file_identity(path)
+        except OSError as error:
+            known = self._by_name.get(name, set())
+            if len(known) == 1:
+                return next(iter(known))
+            what = (
+                f"not there, and {len(known)} files of that name are in the shards"
+                if known
+                else (f"cannot be opened ({error.strerror})")
+            )
+            raise MediaError("missing", path, what) from None
+        with self._lock:
+            self._remember(key, found)
+            if is_written and self._path:
+                entry = dict(zip(("name", "size", "mtime_ns"), key, strict=True), identity=found)
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+        return found
+
+    def _remember(self, key: tuple[str, int, int], identity: str) -> None:
+        self._known[key] = identity
+        self._by_name.setdefault(key[0], set()).add(identity)
+
+
+class ShardStore:
+    """Reads a directory of shards; safe to use from many threads."""
+
+    def __init__(self, root: str | pathlib.Path):
+        """Reads the indexes.
+
+        Raises:
+            ValueError: no such directory, or a damaged index.
+        """
+        self.root = pathlib.Path(root)
+        if not self.root.is_dir():
+            raise ValueError(
+                f"data.shards={str(self.root)!r}: no such directory; "
+                "run tools/preprocess_videos.py --out, or leave data.shards empty"
+            )
+        self._entries: dict[str, Entry] = {}
+        self._counts: dict[int, int] = {}
+        self._readers: dict[int, array_record_module.ArrayRecordReader] = {}
+        self._lock = threading.Lock()
+        for shard, path in _numbered(self.root, "index-", ".npz"):
+            if _shard_path(self.root, shard).is_file():
+                self._counts[shard] = 0
+                for record, (key, entry) in enumerate(_read_index(path, shard)):
+                    self._entries[key] = entry
+                    self._counts[shard] = record + 1
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._entries
+
+    def find(self, key: str) -> Entry | None:
+        """What is known of an entry, without reading it."""
+        return self._entries.get(key)
+
+    def read(self, key: str) -> Media:
+        """The medium of a key, its hash checked.
+
+        Raises:
+            KeyError: no such entry.
+            ValueError: the shard is damaged; names the file, the key and the fix.
+        """
+        entry = self._entries[key]
+        path = _shard_path(self.root, entry.shard)
+        try:
+            found, media = _parse(self._reader(entry.shard, path).read([entry.record])[0])
+        except (RuntimeError, ValueError, IndexError, KeyError, OSError) as error:
+            raise ValueError(_damage(path, key, " ".join(str(error).split()))) from None
+        if found != key:
+            raise ValueError(_damage(path, key, f"the record holds key {found[:40]}"))
+        return media
+
+    def _reader(self, shard: int, path: pathlib.Path) -> array_record_module.ArrayRecordReader:
+        with self._lock:
+            if shard not in self._readers:
+                reader = array_record_module.ArrayRecordReader(str(path), _READ_OPTIONS)
+                if reader.num_records() != self._counts[shard]:
+                    raise ValueError(
+                        f"{reader.num_records()} records where the index has {self._counts[shard]}"
+                    )
+                self._readers[shard] = reader
+            return self._readers[shard]
+
+
+class ShardWriter:
+    """Appends entries to a directory of shards. One writer at a time; `add` may be called from any
+    thread.
+
+    Use it as a context manager: leaving it completes the open shard, also after an error.
+    """
+
+    def __init__(self, root: str | pathlib.Path, *, shard_bytes: int = SHARD_BYTES):
+        """Takes the directory's lock, discards half-written files and repairs indexes.
+
+        Args:
+            root: directory, made where it is missing.
+            shard_bytes: a shard is completed when it has grown to this.
+
+        Raises:
+            ValueError: another process writes here.
+        """
+        self.root = pathlib.Path(root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._shard_bytes = shard_bytes
+        self._lock = threading.Lock()
+        self._lock_file = (self.root / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{self.root}: another process writes here; wait for it") from None
+        for path in self.root.glob(".writing-*"):
+            path.unlink()
+        self._keys = _repair(self.root)
+        self._open: _OpenShard | None = None
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def add(self, key: str, media: Media, path: str) -> None:
+        """Appends an entry, unless the key is there already.
+
+        Args:
+            key: see `content_key`.
+            media: its frames.
+            path: of its file, for people who look into the shard.
+        """
+        record = _serialize(key, media, path)
+        with self._lock:
+            if key in self._keys:
+                return
+            if self._open is None:
+                taken = {n for n, _ in _numbered(self.root, f"{NAME}-{SPLIT}.array_record-", "")}
+                number = next(n for n in range(len(taken) + 1) if n not in taken)
+                self._open = _OpenShard(self.root, number)
+            self._open.add(key, media, record)
+            self._keys.add(key)
+            if self._open.size >= self._shard_bytes:
+                self._complete()
+
+    def close(self) -> None:
+        """Completes the open shard and gives the lock back."""
+        with self._lock:
+            if self._open is not None:
+                self._complete()
+            self._lock_file.close()
+
+    def _complete(self) -> None:
+        assert self._open is not None
+        self._open.complete()
+        self._open = None
+        _write_tfds_metadata(self.root)
+
+
+class _OpenShard:
+    def __init__(self, root: pathlib.Path, number: int):
+        self._root, self._number = root, number
+        self._path = root / f".writing-{number:05d}.array_record"
+        self._writer = array_record_module.ArrayRecordWriter(str(self._path), _WRITE_OPTIONS)
+        self._index: list[tuple[str, Media]] = []
+        self.size = 0
+
+    def add(self, key: str, media: Media, record: bytes) -> None:
+        self._writer.write(record)
+        self._index.append(
+            (key, Media(media.frames[:, :, :, :0], media.timestamps, media.is_video))
+        )
+        self.size += len(record)
+
+    def complete(self) -> None:
+        self._writer.close()
+        _sync(self._path)
+        self._path.rename(_shard_path(self._root, self._number))
+        _write_index(self._root, self._number, self._index)
+
+
+def _shard_path(root: pathlib.Path, number: int) -> pathlib.Path:
+    return root / f"{NAME}-{SPLIT}.array_record-{number:05d}"
+
+
+def _numbered(root: pathlib.Path, prefix: str, suffix: str) -> Iterator[tuple[int, pathlib.Path]]:
+    for path in sorted(root.glob(f"{prefix}[0-9]*{suffix}")):
+        digits = path.name.removeprefix(prefix).removesuffix(suffix)
+        if digits.isdecimal():
+            yield int(digits), path
+
+
+def _damage(path: pathlib.Path, key: str, what: str) -> str:
+    return (
+        f"{path}: entry {key} is damaged ({what[:120]}); delete this shard file and run "
+        "tools/preprocess_videos.py again, which writes only what is missing"
+    )
+
+
+def _repair(root: pathlib.Path) -> set[str]:
+    """The keys that are there, once every shard has its index and every index its shard."""
+    for number, path in _numbered(root, "index-", ".npz"):
+        if not _shard_path(root, number).is_file():
+            path.unlink()
+    keys = set()
+    for number, path in _numbered(root, f"{NAME}-{SPLIT}.array_record-", ""):
+        index = root / f"index-{number:05d}.npz"
+        if not index.is_file():  # killed between the two renames
+            _write_index(root, number, list(_read_all(path)))
+        keys.update(key for key, _ in _read_index(index, number))
+    return keys
+
+
+def _read_all(path: pathlib.Path) -> Iterator[tuple[str, Media]]:
+    reader = array_record_module.ArrayRecordReader(str(path), _READ_OPTIONS)
+    for i in range(reader.num_records()):
+        yield _parse(reader.read([i])[0])
+
+
+def _write_index(root: pathlib.Path, number: int, entries: list[tuple[str, Media]]) -> None:
+    temporary = root / f".writing-{number:05d}.npz"
+    counts = [len(m.timestamps) for _, m in entries]
+    np.savez(
+        temporary,
+        keys=np.array([key for key, _ in entries], "S32"),
+        sizes=np.array([m.frames.shape[:3] for _, m in entries], np.int32),
+        is_video=np.array([m.is_video for _, m in entries], bool),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        timestamps=np.concatenate([m.timestamps for _, m in entries]).astype(np.float64),
+    )
+    _sync(temporary)
+    temporary.rename(root / f"index-{number:05d}.npz")
+
+
+def _read_index(path: pathlib.Path, shard: int) -> Iterator[tuple[str, Entry]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            keys, sizes, offsets = file["keys"], file["sizes"].tolist(), file["offsets"]
+            timestamps, is_video = file["timestamps"], file["is_video"].tolist()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: damaged index ({' '.join(str(error).split())}); delete it and run "
+            "tools/preprocess_videos.py again, which rebuilds it from the shard"
+        ) from None
+    for i, key in enumerate(keys):
+        times = timestamps[offsets[i] : offsets[i + 1]]
+        yield key.decode(), Entry(shard, i, *sizes[i], times, is_video[i])
+
+
+@functools.cache
+def _features() -> Any:
+    import tensorflow_datasets as tfds  # half a second; only those who read or write pixels need it
+
+    return tfds.features.FeaturesDict(
+        {
+            "key": tfds.features.Text(),
+            "path": tfds.features.Text(),
+            "frames": tfds.features.Tensor(
+                shape=(None, None, None, 3), dtype=np.uint8, encoding="bytes"
+            ),
+            "timestamps": tfds.features.Tensor(shape=(None,), dtype=np.float64, encoding="bytes"),
+            "is_video": tfds.features.Scalar(np.bool_),
+        }
+    )
+
+
+def _serialize(key: str, media: Media, path: str) -> bytes:
+    example = dataclasses.asdict(media) | {"key": key, "path": path}
+    return _features().serialize_example(example)
+
+
+def _parse(record: bytes) -> tuple[str, Media]:
+    example = _features().deserialize_example_np(record)
+    media = Media(example["frames"], example["timestamps"], bool(example["is_video"]))
+    return example["key"].decode(), media
+
+
+def _write_tfds_metadata(root: pathlib.Path) -> None:
+    import tensorflow_datasets as tfds
+
+    shards = [path for _, path in _numbered(root, f"{NAME}-{SPLIT}.array_record-", "")]
+    counts = [
+        array_record_module.ArrayRecordReader(str(path), _READ_OPTIONS).num_records()
+        for path in shards
+    ]
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=root,
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
+        dataset_name=NAME,
+        split=SPLIT,
+        filetype_suffix="array_record",
+    )
+    split = tfds.core.SplitInfo(
+        name=SPLIT,
+        shard_lengths=counts,
+        num_bytes=sum(path.stat().st_size for path in shards),
+        filename_template=template,
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=root,
+        features=_features(),
+        split_infos=[split],
+        filename_template=template,
+        check_data=False,
+        description="Decoded, sampled and resized video frames and images.",
+    )
+
+
+def _sync(path: pathlib.Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
