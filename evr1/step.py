@@ -1,0 +1,242 @@
+"""The update: log-probabilities, gradients, the optimizer step, all in the group layout.
+
+A rollout batch is one or more minibatches (an optimizer update each), a minibatch is microbatches
+that fit the memory (`evr1.rl.batches`). Gradients of microbatches are added: the loss weights
+already hold the denominators of the whole minibatch.
+
+    for minibatch in minibatches(batch, updates, ...):
+        grads = update.zeros(state.params)
+        for microbatch in microbatches(minibatch, max_tokens, ...):
+            old = logprobs(state.params, microbatch.prompts, microbatch.completions)
+            microbatch = microbatch._replace(old_logprobs=old)
+            grads, sums = update.accumulate(state.params, grads, microbatch)
+        state, metrics = update.apply(state, grads)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from evr1.models import Model
+from evr1.optim import state_shardings, trainable
+from evr1.parallel import sharding
+from evr1.rl.diagnostics import Sums, masked, policy_sums
+from evr1.rl.losses import LossConfig, TokenInputs, token_loss
+from evr1.types import GroupBatch, Params, Prompts
+
+LOGITS_BYTES = 2**28  # float32 logits of one group that exist at a time
+
+
+class TrainState(NamedTuple):
+    """What an update changes."""
+
+    step: jax.Array  # int32[], optimizer updates done
+    params: Params
+    opt_state: optax.OptState
+
+
+class Update(NamedTuple):
+    """The jitted parts of an update. `accumulate` donates `grads`, `apply` donates `state`."""
+
+    zeros: Callable[[Params], Params]  # gradients of nothing, to start from
+    accumulate: Callable[[Params, Params, GroupBatch], tuple[Params, Sums]]
+    apply: Callable[[TrainState, Params], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh | None = None
+) -> TrainState:
+    """The state before the first update; moments are laid out as their parameters.
+
+    Args:
+        params: already in their place when there is a mesh.
+        optimizer: of `evr1.optim`.
+        mesh: where the parameters lie; None: one device.
+    """
+
+    def init(params):
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    if mesh is None:
+        return jax.jit(init)(params)
+    shardings = _state_shardings(params, optimizer, mesh)
+    return jax.jit(init, out_shardings=shardings)(params)
+
+
+def make_logprobs(
+    model: Model, *, temperature: float = 1.0, mesh: jax.sharding.Mesh | None = None
+) -> Callable[[Params, Prompts, Int[Array, "g n r"]], Float[Array, "g n r"]]:
+    """A jitted function: log p(completions[g, n, t] | prompt g, completions[g, n, :t]), float32[G,
+    N, R].
+
+    Args:
+        model: whose parameters the function takes.
+        temperature: what the logits are divided by.
+        mesh: where parameters and batches lie; None: one device.
+    """
+
+    def logprobs(params, prompts, completions):
+        hidden = model.group_hidden(params, prompts, completions)
+        return token_logprobs(model, params, hidden, completions, temperature)[0]
+
+    if mesh is None:
+        return jax.jit(logprobs)
+    batch = sharding.batch_sharding(mesh)
+    params = sharding.param_shardings(mesh, model.abstract_params())
+    return jax.jit(logprobs, in_shardings=(params, batch, batch), out_shardings=batch)
+
+
+def make_update(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    loss: LossConfig,
+    *,
+    freeze: Sequence[str] = (),
+    mesh: jax.sharding.Mesh | None = None,
+) -> Update:
+    """The functions of an update.
+
+    `accumulate(params, grads, microbatch)` adds the microbatch's gradient to `grads` and returns
+    its (sum, count) diagnostics. `apply(state, grads)` clips, steps, and reports `optim/grad_norm`
+    (before clipping) and `optim/is_finite`; where the gradient is not finite the state comes back
+    unchanged, so that the caller can stop, name the step and still save.
+
+    Args:
+        model: what is trained.
+        optimizer: made with the same `freeze`.
+        loss: the loss, its temperature included.
+        freeze: see `evr1.optim.trainable`; no gradient is worked out for these parameters.
+        mesh: where parameters and batches lie; None: one device.
+    """
+
+    def objective(params, batch):
+        params = jax.tree.map(
+            lambda x, on: x if on else jax.lax.stop_gradient(x), params, trainable(params, freeze)
+        )
+        hidden = model.group_hidden(params, batch.prompts, batch.completions)
+        return batch_loss(model, params, hidden, batch, loss)
+
+    def accumulate(params, grads, batch):
+        new, sums = jax.grad(objective, has_aux=True)(params, batch)
+        return jax.tree.map(jnp.add, grads, new), sums
+
+    def apply(state, grads):
+        norm = optax.global_norm(grads)
+        is_finite = jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        stepped = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+        state = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), stepped, state)
+        return state, {"optim/grad_norm": norm, "optim/is_finite": is_finite}
+
+    def zeros(params):
+        return jax.tree.map(jnp.zeros_like, params)
+
+    if mesh is None:
+        return Update(
+            jax.jit(zeros),
+            jax.jit(accumulate, donate_argnums=1),
+            jax.jit(apply, donate_argnums=0),
+        )
+    abstract = model.abstract_params()
+    params, batch = sharding.param_shardings(mesh, abstract), sharding.batch_sharding(mesh)
+    state, everywhere = _state_shardings(abstract, optimizer, mesh), sharding.replicated(mesh)
+    return Update(
+        jax.jit(zeros, out_shardings=params),
+        jax.jit(
+            accumulate,
+            in_shardings=(params, params, batch),
+            out_shardings=(params, everywhere),
+            donate_argnums=1,
+        ),
+        jax.jit(
+            apply,
+            in_shardings=(state, params),
+            out_shardings=(state, everywhere),
+            donate_argnums=0,
+        ),
+    )
+
+
+def batch_loss(
+    model: Model,
+    params: Params,
+    hidden: Float[Array, "g n r d"],
+    batch: GroupBatch,
+    loss: LossConfig,
+) -> tuple[Float[Array, ""], Sums]:
+    """sum(loss_weights * per-token loss), and the diagnostics.
+
+    `policy/loss` is the weighted mean of the per-token loss.
+    """
+    mask = batch.completion_mask
+    logprobs, entropy = token_logprobs(model, params, hidden, batch.completions, loss.temperature)
+    old = jax.lax.stop_gradient(logprobs) if loss.on_policy else batch.old_logprobs
+    inputs = TokenInputs(logprobs, old, batch.advantages, mask)
+    per_token, sums = token_loss(inputs, batch.ref_logprobs, loss)
+    weighted = jnp.where(mask, batch.loss_weights * per_token, 0)
+    sums |= policy_sums(logprobs, old, entropy, mask)
+    sums["policy/loss"] = (masked(weighted, mask)[0], masked(batch.loss_weights, mask)[0])
+    return jnp.sum(weighted), sums
+
+
+def token_logprobs(
+    model: Model,
+    params: Params,
+    hidden: Float[Array, "g n r d"],
+    tokens: Int[Array, "g n r"],
+    temperature: float = 1.0,
+) -> tuple[Float[Array, "g n r"], Float[Array, "g n r"]]:
+    """Log-probability of every token and the entropy of its distribution (nats; no gradient flows
+    through it).
+
+    Logits exist only for some token positions of every completion at a time, in the backward pass
+    too: at most LOGITS_BYTES for each group. Axis 0 is left alone, so that groups stay spread over
+    the devices.
+    """
+    g, n, r, d = hidden.shape
+
+    def chunk(hidden, tokens):
+        logits = model.logits(params, hidden)
+        logits = logits if temperature == 1 else logits / temperature
+        shifted = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+        weights = jnp.exp(shifted)
+        total = weights.sum(axis=-1)
+        # Compare instead of gather: its gradient is no scatter, and the vocabulary may be sharded.
+        is_token = tokens[..., None] == jax.lax.broadcasted_iota(jnp.int32, logits.shape, 3)
+        chosen = jnp.where(is_token, shifted, 0).sum(axis=-1)
+        log_total = jnp.log(total)
+        entropy = log_total - (weights * shifted).sum(axis=-1) / total
+        return chosen - log_total, jax.lax.stop_gradient(entropy)
+
+    vocab = model.config.vocab_size
+    chunks = math.ceil(n * r * vocab * 4 / LOGITS_BYTES)
+    if chunks <= 1:
+        return chunk(hidden, tokens)
+    width = math.ceil(r / min(chunks, r))
+    chunks = math.ceil(r / width)
+    pad = chunks * width - r
+    hidden = jnp.pad(hidden, ((0, 0), (0, 0), (0, pad), (0, 0))).reshape(g, n, chunks, width, d)
+    tokens = jnp.pad(tokens, ((0, 0), (0, 0), (0, pad))).reshape(g, n, chunks, width)
+
+    xs = (jnp.moveaxis(hidden, 2, 0), jnp.moveaxis(tokens, 2, 0))
+    _, out = jax.lax.scan(jax.checkpoint(lambda _, x: (None, chunk(*x))), None, xs)
+    logprobs, entropy = (jnp.moveaxis(x, 0, 2).reshape(g, n, -1)[..., :r] for x in out)
+    return logprobs, entropy
+
+
+def _state_shardings(
+    params: Params, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> TrainState:
+    """The sharding of every leaf of a TrainState."""
+    layout = sharding.param_shardings(mesh, params)
+    everywhere = sharding.replicated(mesh)
+    placed = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, layout
+    )
+    opt_state = jax.eval_shape(optimizer.init, params)
+    return TrainState(everywhere, layout, state_shardings(opt_state, placed, everywhere))
