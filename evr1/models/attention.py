@@ -1,67 +1,24 @@
 """The attention of every model, behind one entry.
 
-Two layouts cover the models: `Segments` (packed rows: a token sees its own segment, all of it or
-what stands before it) and `Group` (a prompt and its completions side by side: a completion sees the
-prompt and itself). Softmax is float32 everywhere. Keys and values are never repeated for grouped
-queries.
+A `Layout` says who sees whom. Softmax is float32 everywhere. Keys and values are never repeated for
+grouped queries.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from evr1.models import blocked
 from evr1.models.cache import KV
 from evr1.models.layers import precision
+from evr1.models.layout import Layout, Rule, mask
 
+IMPLEMENTATIONS = ("auto", "reference", "dense", "blocked", "splash", "splash_interpret")
 NEG = -1e30  # finite, so that a fully masked row gives numbers and not NaN
 
-
-class Segments(NamedTuple):
-    """Tokens see their own segment. Padding (id 0) sees padding, so its rows stay finite."""
-
-    ids: jax.Array  # int32[B, T]
-    causal: bool
-
-
-class Group(NamedTuple):
-    """Tokens laid out as [prompt | completion 0 | ... | completion n-1].
-
-    Query q sees key k where q >= k and k is a prompt token or both are of the same completion.
-    Prompt padding (at or after `lengths`) is seen by nobody but prompt padding.
-    """
-
-    lengths: jax.Array  # int32[B]
-    prompt: int  # tokens
-    completions: int
-    completion: int  # tokens of one
-
-
-Layout = Segments | Group
-
-
-def mask(layout: Layout, tokens: int) -> Bool[Array, "b q k"]:
-    """Which key each query sees: the definition of the layouts, for small T."""
-    q, k = jnp.arange(tokens)[:, None], jnp.arange(tokens)[None]
-    if isinstance(layout, Segments):
-        same = layout.ids[:, :, None] == layout.ids[:, None, :]
-        return same & (q >= k)[None] if layout.causal else same
-    p, r = layout.prompt, max(layout.completion, 1)
-    same = (k < p) | ((q >= p) & ((q - p) // r == (k - p) // r))
-    real = (k >= p) | (k < layout.lengths[:, None])
-    return ((q >= k) & same)[None] & (real[:, None] | (q < p)[None])
-
-
-def reference(
-    q: Float[Array, "b t h a"],
-    k: Float[Array, "b t k a"],
-    v: Float[Array, "b t k a"],
-    layout: Layout,
-) -> Float[Array, "b t h a"]:
-    """Attention by definition, float32: what the other implementations are tested against."""
-    parts = [x.astype(jnp.float32) for x in (q, k, v)]
-    return _dense(*parts, mask(layout, q.shape[1])).astype(q.dtype)
+# Above this many bytes of scores on a device, `auto` works block by block.
+DENSE_BYTES = 2**28
 
 
 def attention(
@@ -78,13 +35,58 @@ def attention(
         k: keys, rotated.
         v: values.
         layout: who sees whom.
-        implementation: auto, reference, dense.
+        implementation: one of `IMPLEMENTATIONS`. auto: splash on TPU, else dense while the scores
+            are small, else blocked. To compile for a TPU on another host, ask for splash.
+
+    Raises:
+        ValueError: no such implementation.
     """
+    if implementation not in IMPLEMENTATIONS:
+        known = ", ".join(IMPLEMENTATIONS)
+        raise ValueError(f"attention implementation {implementation!r} is unknown; use {known}")
+    if implementation == "auto":
+        implementation = _choose(q.shape, layout.rule)
     if implementation == "reference":
         return reference(q, k, v, layout)
-    if isinstance(layout, Group) and layout.completions:
+    if implementation.startswith("splash"):
+        # Here and not above: the kernel's import takes longer than all the rest.
+        from evr1.models import splash
+
+        return splash.attention(q, k, v, layout, interpret=implementation == "splash_interpret")
+    if implementation == "blocked":
+        return blocked.attention(q, k, v, layout, _block(q.shape))
+    if layout.rule.completion:
         return _dense_group(q, k, v, layout)
-    return _dense(q, k, v, mask(layout, q.shape[1]))
+    return _dense(q, k, v, mask(layout))
+
+
+def reference(q: jax.Array, k: jax.Array, v: jax.Array, layout: Layout) -> jax.Array:
+    """Attention by definition, float32: what the other implementations are tested against."""
+    parts = [x.astype(jnp.float32) for x in (q, k, v)]
+    return _dense(*parts, mask(layout)).astype(q.dtype)
+
+
+def _choose(shape: tuple[int, ...], rule: Rule) -> str:
+    if jax.default_backend() == "tpu":
+        return "splash"
+    b, t, h, _ = shape
+    p, r = rule.prompt, rule.completion
+    pairs = p * p + (t - p) * (p + r) if r else t * t
+    return "dense" if 4 * b * h * pairs // _devices() <= DENSE_BYTES else "blocked"
+
+
+def _block(shape: tuple[int, ...]) -> int:
+    """The largest power of two whose block of scores stays within the budget; 128 to 1024."""
+    b, t, h, _ = shape
+    block = 1024
+    while block > 128 and (4 * b * h * block**2 // _devices() > DENSE_BYTES or block >= 2 * t):
+        block //= 2
+    return block
+
+
+def _devices() -> int:
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.size
 
 
 def _scores(spec: str, q: jax.Array, k: jax.Array) -> jax.Array:
@@ -102,17 +104,17 @@ def _dense(q: jax.Array, k: jax.Array, v: jax.Array, allowed: jax.Array) -> jax.
     return out.reshape(b, t, h, a)
 
 
-def _dense_group(q: jax.Array, k: jax.Array, v: jax.Array, layout: Group) -> jax.Array:
+def _dense_group(q: jax.Array, k: jax.Array, v: jax.Array, layout: Layout) -> jax.Array:
     """The prompt on itself; every completion on the prompt and itself, not on the others."""
-    lengths, p, n, r = layout
-    b, _, h, a = q.shape
-    kv = k.shape[2]
-    on_prompt = Group(lengths, p, 0, 0)
-    prompt = _dense(q[:, :p], k[:, :p], v[:, :p], mask(on_prompt, p))
+    p, r = layout.rule.prompt, layout.rule.completion
+    b, t, h, a = q.shape
+    n, kv = (t - p) // r, k.shape[2]
+    prompt_ids = layout.ids[:, :p]
+    prompt = _dense(q[:, :p], k[:, :p], v[:, :p], mask(Layout(Rule(True), prompt_ids)))
     q = q[:, p:].reshape(b, n, r, kv, h // kv, a)
     own_k, own_v = (x[:, p:].reshape(b, n, r, kv, a) for x in (k, v))
-    real = (jnp.arange(p)[None] < lengths[:, None])[:, None, None, None, None]
-    causal = (jnp.arange(r)[:, None] >= jnp.arange(r)[None])[None, None, None, None]
+    real = (prompt_ids != 0)[:, None, None, None, None]
+    causal = np.tril(np.ones((r, r), bool))[None, None, None, None]
     far = jnp.where(real, _scores("bnrkha,bpka->bkhnrp", q, k[:, :p]), NEG)
     near = jnp.where(causal, _scores("bnrkha,bnska->bkhnrs", q, own_k), NEG)
     weights = jax.nn.softmax(jnp.concatenate([far, near], axis=-1), axis=-1).astype(v.dtype)
@@ -150,7 +152,8 @@ def decode_attention(
     own = _scores("gnkha,gnka->gkhn", q, new.k)[..., None]
     far = jnp.where(prefix_seen[:, None, None, None], far, NEG)
     near = jnp.where(suffix_seen[:, None, None, None], near, NEG)
-    top = jnp.maximum(jnp.maximum(far.max(-1, keepdims=True), near.max(-1, keepdims=True)), own)
+    top = jnp.maximum(far.max(-1, keepdims=True, initial=NEG), own)
+    top = jnp.maximum(near.max(-1, keepdims=True, initial=NEG), top)
     far, near, own = (jnp.exp(s - top) for s in (far, near, own))
     total = far.sum(-1) + near.sum(-1) + own[..., 0]
     prec = precision(q.dtype)

@@ -53,7 +53,7 @@ def param_shardings(mesh: Mesh, abstract_params: Any) -> Any:
         name = "/".join(str(key.key) for key in path)
         for pattern, axes in RULES:
             if re.fullmatch(pattern, name):
-                return NamedSharding(mesh, _spec(mesh, axes, leaf.shape))
+                return NamedSharding(mesh, spec(mesh, axes, leaf.shape))
         raise ValueError(f"no sharding rule for parameter {name} {leaf.shape}; add one to RULES")
 
     return jax.tree_util.tree_map_with_path(place, abstract_params)
@@ -79,16 +79,17 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    return jax.lax.with_sharding_constraint(x, _spec(mesh, axes, x.shape))
+    return jax.lax.with_sharding_constraint(x, spec(mesh, axes, x.shape))
 
 
-def _spec(
+def spec(
     mesh: Mesh | jax.sharding.AbstractMesh, axes: tuple[str | None, ...], shape: tuple[int, ...]
 ) -> PartitionSpec:
+    """The PartitionSpec of logical axes; one that the mesh does not divide stays whole."""
     assert len(axes) <= len(shape), (axes, shape)
-    spec = []
+    out = []
     for axis, size in zip(axes, shape, strict=False):
         names = LOGICAL[axis] if axis else ()
         ways = math.prod(mesh.shape[n] for n in names)
-        spec.append(names if names and size % ways == 0 else None)
-    return PartitionSpec(*spec)
+        out.append(names if names and size % ways == 0 else None)
+    return PartitionSpec(*out)

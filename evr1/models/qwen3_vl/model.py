@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from evr1.models.attention import Group, attention, decode_attention
+from evr1.models.attention import attention, decode_attention
 from evr1.models.base import Model
 from evr1.models.cache import KV, Cache, append
+from evr1.models.layout import group
 from evr1.models.qwen3_vl import text, vision
 from evr1.models.qwen3_vl.config import Config
 from evr1.models.qwen3_vl.weights import weights
@@ -128,7 +129,7 @@ class Qwen3VL(Model):
             after = prompts.next_positions[:, None] + jnp.tile(jnp.arange(r), n)[None]
             after = jnp.broadcast_to(after[:, None], (g, 3, n * r))
             positions = jnp.concatenate([positions, after], axis=2)
-        layout = Group(prompts.lengths, p, n, r)
+        layout = group(prompts.lengths, p, n, r)
         has_deepstack = visual.deepstack.shape[1] > 0 and visual.deepstack.shape[2] > 0
         return text.run(
             self.config,

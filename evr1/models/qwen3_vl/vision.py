@@ -12,7 +12,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from evr1.models import layers, rope
-from evr1.models.attention import Segments, attention
+from evr1.models.attention import attention
+from evr1.models.layout import Layout, segments
 from evr1.models.qwen3_vl.config import VisionConfig
 from evr1.parallel.sharding import constrain
 from evr1.types import Params, VisionInput, Visual
@@ -33,11 +34,11 @@ class Block(nnx.Module):
         self.fc2 = layers.Linear(c.mlp_width, c.width, **opts)
         self.heads = c.heads
 
-    def __call__(self, x, angles, segments: Segments, implementation: str):
+    def __call__(self, x, angles, layout: Layout, implementation: str):
         b, s, d = x.shape
         qkv = self.qkv(self.norm1(x)).reshape(b, s, 3, self.heads, d // self.heads)
         q, k = (rope.rotate(qkv[:, :, i], *angles) for i in (0, 1))
-        out = attention(q, k, qkv[:, :, 2], segments, implementation)
+        out = attention(q, k, qkv[:, :, 2], layout, implementation)
         x = x + self.proj(out.reshape(b, s, d))
         x = x + self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=True))
         return constrain(x, "batch")
@@ -124,7 +125,7 @@ def encode(
         )
     vision = VisionInput(*(x.reshape(g * f, *x.shape[2:]) for x in vision))
     angles = rope.axial(vision.positions, rope.frequencies(c.width // c.heads // 2, c.rope_theta))
-    segments = Segments(vision.segment_ids, False)
+    layout = segments(vision.segment_ids, causal=False)
     x = layers.bind(Embed, c, params=params["embed"])(vision, dtype)
 
     # Every block writes its output to a slot; those that nobody reads share the last one. So the
@@ -136,7 +137,7 @@ def encode(
     def body(carry, block):
         x, taps = carry
         slot, weights = block
-        x = layers.bind(Block, c, params=weights)(x, angles, segments, implementation)
+        x = layers.bind(Block, c, params=weights)(x, angles, layout, implementation)
         return (x, jax.lax.dynamic_update_index_in_dim(taps, x, slot, 0)), None
 
     body = jax.checkpoint(body) if remat else body
