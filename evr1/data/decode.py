@@ -44,6 +44,16 @@ class Job:
     start: float | None = None
     end: float | None = None
 
+    def measure(self) -> patches.Shape:
+        """The shape that `run` will give, from the header, in this process.
+
+        Raises:
+            MediaError: see `video.measure` and `patches.measure_image`.
+        """
+        if self.kind == "image":
+            return patches.measure_image(self.path, self.budgets, self.geometry)
+        return video.measure(self.path, self.budgets, self.geometry, self.start, self.end)
+
     def run(self) -> Media:
         """Decodes in this process.
 
@@ -170,14 +180,9 @@ class DecodePool:
             if child is not None:
                 child.kill()
 
-    def check(self, path: str) -> None:
-        """Returns where the file is not in quarantine.
-
-        Raises:
-            MediaError: it is.
-        """
-        if self._quarantine is not None:
-            self._quarantine.check(path)
+    def measure(self, job: Job) -> patches.Shape:
+        """What `decode` will give, from the file's header; raises as it does."""
+        return self._run(job, "measure")[0]
 
     def decode(self, job: Job) -> Media:
         """The decoded medium; waits for a free child.
@@ -186,10 +191,15 @@ class DecodePool:
             MediaError: the file failed, now or before, or took longer than the limit.
             RuntimeError: the pool was closed.
         """
-        self.check(job.path)
+        shape, frames = self._run(job, "decode")
+        return Media(frames, shape.timestamps, shape.is_video)
+
+    def _run(self, job: Job, what: str) -> tuple[patches.Shape, np.ndarray]:
+        if self._quarantine is not None:
+            self._quarantine.check(job.path)
         slot = self._idle.get()
         try:
-            return self._decode_in(slot, job)
+            return self._run_in(slot, job, what)
         except MediaError as error:
             if self._quarantine is not None:
                 self._quarantine.add(error)
@@ -197,7 +207,7 @@ class DecodePool:
         finally:
             self._idle.put(slot)
 
-    def _decode_in(self, slot: int, job: Job) -> Media:
+    def _run_in(self, slot: int, job: Job, what: str) -> tuple[patches.Shape, np.ndarray]:
         if self._closed.is_set():
             raise RuntimeError("the decoding pool is closed")
         child = self._children[slot]
@@ -206,12 +216,12 @@ class DecodePool:
                 child.kill()
             child = self._children[slot] = _Child()
         try:
-            return child.decode(job, self._timeout_s)
+            return child.run(job, what, self._timeout_s)
         except _Late:
             child.kill()
             self._raise_if_closed()
             raise MediaError(
-                "timeout", job.path, f"not decoded within {self._timeout_s:g} s"
+                "timeout", job.path, f"not done within {self._timeout_s:g} s"
             ) from None
         except (EOFError, BrokenPipeError):
             cause = child.kill()
@@ -248,19 +258,23 @@ class _Child:
     def is_usable(self, clips: int) -> bool:
         return self._process.poll() is None and self._clips < clips
 
-    def decode(self, job: Job, timeout_s: float) -> Media:
+    def run(self, job: Job, what: str, timeout_s: float) -> tuple[patches.Shape, np.ndarray]:
         if not self._is_ready:  # starting up is not the clip's time
             self._read_line(time.monotonic() + START_TIMEOUT_S)
             self._is_ready = True
         self._clips += 1
         deadline = time.monotonic() + timeout_s
-        self._process.stdin.write(f"{timeout_s + ORPHAN_GRACE_S} {job.to_json()}\n".encode())
+        request = f"{what} {timeout_s + ORPHAN_GRACE_S} {job.to_json()}\n"
+        self._process.stdin.write(request.encode())
         answer = json.loads(self._read_line(deadline))
         if "error" in answer:
             raise MediaError(answer["error"], job.path, answer["reason"])
-        frames = np.empty(answer["shape"], np.uint8)
-        self._read_into(memoryview(frames).cast("B"), deadline)
-        return Media(frames, np.array(answer["timestamps"], np.float64), answer["is_video"])
+        shape = patches.Shape(**answer | {"timestamps": np.array(answer["timestamps"], np.float64)})
+        has_frames = what == "decode"
+        frames = np.empty((shape.frames * has_frames, shape.height, shape.width, 3), np.uint8)
+        if has_frames:
+            self._read_into(memoryview(frames).cast("B"), deadline)
+        return shape, frames
 
     def kill(self) -> str:
         """Ends the child; how it ended, in words."""
@@ -293,19 +307,22 @@ class _Child:
 def _answers(requests: Iterator[bytes]) -> Iterator[tuple[dict[str, Any], memoryview]]:
     """The child's work: (header, frames) for each request."""
     for request in requests:
-        limit, _, line = request.partition(b" ")
+        what, limit, line = request.split(b" ", 2)
         signal.setitimer(signal.ITIMER_REAL, float(limit))  # the kernel ends an orphan that hangs
+        job = Job.from_json(line)
+        frames = np.zeros((0, 1, 1, 3), np.uint8)
         try:
-            media = Job.from_json(line).run()
+            if what == b"measure":
+                shape = job.measure()
+            else:
+                media = job.run()
+                frames = np.ascontiguousarray(media.frames)
+                shape = patches.Shape(*frames.shape[:3], media.timestamps, media.is_video)
         except MediaError as error:
             yield {"error": error.kind, "reason": error.reason}, memoryview(b"")
             continue
-        header = {
-            "shape": media.frames.shape,
-            "timestamps": media.timestamps.tolist(),
-            "is_video": media.is_video,
-        }
-        yield header, memoryview(np.ascontiguousarray(media.frames)).cast("B")
+        header = dataclasses.asdict(shape) | {"timestamps": shape.timestamps.tolist()}
+        yield header, memoryview(frames.reshape(-1))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 

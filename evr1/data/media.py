@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Mapping
 
-from evr1.data import patches, rows, video
+from evr1.data import patches, rows
 from evr1.data.decode import DecodePool, Job
 from evr1.data.errors import MediaError
 from evr1.data.processor import MediaSize
@@ -131,39 +131,21 @@ class MediaSource:
 
     def _size(self, request: Request) -> MediaSize:
         key = self._key(request)
-        if key is not None:
-            entry = self._store.find(key)
-            grid = patches.grid_of(entry.frames, entry.height, entry.width, self._geometry)
-            return MediaSize(grid, entry.timestamps, entry.is_video)
-        path = self._path(request)
-        self._pool.check(path)
-        if request.kind == "image":
-            size = patches.image_size(*patches.image_header(path), self._budgets, self._geometry)
-            return MediaSize(patches.grid_of(1, *size, self._geometry), (), is_video=False)
-        header = video.read_header(path)
-        try:
-            indices = video.planned_frames(header, self._budgets, request.start, request.end)
-        except ValueError as error:
-            raise MediaError("clip", path, str(error)) from None
-        size = patches.video_size(
-            len(indices), header.height, header.width, self._budgets, self._geometry
-        )
-        grid = patches.grid_of(len(indices), *size, self._geometry)
-        return MediaSize(grid, indices / header.fps, is_video=True)
+        entry = self._store.find(key) if self._store and key else None
+        shape = entry.shape if entry else self._pool.measure(self._job(request))
+        grid = patches.grid_of(shape.frames, shape.height, shape.width, self._geometry)
+        return MediaSize(grid, shape.timestamps, shape.is_video)
 
     def _load(self, request: Request) -> Media:
         key = self._key(request)
-        if key is not None:
+        if self._store and key:
             return self._store.read(key)
-        job = Job(
-            request.kind,
-            self._path(request),
-            self._budgets,
-            self._geometry,
-            request.start,
-            request.end,
-        )
-        return self._pool.decode(job)
+        return self._pool.decode(self._job(request))
+
+    def _job(self, request: Request) -> Job:
+        path = self._path(request)
+        clip = request.start, request.end
+        return Job(request.kind, path, self._budgets, self._geometry, *clip)
 
 
 def check_budgets(budgets: Budgets) -> None:

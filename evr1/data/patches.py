@@ -5,6 +5,7 @@ Source: qwen-vl-utils 0.0.14 (`smart_resize`, `fetch_video`); transformers 5.23
 `models/qwen3_vl/video_processing_qwen3_vl.py` and `models/qwen2_vl/image_processing_qwen2_vl.py`.
 """
 
+import dataclasses
 import math
 import pathlib
 
@@ -17,6 +18,17 @@ from evr1.data.records import Budgets, Geometry, Media
 MAX_ASPECT_RATIO = 200
 FRAME_MAX_TOKENS = 768  # of one frame, before two frames are merged into one
 TOTAL_TOKENS = 0.9 * 128000  # of one video, ditto
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What a decoded medium will be, known without decoding it; fields as in `Media`."""
+
+    frames: int
+    height: int
+    width: int
+    timestamps: np.ndarray
+    is_video: bool
 
 
 def fit(
@@ -137,37 +149,31 @@ def load_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -
     """
     try:
         with Image.open(path) as image:
-            rgb = _to_rgb(ImageOps.exif_transpose(image))
+            frame = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))[None]
+        size = image_size(*frame.shape[1:3], budgets, geometry)
     except FileNotFoundError:
         raise MediaError("missing", path, "no such image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(
-            "undecodable", path, f"cannot be read as an image ({_line(error)})"
-        ) from None
-    frame = np.asarray(rgb)[None]
-    try:
-        height, width = image_size(*frame.shape[1:3], budgets, geometry)
-    except ValueError as error:
-        raise MediaError("undecodable", path, str(error)) from None
-    return Media(resize(frame, height, width), np.zeros(0), is_video=False)
+        raise MediaError("undecodable", path, f"not a usable image ({_line(error)})") from None
+    return Media(resize(frame, *size), np.zeros(0), is_video=False)
 
 
-def image_header(path: str | pathlib.Path) -> tuple[int, int]:
-    """(height, width) of an image as it will be shown, read without decoding its pixels.
+def measure_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -> Shape:
+    """The shape that `load_image` will give, read without decoding pixels.
 
     Raises:
-        MediaError: missing or not an image.
+        MediaError: missing, not an image, or of an unusable shape.
     """
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
-            return (image.width, image.height) if turned else (image.height, image.width)
+            turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
+            height, width = (image.width, image.height) if turned else (image.height, image.width)
+            size = image_size(height, width, budgets, geometry)
     except FileNotFoundError:
         raise MediaError("missing", path, "no such image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(
-            "undecodable", path, f"cannot be read as an image ({_line(error)})"
-        ) from None
+        raise MediaError("undecodable", path, f"not a usable image ({_line(error)})") from None
+    return Shape(1, *size, np.zeros(0), is_video=False)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

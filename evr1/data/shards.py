@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_module
 
+from evr1.data import patches
 from evr1.data.errors import MediaError
 from evr1.data.records import Budgets, Geometry, Media
 
@@ -47,11 +48,7 @@ class Entry:
 
     shard: int
     record: int
-    frames: int
-    height: int
-    width: int
-    timestamps: np.ndarray  # float64[frames], seconds; empty for an image
-    is_video: bool
+    shape: patches.Shape
 
 
 def file_identity(path: str | pathlib.Path) -> str:
@@ -387,7 +384,7 @@ def _read_index(path: pathlib.Path, shard: int) -> Iterator[tuple[str, Entry]]:
         ) from None
     for i, key in enumerate(keys):
         times = timestamps[offsets[i] : offsets[i + 1]]
-        yield key.decode(), Entry(shard, i, *sizes[i], times, is_video[i])
+        yield key.decode(), Entry(shard, i, patches.Shape(*sizes[i], times, is_video[i]))
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import av
 import numpy as np
@@ -29,7 +29,7 @@ MIN_PRESENT_SHARE = 0.5  # fewer of the promised frames than this: the file is c
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a container says about its video, rotation applied."""
+    """What a container says about its video; a rotation to apply is not in it."""
 
     frames: int
     fps: float  # source fps
@@ -43,6 +43,7 @@ class _Packets:
     """The frames of a stream in the order shown, known from its packets alone."""
 
     pts: np.ndarray  # int64[N], ascending
+    present: int  # packets, those included that an edit list hides
     keys: list[int]  # indices of the key frames, ascending
     key_dts: list[int]  # where to seek for each of them
     is_ordered: bool  # every packet has its own pts, so that frames can be told apart by it
@@ -128,25 +129,49 @@ def read_header(path: str | pathlib.Path) -> Header:
     Raises:
         MediaError: missing, not a video, or empty.
     """
-    with _open(path) as (container, stream):
-        fps = _rate(stream)
-        frames = stream.frames or len(_scan(container, stream).pts)
-        if frames < 1:
-            raise MediaError("empty", path, "the video stream holds no frames")
-        height, width = stream.codec_context.height, stream.codec_context.width
-        return Header(frames, fps, width, height, frames / fps)
+    for options in ({"probesize": "32"}, {}):  # a full probe decodes frames; mp4 needs none
+        with _open(path, options) as (container, stream):
+            fps = _rate(stream)
+            height, width = stream.codec_context.height, stream.codec_context.width
+            frames = stream.frames
+            if frames and width and stream.average_rate:
+                break
+            if not options:
+                frames = frames or len(_scan(container, stream).pts)
+    if frames < 1:
+        raise MediaError("empty", path, "the video stream holds no frames")
+    if not width:
+        raise MediaError("undecodable", path, "states no frame size")
+    return Header(frames, fps, width, height, frames / fps)
 
 
-def planned_frames(
-    header: Header, budgets: Budgets, start: float | None = None, end: float | None = None
-) -> np.ndarray:
-    """Indices of the frames that `decode` will take, int64[n], from the header alone.
+def measure(
+    path: str | pathlib.Path,
+    budgets: Budgets,
+    geometry: Geometry,
+    start: float | None = None,
+    end: float | None = None,
+) -> patches.Shape:
+    """The shape that `decode` will give, from the header alone.
+
+    It differs where the header is wrong: fewer frames than promised, a varying frame rate (then the
+    times do), a rotation to apply (then height and width are swapped, and their product is not).
+
+    Args:
+        path: the file.
+        budgets: how much of it is looked at.
+        geometry: of the model.
+        start: seconds; None: from the beginning.
+        end: seconds; None: to the end.
 
     Raises:
-        ValueError: no frame lies within the clip.
+        MediaError: missing, not a video, empty, or no frame within the clip.
     """
-    first, count = clip_range(header.frames, header.fps, start, end)
-    return sample_indices(count, header.fps, budgets.video_fps, budgets.video_max_frames, first)
+    header = read_header(path)
+    first, count = _clip(path, header.frames, header.fps, start, end)
+    indices = sample_indices(count, header.fps, budgets.video_fps, budgets.video_max_frames, first)
+    size = _size(path, len(indices), header.height, header.width, budgets, geometry)
+    return patches.Shape(len(indices), *size, indices / header.fps, is_video=True)
 
 
 def decode(
@@ -156,8 +181,7 @@ def decode(
     start: float | None = None,
     end: float | None = None,
 ) -> Media:
-    """The sampled frames of a video, resized, upright, with the second at which each stands in the
-    source.
+    """The sampled frames of a video, resized and upright, and when each stands in the source.
 
     A container that promises more frames than it holds is sampled over those that are there. Times
     are index / fps, as in transformers, unless the frame rate varies by more than a frame; then
@@ -175,39 +199,53 @@ def decode(
     """
     with _open(path) as (container, stream):
         fps = _rate(stream)
-        promised = stream.frames
         packets = _scan(container, stream)
         total = len(packets.pts)
+        _check_present(path, packets.present, stream.frames)
         while True:
             if total < 1:
                 raise MediaError("empty", path, "the video stream holds no frames")
-            if total < promised * MIN_PRESENT_SHARE:
-                raise MediaError(
-                    "undecodable", path, f"cut off: {total} of {promised} frames are there"
-                )
-            try:
-                first, count = clip_range(total, fps, start, end)
-            except ValueError as error:
-                raise MediaError("clip", path, str(error)) from None
+            first, count = _clip(path, total, fps, start, end)
             indices = sample_indices(count, fps, budgets.video_fps, budgets.video_max_frames, first)
-            frames, present = _fetch(container, stream, packets, indices, budgets, geometry, path)
+            frames, found = _fetch(container, stream, packets, indices, budgets, geometry, path)
             if frames is not None:
                 break
-            promised, total = max(promised, total), min(present, total - 1)
+            _check_present(path, found, total)
+            total = min(found, total - 1)
         times = _times(indices, fps, packets, float(stream.time_base))
         return Media(frames, times, is_video=True)
 
 
-@contextlib.contextmanager
-def _open(path: str | pathlib.Path) -> Iterator[tuple]:
+def _clip(path, total_frames, fps, start, end) -> tuple[int, int]:
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        return clip_range(total_frames, fps, start, end)
+    except ValueError as error:
+        raise MediaError("clip", path, str(error)) from None
+
+
+def _size(path, n_frames, height, width, budgets, geometry) -> tuple[int, int]:
+    try:
+        return patches.video_size(n_frames, height, width, budgets, geometry)
+    except ValueError as error:
+        raise MediaError("undecodable", path, str(error)) from None
+
+
+def _check_present(path: str | pathlib.Path, present: int, promised: int) -> None:
+    if present < promised * MIN_PRESENT_SHARE:
+        what = f"cut off or damaged: {present} of {promised} frames are there"
+        raise MediaError("undecodable", path, what)
+
+
+@contextlib.contextmanager
+def _open(path: str | pathlib.Path, options: Mapping[str, str] | None = None) -> Iterator[tuple]:
+    try:
+        with av.open(
+            str(path), options=dict(options or {}), metadata_errors="replace"
+        ) as container:
             if not container.streams.video:
                 raise MediaError("undecodable", path, "holds no video stream")
             stream = container.streams.video[0]
-            stream.thread_type = "SLICE"  # clips run in parallel, so their frames need not
-            if not stream.codec_context.width:
-                raise MediaError("undecodable", path, "states no frame size")
+            stream.codec_context.thread_count = 1  # clips are decoded side by side instead
             yield container, stream
     except FileNotFoundError:
         raise MediaError("missing", path, "no such video") from None
@@ -223,22 +261,23 @@ def _rate(stream) -> float:
 
 def _scan(container, stream) -> _Packets:
     """Reads every packet and decodes none."""
-    pts, dts, is_key = [], [], []
+    pts, dts, is_key, present = [], [], [], 0
     try:
         for packet in container.demux(stream):
+            present += packet.size > 0
             if packet.size and not packet.is_discard:
-                pts.append(packet.pts)
-                dts.append(packet.dts if packet.dts is not None else packet.pts)
+                pts.append(-1 if packet.pts is None else packet.pts)
+                dts.append(pts[-1] if packet.dts is None else packet.dts)
                 is_key.append(packet.is_keyframe)
     except av.error.InvalidDataError:
         pass  # a damaged tail: what came before it is there
-    if None in pts or len(set(pts)) < len(pts):
-        return _Packets(np.arange(len(pts)), [], [], is_ordered=False)
+    is_unsorted = stream.codec_context.has_b_frames and pts == sorted(pts)  # AVI knows no pts
+    if is_unsorted or len(set(pts)) < len(pts):
+        return _Packets(np.arange(len(pts)), present, [], [], is_ordered=False)
     order = np.argsort(np.array(pts, np.int64), kind="stable")
     keys = [i for i, k in enumerate(order) if is_key[k]]
-    return _Packets(
-        np.array(pts, np.int64)[order], keys, [dts[order[i]] for i in keys], is_ordered=True
-    )
+    key_dts = [dts[order[i]] for i in keys]
+    return _Packets(np.array(pts, np.int64)[order], present, keys, key_dts, is_ordered=True)
 
 
 def _fetch(container, stream, packets, indices, budgets, geometry, path):
@@ -248,18 +287,18 @@ def _fetch(container, stream, packets, indices, budgets, geometry, path):
     if runs and _fetch_by_seeking(container, stream, packets, runs, keep):
         return keep.stack(indices), len(packets.pts)
     wanted, present = set(indices.tolist()), 0
-    for frame in _frames_from(container, stream, None):
-        if present in wanted and present not in keep.frames:
-            keep.add(present, frame)
-        present += 1
-        if present > indices[-1]:
-            return keep.stack(indices), present
+    with _open(path) as (container, stream):  # afresh: not every format can seek to its start
+        for frame in _frames(container, stream):
+            if present in wanted and present not in keep.frames:
+                keep.add(present, frame)
+            present += 1
+            if present > indices[-1]:
+                return keep.stack(indices), present
     return None, present
 
 
 def _seek_plan(packets: _Packets, indices: np.ndarray) -> list[tuple[int, list[int]]]:
-    """(where to seek, indices to take from there) for each run, or nothing where decoding
-    everything is cheaper."""
+    """(where to seek, indices to take from there) for each run; nothing where it does not pay."""
     if not packets.is_ordered or not packets.keys:
         return []
     runs: dict[int, list[int]] = collections.defaultdict(list)
@@ -275,12 +314,12 @@ def _seek_plan(packets: _Packets, indices: np.ndarray) -> list[tuple[int, list[i
 
 
 def _fetch_by_seeking(container, stream, packets: _Packets, runs, keep: "_Keep") -> bool:
-    """Whether every frame was found where the packets said; if not, the caller decodes
-    everything."""
+    """Whether every frame was found where the packets said it would be."""
     for dts, run in runs:
         wanted = {int(packets.pts[index]): index for index in run}
         last = int(packets.pts[run[-1]])
-        for frame in _frames_from(container, stream, dts):
+        container.seek(dts, stream=stream)
+        for frame in _frames(container, stream):
             if frame.pts in wanted:
                 keep.add(wanted.pop(frame.pts), frame)
             if not wanted or frame.pts is None or frame.pts > last:
@@ -290,26 +329,19 @@ def _fetch_by_seeking(container, stream, packets: _Packets, runs, keep: "_Keep")
     return True
 
 
-def _frames_from(container, stream, dts: int | None) -> Iterator[av.VideoFrame]:
-    """Decoded frames from the key frame at `dts` (None: from the start); damaged packets give
-    none."""
-    begin = dts if dts is not None else min(stream.start_time or 0, 0)
-    try:
-        container.seek(begin, stream=stream, backward=True)
-    except av.FFmpegError:
-        container.seek(begin, stream=stream, backward=True, any_frame=True)
+def _frames(container, stream) -> Iterator[av.VideoFrame]:
+    """Decoded frames from where the container stands; damaged packets give none."""
     packets = container.demux(stream)
+    packet = next(packets, None)
     while True:
+        with contextlib.suppress(av.error.InvalidDataError, av.error.EOFError):
+            yield from stream.decode(packet)  # None: what the decoder still holds back
+        if packet is None:
+            return
         try:
             packet = next(packets, None)
         except av.error.InvalidDataError:
             packet = None
-        if packet is None:
-            return
-        try:
-            yield from packet.decode()
-        except av.error.InvalidDataError:
-            continue
 
 
 class _Keep:
@@ -327,15 +359,12 @@ class _Keep:
 
     def add(self, index: int, frame: av.VideoFrame) -> None:
         rgb = frame.to_ndarray(format="rgb24")
-        if frame.rotation % 360:
-            rgb = np.ascontiguousarray(np.rot90(rgb, frame.rotation // 90))
+        if frame.rotation % 360:  # degrees counterclockwise
+            rgb = np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
         if self._size is None:
-            try:
-                self._size = patches.video_size(
-                    self._n_frames, *rgb.shape[:2], self._budgets, self._geometry
-                )
-            except ValueError as error:
-                raise MediaError("undecodable", self._path, str(error)) from None
+            self._size = _size(
+                self._path, self._n_frames, *rgb.shape[:2], self._budgets, self._geometry
+            )
         self.frames[index] = patches.resize(rgb[None], *self._size)[0]
 
     def stack(self, indices: Sequence[int]) -> np.ndarray:

@@ -1,0 +1,132 @@
+"""Decodes every image and video of data files once, into shards that training reads.
+
+    python tools/preprocess_videos.py --data rows.jsonl --media_dir D --out SHARDS --model HF_DIR
+
+Running it again continues: what is in the shards is not decoded a second time. What cannot be
+decoded is listed in SHARDS/quarantine.jsonl with the reason, and is not tried again until the file
+changes.
+"""
+
+import argparse
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from rich import console, progress
+
+from evr1.data import preprocess, processor, rows, shards
+from evr1.data.records import Budgets, Geometry
+
+
+def main() -> int:
+    """Exit status: 0, or 1 with one line on standard error."""
+    flags = _parser().parse_args()
+    try:
+        return _run(flags)
+    except (ValueError, OSError) as error:
+        print(f"preprocess_videos: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("preprocess_videos: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+
+
+def _run(flags: argparse.Namespace) -> int:
+    out = console.Console()
+    data = [row for path in flags.data for row in rows.load_rows(path, required=("problem",))]
+    geometry = Geometry(flags.patch_size, flags.temporal_patch_size, flags.merge_size)
+    if flags.model:
+        geometry = processor.Processor.from_hf(flags.model).geometry
+    budgets = Budgets(
+        video_fps=flags.fps,
+        video_max_frames=flags.max_frames,
+        video_min_pixels=flags.min_pixels,
+        video_max_pixels=flags.max_pixels,
+        video_total_pixels=flags.total_pixels,
+        image_min_pixels=flags.image_min_pixels,
+        image_max_pixels=flags.image_max_pixels,
+    )
+    out.print(
+        f"{len(data)} rows from {', '.join(flags.data)}; {budgets}; {geometry}", soft_wrap=True
+    )
+    columns = (
+        progress.TextColumn("decoding"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=out) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(summary: preprocess.Summary) -> None:
+            rate = f"{summary.frames / max(summary.seconds, 1e-9):.0f} frames/s"
+            bar.update(
+                task,
+                total=summary.total,
+                completed=summary.done,
+                description=f"{rate}, {len(summary.failed)} failed",
+            )
+
+        summary = preprocess.preprocess(
+            data,
+            flags.out,
+            budgets=budgets,
+            geometry=geometry,
+            media_dir=flags.media_dir,
+            workers=flags.workers,
+            timeout_s=flags.timeout,
+            on_progress=show,
+        )
+    out.print(f"{flags.out}: {summary.line()}", soft_wrap=True, highlight=False)
+    for error in summary.failed[:10]:
+        out.print(f"  failed: {error}", soft_wrap=True, highlight=False, markup=False)
+    if len(summary.failed) > flags.max_failed_share * summary.total:
+        raise ValueError(
+            f"{len(summary.failed)} of {summary.total} media failed, over --max_failed_share="
+            f"{flags.max_failed_share:g}; first: {summary.failed[0]} "
+            f"(all: {pathlib.Path(flags.out) / shards.QUARANTINE})"
+        )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Budgets()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", nargs="+", required=True, help="rows: .json, .jsonl or .parquet")
+    add("--media_dir", default="", help="put in front of relative media paths")
+    add("--out", required=True, help="directory of shards, made or extended")
+    add(
+        "--model",
+        default="",
+        help="HF directory that gives the geometry, instead of the next three",
+    )
+    add("--patch_size", type=int, default=16, help="pixels on a side of a patch")
+    add("--merge_size", type=int, default=2, help="patches on a side of a visual token")
+    add("--temporal_patch_size", type=int, default=2, help="frames in a patch")
+    add("--fps", type=float, default=default.video_fps, help="frames sampled per second")
+    add(
+        "--max_frames", type=int, default=default.video_max_frames, help="frames of a video at most"
+    )
+    add("--min_pixels", type=int, default=default.video_min_pixels, help="of a video frame")
+    add("--max_pixels", type=int, default=default.video_max_pixels, help="of a video frame")
+    add(
+        "--total_pixels",
+        type=int,
+        default=default.video_total_pixels,
+        help="of a video; 0: default",
+    )
+    add("--image_min_pixels", type=int, default=default.image_min_pixels, help="of an image")
+    add("--image_max_pixels", type=int, default=default.image_max_pixels, help="of an image")
+    add("--workers", type=int, default=4, help="decoding processes")
+    add("--timeout", type=float, default=120.0, help="seconds for one medium")
+    add("--max_failed_share", type=float, default=0.01, help="exit 1 when more media fail")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
