@@ -81,7 +81,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.algorithm.kl_estimator = "k3"  # k1, k2, k3
     c.algorithm.aggregation = "token_mean"  # token_mean, sequence_mean, fixed_length
     c.algorithm.updates_per_rollout = 1  # optimizer updates per rollout batch (minibatches)
-    c.algorithm.old_logprobs = "recompute"  # or sampler: use the sampler's own
+    # What the ratio compares with. recompute: one more forward pass before the first update;
+    # sampler: the sampler's own; on_policy: the policy itself (one update per rollout batch only).
+    c.algorithm.old_logprobs = "recompute"
 
     c.optim = ml_collections.ConfigDict()
     c.optim.learning_rate = 1e-6
@@ -126,6 +128,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.checkpoint.every_steps = 20  # 0: only at the end
     c.checkpoint.keep = 3
     c.checkpoint.export = True  # write a HF directory at the end
+    c.checkpoint.export_dtype = "bfloat16"  # of its tensors; or float32
 
     c.log = ml_collections.ConfigDict()
     c.log.tensorboard = True

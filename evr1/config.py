@@ -139,7 +139,13 @@ def _check_algorithm(a: ml_collections.ConfigDict, r: ml_collections.ConfigDict)
     _choice("algorithm.advantage", a.advantage, ADVANTAGES)
     _choice("algorithm.aggregation", a.aggregation, AGGREGATIONS)
     _choice("algorithm.kl_estimator", a.kl_estimator, KL_ESTIMATORS)
-    _choice("algorithm.old_logprobs", a.old_logprobs, ("recompute", "sampler"))
+    _choice("algorithm.old_logprobs", a.old_logprobs, ("recompute", "sampler", "on_policy"))
+    _require(
+        a.old_logprobs != "on_policy" or a.updates_per_rollout == 1,
+        "algorithm.old_logprobs",
+        f"is on_policy with algorithm.updates_per_rollout={a.updates_per_rollout}",
+        "use recompute: after the first update the policy is no longer the one that sampled",
+    )
     _require(
         r.n >= 2,
         "rollout.n",
@@ -183,6 +189,7 @@ def _check_train(c: ml_collections.ConfigDict) -> None:
         "need sizes of 1 or more, and -1 (the rest) at most once",
     )
     _require(c.eval.every_steps >= 0, "eval.every_steps", f"is {c.eval.every_steps}", "need >= 0")
+    _choice("checkpoint.export_dtype", c.checkpoint.export_dtype, ("float32", "bfloat16"))
     _require(c.checkpoint.keep >= 1, "checkpoint.keep", f"is {c.checkpoint.keep}", "need 1 or more")
 
 

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 from evr1.models import Model
 from evr1.optim import state_shardings, trainable
 from evr1.parallel import sharding
-from evr1.rl.diagnostics import Sums, masked, policy_sums
+from evr1.rl.diagnostics import Sums, masked, policy_sums, sampler_sums
 from evr1.rl.losses import LossConfig, TokenInputs, token_loss
 from evr1.types import GroupBatch, Params, Prompts
 
@@ -180,6 +180,8 @@ def batch_loss(
     per_token, sums = token_loss(inputs, batch.ref_logprobs, loss)
     weighted = jnp.where(mask, batch.loss_weights * per_token, 0)
     sums |= policy_sums(logprobs, old, entropy, mask)
+    if loss.on_policy:  # the batch then carries what the sampler reported
+        sums |= sampler_sums(logprobs, batch.old_logprobs, mask)
     sums["policy/loss"] = (masked(weighted, mask)[0], masked(batch.loss_weights, mask)[0])
     return jnp.sum(weighted), sums
 

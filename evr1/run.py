@@ -1,0 +1,320 @@
+"""What a run is made of: the data and the policy. The loop takes both for granted."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+from ml_collections import FrozenConfigDict
+
+from evr1 import optim, step
+from evr1.data import batch, demo, media, positions, rows
+from evr1.data.decode import DecodePool, Quarantine
+from evr1.data.errors import MediaError
+from evr1.data.loader import Loader
+from evr1.data.preprocess import preprocess
+from evr1.data.processor import Processor
+from evr1.data.records import Budgets, Example, Geometry, Row
+from evr1.models import Model, hf
+from evr1.parallel import mesh as mesh_lib
+from evr1.parallel import sharding
+from evr1.rl.losses import LossConfig
+from evr1.sampler.driver import Sampler
+from evr1.sampler.sampling import Sampling
+from evr1.types import Params, Prompts, ShapeTable
+
+MAX_BUCKETS = 4  # shapes of each kind that are derived where the config gives none
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Rows, their media, and how they become batches.
+
+    Attributes:
+        train: endless; yields `rollout.prompts` examples at a time.
+        heldout: a new loader of the held-out rows, once through, in file order.
+        pos_grid: side of the model's learned position table.
+    """
+
+    processor: Processor
+    source: media.MediaSource
+    shapes: ShapeTable
+    pos_grid: int
+    train: Loader
+    heldout: Callable[[], Loader]
+    train_rows: Sequence[Row]
+    heldout_rows: Sequence[Row]
+
+    def collate(self, examples: Sequence[Example]) -> Prompts:
+        """The examples as one record of host arrays."""
+        return batch.collate(
+            examples, self.shapes, self.processor.geometry, self.pos_grid, self.processor.pad_id
+        )
+
+    def frames(self, problem_id: str) -> list[np.ndarray]:
+        """The sampled frames (uint8[H, W, 3]) of a row's media; none where they cannot be used."""
+        every_row = [*self.heldout_rows, *self.train_rows]
+        row = next((r for r in every_row if r.problem_id == problem_id), None)
+        if row is None:
+            return []
+        try:
+            loaded = [self.source.load(request) for request in media.requests(row)]
+        except MediaError:
+            return []
+        return [frame for medium in loaded for frame in medium.frames]
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The model, where it lies, and the compiled parts that sample from it and train it."""
+
+    model: Model
+    mesh: jax.sharding.Mesh | None  # None: one device
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule  # optimizer update -> learning rate
+    update: step.Update
+    logprobs: Callable
+    sampler: Sampler
+    sampling: Sampling
+    greedy_sampler: Sampler
+    greedy: Sampling
+
+    @property
+    def group_multiple(self) -> int:
+        """Over how many devices the groups of a batch are spread."""
+        return 1 if self.mesh is None else self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+    def load(self, directory: str | Path) -> Params:
+        """The parameters of a HF or Orbax directory, each read straight to its place."""
+        places = None
+        if self.mesh is not None:
+            places = sharding.param_shardings(self.mesh, self.model.abstract_params())
+        return hf.load_params(directory, self.model, shardings=places)
+
+    def place(self, tree):
+        """Host arrays on the devices, groups spread over them."""
+        if self.mesh is None:
+            return jax.device_put(tree)
+        return jax.device_put(tree, sharding.batch_sharding(self.mesh))
+
+    def init_state(self, params: Params) -> step.TrainState:
+        """The state before the first update. `params` are given away."""
+        return step.init_state(params, self.optimizer, self.mesh)
+
+
+def open_data(
+    config: FrozenConfigDict,
+    model: Model,
+    stack: contextlib.ExitStack,
+    line: Callable[[str], None] = print,
+) -> Data:
+    """Reads the rows and plans them; where the config says so, makes and preprocesses them first.
+
+    Args:
+        config: resolved.
+        model: that the data are for.
+        stack: closes the loader and the decoding processes.
+        line: prints a line.
+
+    Raises:
+        ValueError: bad rows, media or budgets.
+    """
+    d = config.data
+    if d.generate:
+        demo.prepare(Path(config.workdir) / "data", config.seed)
+    processor = Processor.from_hf(config.model, d.template, d.thinking, config.rewards.box_scale)
+    train_rows = rows.load_rows(d.train)
+    heldout_rows = rows.load_rows(d.eval) if d.eval else []
+    heldout_rows = heldout_rows[: config.eval.prompts or None]
+    if d.preprocess:
+        summary = preprocess(
+            [*train_rows, *heldout_rows],
+            d.shards,
+            budgets=budgets(config),
+            geometry=processor.geometry,
+            media_dir=d.media_dir,
+            workers=d.workers,
+            timeout_s=d.decode_timeout_s,
+        )
+        line(f"shards: {summary.line()}")
+    quarantine = Quarantine(Path(config.workdir) / "quarantine.jsonl")
+    pool = stack.enter_context(DecodePool(d.workers, d.decode_timeout_s, quarantine=quarantine))
+    source = media.MediaSource(
+        budgets=budgets(config),
+        geometry=processor.geometry,
+        pool=pool,
+        media_dir=d.media_dir,
+        shards=d.shards,
+        mode=d.source,
+    )
+    limits = {
+        "max_prompt_tokens": d.max_prompt_tokens,
+        "overlong": "drop" if d.filter_overlong else "refuse",
+        "max_failed_share": d.max_failed_share,
+        "threads": d.workers,
+    }
+    train = stack.enter_context(
+        Loader(
+            train_rows,
+            processor,
+            source,
+            groups=config.rollout.prompts,
+            seed=config.seed,
+            shuffle=d.shuffle,
+            prefetch_batches=d.prefetch_batches,
+            **limits,
+        )
+    )
+
+    def heldout() -> Loader:
+        groups = min(config.rollout.slots * config.rollout.n, max(len(heldout_rows), 1))
+        return Loader(
+            heldout_rows, processor, source, groups=groups, shuffle=False, epochs=1, **limits
+        )
+
+    lengths = [train.lengths]
+    if heldout_rows:
+        with heldout() as loader:
+            lengths.append(loader.lengths)
+    shapes = plan_shapes(
+        config,
+        [*train_rows, *heldout_rows],
+        np.concatenate(lengths),
+        source,
+        processor.geometry,
+    )
+    side = math.isqrt(model.config.vision.table)
+    return Data(processor, source, shapes, side, train, heldout, train_rows, heldout_rows)
+
+
+def open_policy(config: FrozenConfigDict, model: Model, data: Data) -> Policy:
+    """Makes the jitted functions of the run; nothing is compiled yet.
+
+    Raises:
+        ValueError: the mesh does not fit the devices, or a batch does not divide over it.
+    """
+    r, o, a = config.rollout, config.optim, config.algorithm
+    mesh = mesh_lib.make_mesh(**config.mesh)
+    mesh = mesh if mesh.size > 1 else None
+    updates = config.num_steps * a.updates_per_rollout
+    schedule = optim.make_schedule(
+        o.schedule,
+        o.learning_rate,
+        updates,
+        warmup_updates=o.warmup_steps,
+        min_learning_rate=o.min_learning_rate,
+    )
+    optimizer = optim.make_optimizer(
+        schedule,
+        b1=o.b1,
+        b2=o.b2,
+        eps=o.eps,
+        weight_decay=o.weight_decay,
+        max_grad_norm=o.max_grad_norm,
+        freeze=o.freeze,
+    )
+    loss = LossConfig(
+        clip_low=a.clip_low,
+        clip_high=a.clip_high,
+        clip_dual=a.clip_dual,
+        kl_coef=a.kl_coef,
+        kl_estimator=a.kl_estimator,
+        temperature=r.temperature,
+        on_policy=a.old_logprobs == "on_policy",
+    )
+    sampling = Sampling(
+        temperature=r.temperature,
+        top_p=r.top_p,
+        top_k=r.top_k,
+        max_tokens=r.max_completion_tokens,
+        end_ids=data.processor.end_ids,
+        banned_ids=data.processor.banned_ids,
+        seed=config.seed,
+    )
+    common = {
+        "shapes": data.shapes,
+        "geometry": data.processor.geometry,
+        "pos_grid": data.pos_grid,
+        "window": r.window_steps,
+        "pad_id": data.processor.pad_id,
+        "mesh": mesh,
+    }
+    return Policy(
+        model=model,
+        mesh=mesh,
+        optimizer=optimizer,
+        schedule=schedule,
+        update=step.make_update(model, optimizer, loss, freeze=o.freeze, mesh=mesh),
+        logprobs=step.make_logprobs(model, temperature=r.temperature, mesh=mesh),
+        sampler=Sampler(model, n=r.n, slots=r.slots, **common),
+        sampling=sampling,
+        greedy_sampler=Sampler(model, n=1, slots=r.slots * r.n, **common),
+        greedy=dataclasses.replace(
+            sampling, temperature=0.0, max_tokens=config.eval.max_completion_tokens
+        ),
+    )
+
+
+def budgets(config: FrozenConfigDict) -> Budgets:
+    """How much of a medium is looked at."""
+    names = [field.name for field in dataclasses.fields(Budgets)]
+    return Budgets(**{name: config.data[name] for name in names})
+
+
+def plan_shapes(
+    config: FrozenConfigDict,
+    every_row: Sequence[Row],
+    lengths: np.ndarray,
+    source: media.MediaSource,
+    geometry: Geometry,
+) -> ShapeTable:
+    """The shapes that batches will have: those of the config, and where it gives none, derived.
+
+    Args:
+        config: resolved.
+        every_row: training and held-out rows.
+        lengths: int[rows], prompt tokens; rows that are not used are below 0 or over the limit.
+        source: tells the sizes of media without decoding any.
+        geometry: how pixels become patches.
+    """
+    limit = config.data.max_prompt_tokens
+    used = np.flatnonzero((lengths >= 0) & (lengths <= limit))
+    grids = [_grid(every_row[i], source) for i in used]
+    frames = [int(positions.units(grid).prod(axis=1).max()) for grid in grids if len(grid)]
+    whole = geometry.merge_size**2
+    row_patches = config.shapes.row_patches or max(frames, default=whole)
+    prompt_rows = [batch.vision_rows(grid, row_patches) for grid in grids]
+    return ShapeTable(
+        prompt_tokens=tuple(config.shapes.prompt_tokens)
+        or _buckets(lengths[used], 128 if limit > 1024 else 32),
+        vision_rows=tuple(config.shapes.vision_rows) or _buckets(np.array(prompt_rows), 1),
+        row_patches=row_patches,
+        completion_tokens=max(
+            config.rollout.max_completion_tokens, config.eval.max_completion_tokens
+        ),
+    )
+
+
+def _grid(row: Row, source: media.MediaSource) -> np.ndarray:
+    try:
+        sizes = [source.size(request).grid_thw for request in media.requests(row)]
+    except MediaError:
+        sizes = []
+    return np.array(sizes, np.int64).reshape(-1, 3)
+
+
+def _buckets(sizes: np.ndarray, multiple: int) -> tuple[int, ...]:
+    """Up to MAX_BUCKETS sizes, multiples of `multiple`, evenly spaced, that hold all of `sizes`.
+
+    >>> _buckets(np.array([90, 300, 470]), 32)
+    (128, 256, 384, 480)
+    """
+    low, high = int(sizes.min(initial=sizes.max(initial=0))), int(sizes.max(initial=0))
+    steps = np.linspace(0, high, MAX_BUCKETS + 1)[1:]
+    rounded = {-(-math.ceil(s) // multiple) * multiple for s in steps}
+    first = min(b for b in rounded if b >= low)
+    return tuple(sorted(b for b in rounded if b >= first))

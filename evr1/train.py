@@ -1,0 +1,319 @@
+"""The training loop, read top to bottom: data, rollout, score, batch, update, evaluate, save."""
+
+import contextlib
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import FrozenConfigDict
+
+from evr1 import canaries, export, gauges, heldout, report
+from evr1 import config as config_lib
+from evr1.checkpoint import Checkpoints
+from evr1.data.records import Example
+from evr1.models import load_model
+from evr1.rewards import Score, Status
+from evr1.rewards.pool import RewardPool
+from evr1.rl import diagnostics
+from evr1.rl.advantages import group_advantages, has_signal
+from evr1.rl.batches import group_batch, microbatches, minibatches
+from evr1.run import Data, Policy, open_data, open_policy
+from evr1.step import TrainState
+from evr1.types import GroupBatch, Params, Rollouts
+from evr1.writer import Writer
+
+
+def train(config: FrozenConfigDict) -> None:
+    """Runs or resumes the training that a resolved config describes, up to export and report.
+
+    Raises:
+        ValueError: bad input, in one line.
+        FloatingPointError: the gradient of a step is not finite.
+    """
+    workdir = Path(config.workdir)
+    with contextlib.ExitStack() as stack:
+        compiles = gauges.CompileCounter()
+        model = load_model(config.model, dtype=config.train.dtype, remat=config.train.remat)
+        data = open_data(config, model, stack)
+        policy = open_policy(config, model, data)
+        if policy.mesh is not None:
+            stack.enter_context(jax.set_mesh(policy.mesh))
+        checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
+        stack.callback(checkpoints.close)
+        state, first = _start(config, policy, data, checkpoints)
+        reference = policy.load(config.model) if config.algorithm.kl_coef else None
+        pool = stack.enter_context(_reward_pool(config))
+        writer = stack.enter_context(_writer(config, first))
+        evaluate = functools.partial(_evaluate, config, policy, data, pool, writer)
+
+        if not first:
+            writer.line(config_lib.to_json(config))
+            if config.canaries:
+                canaries.check(config, policy, data, state.params, pool, writer.line)
+            evaluate(state, 0)
+        for step in range(first, config.num_steps):
+            timer = writer.timer
+            with timer("data_wait"):
+                examples = next(data.train)
+            with timer("rollout"):
+                ids = [step * len(examples) + g for g in range(len(examples))]
+                rollouts = policy.sampler.generate(state.params, examples, ids, policy.sampling)
+            with timer("score"):
+                scores = score(pool, data, examples, rollouts)
+                batch, metrics = judge(config, data, examples, rollouts, scores)
+            version = int(state.step)
+            with timer("logprob"):
+                parts, gap = split(config, policy, data, batch, state.params, reference)
+            with timer("update"):
+                state, update_metrics = update(policy, state, parts)
+            _stop_if_not_finite(update_metrics, parts, workdir, step + 1)
+
+            done = step + 1
+            records = heldout.rollout_records(
+                data, examples, rollouts, scores, batch.advantages[..., 0], done, version, "train"
+            )
+            writer.rollouts(records[: config.log.rollouts_per_step or None])
+            metrics |= gap | update_metrics | data.train.metrics() | gauges.readings(compiles)
+            metrics["optim/learning_rate"] = float(policy.schedule(version))
+            metrics |= timer.pop()
+            metrics |= gauges.speed(model, batch, metrics, jax.device_count())
+            writer.metrics(done, metrics)
+            if _is_due(config.eval.every_steps, done, config.num_steps):
+                evaluate(state, done)
+            if _is_due(config.checkpoint.every_steps, done, config.num_steps):
+                writer.sync()
+                checkpoints.save(done, state, {"data": data.train.get_state()})
+
+        checkpoints.wait()
+        if config.checkpoint.export:
+            out, dtype = workdir / "export", config.checkpoint.export_dtype
+            export.export(policy, state.params, config.model, out, dtype)
+            writer.line(f"exported, reloaded and compared: {out}")
+        writer.sync()
+        if config.log.report:
+            writer.line(f"report: {report.build(workdir, data.frames)}")
+        writer.line(heldout.table(*report.read_metrics(workdir / "metrics.jsonl")))
+
+
+def score(
+    pool: RewardPool, data: Data, examples: Sequence[Example], rollouts: Rollouts
+) -> list[Score]:
+    """The scores of G * N completions, in order."""
+    n = rollouts.lengths.shape[1]
+    return pool.score_batch(
+        heldout.texts(data, rollouts), [e.row for e in examples for _ in range(n)]
+    )
+
+
+def judge(
+    config: FrozenConfigDict,
+    data: Data,
+    examples: Sequence[Example],
+    rollouts: Rollouts,
+    scores: Sequence[Score],
+) -> tuple[GroupBatch, dict[str, float]]:
+    """The rollouts with their advantages as one batch, and the metrics of what they earned.
+
+    A completion whose scorer failed is no zero: it enters no mean and is not trained on.
+
+    Raises:
+        ValueError: more than rewards.max_failed_share of the scorers failed.
+    """
+    shape = rollouts.lengths.shape
+    rewards = np.array([s.overall for s in scores], np.float32).reshape(shape)
+    failed = np.array([s.status in (Status.TIMEOUT, Status.ERROR) for s in scores]).reshape(shape)
+    if failed.mean() > config.rewards.max_failed_share:
+        g = int(np.flatnonzero(failed.any(axis=1))[0])
+        raise ValueError(
+            f"{failed.sum()} of {failed.size} rewards failed, over rewards.max_failed_share="
+            f"{config.rewards.max_failed_share:g}; first: {examples[g].row.source} "
+            f"({examples[g].row.problem_type}); see rollouts.jsonl"
+        )
+    advantages = group_advantages(rewards, config.algorithm.advantage, ~failed)
+    batch = group_batch(
+        data.collate(examples),
+        rollouts,
+        advantages,
+        aggregation=config.algorithm.aggregation,
+        max_tokens=config.rollout.max_completion_tokens,
+        valid=~failed,
+    )
+    metrics = _reward_metrics(examples, scores, failed)
+    metrics["group/no_signal_share"] = 1 - float(has_signal(rewards, ~failed).mean())
+    metrics["completion/length"] = float(rollouts.lengths.mean())
+    metrics["completion/length_max"] = float(rollouts.lengths.max())
+    metrics["completion/truncated_share"] = 1 - float(rollouts.finished.mean())
+    return batch, metrics
+
+
+def split(
+    config: FrozenConfigDict,
+    policy: Policy,
+    data: Data,
+    batch: GroupBatch,
+    params: Params,
+    reference: Params | None,
+) -> tuple[list[list[GroupBatch]], dict[str, float]]:
+    """The batch as minibatches (one optimizer update each) of microbatches (what fits at a time),
+    and how far the sampler's log-probabilities are from the trainer's.
+
+    Every part has the log-probabilities that its loss looks at, all under the weights before the
+    first update.
+    """
+    a = config.algorithm
+    whole = (
+        [batch]
+        if a.updates_per_rollout == 1
+        else minibatches(
+            batch,
+            a.updates_per_rollout,
+            aggregation=a.aggregation,
+            max_tokens=config.rollout.max_completion_tokens,
+        )
+    )
+
+    gaps: list[diagnostics.Sums] = []
+
+    def with_logprobs(part: GroupBatch) -> GroupBatch:
+        if a.old_logprobs != "recompute" and reference is None:
+            return part
+        prompts, completions = policy.place((part.prompts, part.completions))
+        if a.old_logprobs == "recompute":
+            old = np.asarray(policy.logprobs(params, prompts, completions))
+            gaps.append(diagnostics.sampler_sums(old, part.old_logprobs, part.completion_mask))
+            part = part._replace(old_logprobs=old)
+        if reference is not None:
+            ref = np.asarray(policy.logprobs(reference, prompts, completions))
+            part = part._replace(ref_logprobs=ref)
+        return part
+
+    parts = [
+        [
+            with_logprobs(part)
+            for part in microbatches(
+                minibatch,
+                config.train.microbatch_tokens,
+                shapes=data.shapes,
+                group_multiple=policy.group_multiple,
+                drop_silent=not a.kl_coef,
+            )
+        ]
+        for minibatch in whole
+    ]
+    return parts, diagnostics.means(functools.reduce(diagnostics.add, gaps)) if gaps else {}
+
+
+def update(
+    policy: Policy, state: TrainState, parts: Sequence[Sequence[GroupBatch]]
+) -> tuple[TrainState, dict[str, float]]:
+    """One optimizer update per minibatch; the gradients of its microbatches are added."""
+    sums: diagnostics.Sums = {}
+    applied: list[dict[str, jax.Array]] = []
+    for minibatch in parts:
+        grads = policy.update.zeros(state.params)
+        for part in minibatch:
+            grads, more = policy.update.accumulate(state.params, grads, policy.place(part))
+            sums = diagnostics.add(sums, more) if sums else more
+        state, metrics = policy.update.apply(state, grads)
+        applied.append(metrics)
+    means = {name: float(np.mean([float(m[name]) for m in applied])) for name in applied[0]}
+    return state, diagnostics.means(sums) | means
+
+
+def _start(
+    config: FrozenConfigDict, policy: Policy, data: Data, checkpoints: Checkpoints
+) -> tuple[TrainState, int]:
+    """The state to go on from, and how many steps are behind it."""
+    state = policy.init_state(policy.load(config.model))
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    restored = checkpoints.restore(abstract)
+    if restored is None:
+        return state, 0
+    data.train.set_state(restored.extra["data"])
+    return restored.state, restored.step
+
+
+def _evaluate(
+    config: FrozenConfigDict,
+    policy: Policy,
+    data: Data,
+    pool: RewardPool,
+    writer: Writer,
+    state: TrainState,
+    step: int,
+) -> None:
+    """Greedy answers to the held-out rows; their metrics and records go to the writer."""
+    if not data.heldout_rows:
+        return
+    with writer.timer("eval"):
+        metrics, records = heldout.evaluate(
+            policy, data, state.params, pool.score_batch, step=step, weight_version=int(state.step)
+        )
+    writer.metrics(step, metrics | writer.timer.pop())
+    writer.rollouts(records)
+
+
+def _reward_metrics(
+    examples: Sequence[Example], scores: Sequence[Score], failed: np.ndarray
+) -> dict[str, float]:
+    """Means over the completions whose scorer worked, in all and by problem type."""
+    n = failed.shape[1]
+    kinds = np.array([e.row.problem_type for e in examples for _ in range(n)])
+    used = ~failed.reshape(-1)
+    parts = {
+        "overall": np.array([s.overall for s in scores]),
+        "accuracy": np.array([s.accuracy for s in scores]),
+        "format": np.array([s.format for s in scores]),
+    }
+    metrics = {f"reward/{name}": float(v[used].mean()) for name, v in parts.items()}
+    for kind in sorted(set(kinds[used])):
+        mine = used & (kinds == kind)
+        metrics[f"reward/accuracy/{heldout.slug(kind)}"] = float(parts["accuracy"][mine].mean())
+    statuses = [s.status for s in scores]
+    for status in Status:
+        if status is not Status.OK:
+            metrics[f"reward/{status.value}_share"] = statuses.count(status) / len(statuses)
+    return metrics
+
+
+def _stop_if_not_finite(
+    metrics: dict[str, float], parts: list[list[GroupBatch]], workdir: Path, step: int
+) -> None:
+    if metrics["optim/is_finite"] == 1:
+        return
+    path = workdir / f"not_finite_step_{step}.npz"
+    leaves = jax.tree_util.tree_leaves_with_path(parts)
+    np.savez(path, **{jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves})
+    raise FloatingPointError(
+        f"step {step}: the gradient is not finite; its batch is in {path}, the last checkpoint is "
+        "whole. Lower optim.learning_rate, or look for the row that does it"
+    )
+
+
+def _reward_pool(config: FrozenConfigDict) -> RewardPool:
+    r = config.rewards
+    return RewardPool(
+        workers=r.workers,
+        timeout_s=r.timeout_s,
+        weights=(r.accuracy_weight, r.format_weight),
+    )
+
+
+def _writer(config: FrozenConfigDict, first: int) -> Writer:
+    return Writer(
+        config.workdir,
+        config=config.to_dict(),
+        num_steps=config.num_steps,
+        start_step=first + 1 if first else 0,
+        tensorboard=config.log.tensorboard,
+        wandb=config.log.wandb,
+    )
+
+
+def _is_due(every: int, done: int, last: int) -> bool:
+    """Every so many steps, and after the last."""
+    return done == last or (every > 0 and done % every == 0)
