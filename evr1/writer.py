@@ -225,7 +225,7 @@ class Writer:
             self._display.line(text)
 
     def sync(self) -> None:
-        """Puts every line on disk; call it before a checkpoint, which must not run ahead of them."""
+        """Puts every line on disk; a checkpoint must not run ahead of them, so call this first."""
         for lines in self._lines:
             lines.sync()
 

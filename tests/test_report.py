@@ -1,0 +1,290 @@
+"""report.html: one safe static file with the run's numbers in it."""
+
+import base64
+import hashlib
+import html.parser
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evr1 import report
+
+CONFIG = {
+    "model": "models/tiny",
+    "num_steps": 4,
+    "data": {"train": "rows/train.jsonl"},
+    "optim": {"learning_rate": 1e-6},
+    "run": {"git_commit": "0123456789abcdef" + "+changes"},
+}
+NASTY = "</script><script>alert('x')</script><!-- <img src=x onerror=alert(2)> \" & \u2028 {{ 7 }}"
+
+
+def metric(step, **values):
+    return {"step": step} | {name.replace("__", "/"): v for name, v in values.items()}
+
+
+METRICS = [
+    metric(0, eval__accuracy=0.25, eval__accuracy__ocr=0.5, eval__count=40, eval__count__ocr=8),
+    metric(1, reward__overall=0.2, time__rollout_s=3.0, time__update_s=1.0, time__step_s=4.5),
+    metric(2, reward__overall=None, time__rollout_s=2.0, time__update_s=1.0, time__step_s=3.5),
+    metric(2, eval__accuracy=0.75, eval__accuracy__ocr=0.25, eval__count=40, eval__count__ocr=8),
+]
+
+
+def rollout(step=1, problem_id="p1", **fields):
+    record = {
+        "step": step,
+        "split": "train",
+        "weight_version": step - 1,
+        "problem_id": problem_id,
+        "problem_type": "ocr",
+        "prompt": "<video> Read the digits.",
+        "completion": "<answer>7</answer>",
+        "answer": "7",
+        "score": {"overall": 1.0, "accuracy": 1.0},
+        "status": "ok",
+        "extracted": "7",
+        "advantage": 0.123456,
+        "length": 4,
+        "finished": True,
+        "media": ["clips/a.mp4"],
+    }
+    return record | fields
+
+
+def make_run(directory, rollouts=(), metrics=METRICS, config=CONFIG):
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, records in (("metrics.jsonl", metrics), ("rollouts.jsonl", rollouts)):
+        (directory / name).write_text("".join(json.dumps(r) + "\n" for r in records))
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would make of the file: its tags, scripts, and visible text."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.scripts, self.styles, self.text = [], {}, [], []
+        self._inside = None
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag in {"script", "style"}:
+            self._inside = (tag, dict(attrs).get("id", tag))
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def handle_data(self, data):
+        if self._inside is None:
+            self.text.append(data)
+        elif self._inside[0] == "script":
+            self.scripts[self._inside[1]] = self.scripts.get(self._inside[1], "") + data
+        else:
+            self.styles.append(data)
+
+    @property
+    def data(self):
+        return json.loads(self.scripts["data"])
+
+    @property
+    def visible(self):
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+def build(run, *args, **kwargs):
+    return Page(report.build(run, *args, **kwargs))
+
+
+def test_numbers_before_and_after(tmp_path):
+    page = build(make_run(tmp_path / "my run"))
+    assert "my run" in page.visible
+    assert "25.0 → 75.0 %" in page.visible
+    # standard error of 40 rows at 0.75: sqrt(0.75 * 0.25 / 40) = 6.8 points
+    assert "+50.0 points; 40 rows, standard error up to 6.8 points" in page.visible
+    assert "ocr 8 50.0 % 25.0 % -25.0" in page.visible
+    assert "all 40 25.0 % 75.0 % +50.0" in page.visible
+    assert "2 of 4 steps" in page.visible
+    assert "tiny" in page.visible
+    assert "commit 0123456789+changes" in page.visible
+
+
+def test_curves_merge_the_lines_of_a_step(tmp_path):
+    data = build(make_run(tmp_path)).data
+    assert data["steps"] == [0, 1, 2]
+    assert data["metrics"]["eval/accuracy"] == [0.25, None, 0.75]
+    assert data["metrics"]["reward/overall"] == [None, 0.2, None]
+    stacked = [c for c in data["charts"] if c.get("stacked")][0]
+    assert stacked["series"] == [["time/rollout_s", "rollout"], ["time/update_s", "update"]]
+
+
+def test_nothing_from_outside_and_no_script_but_ours(tmp_path):
+    run = make_run(
+        tmp_path / NASTY.replace("/", "_")[:60],
+        [rollout(completion=NASTY, prompt=NASTY, problem_id=NASTY, extracted=NASTY, answer=NASTY)],
+        config=CONFIG | {"model": NASTY},
+    )
+    page = build(run)
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("script") == 2
+    assert "img" not in tags
+    assert not {"link", "iframe", "object", "embed", "base"} & set(tags)
+    for _, attributes in page.tags:
+        assert not {"src", "srcset", "action", "style"} & set(attributes)
+        assert not [name for name in attributes if name.startswith("on")]
+        assert attributes.get("href", "#").startswith("#")
+    assert page.data["groups"][0]["completions"][0][0] == NASTY
+    assert page.data["prompts"] == [NASTY]
+    script = page.scripts["script"]
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script)
+    assert not re.search(
+        r"fetch\(|XMLHttpRequest|import\(|https?://(?!www\.w3\.org/2000/svg)", script
+    )
+
+
+def test_the_policy_names_the_very_script_and_style(tmp_path):
+    page = build(make_run(tmp_path))
+    policy = dict(p.split(" ", 1) for p in _policy(page).split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["img-src"] == "data:"
+    assert policy["script-src"] == f"'{_sha256(page.scripts['script'])}'"
+    assert policy["style-src"] == f"'{_sha256(page.styles[0])}'"
+
+
+def _policy(page):
+    for tag, attributes in page.tags:
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy":
+            return attributes["content"]
+    raise AssertionError("no policy")
+
+
+def _sha256(text):
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@pytest.mark.parametrize("value", [NASTY, {"a": [NASTY, 1.5, None, True]}, "é \ud83d\ude00"])
+def test_embedded_json_reads_back(value):
+    text = str(report.embed_json(value))
+    assert json.loads(text) == value
+    assert not set("<>&\u2028\u2029") & set(text)
+
+
+def test_completions_of_a_prompt_stand_together(tmp_path):
+    records = [
+        rollout(1, "p1", completion="a"),
+        rollout(1, "p1", completion="b", finished=False),
+        rollout(1, "p2", prompt="other", answer={"box": [1, 2]}),
+        rollout(2, "p1", split="eval", advantage=None),
+    ]
+    data = build(make_run(tmp_path, records)).data
+    assert [(g["step"], g["split"], g["id"]) for g in data["groups"]] == [
+        (1, "train", "p1"),
+        (1, "train", "p2"),
+        (2, "eval", "p1"),
+    ]
+    assert [c[0] for c in data["groups"][0]["completions"]] == ["a", "b"]
+    assert data["groups"][0]["completions"][0][4] == 0.1235
+    assert data["groups"][2]["completions"][0][4] is None
+    assert data["groups"][1]["answer"] == '{"box": [1, 2]}'
+    assert data["prompts"] == ["<video> Read the digits.", "other"]
+    assert [g["prompt"] for g in data["groups"]] == [0, 1, 0]
+    assert data["groups"][0]["media"] == ["a.mp4"]
+
+
+def test_a_long_run_is_thinned_out_evenly(tmp_path):
+    records = [
+        rollout(step, f"p{step}-{k}", completion="word " * 400)
+        for step in range(1, 101)
+        for k in range(10)
+    ]
+    run = make_run(tmp_path, records)
+    page = build(run, max_bytes=400_000)
+    steps = [g["step"] for g in page.data["groups"]]
+    assert 50 < len(steps) < 150
+    assert steps == sorted(steps)
+    quarters = [sum(25 * q < s <= 25 * (q + 1) for s in steps) for q in range(4)]
+    assert max(quarters) - min(quarters) <= 3
+    assert (run / "report.html").stat().st_size < 400_000
+    assert f"{len(steps)} of 1,000 groups" in page.visible
+
+
+def frame(value, height=48, width=64):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def test_frames_come_once_a_prompt(tmp_path):
+    asked = []
+
+    def frames(problem_id):
+        asked.append(problem_id)
+        return {"p1": [frame(10), frame(250)], "p2": []}[problem_id]
+
+    records = [rollout(s, p) for s in (1, 2) for p in ("p1", "p2")]
+    data = build(make_run(tmp_path, records), frames).data
+    assert list(data["frames"]) == ["p1"]
+    uris = data["frames"]["p1"]
+    assert len(uris) == 2
+    for uri, value in zip(uris, (10, 250), strict=True):
+        assert uri.startswith("data:image/jpeg;base64,")
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+        assert pixels.shape == (48, 64, 3)
+        assert abs(pixels.mean() - value) < 3
+    assert set(asked) == {"p1", "p2"}
+
+
+def test_frames_shrink_to_the_budget():
+    noise = np.random.default_rng(0).integers(0, 255, (20, 135, 240, 3), dtype=np.uint8)
+
+    def size(budget):
+        out = report.embed_frames(lambda _: list(noise), [f"p{i}" for i in range(6)], budget)
+        total = sum(len(uri) for uris in out.values() for uri in uris)
+        assert total <= budget
+        first = out["p0"]
+        image = Image.open(io.BytesIO(base64.b64decode(first[0].partition(",")[2])))
+        return len(out), len(first), max(image.size)
+
+    sizes = [size(budget) for budget in (5_000_000, 400_000, 200_000, 100_000, 15_000)]
+    assert sizes[0] == (6, 16, 224)
+    assert sizes[-1][0] < 6  # even the smallest does not fit for all
+    assert sizes[-1][1:] == (2, 64)
+    assert [side for _, _, side in sizes] == sorted((s for _, _, s in sizes), reverse=True)
+    assert len(set(sizes)) >= 4
+
+
+def test_a_run_that_has_only_begun(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    page = build(tmp_path)
+    assert "recorded no rollouts" in page.visible
+    assert page.data["steps"] == []
+
+
+def test_half_a_last_line_is_left_and_a_bad_one_named(tmp_path):
+    run = make_run(tmp_path, [rollout()])
+    with (run / "rollouts.jsonl").open("a") as file:
+        file.write('{"step": 2, "comp')
+    assert len(build(run).data["groups"]) == 1
+    (run / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not a JSON object with a step"):
+        report.build(run)
+    (run / "metrics.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"metrics\.jsonl does not exist; give the workdir"):
+        report.build(run)
+
+
+def test_many_steps_are_thinned_but_evaluations_stay(tmp_path):
+    metrics = [metric(s, reward__overall=0.5) for s in range(5001)]
+    metrics += [metric(s, eval__accuracy=0.1) for s in (0, 1234, 5000)]
+    steps, values = report.read_metrics(make_run(tmp_path, metrics=metrics) / "metrics.jsonl")
+    assert len(steps) < 2500
+    assert steps[-1] == 5000
+    assert [s for s, v in zip(steps, values["eval/accuracy"], strict=True) if v is not None] == [
+        0,
+        1234,
+        5000,
+    ]
