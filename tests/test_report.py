@@ -249,7 +249,7 @@ def test_frames_shrink_to_the_budget():
         image = Image.open(io.BytesIO(base64.b64decode(first[0].partition(",")[2])))
         return len(out), len(first), max(image.size)
 
-    sizes = [size(budget) for budget in (5_000_000, 400_000, 200_000, 100_000, 15_000)]
+    sizes = [size(budget) for budget in (5_000_000, 400_000, 200_000, 100_000, 8_000)]
     assert sizes[0] == (6, 16, 224)
     assert sizes[-1][0] < 6  # even the smallest does not fit for all
     assert sizes[-1][1:] == (2, 64)
