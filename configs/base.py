@@ -17,124 +17,108 @@ def get_config() -> ml_collections.ConfigDict:
     c.workdir = config_dict.placeholder(str)  # everything the run writes goes here
     c.seed = 0
     c.num_steps = 200  # RL steps: one rollout batch each
-    c.model = config_dict.placeholder(
-        str
-    )  # HF directory, or an Orbax directory made by tools/convert_checkpoint.py
+    c.model = config_dict.placeholder(str)  # HF directory, or one of tools/convert_checkpoint.py
+    c.canaries = True  # check the whole chain on one batch before the first step
 
     c.data = ml_collections.ConfigDict()
-    c.data.train = config_dict.placeholder(str)  # rows: .json, .jsonl or .parquet
-    c.data.eval = config_dict.placeholder(
-        str
-    )  # held-out rows, same schema; empty string: no evaluation
+    # Rows: .json, .jsonl or .parquet, in EasyVideoR1's schema. An empty data.eval: no evaluation.
+    c.data.train = config_dict.placeholder(str)
+    c.data.eval = config_dict.placeholder(str)
     c.data.media_dir = ""  # joined in front of relative media paths
     c.data.shards = ""  # directory written by tools/preprocess_videos.py
-    c.data.generate = False  # write the demo clips and rows to workdir/data first (configs/demo.py)
-    c.data.preprocess = (
-        False  # fill data.shards before the first step (else: tools/preprocess_videos.py)
-    )
+    c.data.generate = False  # first write the demo's clips and rows to workdir/data
+    c.data.preprocess = False  # fill data.shards before the first step
     c.data.source = "prefer_preprocessed"  # or preprocessed_only, realtime_only
-    c.data.shuffle = True
+    c.data.shuffle = True  # another order in every epoch; False: file order
     c.data.video_fps = 2.0  # frames sampled per second of video
-    c.data.video_max_frames = 128
+    c.data.video_max_frames = 128  # per clip
     c.data.video_min_pixels = 3136  # per frame
     c.data.video_max_pixels = 262144  # per frame
-    c.data.video_total_pixels = (
-        0  # all frames of a clip together; 0: the library default of 0.9 * 128000 * 32**2
-    )
-    c.data.image_min_pixels = 3136
-    c.data.image_max_pixels = 1048576
+    c.data.video_total_pixels = 0  # per clip; 0: 0.9 * 128000 * 32**2, as in qwen-vl-utils
+    c.data.image_min_pixels = 3136  # per image
+    c.data.image_max_pixels = 1048576  # per image
     c.data.thinking = False  # ask for reasoning between think tags before the answer
-    c.data.template = ""  # Jinja2 file that replaces the built-in prompt template
-    c.data.filter_overlong = (
-        True  # drop prompts over max_prompt_tokens (planned from headers); False: refuse them
-    )
-    c.data.max_prompt_tokens = 20000  # visual tokens included
-    c.data.max_failed_share = 0.01  # stop when more than this share of the clips cannot be decoded
+    c.data.template = ""  # Jinja2 file that replaces the built-in task template
+    c.data.max_prompt_tokens = 20000  # visual tokens included; planned from headers
+    c.data.filter_overlong = True  # drop longer prompts; False: refuse the data file
+    c.data.max_failed_share = 0.01  # stop when more of the media cannot be decoded
     c.data.decode_timeout_s = 120.0  # a decoding child process is killed after this
     c.data.workers = 4  # decoding processes per host
-    c.data.prefetch_batches = 2
+    c.data.prefetch_batches = 2  # rollout batches to have ready
 
-    # The few shapes that batches are padded to; empty means: derived from the planned rows.
+    # The few shapes that batches are padded to; empty means derived from the planned rows.
     c.shapes = ml_collections.ConfigDict()
     c.shapes.prompt_tokens = ()  # ascending prompt lengths; derived: up to four
-    c.shapes.vision_rows = ()  # ascending numbers of vision rows per prompt
+    c.shapes.vision_rows = ()  # ascending numbers of vision rows per prompt; derived: up to four
     c.shapes.row_patches = 0  # patches per vision row; derived: those of the largest frame
 
     c.rollout = ml_collections.ConfigDict()
     c.rollout.prompts = 256  # prompts (groups) per RL step
     c.rollout.n = 8  # completions per prompt
-    c.rollout.max_completion_tokens = 4096
-    c.rollout.temperature = 1.0
-    c.rollout.top_p = (
-        1.0  # log-probabilities are those of the full softmax: keep 1.0 and top_k 0 for training
-    )
-    c.rollout.top_k = 0
+    c.rollout.max_completion_tokens = 4096  # the end token included
+    c.rollout.temperature = 1.0  # the update's log-probabilities are at this temperature too
+    c.rollout.top_p = 1.0  # keep it: the update's log-probabilities are of the full softmax
+    c.rollout.top_k = 0  # keep it, likewise
     c.rollout.slots = 32  # groups that decode at the same time
-    c.rollout.window_steps = 16  # decode steps per dispatch
+    c.rollout.window_steps = 16  # decode steps per dispatch, 8 to 32
 
     c.algorithm = ml_collections.ConfigDict()
-    c.algorithm.advantage = "grpo"  # grpo, dr_grpo, rloo
-    c.algorithm.clip_low = 0.2
+    c.algorithm.advantage = "grpo"  # or dr_grpo, rloo
+    c.algorithm.clip_low = 0.2  # the ratio is clipped to [1 - clip_low, 1 + clip_high]
     c.algorithm.clip_high = 0.28  # DAPO's higher upper bound
     c.algorithm.clip_dual = 3.0  # bound on the loss of a negative advantage; 0: off
-    c.algorithm.kl_coef = 0.0  # 0: no reference model
-    c.algorithm.kl_estimator = "k3"  # k1, k2, k3
-    c.algorithm.aggregation = "token_mean"  # token_mean, sequence_mean, fixed_length
-    c.algorithm.updates_per_rollout = 1  # optimizer updates per rollout batch (minibatches)
+    c.algorithm.kl_coef = 0.0  # of the KL to the starting model, in the loss; 0: no such model
+    c.algorithm.kl_estimator = "k3"  # or k1, k2
+    c.algorithm.aggregation = "token_mean"  # or sequence_mean, fixed_length
+    c.algorithm.updates_per_rollout = 1  # optimizer updates (minibatches) per rollout batch
     # What the ratio compares with. recompute: one more forward pass before the first update;
     # sampler: the sampler's own; on_policy: the policy itself (one update per rollout batch only).
     c.algorithm.old_logprobs = "recompute"
 
-    c.optim = ml_collections.ConfigDict()
-    c.optim.learning_rate = 1e-6
-    c.optim.schedule = "constant"  # constant, cosine, linear
+    c.optim = ml_collections.ConfigDict()  # AdamW
+    c.optim.learning_rate = 1e-6  # at its highest
+    c.optim.schedule = "constant"  # or cosine, linear
     c.optim.warmup_steps = 0  # in optimizer updates
     c.optim.min_learning_rate = 0.0  # where cosine and linear end
     c.optim.b1 = 0.9
     c.optim.b2 = 0.999
     c.optim.eps = 1e-8
-    c.optim.weight_decay = 0.01
-    c.optim.max_grad_norm = 1.0
-    c.optim.freeze = ()  # regular expressions on parameter paths, e.g. ("vision/.*",)
+    c.optim.weight_decay = 0.01  # of matrices only
+    c.optim.max_grad_norm = 1.0  # global norm that gradients are clipped to
+    c.optim.freeze = ()  # regular expressions of parameter paths, e.g. ("vision/.*",)
 
     c.train = ml_collections.ConfigDict()
-    c.train.dtype = "bfloat16"  # of the computation; parameters and optimizer state stay float32
-    c.train.microbatch_tokens = (
-        65536  # tokens (prompt + n * completion, padded) per forward and backward pass
-    )
+    c.train.dtype = "bfloat16"  # of the computation; parameters and optimizer state are float32
+    c.train.microbatch_tokens = 65536  # padded tokens (prompt + n completions) of one pass
     c.train.remat = True  # recompute activations in the backward pass
 
-    c.mesh = ml_collections.ConfigDict()  # devices per axis; -1 once: whatever is left
-    c.mesh.data = 1
-    c.mesh.fsdp = -1
-    c.mesh.tensor = 1
+    c.mesh = ml_collections.ConfigDict()  # devices per axis; -1, once: whatever is left
+    c.mesh.data = 1  # copies of the model
+    c.mesh.fsdp = -1  # ways in which parameters and optimizer state are split
+    c.mesh.tensor = 1  # ways in which heads, feed-forward widths and vocabulary are split
 
     c.rewards = ml_collections.ConfigDict()
-    c.rewards.accuracy_weight = 0.9
+    c.rewards.accuracy_weight = 0.9  # the two weights add up to 1
     c.rewards.format_weight = 0.1
-    c.rewards.box_scale = (
-        "pixels"  # coordinates in answers: pixels, unit (0-1) or thousand (0-1000)
-    )
+    c.rewards.box_scale = "pixels"  # coordinates in answers: pixels, unit (0-1), thousand (0-1000)
     c.rewards.workers = 2  # scoring processes
-    c.rewards.timeout_s = 2.0
-    c.rewards.max_failed_share = 0.01
+    c.rewards.timeout_s = 2.0  # for one completion
+    c.rewards.max_failed_share = 0.01  # stop when more scorers time out or break
 
-    c.eval = ml_collections.ConfigDict()
-    c.eval.every_steps = 10  # 0: only before and after
+    c.eval = ml_collections.ConfigDict()  # greedy answers to the held-out rows
+    c.eval.every_steps = 10  # 0: only before the first and after the last step
     c.eval.prompts = 0  # how many held-out rows; 0: all
     c.eval.max_completion_tokens = 0  # 0: as in rollout
 
     c.checkpoint = ml_collections.ConfigDict()
     c.checkpoint.every_steps = 20  # 0: only at the end
-    c.checkpoint.keep = 3
+    c.checkpoint.keep = 3  # the newest ones
     c.checkpoint.export = True  # write a HF directory at the end
     c.checkpoint.export_dtype = "bfloat16"  # of its tensors; or float32
 
     c.log = ml_collections.ConfigDict()
-    c.log.tensorboard = True
+    c.log.tensorboard = True  # event files in workdir/tensorboard
     c.log.wandb = ""  # project name; needs the wandb extra
-    c.log.rollouts_per_step = 0  # how many rollouts to keep in rollouts.jsonl; 0: all
-    c.log.report = True  # write report.html
-
-    c.canaries = True  # check the whole chain on one batch before the first step
+    c.log.rollouts_per_step = 0  # how many go to rollouts.jsonl; 0: all
+    c.log.report = True  # write report.html at the end
     return c

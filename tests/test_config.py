@@ -1,0 +1,119 @@
+"""Every config loads and is complete; every mistake gets one line that names the field."""
+
+import ast
+import importlib
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from configs import base
+from evr1 import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config that resolves."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    c = base.get_config()
+    c.workdir = str(tmp_path / "run")
+    c.model = str(tmp_path)
+    c.data.train = c.data.eval = str(rows)
+    return c
+
+
+def test_resolve_freezes_and_derives(config):
+    frozen = config_lib.resolve(config)
+    assert frozen.eval.max_completion_tokens == config.rollout.max_completion_tokens
+    with pytest.raises(AttributeError):
+        frozen.seed = 1
+    assert json.loads(config_lib.to_json(frozen))["rollout"]["n"] == 8
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_has_the_fields_of_base(name):
+    def fields(tree, prefix=""):
+        for key, value in tree.items():
+            yield from (
+                fields(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+            )
+
+    module = importlib.import_module(f"configs.{name}")
+    assert set(fields(module.get_config().to_dict())) == set(fields(base.get_config().to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("workdir", None, "config.workdir is not given; add --config.workdir=PATH"),
+        ("model", "/nowhere", "config.model is /nowhere, which is not a directory"),
+        ("data.train", "/nowhere.jsonl", "config.data.train is /nowhere.jsonl: no such file"),
+        ("data.source", "cached", "choose one of prefer_preprocessed, preprocessed_only"),
+        ("data.video_min_pixels", 10**9, "config.data.video_min_pixels is 1000000000 with"),
+        ("data.video_max_frames", 1, "config.data.video_max_frames is 1; need 2 or more"),
+        ("data.max_failed_share", 1.5, "config.data.max_failed_share is 1.5"),
+        ("rollout.n", 1, "a group needs at least 2 completions"),
+        ("rollout.top_p", 0.9, "train on the full distribution"),
+        ("rollout.window_steps", 4, "need 8 to 32"),
+        ("algorithm.advantage", "gae", "choose one of grpo, dr_grpo, rloo"),
+        ("algorithm.clip_low", 1.5, "need 0 < clip_low < 1"),
+        ("algorithm.updates_per_rollout", 7, "does not divide rollout.prompts=256"),
+        ("optim.freeze", ("vision/(",), "fix the pattern"),
+        ("mesh.data", -1, "-1 (the rest) at most once"),
+        ("rewards.format_weight", 0.2, "two weights of 0 or more that add up to 1"),
+        ("shapes.prompt_tokens", (256, 128), "need ascending sizes"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line(config, field, value, says):
+    group = config
+    *parents, leaf = field.split(".")
+    for parent in parents:
+        group = group[parent]
+    group[leaf] = value
+    with pytest.raises(ValueError, match=re.escape(says)) as e:
+        config_lib.resolve(config)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--config=configs/base.py", "--config.num_stepz=3"], "num_stepz"),
+        (["--config=configs/base.py", "--config.data.fps=3"], "fps"),
+        (["--config=configs/nothing.py"], "configs/nothing.py"),
+        (["--config=configs/base.py"], "config.workdir is not given"),
+        (["--config=configs/base.py", "--config.num_steps=many"], "many"),
+    ],
+)
+def test_bad_flags_end_in_an_error_not_a_traceback(flags, says):
+    command = [sys.executable, "-m", "evr1.main", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_reads_a_config_with_get():
+    """`config.get("typo", default)` gives the default without a word."""
+    for path in [*ROOT.glob("evr1/*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("configs/*.py")]:
+        source = path.read_text()
+        for node in ast.walk(ast.parse(source)) if "ml_collections" in source else ():
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                of = ast.unparse(node.func.value)
+                assert not (node.func.attr == "get" and re.match(r"(c|config)\b", of)), path
+
+
+def test_import_pulls_in_no_framework():
+    unwanted = ("torch", "tensorflow", "jax")
+    code = f"import sys, evr1, evr1.main; print([m for m in {unwanted} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
