@@ -1,0 +1,41 @@
+"""The embedded default: a tiny Qwen3-VL learns from generated clips on two CPU cores, in minutes.
+
+`make demo` runs it. The clips are written to workdir/data first (evr1/data/demo.py), from `seed`.
+"""
+
+from pathlib import Path
+
+from configs import base
+
+MODEL = Path(__file__).parents[1] / "evr1" / "assets" / "demo_model"
+
+
+def get_config():
+    """Returns the demo's config."""
+    c = base.get_config()
+    c.num_steps = 60
+    c.model = str(MODEL)  # made by tools/make_demo_model.py
+    c.data.generate = True
+    c.data.video_fps = 4.0  # of 3.6 s clips, cut to 8 frames: one every half second, exactly
+    c.data.video_max_frames = 8
+    c.data.video_min_pixels = 1024
+    c.data.video_max_pixels = 2304  # 48 x 48: as the clips are
+    c.data.image_min_pixels = 1024
+    c.data.image_max_pixels = 2304
+    c.data.max_prompt_tokens = 148
+    c.data.workers = 2
+    c.shapes.prompt_tokens = (148,)
+    c.shapes.vision_rows = (4,)  # a row is one temporal patch: 36 patches
+    c.shapes.row_patches = 36
+    c.rollout.prompts = 32
+    c.rollout.n = 8
+    c.rollout.max_completion_tokens = 28
+    c.rollout.slots = 32
+    c.rollout.window_steps = 14
+    c.optim.learning_rate = 1e-3
+    c.optim.weight_decay = 0.0
+    c.train.dtype = "float32"
+    c.train.remat = False
+    c.eval.every_steps = 20
+    c.checkpoint.every_steps = 20
+    return c

@@ -1,0 +1,28 @@
+"""Writes the demo's clips, images and rows: `python tools/make_demo.py --out DIR`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from evr1.data import demo
+
+
+def main() -> None:
+    """Parses the flags and makes the data."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", required=True, help="directory for the rows and the media")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other clips")
+    parser.add_argument("--train", type=int, default=demo.TRAIN_ROWS, help="training rows")
+    parser.add_argument("--heldout", type=int, default=demo.HELDOUT_ROWS, help="held-out rows")
+    args = parser.parse_args()
+    try:
+        demo.make_demo(args.out, seed=args.seed, train=args.train, heldout=args.heldout)
+    except (ValueError, OSError) as e:
+        sys.exit(f"error: {e}")
+    print(f"{args.train} training rows and {args.heldout} held-out rows are in {args.out}")
+
+
+if __name__ == "__main__":
+    main()
