@@ -40,6 +40,8 @@ def canonical(problem_type: str) -> str:
     Raises:
         ValueError: no such problem type; the message names the nearest ones.
     """
+    if not isinstance(problem_type, str):
+        raise ValueError(f"problem_type is {problem_type!r}; give one of {', '.join(TYPES)}")
     key = " ".join(problem_type.lower().split())
     if key in _CANONICAL:
         return _CANONICAL[key]

@@ -1,0 +1,99 @@
+"""Scores of responses: problem type → scorer, one table.
+
+A scorer is a pure function `(response, task) -> Verdict | None`: None where no answer can be read.
+A ground truth that it cannot read raises ValueError, which becomes a score of status `error`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from evr1.rewards import boolean, choice, grounding, math, number, preference, text
+from evr1.rewards.base import (
+    DEFAULT_WEIGHTS,
+    MAX_CHARS,
+    SHOWN_CHARS,
+    RowLike,
+    Score,
+    Status,
+    Task,
+    Verdict,
+    Weights,
+    make_task,
+)
+
+__all__ = ["SCORERS", "Score", "Status", "Task", "Verdict", "Weights", "check_row", "score"]
+
+Scorer = Callable[[str, Task], Verdict | None]
+
+SCORERS: Mapping[str, Scorer] = {
+    "multiple choice": choice.score,
+    "numerical": number.score_numerical,
+    "regression": number.score_regression,
+    "boolean": boolean.score,
+    "ocr": text.score_ocr,
+    "math": math.score,
+    "temporal grounding": grounding.score_temporal,
+    "spatial grounding": grounding.score_spatial,
+    "spatial-temporal grounding": grounding.score_spatial_temporal,
+    "tracking": grounding.score_tracking,
+    "open-ended": text.score_open,
+    "preference": preference.score,
+}
+
+
+def score(
+    response: str | None,
+    row: RowLike | Mapping[str, Any] | Task,
+    weights: Weights = DEFAULT_WEIGHTS,
+    scorers: Mapping[str, Scorer] = SCORERS,
+) -> Score:
+    """The score of one response.
+
+    Args:
+        response: the model's whole text; None (nothing was generated) counts as empty.
+        row: a row of a data file, or a mapping with `problem_type` and `answer`.
+        weights: of accuracy and format in the overall score.
+        scorers: problem type → scorer.
+
+    Raises:
+        ValueError: the row's problem type has no scorer, or the row has no answer.
+    """
+    weights.check()
+    task = make_task(row)
+    scorer = find_scorer(task.problem_type, scorers)
+    try:
+        verdict = scorer((response or "")[-MAX_CHARS:], task)
+    except TimeoutError as e:
+        return Score(0.0, 0.0, 0.0, Status.TIMEOUT, detail=str(e))
+    # Whatever a scorer trips over is a counted outcome of this row, not the end of the run.
+    except Exception as e:  # noqa: BLE001
+        return Score(0.0, 0.0, 0.0, Status.ERROR, detail=f"{type(e).__name__}: {e}")
+    if verdict is None:
+        return Score(0.0, 0.0, 0.0, Status.UNPARSED)
+    form = float(verdict.in_form)
+    overall = weights.accuracy * verdict.accuracy + weights.format * form
+    return Score(overall, verdict.accuracy, form, Status.OK, verdict.extracted[:SHOWN_CHARS])
+
+
+def find_scorer(problem_type: str, scorers: Mapping[str, Scorer] = SCORERS) -> Scorer:
+    """The scorer of a problem type.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if problem_type not in scorers:
+        raise ValueError(
+            f"problem_type {problem_type!r} has no scorer; there are {', '.join(scorers)}"
+        )
+    return scorers[problem_type]
+
+
+def check_row(row: RowLike | Mapping[str, Any]) -> None:
+    """Refuses a row that cannot be scored, before anything is generated for it.
+
+    Raises:
+        ValueError: no scorer for its problem type, or its ground truth cannot be read.
+    """
+    result = score("<answer>0</answer>", row)
+    if result.status is Status.ERROR:
+        raise ValueError(result.detail)

@@ -1,0 +1,115 @@
+"""The records of scoring: what is asked, what a scorer reads, what comes out."""
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from evr1 import problems
+
+T = TypeVar("T")
+MAX_CHARS = 100_000  # of a response that is looked at: its end, where the answer stands
+SHOWN_CHARS = 500  # of the extracted answer that a score carries
+
+
+class Status(enum.StrEnum):
+    """How scoring went; metrics count them."""
+
+    OK = "ok"
+    UNPARSED = "unparsed"  # no answer could be read: a defined outcome, accuracy 0
+    TIMEOUT = "timeout"  # the scorer was stopped at its deadline
+    ERROR = "error"  # the scorer or the row's ground truth is at fault
+
+
+class Score(NamedTuple):
+    """One response's score; accuracy and format are in [0, 1]."""
+
+    overall: float  # accuracy_weight * accuracy + format_weight * format
+    accuracy: float
+    format: float
+    status: Status
+    extracted: str = ""  # the answer as it was found
+    detail: str = ""  # what went wrong, for status error
+
+
+class Verdict(NamedTuple):
+    """What a scorer says of a response whose answer it could read."""
+
+    accuracy: float
+    in_form: bool  # the answer stands in its tag, in the form that the prompt asks for
+    extracted: str
+
+
+class Reading(NamedTuple):
+    """A value read from a text, and whether it was written in the asked form."""
+
+    value: Any
+    exact: bool = True
+
+
+class Task(NamedTuple):
+    """What a scorer may know of a row."""
+
+    problem_type: str  # canonical
+    answer: Any  # the ground truth: text, number, list or dict
+    options: tuple[str, ...] = ()
+    problem: str = ""
+
+
+class RowLike(Protocol):
+    """A validated row (evr1.data.records.Row)."""
+
+    @property
+    def problem_type(self) -> str: ...
+    @property
+    def answer(self) -> Any: ...
+    @property
+    def options(self) -> Sequence[str]: ...
+    @property
+    def problem(self) -> str: ...
+
+
+class Weights(NamedTuple):
+    """How accuracy and format make the overall score."""
+
+    accuracy: float = 0.9
+    format: float = 0.1
+
+    def check(self) -> "Weights":
+        """Itself, if the weights lie in [0, 1] and sum to 1.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if not all(0 <= w <= 1 for w in self) or abs(sum(self) - 1) > 1e-6:
+            raise ValueError(
+                f"rewards.accuracy_weight={self.accuracy} and rewards.format_weight={self.format} "
+                "must lie in [0, 1] and sum to 1"
+            )
+        return self
+
+
+DEFAULT_WEIGHTS = Weights()
+
+
+def make_task(row: "RowLike | Mapping[str, Any] | Task") -> Task:
+    """The task of a row, or of a mapping with its fields (`ground_truth` may stand for `answer`).
+
+    Raises:
+        ValueError: no such problem type, or no ground truth.
+    """
+    if isinstance(row, Task):
+        return row
+    if not isinstance(row, Mapping):
+        return Task(row.problem_type, row.answer, tuple(row.options), row.problem)
+    answer = row.get("answer", row.get("ground_truth"))
+    if answer is None:
+        raise ValueError("the row has no answer; give the field answer or ground_truth")
+    options = row.get("options") or ()
+    if isinstance(options, Mapping):
+        options = tuple(f"{label}. {text}" for label, text in options.items())
+    return Task(
+        problems.canonical(row.get("problem_type")),
+        answer,
+        tuple(str(o) for o in options),
+        str(row.get("problem") or ""),
+    )

@@ -1,0 +1,67 @@
+"""Yes or no."""
+
+import re
+
+from evr1.rewards import parse
+from evr1.rewards.base import Reading, Task, Verdict
+
+_WORDS = {"yes": True, "true": True, "no": False, "false": False}
+_WORDS |= {"是": True, "对": True, "正确": True, "否": False, "不是": False, "错误": False}
+_DIGITS = {"1": True, "0": False}
+_WORD = "yes|no|true|false"
+_EXACT = re.compile(rf"(?i)^\W*({_WORD})\W*$")
+_LEADING = re.compile(rf"(?i)^\W*({_WORD})\b\s*[,.;:!-]?\s*(?P<rest>.*)$", re.DOTALL)
+_SECOND = re.compile(
+    rf"(?i)(?:^|[,.;:!?/-]|\b(?:or|and|but|maybe))\s*({_WORD})\b\s*(?:$|[,.;:!?/])"
+)
+
+
+def score(response: str, task: Task) -> Verdict | None:
+    """1 for the right polarity, else 0; None where no polarity is stated, or both are.
+
+    Raises:
+        ValueError: the ground truth is not yes or no.
+    """
+    truth = read_truth(task.answer)
+    found = parse.extract(response, read_boolean)
+    if found is None:
+        return None
+    reading, where = found
+    return Verdict(float(reading.value == truth), reading.exact, where.text)
+
+
+def read_truth(answer: object) -> bool:
+    """The polarity of a ground truth: yes, true, 1, True, ...
+
+    Raises:
+        ValueError: it has none.
+    """
+    answer = parse.ground_truth(answer)
+    reading = read_boolean(str(int(answer)) if answer in (0, 1) else str(answer))
+    if reading is None:
+        raise ValueError(f"the answer {answer!r} is not yes or no; correct the row")
+    return reading.value
+
+
+def read_boolean(text: str) -> Reading | None:
+    """The polarity that a text states; "No, yes" and "not yes" state none."""
+    text = parse.normalize(text)
+    exact = _EXACT.match(text)
+    if exact:
+        return Reading(_WORDS[exact[1].lower()])
+    bare = text.strip(" .。!")
+    if bare in _WORDS:
+        return Reading(_WORDS[bare])
+    if bare in _DIGITS:
+        return Reading(_DIGITS[bare], exact=False)
+    leading = _LEADING.match(text)
+    if leading and leading["rest"] and not _contradicts(leading[1], leading["rest"]):
+        return Reading(_WORDS[leading[1].lower()], exact=False)
+    return None
+
+
+def _contradicts(first: str, rest: str) -> bool:
+    polarity = _WORDS[first.lower()]
+    if re.match(r"(?i)\s*(?:or|and|/)\b", rest):
+        return True
+    return any(_WORDS[m[1].lower()] != polarity for m in _SECOND.finditer(rest))

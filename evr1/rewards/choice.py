@@ -1,0 +1,143 @@
+"""Multiple choice: the letter of one option, or the set of letters where the truth has several."""
+
+import re
+from collections.abc import Mapping
+
+from evr1.rewards import parse
+from evr1.rewards.base import Reading, Task, Verdict
+
+_LABEL = re.compile(r"^\s*[(\[]?([A-Za-z])[)\].:：、]\s*(.*)$", re.DOTALL)
+_ALONE = re.compile(r"^[\s(\[{\"'*`$]*([A-Za-z])[\s)\]}\"'*`$.,:;、。!]*$")
+_NAMED = re.compile(
+    r"(?i)^(?:option|choice|answer|letter|选项|答案)\s*[:：]?\s*(?=[(\[\"'*]*[a-z]\b)"
+)
+_LEADING = re.compile(
+    r"^[(\[\"'*]*([A-Z])[)\]\"'*]*(?P<after>[.,:;、。]|\s|$)(?P<rest>.*)$", re.DOTALL
+)
+_OTHER = re.compile(
+    r"(?:^|[\s,;/&]|\b(?:or|and|或|和|与)\b)\s*[(\[\"'*]*([A-Z])[)\]\"'*]*(?=$|[\s,.;:/)&])"
+)
+_HEDGE = re.compile(r"(?i)^\W*(?:or|and|&|/|或|和|与)\b")
+_ARTICLES = "AI"  # "A dog", "I see": capital words, not options
+
+
+def score(response: str, task: Task) -> Verdict | None:
+    """1 for the right letter (or set of letters), else 0; None where no single choice is made.
+
+    Raises:
+        ValueError: the ground truth is not a letter or one of the options.
+    """
+    options = read_options(task.options)
+    truth = read_truth(task.answer, options)
+    if len(truth) > 1:
+        found = parse.extract(response, lambda text: _read_set(text, options))
+    else:
+        found = parse.extract(response, lambda text: read_choice(text, options))
+    if found is None:
+        return None
+    reading, where = found
+    given = reading.value if len(truth) > 1 else {reading.value}
+    return Verdict(float(set(given) == truth), reading.exact, where.text)
+
+
+def read_options(options: tuple[str, ...]) -> dict[str, str]:
+    """Letter → text of each option; options without letters are lettered in order.
+
+    >>> read_options(("A. Red", "B. Blue"))
+    {'A': 'Red', 'B': 'Blue'}
+    >>> read_options(("red", "blue"))
+    {'A': 'red', 'B': 'blue'}
+    """
+    in_order = [chr(ord("A") + i) for i in range(min(len(options), 26))]
+    labels = [_LABEL.match(o) for o in options[:26]]
+    if all(labels) and [m[1].upper() for m in labels if m] == in_order:
+        return {m[1].upper(): m[2].strip() for m in labels if m}
+    return {letter: o.strip() for letter, o in zip(in_order, options, strict=False)}
+
+
+def read_truth(answer: object, options: Mapping[str, str]) -> set[str]:
+    """The right letters of a row.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+    answer = parse.ground_truth(answer)
+    if isinstance(answer, list):
+        return set().union(*(read_truth(a, options) for a in answer))
+    if isinstance(answer, str):
+        reading = read_choice(answer, options) or _read_set(answer, {})
+        if reading is not None:
+            return set(reading.value)
+    raise ValueError(f"the answer {answer!r} is no option letter or option text; correct the row")
+
+
+def read_choice(text: str, options: Mapping[str, str]) -> Reading | None:
+    """The one letter that a text chooses. Several letters are a hedge, not a choice.
+
+    Args:
+        text: e.g. "B", "(b)", "B. Blue", "option B", "Blue".
+        options: letter → text; empty if unknown.
+    """
+    text = _unwrap(parse.normalize(text))
+    alone = _ALONE.match(text)
+    if alone:
+        return _among(alone[1].upper(), options)
+    leading = _LEADING.match(text)
+    if leading and not _hedged(leading["rest"], leading["after"], options):
+        letter, rest = leading[1], leading["rest"].strip()
+        same = _plain(rest) == _plain(options.get(letter, ""))
+        if same or _may_lead(letter, leading["after"], rest, options):
+            return _among(letter, options)
+    for letter, option in options.items():
+        if _plain(text) and _plain(text) == _plain(option):
+            others = [o for k, o in options.items() if k != letter]
+            if all(_plain(o) != _plain(option) for o in others):
+                return Reading(letter, exact=False)
+    return None
+
+
+def _may_lead(letter: str, after: str, rest: str, options: Mapping[str, str]) -> bool:
+    """Whether a capital letter with more text behind it is a choice and not a word."""
+    contradicted = any(_plain(rest) == _plain(o) for k, o in options.items() if k != letter)
+    if contradicted:
+        return False
+    if after.strip():
+        return True
+    return letter not in _ARTICLES and not rest[:1].isupper()
+
+
+def _hedged(rest: str, after: str, options: Mapping[str, str]) -> bool:
+    """Whether a second option is named right behind the first."""
+    if any(_plain(rest) == _plain(o) for o in options.values()):
+        return False
+    if _HEDGE.match(rest):
+        return True
+    others = [m[1] for m in _OTHER.finditer(rest)]
+    return any(o not in _ARTICLES or after == "," or rest.strip() == o for o in others)
+
+
+def _among(letter: str, options: Mapping[str, str]) -> Reading | None:
+    return Reading(letter) if not options or letter in options else None
+
+
+def _unwrap(text: str) -> str:
+    r"""Without \boxed{}, \text{} and the word "option" in front."""
+    inner = re.fullmatch(r"\$?\\(?:boxed|text|mathrm|textbf)\{(.{1,200})\}\$?", text, re.DOTALL)
+    return _NAMED.sub("", inner[1] if inner else text, count=1)
+
+
+def _read_set(text: str, options: Mapping[str, str]) -> Reading | None:
+    """Several letters: "A, C", "A and C", "AC"."""
+    letters = re.sub(r"(?i)\b(?:and|options?)\b|[\s,;&/和与、.()]", "", parse.normalize(text))
+    if not re.fullmatch(r"[A-Z]{1,26}", letters) or len(set(letters)) != len(letters):
+        return None
+    if options and not set(letters) <= set(options):
+        return None
+    return Reading(frozenset(letters))
+
+
+def _plain(text: str) -> str:
+    """Letters and digits of a text, case folded: what two writings of an option share."""
+    return " ".join(
+        re.findall(r"\w+|[^\w\s]+(?=\s*$)", parse.normalize(text).casefold().rstrip("."))
+    )

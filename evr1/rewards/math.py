@@ -1,0 +1,80 @@
+"""Mathematics: exact numbers first, then letters and texts, then symbolic equality."""
+
+import re
+from collections.abc import Callable
+
+from evr1.rewards import choice, number, parse, symbolic
+from evr1.rewards.base import Reading, Task, Verdict
+
+_WRAPPER = re.compile(r"^\\(?:boxed|text|mathrm|textbf|mbox)\{(.*)\}$", re.DOTALL)
+_NAME_OF_RESULT = re.compile(r"^[A-Za-z]\w{0,9}\s*=(?!=)\s*")
+_SPACING = re.compile(r"\\(?:left|right|displaystyle|,|;|!|quad|qquad)|\s+")
+
+
+def score(
+    response: str, task: Task, equal: Callable[[str, str], bool] = symbolic.equal_in_child
+) -> Verdict | None:
+    """1 where the response's result equals the truth, else 0.
+
+    Args:
+        response: the model's whole text.
+        task: the row's; with options, the truth may be a letter.
+        equal: decides symbolic equality of two expressions.
+
+    Raises:
+        ValueError: the ground truth is empty.
+        TimeoutError: symbolic comparison had to be stopped.
+    """
+    if task.options:
+        return choice.score(response, task)
+    truth = str(parse.ground_truth(task.answer)).strip()
+    if not truth:
+        raise ValueError("the answer is empty; correct the row")
+    found = parse.extract(response, _read_expression)
+    if found is None:
+        return None
+    reading, where = found
+    return Verdict(float(_equal(reading.value, clean(truth), equal)), reading.exact, where.text)
+
+
+def clean(text: str) -> str:
+    r"""An expression without dollar signs, \boxed{}, \text{} and a leading "x =".
+
+    >>> clean(r"$x = \boxed{5}$.")
+    '5'
+    """
+    text = parse.normalize(text)
+    while True:
+        shorter = text.strip().rstrip(".").strip("$ ")
+        shorter = shorter.removeprefix("\\(").removesuffix("\\)")
+        shorter = shorter.removeprefix("\\[").removesuffix("\\]").strip()
+        wrapped = _WRAPPER.match(shorter)
+        if wrapped and parse.last_boxed(r"\boxed{" + wrapped[1] + "}") == wrapped[1]:
+            shorter = wrapped[1]
+        shorter = _NAME_OF_RESULT.sub("", shorter)
+        if shorter == text:
+            return text
+        text = shorter
+
+
+def _read_expression(text: str) -> Reading | None:
+    """An expression; prose of many words is none."""
+    expression = clean(text)
+    words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", expression)
+    if not expression or len(expression) > symbolic.MAX_CHARS or len(words) > 6:
+        return None
+    return Reading(expression)
+
+
+def _equal(given: str, truth: str, equal: Callable[[str, str], bool]) -> bool:
+    if _SPACING.sub("", given).casefold() == _SPACING.sub("", truth).casefold():
+        return True
+    a, b = number.read_number(given), number.read_number(truth)
+    if a is not None and b is not None:
+        return number.is_close(a.value, b.value)
+    if re.fullmatch(r"[A-Za-z]", truth):
+        reading = choice.read_choice(given, {})
+        return reading is not None and reading.value == truth.upper()
+    if b is not None and re.fullmatch(r"[\w\s,.;]*", given) and not re.search(r"\d", given):
+        return False  # words against a number need no algebra
+    return equal(given, truth)

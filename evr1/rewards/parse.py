@@ -1,0 +1,247 @@
+"""Finding the answer in a response, for rewards and benchmarks; linear in the text, no guesses.
+
+What is found comes with how it was found. The order is: the last answer tag after the reasoning;
+without a tag, the last `\\boxed{}`, the last final-answer sentence, the last bold text, and the
+whole text. A reader, which knows the problem type, says which of these is an answer.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from evr1.rewards.base import MAX_CHARS, Reading
+
+MAX_JSON_CHARS = 50_000
+MAX_JSON_DEPTH = 12
+
+_TAG = re.compile(r"<\s{0,4}(/?)\s{0,4}answer\s{0,4}>", re.IGNORECASE)
+_BROKEN_TAG = re.compile(r"<?\s{0,4}/?\s{0,4}answer\s{0,4}>", re.IGNORECASE)
+_THINK = re.compile(r"<\s{0,4}(/?)\s{0,4}think(?:ing)?\s{0,4}>", re.IGNORECASE)
+_SENTENCE = re.compile(
+    r"""(?ix)
+    (?: \b(?:(?:final|correct|best|right)\s{1,4})?(?:answer|option|choice|conclusion)
+        (?:\s{1,4}(?:is|would\s+be|should\s+be|must\s+be)\b\s{0,4}[:：]?|\s{0,4}[:：=])
+      | \b(?:i\s{1,4})?(?:choose|select|pick|go\s+with)\b\s{0,4}[:：]?
+      | (?:最终|正确|最佳)?(?:答案|选项|答え)\s{0,4}(?:应该|应)?(?:是|为|選|选)?\s{0,4}[:：]?
+      | (?:应该|应当|应)?(?:选择|选)\s{0,4}[:：]?
+      | \b(?:ответ|respuesta|resposta|réponse|antwort)\b\s{0,4}[:：]
+    )\s{0,4}(?P<tail>[^\n]{1,400})"""
+)
+_IS_THE_ANSWER = re.compile(
+    r"(?i)(?P<head>\S{1,20})\s{1,4}is\s{1,4}(?:the\s{1,4})?"
+    r"(?:(?:correct|right|best|final)\s{1,4})?(?:answer|option|choice|correct)\b"
+)
+_BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*")
+_FENCE = re.compile(r"```[a-zA-Z]{0,12}\s*\n?(.*?)```", re.DOTALL)
+_NEGATION = re.compile(r"(?i)^(?:not|n't|never|neither|nor|不|没)")
+
+
+class Found(NamedTuple):
+    """A stretch of text that may be the answer."""
+
+    text: str
+    how: str  # tag, boxed, sentence, bold or whole
+
+
+def extract(response: str, read: Callable[[str], Reading | None]) -> tuple[Reading, Found] | None:
+    """The first candidate that the reader accepts, or None: nothing that is an answer.
+
+    A reading is exact only if it was found in a tag and the reader says so.
+
+    Args:
+        response: the model's whole text.
+        read: turns a text into a value, or None where it is none.
+    """
+    for found in candidates(response):
+        reading = read(found.text)
+        if reading is not None:
+            return Reading(reading.value, reading.exact and found.how == "tag"), found
+    return None
+
+
+def candidates(response: str) -> Iterator[Found]:
+    """Where the answer may stand, best first. A tag excludes everything outside of it."""
+    text = response[-MAX_CHARS:]
+    tagged = answer_tag(text)
+    if tagged is not None:
+        content = tagged.strip()
+        if content:
+            yield Found(content, "tag")
+            for found in _inside(content):
+                yield Found(found.text, "tag")
+        return
+    after = after_reasoning(text)
+    if after is None:
+        return
+    after = _BROKEN_TAG.sub(" ", after).strip()
+    if after:
+        yield from _inside(after)
+        yield Found(after, "whole")
+
+
+def answer_tag(text: str) -> str | None:
+    """The content of the last answer tag after the reasoning; None where there is no whole tag.
+
+    >>> answer_tag("<think><answer>A</answer></think> so <answer>B</answer>")
+    'B'
+    """
+    after = after_reasoning(text)
+    last = _last_tag(text if after is None else after)
+    if last is None:
+        return None
+    start, end, stop = last
+    source = text if after is None else after
+    # Reasoning that was never closed hides its tags, unless one ends the response.
+    if after is None and source[stop:].strip():
+        return None
+    return source[start:end]
+
+
+def _last_tag(text: str) -> tuple[int, int, int] | None:
+    """(content start, content end, tag end) of the last open tag that is closed."""
+    start, found = None, None
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            start = tag.end()
+        elif start is not None:
+            found, start = (start, tag.start(), tag.end()), None
+    return found
+
+
+def after_reasoning(text: str) -> str | None:
+    """What follows the last closed think block; None inside a block that never ends."""
+    closed, is_open = 0, False
+    for tag in _THINK.finditer(text):
+        is_open = not tag[1]
+        if tag[1]:
+            closed = tag.end()
+    return None if is_open else text[closed:]
+
+
+def _inside(text: str) -> Iterator[Found]:
+    """Boxed, concluding and bold stretches of a text, last first within each kind."""
+    boxed = last_boxed(text)
+    if boxed is not None:
+        yield Found(boxed.strip(), "boxed")
+    sentences = sorted(
+        [(m.start("tail"), m["tail"]) for m in _sentences(text)]
+        + [(m.start("head"), m["head"]) for m in _IS_THE_ANSWER.finditer(text)],
+        reverse=True,
+    )
+    for _, tail in sentences[:16]:
+        tail = tail.strip().strip("*_ ").rstrip(" .;。；!！")
+        if _NEGATION.match(tail):
+            return
+        if tail:
+            yield Found(tail, "sentence")
+    bold = _BOLD.findall(text)
+    if bold:
+        yield Found(bold[-1].strip(), "bold")
+
+
+def _sentences(text: str) -> Iterator[re.Match[str]]:
+    """Final-answer sentences; one line may hold several."""
+    at = 0
+    while (match := _SENTENCE.search(text, at)) is not None:
+        yield match
+        at = match.start("tail")
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last balanced \boxed{}.
+
+    >>> last_boxed(r"so \boxed{\frac{1}{2}}.")
+    '\\frac{1}{2}'
+    """
+    at = max(text.rfind(r"\boxed{"), text.rfind(r"\fbox{"))
+    if at < 0:
+        return None
+    start = text.index("{", at) + 1
+    depth = 1
+    for brace in re.finditer(r"[{}]", text[start:]):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return text[start : start + brace.start()]
+    return None
+
+
+def read_json(text: str) -> Reading | None:
+    """The JSON object or list that a text is, or else the last one fenced or embedded in it.
+
+    Only the first is in the asked form. NaN, infinities, deep nesting and huge texts are no JSON.
+    """
+    text = text.strip()
+    if len(text) > MAX_JSON_CHARS:
+        return None
+    value = _loads(text)
+    if value is not None:
+        return Reading(value)
+    fenced = _FENCE.findall(text)
+    for inner in [*fenced[-1:], *_last_object(text)]:
+        value = _loads(inner.strip())
+        if value is not None:
+            return Reading(value, exact=False)
+    return None
+
+
+def _loads(text: str) -> Any:
+    if text[:1] not in ("{", "["):
+        return None
+    depth = deepest = 0
+    for bracket in re.finditer(r"[][{}]", text):
+        depth += 1 if bracket[0] in "[{" else -1
+        deepest = max(deepest, depth)
+    if deepest > MAX_JSON_DEPTH:
+        return None
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_int=float)
+    except ValueError:
+        return None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a number")
+
+
+def _last_object(text: str) -> list[str]:
+    """The last balanced {...} of a text, in a list; empty where there is none."""
+    depth, start, found = 0, 0, []
+    for brace in re.finditer(r"[{}]", text):
+        if brace[0] == "{":
+            start = brace.start() if depth == 0 else start
+            depth += 1
+        elif depth:
+            depth -= 1
+            if depth == 0:
+                found = [text[start : brace.end()]]
+    return found
+
+
+def ground_truth(answer: Any) -> Any:
+    """A row's ground truth without the answer tag or dollar signs that it may be wrapped in."""
+    if not isinstance(answer, str):
+        return answer
+    tagged = answer_tag(answer)
+    text = (answer if tagged is None else tagged).strip()
+    for mark in ("$$", "$"):
+        if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
+            inner = text[len(mark) : -len(mark)]
+            if "$" not in inner:
+                return inner.strip()
+    return text
+
+
+def normalize(text: str) -> str:
+    """Compatibility forms (full-width letters, ligatures) folded, dashes and quotes made plain."""
+    text = unicodedata.normalize("NFKC", text)
+    return text.translate(_PLAIN).strip()
+
+
+_PLAIN = str.maketrans(
+    {**dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\ufe63", "-"), "\u2044": "/"}
+    | dict.fromkeys("\u2018\u2019\u02bc", "'")
+    | dict.fromkeys("\u201c\u201d", '"')
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff")
+)

@@ -1,0 +1,196 @@
+"""Scoring in processes of its own, so that a rollout batch is scored while the next one is made."""
+
+import concurrent.futures
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from evr1.rewards import find_scorer, symbolic
+from evr1.rewards.base import (
+    DEFAULT_WEIGHTS,
+    MAX_CHARS,
+    RowLike,
+    Score,
+    Status,
+    Task,
+    Weights,
+    make_task,
+)
+
+CHUNK = 32  # items a worker gets at once
+
+
+class RewardPool:
+    """Worker processes that score responses; one that hangs or dies is replaced.
+
+    Use as a context manager, or call `close`. Safe to call from any thread.
+    """
+
+    def __init__(
+        self, workers: int = 2, timeout_s: float = 2.0, weights: Weights = DEFAULT_WEIGHTS
+    ) -> None:
+        """Starts the workers.
+
+        Args:
+            workers: number of processes.
+            timeout_s: an item that takes longer gets status `timeout`.
+            weights: of accuracy and format in the overall score.
+
+        Raises:
+            ValueError: an argument is out of range.
+        """
+        if workers < 1 or timeout_s <= 0:
+            raise ValueError(
+                f"rewards.workers={workers} must be at least 1 and rewards.timeout_s={timeout_s} "
+                "above 0"
+            )
+        self._weights = weights.check()
+        self._timeout_s = timeout_s
+        self._chunks: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
+        self._workers = [_Worker(self._chunks, timeout_s, weights) for _ in range(workers)]
+
+    def submit(
+        self, responses: Sequence[str | None], rows: Sequence["RowLike | Mapping[str, Any]"]
+    ) -> "concurrent.futures.Future[list[Score]]":
+        """Starts scoring responses[i] against rows[i]; the future gives the scores in order.
+
+        Raises:
+            ValueError: lengths differ, or a row has no scorer.
+        """
+        tasks = [make_task(row) for row in rows]
+        if len(responses) != len(tasks):
+            raise ValueError(f"{len(responses)} responses for {len(tasks)} rows; give one row each")
+        for problem_type in {t.problem_type for t in tasks}:
+            find_scorer(problem_type)
+        batch = _Batch(len(tasks))
+        items = [
+            ((response or "")[-MAX_CHARS:], task)
+            for response, task in zip(responses, tasks, strict=True)
+        ]
+        for start in range(0, len(items), CHUNK):
+            self._chunks.put(_Chunk(batch, start, items[start : start + CHUNK]))
+        return batch.future
+
+    def score_batch(
+        self, responses: Sequence[str | None], rows: Sequence["RowLike | Mapping[str, Any]"]
+    ) -> list[Score]:
+        """The scores of responses[i] against rows[i], in order.
+
+        Raises:
+            ValueError: lengths differ, or a row has no scorer.
+        """
+        return self.submit(responses, rows).result()
+
+    def close(self) -> None:
+        """Ends the workers once the submitted work is done."""
+        for _ in self._workers:
+            self._chunks.put(None)
+        for worker in self._workers:
+            worker.thread.join()
+
+    def __enter__(self) -> "RewardPool":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class _Batch:
+    """The scores of one submission as they come in."""
+
+    def __init__(self, size: int) -> None:
+        self.future: concurrent.futures.Future[list[Score]] = concurrent.futures.Future()
+        self._scores: list[Score | None] = [None] * size
+        self._missing = size
+        self._lock = threading.Lock()
+        if size == 0:
+            self.future.set_result([])
+
+    def put(self, start: int, scores: Sequence[Score]) -> None:
+        with self._lock:
+            self._scores[start : start + len(scores)] = scores
+            self._missing -= len(scores)
+            is_complete = self._missing == 0
+        if is_complete:
+            self.future.set_result([s for s in self._scores if s is not None])
+
+
+class _Chunk:
+    """Some items of a batch, scored by one worker."""
+
+    def __init__(self, batch: _Batch, start: int, items: list[tuple[str, Task]]) -> None:
+        self.batch = batch
+        self.start = start
+        self.items = items
+
+
+class _Worker:
+    """A thread that feeds one process and replaces it when it dies."""
+
+    def __init__(
+        self, chunks: "queue.SimpleQueue[_Chunk | None]", timeout_s: float, weights: Weights
+    ) -> None:
+        self._chunks = chunks
+        self._timeout_s = timeout_s
+        self._weights = weights
+        self._process = self._start()
+        self.thread = threading.Thread(target=self._run, name="rewards", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while (chunk := self._chunks.get()) is not None:
+            scores: list[Score] = []
+            while len(scores) < len(chunk.items):
+                scores += self._attempt(chunk.items[len(scores) :])
+            chunk.batch.put(chunk.start, scores)
+        self._process.communicate()
+
+    def _attempt(self, items: list[tuple[str, Task]]) -> Iterator[Score]:
+        """Scores of the items up to and including the first that the process does not survive."""
+        request = {"weights": self._weights, "items": items}
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin
+        assert stdout
+        try:
+            stdin.write(json.dumps(request, default=_plain) + "\n")
+            stdin.flush()
+        except BrokenPipeError:
+            pass  # it died while idle: reading tells how
+        for _ in items:
+            line = stdout.readline()
+            if not line.endswith("\n"):
+                yield self._replace()
+                return
+            overall, accuracy, form, status, *texts = json.loads(line)
+            yield Score(overall, accuracy, form, Status(status), *texts)
+
+    def _replace(self) -> Score:
+        """Starts a new process; returns the score of the item that ended the old one."""
+        self._process.kill()
+        code = self._process.wait()
+        self._process = self._start()
+        if code == -signal.SIGALRM:
+            return Score(0.0, 0.0, 0.0, Status.TIMEOUT, detail=f"over {self._timeout_s} s")
+        return Score(0.0, 0.0, 0.0, Status.ERROR, detail=f"the scoring process ended with {code}")
+
+    def _start(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "evr1.rewards.worker", str(self._timeout_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="surrogatepass",
+            env=symbolic.child_environment(),
+            start_new_session=True,  # an interrupt at the terminal is the trainer's to handle
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and NumPy numbers of rows from Parquet, as JSON knows them."""
+    return value.tolist()

@@ -1,0 +1,56 @@
+"""The scoring process: reads JSON lines of items, writes a JSON line per score.
+
+Run as `python -m evr1.rewards.worker TIMEOUT_S`. A fresh interpreter (not a fork, not a spawned
+copy of the trainer's main module) never touches JAX. The kernel ends it at an item's deadline: an
+alarm with its default action stops C code too, and needs nobody to watch.
+"""
+
+import functools
+import json
+import resource
+import signal
+import sys
+from collections.abc import Callable
+
+from evr1.rewards import SCORERS, math, score, symbolic
+from evr1.rewards.base import Task, Weights
+
+MEMORY_BYTES = 4 << 30
+
+
+def main(timeout_s: float) -> None:
+    """Serves requests, each of weights and items, until stdin ends.
+
+    Args:
+        timeout_s: an item that takes longer ends the process.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer decides when to stop
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    scorers = {**SCORERS, "math": functools.partial(math.score, equal=_comparator(timeout_s))}
+    out = sys.stdout
+    sys.stdout = sys.stderr  # what a library prints must not reach the protocol
+    for line in sys.stdin:
+        request = json.loads(line)
+        weights = Weights(*request["weights"])
+        for response, task in request["items"]:
+            signal.setitimer(signal.ITIMER_REAL, timeout_s)
+            result = score(response, Task(*task), weights, scorers)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            print(json.dumps(result), file=out, flush=True)
+
+
+def _comparator(timeout_s: float) -> Callable[[str, str], bool]:
+    """Symbolic equality whose first use, an import of seconds, does not count as scoring."""
+
+    def equal(given: str, truth: str) -> bool:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        symbolic.load()
+        signal.setitimer(signal.ITIMER_REAL, timeout_s)
+        return symbolic.equal_inline(given, truth)
+
+    return equal
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))
