@@ -154,12 +154,12 @@ class Checkpoints:
             items = self._manager.restore(step, args=ocp.args.Composite(**arguments))
         except Exception as error:  # noqa: BLE001  Orbax raises a bare Exception on a short array file
             return None, _one_line(error)
-        got = _checksums(items.state, items.extra)
-        wrong = sorted(path for path, n in got.items() if items.checksums.get(path) != n)
+        got = _checksums(items["state"], items["extra"])
+        wrong = sorted(path for path, n in got.items() if items["checksums"].get(path) != n)
         if wrong:
             names = ", ".join(path or "the JSON record" for path in wrong[:3])
             return None, f"checksum of {names} differs from the one saved"
-        return Restored(step, items.state, items.extra), ""
+        return Restored(step, items["state"], items["extra"]), ""
 
     def _set_aside(self, damaged: list[int]) -> None:
         """Renames damaged checkpoints, so that their steps can be saved again."""
@@ -213,7 +213,8 @@ def _checksums(tree: PyTree, extra: Mapping[str, Any]) -> dict[str, int]:
     """Checksum of every array by path, and of the JSON record under the empty path."""
     # leaf by leaf, because arrays may live on different devices
     sums = jax.device_get({path: _checksum(leaf) for path, leaf in _flat(tree).items()})
-    text = json.dumps(extra, sort_keys=True)
+    plain = json.loads(json.dumps(extra))  # as it will be read back: keys are strings, say
+    text = json.dumps(plain, sort_keys=True)
     return {"": zlib.crc32(text.encode()), **{path: int(n) for path, n in sums.items()}}
 
 

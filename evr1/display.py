@@ -44,10 +44,9 @@ class Display:
         self._spinner = Spinner("dots", text="")
         self._live: Live | None = None
         if console.is_terminal:
-            self._live = Live(
-                console=console, refresh_per_second=4, get_renderable=self._panel, transient=False
-            )
-            self._live.start()
+            live = Live(console=console, refresh_per_second=4, get_renderable=self._panel)
+            live.start()
+            self._live = live
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Takes the metrics of a step."""

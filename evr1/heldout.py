@@ -49,6 +49,7 @@ def evaluate(
     for kind, of_kind in sorted(by_type.items()):
         mine = [r for r in records if r.problem_type == kind]
         metrics[f"eval/accuracy/{slug(kind)}"] = _mean(mine, "accuracy", len(of_kind))
+        metrics[f"eval/rows/{slug(kind)}"] = len(of_kind)
     metrics["eval/length"] = float(np.mean([r.length for r in records] or [0]))
     metrics["eval/truncated_share"] = truncated / max(total, 1)
     metrics["eval/rows"] = total

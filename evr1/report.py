@@ -21,6 +21,8 @@ import markupsafe
 import numpy as np
 from PIL import Image
 
+from evr1 import problems
+
 Frames = Callable[[str], Sequence[np.ndarray]]
 
 # (title, series as (metric, label), percent); the rest is under "Every metric"
@@ -53,6 +55,7 @@ SETTINGS = (
     ("seed", "seed"),
     ("commit", "run.git_commit"),
 )
+_TYPE_NAMES = {name.replace(" ", "-"): name for name in problems.TYPES}  # as in metric names
 _TEXT_LIMIT = 20_000  # characters of a prompt or a completion
 _SERIES_LIMIT = 2_000  # steps in the curves
 _FRAMES_SAMPLE = 12  # prompts whose frames are tried at every size
@@ -118,8 +121,8 @@ def build(
 def read_metrics(path: Path) -> tuple[list[int], dict[str, list[float | None]]]:
     """The steps in order, and each metric's value at every one of them (None: not measured).
 
-    Lines of one step are merged. Of very many steps only every second (third, ...) is taken, and
-    all that have an evaluation.
+    Lines of one step are merged, and their times added. Of very many steps only every second
+    (third, ...) is taken, and all that have an evaluation.
 
     Raises:
         ValueError: no such file, or a line that is not a JSON object with a step.
@@ -128,7 +131,11 @@ def read_metrics(path: Path) -> tuple[list[int], dict[str, list[float | None]]]:
         raise ValueError(f"{path} does not exist; give the workdir of a run")
     by_step: dict[int, dict[str, float | None]] = {}
     for _, _, record in _lines(path):
-        by_step.setdefault(record["step"], {}).update(record)
+        merged = by_step.setdefault(record["step"], {})
+        for name, value in record.items():
+            # an evaluation is timed apart from the step that it follows
+            adds_up = name.startswith("time/") and merged.get(name) is not None
+            merged[name] = merged[name] + value if adds_up else value
     steps = sorted(by_step)
     stride = max(1, math.ceil(len(steps) / _SERIES_LIMIT))
     kept = set(steps[::stride]) | set(steps[-1:])
@@ -157,6 +164,7 @@ def embed_frames(
         return {}
     sample = problem_ids[:: math.ceil(len(problem_ids) / _FRAMES_SAMPLE)]
     decoded = [frames(problem_id) for problem_id in sample]
+    count, side = FRAME_SIZES[-1]
     for count, side in FRAME_SIZES:
         used = sum(len(uri) for f in decoded for uri in _encode(f, count, side))
         if used / len(sample) * len(problem_ids) <= max_bytes:
@@ -312,7 +320,7 @@ def _tiles(
     if held_out:
         (_, before), (_, after) = held_out[0], held_out[-1]
         note = f"{100 * (after - before):+.1f} points"
-        counts = _measured(steps, metrics.get("eval/count", [None] * len(steps)))
+        counts = _measured(steps, metrics.get("eval/rows", [None] * len(steps)))
         if counts:
             rows = int(counts[-1][1])
             # of a score in [0, 1] the variance is at most mean * (1 - mean)
@@ -340,14 +348,14 @@ def _tiles(
 
 
 def _by_type(steps: Sequence[int], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of the table before and after, from eval/accuracy/<type> and eval/count/<type>."""
+    """Rows of the table before and after, from eval/accuracy/<type> and eval/rows/<type>."""
     rows = []
     evals = _measured(steps, metrics.get("eval/accuracy", [None] * len(steps)))
     names = [n for n in metrics if n.startswith("eval/accuracy/")]
     for name in [*sorted(names), "eval/accuracy"] if names else []:
         values = _measured(steps, metrics[name])
         counts = _measured(
-            steps, metrics.get(name.replace("accuracy", "count"), [None] * len(steps))
+            steps, metrics.get(name.replace("accuracy", "rows"), [None] * len(steps))
         )
         if not values:
             continue

@@ -274,9 +274,10 @@ class _TensorBoard:
     """Event files through TensorBoard's protos and record format, which need no TensorFlow."""
 
     def __init__(self, directory: Path, start_step: int) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
+        event_pb2 = importlib.import_module("tensorboard.compat.proto.event_pb2")
+        summary_pb2 = importlib.import_module("tensorboard.compat.proto.summary_pb2")
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
         directory.mkdir(exist_ok=True)
         stem = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"

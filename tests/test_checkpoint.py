@@ -28,7 +28,7 @@ class State(NamedTuple):
 
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
-EXTRA = {"data": {"epoch": 1, "index": [3, 4]}, "seed": 7}
+EXTRA = {"data": {"epoch": 1, "index": [3, 4]}, "seed": 7, "x": 0.1}
 
 
 def make_mesh():
@@ -138,8 +138,9 @@ def test_keeps_the_newest(tmp_path):
 
 def test_another_model_is_named_tensor_by_tensor(tmp_path):
     c = Checkpoints(tmp_path / "c")
-    c.save(1, make_state(width=16), {})
+    c.save(1, make_state(width=16), {10: (1, 2), 9: None})
     c.wait()
+    assert c.restore(abstract(make_state(width=16))).extra == {"10": [1, 2], "9": None}
     with pytest.raises(ValueError, match="another model") as error:
         c.restore(abstract(make_state(width=32)))
     assert "params/text/wq is float32[8,16], the model has float32[8,32]" in str(error.value), (

@@ -28,10 +28,11 @@ def metric(step, **values):
 
 
 METRICS = [
-    metric(0, eval__accuracy=0.25, eval__accuracy__ocr=0.5, eval__count=40, eval__count__ocr=8),
+    metric(0, eval__accuracy=0.25, eval__accuracy__ocr=0.5, eval__rows=40, eval__rows__ocr=8),
     metric(1, reward__overall=0.2, time__rollout_s=3.0, time__update_s=1.0, time__step_s=4.5),
     metric(2, reward__overall=None, time__rollout_s=2.0, time__update_s=1.0, time__step_s=3.5),
-    metric(2, eval__accuracy=0.75, eval__accuracy__ocr=0.25, eval__count=40, eval__count__ocr=8),
+    metric(2, time__eval_s=6.0, time__step_s=6.5),
+    metric(2, eval__accuracy=0.75, eval__accuracy__ocr=0.25, eval__rows=40, eval__rows__ocr=8),
 ]
 
 
@@ -120,8 +121,9 @@ def test_curves_merge_the_lines_of_a_step(tmp_path):
     assert data["steps"] == [0, 1, 2]
     assert data["metrics"]["eval/accuracy"] == [0.25, None, 0.75]
     assert data["metrics"]["reward/overall"] == [None, 0.2, None]
+    assert data["metrics"]["time/step_s"] == [None, 4.5, 3.5 + 6.5]
     stacked = [c for c in data["charts"] if c.get("stacked")][0]
-    assert stacked["series"] == [["time/rollout_s", "rollout"], ["time/update_s", "update"]]
+    assert [label for _, label in stacked["series"]] == ["eval", "rollout", "update"]
 
 
 def test_nothing_from_outside_and_no_script_but_ours(tmp_path):
