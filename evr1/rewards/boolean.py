@@ -45,6 +45,8 @@ def read_truth(answer: object) -> bool:
 
 def read_boolean(text: str) -> Reading | None:
     """The polarity that a text states; "No, yes" and "not yes" state none."""
+    if len(text) > parse.MAX_LABEL_CHARS:
+        return None
     text = parse.normalize(text)
     exact = _EXACT.match(text)
     if exact:

@@ -12,7 +12,9 @@ _NAMED = re.compile(
     r"(?i)^(?:option|choice|answer|letter|选项|答案)\s*[:：]?\s*(?=[(\[\"'*]*[a-z]\b)"
 )
 _LEADING = re.compile(
-    r"^[(\[\"'*]*([A-Z])[)\]\"'*]*(?P<after>[.,:;、。]|\s|$)(?P<rest>.*)$", re.DOTALL
+    r"^[(\[\"'*]*(?P<letter>[A-Z]|[a-z](?=[).:]))(?P<close>[)\]\"'*]*)"
+    r"(?P<after>[.,:;、。]|\s|$)(?P<rest>.*)$",
+    re.DOTALL,
 )
 _OTHER = re.compile(
     r"(?:^|[\s,;/&]|\b(?:or|and|或|和|与)\b)\s*[(\[\"'*]*([A-Z])[)\]\"'*]*(?=$|[\s,.;:/)&])"
@@ -78,15 +80,17 @@ def read_choice(text: str, options: Mapping[str, str]) -> Reading | None:
         text: e.g. "B", "(b)", "B. Blue", "option B", "Blue".
         options: letter → text; empty if unknown.
     """
+    if len(text) > parse.MAX_LABEL_CHARS:
+        return None
     text = _unwrap(parse.normalize(text))
     alone = _ALONE.match(text)
     if alone:
         return _among(alone[1].upper(), options)
     leading = _LEADING.match(text)
     if leading and not _hedged(leading["rest"], leading["after"], options):
-        letter, rest = leading[1], leading["rest"].strip()
+        letter, rest = leading["letter"].upper(), leading["rest"].strip()
         same = _plain(rest) == _plain(options.get(letter, ""))
-        if same or _may_lead(letter, leading["after"], rest, options):
+        if same or _may_lead(letter, leading["close"] + leading["after"], rest, options):
             return _among(letter, options)
     for letter, option in options.items():
         if _plain(text) and _plain(text) == _plain(option):
@@ -128,6 +132,8 @@ def _unwrap(text: str) -> str:
 
 def _read_set(text: str, options: Mapping[str, str]) -> Reading | None:
     """Several letters: "A, C", "A and C", "AC"."""
+    if len(text) > parse.MAX_LABEL_CHARS:
+        return None
     letters = re.sub(r"(?i)\b(?:and|options?)\b|[\s,;&/和与、.()]", "", parse.normalize(text))
     if not re.fullmatch(r"[A-Z]{1,26}", letters) or len(set(letters)) != len(letters):
         return None

@@ -43,6 +43,9 @@ _PREFIX = re.compile(
     r"(?i)^(?:about|around|approximately|approx\.?|roughly|nearly|almost|exactly|circa|ca\.?|~|≈|≃"
     r"|约|大约|it is|it's|there are|there is|a total of)\s*"
 )
+_STATEMENT = re.compile(
+    r"^(?P<words>[A-Za-z' ]{1,60}?)(?:\s(?:is|are|was|were|equals)(?:\s(?:equal\s)?to)?\s|:\s)"
+)
 _LHS = re.compile(r"^[A-Za-z]\w{0,15}\s{0,4}=\s{0,4}")
 _UNIT = re.compile(r"^\s*(?:\\?text\{)?\s?([^\W\d_][^\d,;:?!=+*]{0,40}|°[CF]?|[²³]|)\}?\s*$")
 _HEDGE_UNIT = re.compile(
@@ -181,6 +184,9 @@ def read_number(text: str) -> Reading | None:
     if number is not None:
         return Reading(number)
     plain = _LHS.sub("", text)
+    statement = _STATEMENT.match(plain)
+    if statement and not _has_number_word(statement["words"]):
+        plain = plain[statement.end() :]
     while (shorter := _PREFIX.sub("", plain, count=1)) != plain:
         plain = shorter
     number = _read_digits(plain) or _read_words(plain)
@@ -189,7 +195,7 @@ def read_number(text: str) -> Reading | None:
 
 def _read_digits(text: str) -> Number | None:
     """A number written with digits that makes up the whole text but for currency and unit."""
-    text = text.strip().rstrip("。")
+    text = text.strip().rstrip("。,;")
     text = re.sub(r"\.$", "", text).strip()
     text = re.sub(r"\\([%$,! ])", lambda m: m[1] if m[1] in "%$" else "", text)
     sign = re.match(rf"^([+-]?)\s?[{_CURRENCY}]\s?", text)

@@ -8,12 +8,17 @@ whole text. A reader, which knows the problem type, says which of these is an an
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, NamedTuple
 
 from evr1.rewards.base import MAX_CHARS, Reading
 
+KINDS = frozenset(("tag", "boxed", "sentence", "choice", "bold", "whole"))
+FREE_TEXT = frozenset(("tag", "boxed", "sentence", "whole"))  # emphasis is no answer there
+
+MAX_NORMALIZED_CHARS = 50_000
 MAX_JSON_CHARS = 50_000
+MAX_LABEL_CHARS = 5_000  # of a letter, a yes, a preference, with what may stand round it
 MAX_JSON_DEPTH = 12
 
 _TAG = re.compile(r"<\s{0,4}(/?)\s{0,4}answer\s{0,4}>", re.IGNORECASE)
@@ -21,18 +26,26 @@ _BROKEN_TAG = re.compile(r"<?\s{0,4}/?\s{0,4}answer\s{0,4}>", re.IGNORECASE)
 _THINK = re.compile(r"<\s{0,4}(/?)\s{0,4}think(?:ing)?\s{0,4}>", re.IGNORECASE)
 _SENTENCE = re.compile(
     r"""(?ix)
-    (?: \b(?:(?:final|correct|best|right)\s{1,4})?(?:answer|option|choice|conclusion)
+    (?: \b(?:answer|conclusion)
         (?:\s{1,4}(?:is|would\s+be|should\s+be|must\s+be)\b\s{0,4}[:：]?|\s{0,4}[:：=])
-      | \b(?:i\s{1,4})?(?:choose|select|pick|go\s+with)\b\s{0,4}[:：]?
-      | (?:最终|正确|最佳)?(?:答案|选项|答え)\s{0,4}(?:应该|应)?(?:是|为|選|选)?\s{0,4}[:：]?
-      | (?:应该|应当|应)?(?:选择|选)\s{0,4}[:：]?
+      | (?:答案|答え)\s{0,4}(?:应该|应)?(?:是|为|選|选)?\s{0,4}[:：]?
       | \b(?:ответ|respuesta|resposta|réponse|antwort)\b\s{0,4}[:：]
     )\s{0,4}(?P<tail>[^\n]{1,400})"""
 )
-_IS_THE_ANSWER = re.compile(
-    r"(?i)(?P<head>\S{1,20})\s{1,4}is\s{1,4}(?:the\s{1,4})?"
+_CHOICE = re.compile(
+    r"""(?ix)
+    (?: \b(?:option|choice)
+        (?:\s{1,4}(?:is|would\s+be|should\s+be|must\s+be)\b\s{0,4}[:：]?|\s{0,4}[:：=])
+      | \b(?:choose|select|pick|go\s+with)\b\s{0,4}[:：]?
+      | 选项\s{0,4}(?:应该|应)?(?:是|为)?\s{0,4}[:：]?
+      | (?:应该|应当|应)?(?:选择|选)\s{0,4}[:：]?
+    )\s{0,4}(?P<tail>[^\n]{1,400})"""
+)
+_IS_CHOSEN = re.compile(
+    r"(?i)(?P<tail>\S{1,20})\s{1,4}is\s{1,4}(?:the\s{1,4})?"
     r"(?:(?:correct|right|best|final)\s{1,4})?(?:answer|option|choice|correct)\b"
 )
+_STATEMENTS = {"sentence": (_SENTENCE,), "choice": (_CHOICE, _IS_CHOSEN)}
 _BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*")
 _FENCE = re.compile(r"```[a-zA-Z]{0,12}\s*\n?(.*?)```", re.DOTALL)
 _NEGATION = re.compile(r"(?i)^(?:not|n't|never|neither|nor|不|没)")
@@ -42,10 +55,12 @@ class Found(NamedTuple):
     """A stretch of text that may be the answer."""
 
     text: str
-    how: str  # tag, boxed, sentence, bold or whole
+    how: str  # tag, boxed, sentence (the answer is ...), choice (I choose ...), bold or whole
 
 
-def extract(response: str, read: Callable[[str], Reading | None]) -> tuple[Reading, Found] | None:
+def extract(
+    response: str, read: Callable[[str], Reading | None], kinds: Container[str] = KINDS
+) -> tuple[Reading, Found] | None:
     """The first candidate that the reader accepts, or None: nothing that is an answer.
 
     A reading is exact only if it was found in a tag and the reader says so.
@@ -53,9 +68,10 @@ def extract(response: str, read: Callable[[str], Reading | None]) -> tuple[Readi
     Args:
         response: the model's whole text.
         read: turns a text into a value, or None where it is none.
+        kinds: the ways of finding an answer that make sense for this type.
     """
     for found in candidates(response):
-        reading = read(found.text)
+        reading = read(found.text) if found.how in kinds else None
         if reading is not None:
             return Reading(reading.value, reading.exact and found.how == "tag"), found
     return None
@@ -126,27 +142,28 @@ def _inside(text: str) -> Iterator[Found]:
     if boxed is not None:
         yield Found(boxed.strip(), "boxed")
     sentences = sorted(
-        [(m.start("tail"), m["tail"]) for m in _sentences(text)]
-        + [(m.start("head"), m["head"]) for m in _IS_THE_ANSWER.finditer(text)],
-        reverse=True,
+        (m.start("tail"), m["tail"], how)
+        for how, patterns in _STATEMENTS.items()
+        for pattern in patterns
+        for m in _overlapping(pattern, text)
     )
-    for _, tail in sentences[:16]:
+    for _, tail, how in reversed(sentences[-16:]):
         tail = tail.strip().strip("*_ ").rstrip(" .;。；!！")
         if _NEGATION.match(tail):
             return
         if tail:
-            yield Found(tail, "sentence")
+            yield Found(tail, how)
     bold = _BOLD.findall(text)
     if bold:
         yield Found(bold[-1].strip(), "bold")
 
 
-def _sentences(text: str) -> Iterator[re.Match[str]]:
-    """Final-answer sentences; one line may hold several."""
+def _overlapping(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Matches whose tails may hold further matches: one line may hold several statements."""
     at = 0
-    while (match := _SENTENCE.search(text, at)) is not None:
+    while (match := pattern.search(text, at)) is not None:
         yield match
-        at = match.start("tail")
+        at = max(match.start("tail"), match.start() + 1)
 
 
 def last_boxed(text: str) -> str | None:
@@ -234,8 +251,11 @@ def ground_truth(answer: Any) -> Any:
 
 
 def normalize(text: str) -> str:
-    """Compatibility forms (full-width letters, ligatures) folded, dashes and quotes made plain."""
-    text = unicodedata.normalize("NFKC", text)
+    """Compatibility forms (full-width letters, ligatures) folded, dashes and quotes made plain.
+
+    What stands beyond MAX_NORMALIZED_CHARS is cut off: one character may unfold to eighteen.
+    """
+    text = unicodedata.normalize("NFKC", text[:MAX_NORMALIZED_CHARS])[:MAX_NORMALIZED_CHARS]
     return text.translate(_PLAIN).strip()
 
 

@@ -36,9 +36,9 @@ def score(response: str, task: Task) -> Verdict | None:
 
 def read_label(text: str) -> Reading | None:
     """The label that a text gives: "Response 1", "B", "the second response", "Tie"."""
+    if len(text) > parse.MAX_LABEL_CHARS:
+        return None
     text = parse.normalize(text).casefold().strip(" .!\"'*()[]")
-    if text in ("one", "two") or len(text) > 200:
-        return Reading(_NAMES[text]) if len(text) <= 200 else None
     label = _NAMES.get(" ".join(_FILLER.sub(" ", text).split())) or _NAMES.get(text)
     if label is not None:
         return Reading(label)

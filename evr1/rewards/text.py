@@ -27,7 +27,7 @@ def score_open(response: str, task: Task) -> Verdict | None:
         ValueError: the ground truth holds no words.
     """
     truths = [tokens(t) for t in read_truths(task.answer)]
-    found = parse.extract(response, _read_text)
+    found = parse.extract(response, _read_text, parse.FREE_TEXT)
     if found is None:
         return None
     reading, where = found
@@ -42,7 +42,7 @@ def score_ocr(response: str, task: Task) -> Verdict | None:
         ValueError: the ground truth is empty.
     """
     truths = [units(t) for t in read_truths(task.answer)]
-    found = parse.extract(response, _read_text)
+    found = parse.extract(response, _read_text, parse.FREE_TEXT)
     if found is None:
         return None
     reading, where = found
@@ -79,7 +79,8 @@ def units(text: str) -> list[str]:
     >>> units("STOP! 停 车")
     ['stop!', '停', '车']
     """
-    return _UNIT.findall(_SPACELESS.sub("", parse.normalize(text).casefold()))
+    text = " ".join(parse.normalize(text).casefold().split())
+    return _UNIT.findall(_SPACELESS.sub("", text))
 
 
 def rouge(given: Sequence[str], truth: Sequence[str]) -> float:
