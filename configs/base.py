@@ -83,7 +83,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.optim.b1 = 0.9
     c.optim.b2 = 0.999
     c.optim.eps = 1e-8
-    c.optim.weight_decay = 0.01  # of matrices only
+    c.optim.weight_decay = 0.01  # decoupled, on every trained parameter
     c.optim.max_grad_norm = 1.0  # global norm that gradients are clipped to
     c.optim.freeze = ()  # regular expressions of parameter paths, e.g. ("vision/.*",)
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from evr1.data import prompts as prompts_lib
 from evr1.data.records import Example
 from evr1.heldout import Scorer
+from evr1.rewards.gold import gold_answer
 from evr1.rl import diagnostics
 from evr1.rl.batches import group_batch, microbatches
 from evr1.run import Data, Policy
@@ -104,7 +104,7 @@ def _placeholders(data: Data, examples: Sequence[Example]) -> Finding:
 
 
 def _gold_rewards(data: Data, examples: Sequence[Example], score: Scorer) -> Finding:
-    answers = [prompts_lib.gold_answer(e.row, thinking=data.processor.thinking) for e in examples]
+    answers = [gold_answer(e.row, thinking=data.processor.thinking) for e in examples]
     scores = score(answers, [e.row for e in examples])
     low = [
         (s, e.row, a) for s, e, a in zip(scores, examples, answers, strict=True) if s.overall < 0.99

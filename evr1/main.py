@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from evr1 import config as config_lib
@@ -11,6 +11,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; --config.FIELD=VALUE overrides one field.", lock_config=True
 )
 flags.mark_flag_as_required("config")
+flags.FLAGS.set_default("verbosity", logging.WARNING)  # Orbax tells a page about every save
 
 
 def main(argv: list[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from ml_collections import FrozenConfigDict
 
-from evr1 import optim, step
+from evr1 import optim, rewards, step
 from evr1.data import batch, demo, media, positions, rows
 from evr1.data.decode import DecodePool, Quarantine
 from evr1.data.errors import MediaError
@@ -125,11 +125,12 @@ def open_data(
     """
     d = config.data
     if d.generate:
-        demo.prepare(Path(config.workdir) / "data", config.seed)
+        demo.prepare(config.workdir, config.seed)
     processor = Processor.from_hf(config.model, d.template, d.thinking, config.rewards.box_scale)
     train_rows = rows.load_rows(d.train)
     heldout_rows = rows.load_rows(d.eval) if d.eval else []
     heldout_rows = heldout_rows[: config.eval.prompts or None]
+    _check_scorable([*train_rows, *heldout_rows])
     if d.preprocess:
         summary = preprocess(
             [*train_rows, *heldout_rows],
@@ -297,6 +298,14 @@ def plan_shapes(
             config.rollout.max_completion_tokens, config.eval.max_completion_tokens
         ),
     )
+
+
+def _check_scorable(every_row: Sequence[Row]) -> None:
+    for row in every_row:
+        try:
+            rewards.check_row(row)
+        except ValueError as e:
+            raise ValueError(f"{row.source}: {e}") from e
 
 
 def _grid(row: Row, source: media.MediaSource) -> np.ndarray:

@@ -14,7 +14,7 @@ from evr1 import config as config_lib
 from evr1.checkpoint import Checkpoints
 from evr1.data.records import Example
 from evr1.models import load_model
-from evr1.rewards import Score, Status
+from evr1.rewards import Score, Status, Weights
 from evr1.rewards.pool import RewardPool
 from evr1.rl import diagnostics
 from evr1.rl.advantages import group_advantages, has_signal
@@ -51,7 +51,7 @@ def train(config: FrozenConfigDict) -> None:
         if not first:
             writer.line(config_lib.to_json(config))
             if config.canaries:
-                canaries.check(config, policy, data, state.params, pool, writer.line)
+                canaries.check(config, policy, data, state.params, pool.score_batch, writer.line)
             evaluate(state, 0)
         for step in range(first, config.num_steps):
             timer = writer.timer
@@ -299,7 +299,7 @@ def _reward_pool(config: FrozenConfigDict) -> RewardPool:
     return RewardPool(
         workers=r.workers,
         timeout_s=r.timeout_s,
-        weights=(r.accuracy_weight, r.format_weight),
+        weights=Weights(r.accuracy_weight, r.format_weight),
     )
 
 
