@@ -17,6 +17,7 @@ CORE = [
     "ml-collections>=1.1",
     "absl-py>=2.1",
     "numpy>=2.0",
+    "scipy>=1.11",  # sparse products, for resizing
     "pillow>=11",
     "pyarrow>=17",
     "jinja2>=3.1",

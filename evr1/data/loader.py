@@ -7,6 +7,7 @@ a share the run stops.
 
 import collections
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 
 from evr1.data import media
 from evr1.data.errors import MediaError
-from evr1.data.processor import Processor
+from evr1.data.processor import MediaSize, Processor
 from evr1.data.records import Example, Row
 
 FAILED = -1  # in place of a length: the row's media cannot be used
@@ -46,15 +47,24 @@ def plan_lengths(
         ValueError: a row whose markers do not match its media.
     """
 
-    def length(row: Row) -> int:
+    wanted = [media.requests(row) for row in rows]
+    distinct = list(dict.fromkeys(itertools.chain.from_iterable(wanted)))
+
+    def size(request: media.Request) -> MediaSize | None:
         try:
-            sizes = [source.size(request) for request in media.requests(row)]
+            return source.size(request)
         except MediaError:
-            return FAILED
-        return processor.plan(row, sizes, raw)
+            return None
 
     with futures.ThreadPoolExecutor(threads) as pool:
-        return np.fromiter(pool.map(length, rows), np.int32, len(rows))
+        sizes = dict(zip(distinct, pool.map(size, distinct), strict=True))
+    lengths = np.full(len(rows), FAILED, np.int32)
+    for i, row in enumerate(rows):
+        found = [sizes[request] for request in wanted[i]]
+        usable = [size for size in found if size is not None]
+        if len(usable) == len(found):
+            lengths[i] = processor.plan(row, usable, raw)
+    return lengths
 
 
 class Loader:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from evr1.data.errors import MediaError
 from evr1.data.records import Budgets, Geometry, Media
+from evr1.data.resize import resize
 
 MAX_ASPECT_RATIO = 200
 FRAME_MAX_TOKENS = 768  # of one frame, before two frames are merged into one
@@ -94,19 +95,6 @@ def image_size(height: int, width: int, budgets: Budgets, geometry: Geometry) ->
         ValueError: see `fit`.
     """
     return fit(height, width, geometry.factor, budgets.image_min_pixels, budgets.image_max_pixels)
-
-
-def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8[T, height, width, 3] from uint8[T, h, w, 3], bicubic with antialiasing, as torchvision
-    does within 1/255."""
-    if frames.shape[1:3] == (height, width):
-        return frames
-    return np.stack(
-        [
-            np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
-            for frame in frames
-        ]
-    )
 
 
 def grid_of(n_frames: int, height: int, width: int, geometry: Geometry) -> tuple[int, int, int]:
