@@ -1,6 +1,7 @@
 """Scoring in processes of its own, so that a rollout batch is scored while the next one is made."""
 
 import concurrent.futures
+import contextlib
 import json
 import queue
 import signal
@@ -173,6 +174,10 @@ class _Worker:
         """Starts a new process; returns the score of the item that ended the old one."""
         self._process.kill()
         code = self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):  # stdin may hold a request unsent
+                assert pipe
+                pipe.close()
         self._process = self._start()
         if code == -signal.SIGALRM:
             return Score(0.0, 0.0, 0.0, Status.TIMEOUT, detail=f"over {self._timeout_s} s")

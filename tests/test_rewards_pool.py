@@ -1,0 +1,138 @@
+"""The scoring processes: order, deadlines, death, and the command."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from evr1 import rewards
+from evr1.rewards import Status, __main__
+from evr1.rewards.pool import CHUNK, RewardPool
+
+SLOW = r"<answer>(a+b+c+d)^{300}</answer>"
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with RewardPool(workers=2, timeout_s=1.0) as pool:
+        yield pool
+
+
+def numbers(count: int) -> tuple[list[str], list[dict]]:
+    responses = [f"<answer>{i}</answer>" for i in range(count)]
+    return responses, [{"problem_type": "numerical", "answer": i - i % 3} for i in range(count)]
+
+
+def test_scores_come_in_order_and_equal_those_in_process(pool):
+    responses, rows = numbers(5 * CHUNK + 3)
+    expected = [rewards.score(r, row) for r, row in zip(responses, rows, strict=True)]
+    assert pool.score_batch(responses, rows) == expected
+
+
+def test_submissions_overlap(pool):
+    futures = [pool.submit(*numbers(40)) for _ in range(3)]
+    assert len({tuple(f.result()) for f in futures}) == 1
+    assert pool.score_batch([], []) == []
+
+
+def test_unicode_null_and_huge_responses_travel(pool):
+    rows = [{"problem_type": "ocr", "answer": "停车\u2028\ud800"}] * 3
+    responses = ["<answer>停车\u2028\ud800</answer>", None, "x" * 10**6]
+    statuses = [s.status for s in pool.score_batch(responses, rows)]
+    assert statuses[:2] == [Status.OK, Status.UNPARSED]
+
+
+def test_a_hang_is_cut_and_the_others_are_scored(pool):
+    responses, rows = numbers(6)
+    responses.insert(2, SLOW)
+    rows.insert(2, {"problem_type": "math", "answer": "(a+b+c+d+1)^{300}"})
+    start = time.perf_counter()
+    scores = pool.score_batch(responses, rows)
+    assert time.perf_counter() - start < 20
+    assert [s.status for s in scores] == [*[Status.OK] * 2, Status.TIMEOUT, *[Status.OK] * 4]
+    assert "over 1.0 s" in scores[2].detail
+
+
+def test_a_dead_worker_is_replaced():
+    with RewardPool(workers=1) as pool:
+        pool._workers[0]._process.kill()
+        responses, rows = numbers(3)
+        statuses = [s.status for s in pool.score_batch(responses, rows)]
+        assert statuses == [Status.ERROR, Status.OK, Status.OK]
+        assert pool.score_batch(responses, rows)[0].status is Status.OK
+
+
+def test_bad_requests_are_refused_at_once(pool):
+    with pytest.raises(ValueError, match="1 responses for 2 rows"):
+        pool.submit(["x"], numbers(2)[1])
+    with pytest.raises(ValueError, match="'code' has no scorer"):
+        pool.submit(["x"], [{"problem_type": "code", "answer": "x"}])
+    with pytest.raises(ValueError, match="rewards.workers=0"):
+        RewardPool(workers=0)
+
+
+def test_workers_import_no_jax():
+    code = "import sys, evr1.rewards.worker; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+ROWS = [
+    {"problem_type": "MCQ", "response": "<answer>B</answer>", "answer": "B", "id": 7},
+    {"problem_type": "numerical", "response": "4", "ground_truth": 5},
+    {"problem_type": "numerical", "response": None, "ground_truth": 5},
+    {"problem_type": "numerical", "response": "4", "ground_truth": "many"},
+]
+
+
+def test_command_with_files(tmp_path, capsys):
+    source, out = tmp_path / "in.jsonl", tmp_path / "new" / "out.jsonl"
+    source.write_text("\n".join(json.dumps(r) for r in ROWS) + "\n")
+    __main__.main([f"--rows={source}", f"--out={out}", "--workers=1"])
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [r["status"] for r in rows] == ["ok", "ok", "unparsed", "error"]
+    first = {**ROWS[0], "overall": 1.0, "accuracy": 1.0, "format": 1.0}
+    assert rows[0] == {**first, "status": "ok", "extracted": "B"}
+    assert "many" in rows[3]["detail"]
+    table = capsys.readouterr().err
+    assert "multiple choice     1   1.0000    1.0000  1.0000" in table
+    assert table.splitlines()[-1].split() == ["all", "4", "0.2500", "0.2500", "0.2500", *"101"]
+
+
+def test_command_with_pipes():
+    done = subprocess.run(
+        [sys.executable, "-m", "evr1.rewards", "--rows", "-", "--out", "-", "--workers", "1"],
+        input="\n".join(json.dumps(r) for r in ROWS),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert [json.loads(line)["accuracy"] for line in done.stdout.splitlines()] == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "in.jsonl:2: "),
+        ("[]", "in.jsonl:2: got '\\[\\]'; a row is a JSON object"),
+        ('{"problem_type": "riddle", "answer": 1}', "in.jsonl:2: unknown problem_type 'riddle'"),
+        ('{"problem_type": "code", "answer": 1}', "in.jsonl:2: problem_type 'code' has no scorer"),
+        ('{"problem_type": "ocr", "answer": 1, "response": 3}', "in.jsonl:2: response is 3"),
+        ('{"problem_type": "ocr"}', "in.jsonl:2: the row has no answer"),
+    ],
+)
+def test_command_names_the_bad_line(tmp_path, line, message):
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n")
+    with pytest.raises(SystemExit, match=message):
+        __main__.main([f"--rows={source}", f"--out={tmp_path / 'out'}", "--workers=1"])
+
+
+def test_command_keeps_an_old_result_when_the_rows_are_missing(tmp_path):
+    out = tmp_path / "out"
+    out.write_text("old")
+    with pytest.raises(SystemExit, match="error: .*absent"):
+        __main__.main([f"--rows={tmp_path / 'absent'}", f"--out={out}"])
+    assert out.read_text() == "old"

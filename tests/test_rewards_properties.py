@@ -1,0 +1,122 @@
+"""Properties of every scorer: bounds, symmetry, and that the truth in the asked form scores 1."""
+
+import json
+import unicodedata
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evr1 import rewards
+from evr1.rewards import Status, grounding, number, text
+
+FINITE = st.integers(-999, 999).map(lambda x: x / 8)
+INTERVALS = st.tuples(FINITE, FINITE).map(lambda p: tuple(sorted(p)))
+BOXES = st.tuples(FINITE, FINITE, FINITE, FINITE).map(
+    lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3]))
+)
+TUBES = st.dictionaries(st.integers(0, 9), BOXES, min_size=1, max_size=5)
+WORDS = st.lists(
+    st.sampled_from(["the", "cat", "Sat", "on", "停", "车", "été", "12", "mat!"]),
+    min_size=1,
+    max_size=8,
+)
+
+
+@st.composite
+def truths(draw):
+    """A problem type with a ground truth and the text that the prompt asks for."""
+    kind = draw(st.sampled_from([k for k in rewards.SCORERS if k != "math"]))
+    if kind == "multiple choice":
+        answer = draw(st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    elif kind in ("numerical", "regression"):
+        answer = draw(st.one_of(st.integers(-(10**9), 10**9), FINITE))
+    elif kind == "boolean":
+        answer = draw(st.sampled_from(["Yes", "No"]))
+    elif kind == "preference":
+        answer = draw(st.sampled_from(["Response 1", "Response 2", "Tie"]))
+    elif kind in ("ocr", "open-ended"):
+        answer = " ".join(draw(WORDS))
+    elif kind == "temporal grounding":
+        answer = {"time": list(draw(INTERVALS))}
+    elif kind == "spatial grounding":
+        answer = {"boxes": list(draw(BOXES))}
+    else:
+        answer = {"boxes": {str(k): list(v) for k, v in draw(TUBES).items()}}
+        if kind == "spatial-temporal grounding":
+            answer["time"] = list(draw(INTERVALS))
+    return kind, answer, json.dumps(answer) if isinstance(answer, dict) else str(answer)
+
+
+@settings(max_examples=200, deadline=None)
+@given(truths(), st.sampled_from(["", "<think>so <answer>no</answer></think>\n"]), st.booleans())
+def test_truth_in_the_asked_form_scores_one(truth, before, as_text):
+    kind, answer, written = truth
+    row = {"problem_type": kind, "answer": written if as_text else answer}
+    result = rewards.score(f"{before}<answer>{written}</answer>", row)
+    assert (result.overall, result.status) == (1.0, Status.OK)
+
+
+@settings(max_examples=300, deadline=None)
+@given(truths(), st.text(max_size=80), st.booleans())
+def test_any_response_scores_in_bounds(truth, response, tagged):
+    kind, answer, _ = truth
+    response = f"<answer>{response}</answer>" if tagged else response
+    result = rewards.score(response, {"problem_type": kind, "answer": answer})
+    assert 0 <= result.accuracy <= 1
+    assert result.format in (0, 1)
+    assert 0 <= result.overall <= 1
+    assert result.status in (Status.OK, Status.UNPARSED)
+    assert result.status is Status.OK or result.overall == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(truths(), truths())
+def test_crossed_answers_never_break(truth, other):
+    row = {"problem_type": truth[0], "answer": truth[1]}
+    result = rewards.score(f"<answer>{other[2]}</answer>", row)
+    assert result.status is not Status.ERROR
+
+
+@given(BOXES, BOXES, INTERVALS, INTERVALS, TUBES, TUBES)
+def test_iou_is_symmetric_and_bounded(a, b, s, t, tube, other):
+    for iou, x, y in (
+        (grounding.box_iou, a, b),
+        (grounding.interval_iou, s, t),
+        (grounding.tube_iou, tube, other),
+    ):
+        assert iou(x, y) == iou(y, x)
+        assert 0 <= iou(x, y) <= 1
+        assert iou(x, x) == 1
+
+
+@given(TUBES)
+def test_leaving_out_a_frame_costs_its_share(tube):
+    part = dict(list(tube.items())[1:])
+    assert abs(grounding.tube_iou(part, tube) - len(part) / len(tube)) < 1e-9
+
+
+@given(WORDS, WORDS)
+def test_text_scores_do_not_depend_on_form(a, b):
+    joined, other = " ".join(a), " ".join(b)
+    changed = unicodedata.normalize("NFD", joined).upper().replace(" ", " \n ")
+    assert text.tokens(joined) == text.tokens(changed)
+    assert text.units(joined) == text.units(changed)
+    assert text.rouge(text.tokens(joined), text.tokens(other)) == text.rouge(
+        text.tokens(other), text.tokens(joined)
+    )
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_integers_in_any_writing(n):
+    sign = "\u2212" if n < 0 else ""
+    for written in (str(n), f"{n:,}", f"{n}.0", f"{sign}{abs(n)}", f" {n} frames."):
+        reading = number.read_number(written)
+        assert reading is not None
+        assert reading.value.value == n
+
+
+@given(FINITE.filter(lambda x: x != 0), st.fractions(0, 2))
+def test_relative_accuracy_falls_with_the_error(truth, error):
+    t = number.read_truth(truth).value
+    near, far = (number.mean_relative_accuracy(t + t * e, t) for e in (error / 2, error))
+    assert near >= far
