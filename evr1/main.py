@@ -11,7 +11,6 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; --config.FIELD=VALUE overrides one field.", lock_config=True
 )
 flags.mark_flag_as_required("config")
-flags.FLAGS.set_default("verbosity", logging.WARNING)  # Orbax tells a page about every save
 
 
 def main(argv: list[str]) -> None:
@@ -22,6 +21,7 @@ def main(argv: list[str]) -> None:
         config = config_lib.resolve(_CONFIG.value)
         from evr1 import train  # after the flags: --help must not wait for jax
 
+        logging.set_verbosity(logging.WARNING)  # Orbax tells a page about every save
         train.train(config)
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
