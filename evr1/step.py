@@ -13,6 +13,7 @@ already hold the denominators of the whole minibatch.
         state, metrics = update.apply(state, grads)
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -54,18 +55,18 @@ def init_state(
     """The state before the first update; moments are laid out as their parameters.
 
     Args:
-        params: already in their place when there is a mesh.
+        params: already in their place when there is a mesh. The state holds these very arrays, and
+            `apply` gives them away: copy them first where a reference policy is needed.
         optimizer: of `evr1.optim`.
         mesh: where the parameters lie; None: one device.
     """
 
-    def init(params):
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-
     if mesh is None:
-        return jax.jit(init)(params)
+        return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
     shardings = _state_shardings(params, optimizer, mesh)
-    return jax.jit(init, out_shardings=shardings)(params)
+    step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
+    init = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
+    return TrainState(step, params, init(params))
 
 
 def make_logprobs(
@@ -88,6 +89,7 @@ def make_logprobs(
         return jax.jit(logprobs)
     batch = sharding.batch_sharding(mesh)
     params = sharding.param_shardings(mesh, model.abstract_params())
+    logprobs = _on_mesh(logprobs, mesh)
     return jax.jit(logprobs, in_shardings=(params, batch, batch), out_shardings=batch)
 
 
@@ -148,7 +150,7 @@ def make_update(
     return Update(
         jax.jit(zeros, out_shardings=params),
         jax.jit(
-            accumulate,
+            _on_mesh(accumulate, mesh),
             in_shardings=(params, params, batch),
             out_shardings=(params, everywhere),
             donate_argnums=1,
@@ -229,6 +231,17 @@ def token_logprobs(
     _, out = jax.lax.scan(jax.checkpoint(lambda _, x: (None, chunk(*x))), None, xs)
     logprobs, entropy = (jnp.moveaxis(x, 0, 2).reshape(g, n, -1)[..., :r] for x in out)
     return logprobs, entropy
+
+
+def _on_mesh(function: Callable, mesh: jax.sharding.Mesh) -> Callable:
+    """The function traced with the mesh in view, so that the model can constrain activations."""
+
+    @functools.wraps(function)
+    def traced(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return traced
 
 
 def _state_shardings(

@@ -1,0 +1,190 @@
+import jax
+import numpy as np
+import pytest
+
+from evr1.rl.batches import completion_bucket, group_batch, microbatches, minibatches
+from evr1.types import Prompts, Rollouts, ShapeTable, VisionInput
+
+N, R, P, F, S = 2, 8, 16, 3, 4
+SHAPES = ShapeTable((4, 8, 16), (0, 1, 3), row_patches=S, completion_tokens=R)
+
+
+def make(prompt_lengths, completion_lengths, rows=None, signal=None):
+    """One group for each; `completion_lengths` are of the first completion, the other has 1 token."""
+    g = len(prompt_lengths)
+    rows = [0] * g if rows is None else rows
+    segments = np.zeros((g, F, S), np.int32)
+    for i, count in enumerate(rows):
+        segments[i, :count, 0] = 1
+    ids = np.arange(1, g + 1, dtype=np.int32)[:, None]
+    prompts = Prompts(
+        tokens=np.where(np.arange(P) < np.array(prompt_lengths)[:, None], ids, 0).astype(np.int32),
+        positions=np.zeros((g, 3, P), np.int32),
+        lengths=np.array(prompt_lengths, np.int32),
+        next_positions=np.array(prompt_lengths, np.int32),
+        visual_index=np.full((g, P), -1, np.int32),
+        vision=VisionInput(
+            np.zeros((g, F, S, 12), np.uint8),
+            segments,
+            np.zeros((g, F, S, 2), np.int32),
+            np.zeros((g, F, S, 4), np.int32),
+            np.zeros((g, F, S, 4), np.float32),
+        ),
+    )
+    lengths = np.array([[n, min(n, 1)] for n in completion_lengths], np.int32)
+    rollouts = Rollouts(
+        np.broadcast_to(ids[:, :, None], (g, N, R)).astype(np.int32),
+        np.full((g, N, R), -1, np.float32),
+        lengths,
+        lengths < R,
+    )
+    advantages = np.ones((g, N), np.float32) * np.array(signal or [1] * g)[:, None]
+    return group_batch(
+        prompts, rollouts, advantages.astype(np.float32), aggregation="token_mean", max_tokens=R
+    )
+
+
+def who(part):
+    """Which groups a part holds; 0 is padding."""
+    return part.prompts.tokens[:, 0].tolist()
+
+
+def shape(part):
+    g, p = part.prompts.tokens.shape
+    return g, p, part.completions.shape[2], part.prompts.vision.patches.shape[1]
+
+
+def test_assembly_by_hand():
+    batch = make([3, 5], [2, 0])
+    np.testing.assert_array_equal(batch.completion_mask[0, :, :3], [[1, 1, 0], [1, 0, 0]])
+    assert not batch.completion_mask[1].any()
+    np.testing.assert_allclose(batch.loss_weights[batch.completion_mask], 1 / 3)
+    np.testing.assert_array_equal(batch.old_logprobs, np.where(batch.completion_mask, -1, 0))
+    np.testing.assert_array_equal(batch.advantages, np.where(batch.completion_mask, 1, 0))
+
+
+def test_completions_that_are_not_valid_are_not_trained_on():
+    batch = make([3, 5], [2, 4])
+    rollouts = Rollouts(
+        batch.completions, batch.old_logprobs, np.array([[2, 1], [4, 1]]), np.ones((2, 2), bool)
+    )
+    valid = np.array([[True, False], [True, True]])
+    kept = group_batch(
+        batch.prompts,
+        rollouts,
+        np.ones((2, 2), np.float32),
+        aggregation="token_mean",
+        max_tokens=R,
+        valid=valid,
+    )
+    assert kept.completion_mask.sum() == 7
+    assert not kept.completion_mask[0, 1].any()
+    np.testing.assert_allclose(kept.loss_weights[kept.completion_mask], 1 / 7)
+
+
+def test_every_group_is_in_exactly_one_part():
+    rng = np.random.default_rng(0)
+    g = 23
+    batch = make(rng.integers(1, P + 1, g), rng.integers(0, R + 1, g), rng.integers(0, F + 1, g))
+    parts = microbatches(batch, 80, shapes=SHAPES)
+    trained = np.flatnonzero(batch.completion_mask.any((1, 2))) + 1
+    assert sorted(x for part in parts for x in who(part) if x) == trained.tolist()
+    assert sum(part.loss_weights.sum() for part in parts) == pytest.approx(1)
+    for part in parts:
+        groups, p, r, _ = shape(part)
+        assert groups * (p + N * r) <= 80
+        assert part.prompts.lengths.max() <= p
+        # Nothing was cut off: every token of the group is still there.
+        for i, group in enumerate(who(part)):
+            if group:
+                before = jax.tree.map(lambda x, at=group - 1: x[at], batch)
+                assert part.prompts.tokens[i].sum() == before.prompts.tokens.sum()
+                assert part.completion_mask[i].sum() == before.completion_mask.sum()
+                segments = before.prompts.vision.segment_ids
+                assert part.prompts.vision.segment_ids[i].sum() == segments.sum()
+
+
+def test_similar_lengths_stand_together_longest_first():
+    batch = make([4, 16, 3, 15], [8] * 4)
+    parts = microbatches(batch, 2 * (16 + N * R), shapes=SHAPES)
+    assert [who(part) for part in parts] == [[2, 4], [1, 3]]
+    assert [shape(part) for part in parts] == [(2, 16, 8, 0), (2, 4, 8, 0)]
+
+
+def test_the_last_part_is_filled_up_with_groups_of_weight_zero():
+    parts = microbatches(make([16] * 5, [8] * 5), 3 * (16 + N * R), shapes=SHAPES)
+    assert [who(part) for part in parts] == [[1, 2, 3], [4, 5, 0]]
+    last = parts[1]
+    assert not last.completion_mask[2].any()
+    np.testing.assert_array_equal(last.loss_weights[2], 0)
+    assert last.prompts.lengths[2] == last.prompts.next_positions[2] == 1
+    np.testing.assert_array_equal(last.prompts.visual_index[2], -1)
+
+
+def test_parts_are_evened_out():
+    # Four fit at a time; 5 groups in 4 + 1 (and three of padding) would waste a third.
+    parts = microbatches(make([16] * 5, [8] * 5), 4 * (16 + N * R))
+    assert [shape(part)[0] for part in parts] == [3, 3]
+
+
+def test_a_part_spreads_over_the_devices():
+    parts = microbatches(make([16] * 5, [8] * 5), 5 * (16 + N * R), group_multiple=4)
+    assert [shape(part)[0] for part in parts] == [4, 4]
+
+
+def test_the_shape_depends_on_buckets_and_number_of_groups_alone():
+    rng = np.random.default_rng(1)
+    seen = {}
+    for _ in range(20):
+        batch = make(rng.integers(1, P + 1, 12), rng.integers(1, R + 1, 12))
+        for part in microbatches(batch, 100, shapes=SHAPES):
+            groups, *key = shape(part)
+            assert seen.setdefault(tuple(key), groups) == groups
+    assert len(seen) <= len(SHAPES.prompt_tokens) * 4
+
+
+def test_the_same_batch_is_always_cut_in_the_same_way():
+    batch = make([4, 16, 3, 15, 16], [8, 1, 3, 8, 2])
+    first, second = (microbatches(batch, 80, shapes=SHAPES) for _ in range(2))
+    assert [who(part) for part in first] == [who(part) for part in second]
+
+
+def test_groups_without_signal_can_be_left_out_without_changing_the_others():
+    batch = make([16] * 4, [8] * 4, signal=[0, 1, 0, -1])
+    (part,) = microbatches(batch, 4 * (16 + N * R), drop_silent=True)
+    assert who(part) == [2, 4, 0, 0]
+    np.testing.assert_array_equal(part.loss_weights[:2], batch.loss_weights[[1, 3]])
+    silent = make([16] * 2, [8] * 2, signal=[0, 0])
+    assert microbatches(silent, 999, drop_silent=True) == []
+
+
+def test_a_group_over_the_budget_is_refused():
+    with pytest.raises(ValueError, match="2 groups of 16 prompt and 2 x 8 .* are 64 tokens, over"):
+        microbatches(make([16] * 2, [8] * 2), 63, group_multiple=2)
+
+
+@pytest.mark.parametrize(("tokens", "bucket"), [(0, 25), (25, 25), (26, 50), (99, 100), (100, 100)])
+def test_completion_buckets(tokens, bucket):
+    assert completion_bucket(tokens, 100) == bucket
+
+
+def test_minibatches_have_their_own_weights():
+    batch = make([4] * 4, [7, 1, 2, 0])
+    first, second = minibatches(batch, 2, aggregation="token_mean", max_tokens=R)
+    assert who(first) == [1, 3]  # the fourth has nothing to train on
+    assert who(second) == [2]
+    np.testing.assert_allclose(first.loss_weights[first.completion_mask], 1 / 11)
+    np.testing.assert_allclose(second.loss_weights[second.completion_mask], 1 / 2)
+    with pytest.raises(ValueError, match="updates_per_rollout=4, but only 3 groups"):
+        minibatches(batch, 4, aggregation="token_mean", max_tokens=R)
+
+
+def test_refusals():
+    batch = make([3], [2])
+    two = Rollouts(*(np.zeros((2, N, R)) for _ in range(2)), *(np.ones((2, N)),) * 2)
+    options = {"aggregation": "token_mean", "max_tokens": R}
+    with pytest.raises(ValueError, match="2 groups of rollouts, but 1 prompts"):
+        group_batch(batch.prompts, two, np.ones((2, N), np.float32), **options)
+    one = jax.tree.map(lambda x: x[:1], two)
+    with pytest.raises(ValueError, match="advantages must be finite"):
+        group_batch(batch.prompts, one, np.full((1, N), np.nan, np.float32), **options)
