@@ -1,0 +1,145 @@
+"""Prompts: they ask in a form that scores 1, in words that fit the media, and are replaceable."""
+
+import json
+import re
+
+import pytest
+from test_processor import GOLDEN, make_row
+
+from evr1 import problems, rewards
+from evr1.data import prompts
+from evr1.data.processor import Processor
+
+BOX = [1, 2, 3, 4]
+ANSWERS = {
+    "multiple choice": {"letter": "B"},
+    "numerical": {"number": 3},
+    "regression": {"number": 2.5},
+    "boolean": {"Yes": "Yes"},
+    "ocr": {"text": "STOP 停车"},
+    "math": {"result": "1/2"},
+    "temporal grounding": {"start": 1.5, "end": 3},
+    "spatial grounding": {"x1": 1, "y1": 2, "x2": 3, "y2": 4},
+    "spatial-temporal grounding": {"start": 1, "end": 2, '"second": [x1, y1, x2, y2], ...': None},
+    "tracking": {'"second": [x1, y1, x2, y2], ...': None},
+    "open-ended": {"answer": "a cat"},
+    "preference": {"Response 1": "Response 1"},
+}
+TRUTHS = {
+    "temporal grounding": {"time": [1.5, 3]},
+    "spatial grounding": {"boxes": BOX},
+    "spatial-temporal grounding": {"time": [1, 2], "boxes": {"1": BOX, "2": BOX}},
+    "tracking": {"boxes": {"1": BOX, "2": BOX}},
+}
+
+
+def render(problem_type: str, **fields) -> str:
+    options = {"thinking": False, "box_scale": "pixels"}
+    options |= {k: fields.pop(k) for k in options if k in fields}
+    row = make_row("<video>What?", problem_type, **{"data_type": "video", **fields})
+    return prompts.render_task(row, prompts.built_in_template(), **options)
+
+
+@pytest.mark.parametrize("problem_type", rewards.SCORERS)
+def test_the_asked_form_filled_in_scores_one(problem_type):
+    form = re.search(r"<answer>(.*?)</answer>", render(problem_type))[1]
+    values = ANSWERS[problem_type]
+    for name, value in values.items():
+        assert name in form
+        filled = '"1": [1, 2, 3, 4], "2": [1, 2, 3, 4]' if value is None else str(value)
+        form = form.replace(name, filled)
+    truth = TRUTHS.get(problem_type, next(iter(values.values())))
+    if problem_type in TRUTHS:
+        assert json.loads(form) == truth
+    row = {"problem_type": problem_type, "answer": truth}
+    assert rewards.score(f"<answer>{form}</answer>", row).overall == 1
+    assert rewards.score("<answer>nothing of it</answer>", row).overall < 0.5
+
+
+@pytest.mark.parametrize("problem_type", problems.TYPES)
+def test_the_question_comes_once_and_the_form_last(problem_type):
+    text = render(problem_type)
+    assert text.startswith("<video>What?\n")
+    assert text.count("What?") == 1
+    assert text.endswith(("</answer>", "Tie</answer>"))
+    assert "\n\n" not in text
+
+
+def test_short_prompts():
+    assert render("numerical").split("\n")[1:] == [
+        "From the video, reply with a number: <answer>number</answer>"
+    ]
+
+
+def test_options_are_listed():
+    text = render("multiple choice", options=("A. Red", "B. Blue"))
+    assert text.split("\n")[1:3] == ["A. Red", "B. Blue"]
+    assert "letter" in render("math", options=("A. 1", "B. 2"))
+
+
+@pytest.mark.parametrize(
+    ("data_type", "start"),
+    [("video", "From the video"), ("image", "From the image"), ("mixed", "From the inputs")],
+)
+def test_wording_fits_the_media(data_type, start):
+    assert render("ocr", data_type=data_type).split("\n")[-1].startswith(start)
+    assert render("ocr", data_type="text").split("\n")[-1].startswith("Reply with")
+
+
+def test_thinking_is_asked_for():
+    assert "<think>" not in render("ocr")
+    assert "First think between <think> and </think>." in render("ocr", thinking=True)
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [("pixels", "in pixels"), ("unit", "0 to 1"), ("thousand", "0 to 1000")],
+)
+@pytest.mark.parametrize(
+    "problem_type", ["spatial grounding", "spatial-temporal grounding", "tracking"]
+)
+def test_coordinate_frame_is_stated(problem_type, scale, words):
+    assert words in render(problem_type, box_scale=scale)
+
+
+def test_unknown_box_scale_is_refused():
+    with pytest.raises(ValueError, match="box_scale='inches' is not one of pixels"):
+        Processor.from_hf(str(GOLDEN / "qwen_tiny"), box_scale="inches")
+
+
+def test_template_from_a_file(tmp_path):
+    path = tmp_path / "own.jinja"
+    path.write_text("{{ problem }} ({{ extra.level }}) {{ medium }}")
+    processor = Processor.from_hf(str(GOLDEN / "qwen_tiny"), template=str(path))
+    row = make_row("Why?", "math", data_type="image", extra={"level": 3})
+    assert processor.prompt_text(row) == "Why? (3) image"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ problem", "rows.jsonl:3: the prompt template fails"),
+        ("{{ problem.__class__.__mro__ }}", "rows.jsonl:3: the prompt template fails.*unsafe"),
+        ("{{ missing.field }}", "rows.jsonl:3: the prompt template fails.*'missing' is undefined"),
+        (" ", "rows.jsonl:3: the prompt is empty"),
+    ],
+)
+def test_bad_templates_name_the_row(template, message):
+    with pytest.raises(ValueError, match=message):
+        prompts.render_task(make_row("Why?"), template, thinking=False, box_scale="pixels")
+
+
+def test_chat_template_as_transformers_renders_it():
+    template = (
+        "{% for m in messages %}{% for p in m.content %}[{{ p.type }}]{{ p.text }}"
+        "{% endfor %}{% endfor %}{% generation %}{{ eos_token }}{% endgeneration %}"
+        "{{ {'a': '<é>'} | tojson }}{% for i in [1, 2] %}{% if i == 2 %}{% break %}{% endif %}"
+        "{{ i }}{% endfor %}{% if add_generation_prompt %}!{% endif %}"
+    )
+    text = prompts.render_chat(template, "a <image>b<video>", {"eos_token": "<e>"})
+    assert text == '[text]a [image][text]b[video]<e>{"a": "<é>"}1!'
+
+
+def test_chat_template_may_refuse():
+    with pytest.raises(ValueError, match="the chat template fails: only text"):
+        prompts.render_chat("{{ raise_exception('only text') }}", "x", {})
