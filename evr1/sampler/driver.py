@@ -7,6 +7,7 @@ and the request id alone.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import time
@@ -15,12 +16,13 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from evr1.data.batch import collate
 from evr1.data.records import Example, Geometry
 from evr1.models import Model
-from evr1.sampler.engine import BATCH_AXES, Engine, Prefix, ResultTokens, batch_shards
+from evr1.parallel.sharding import batch_sharding
+from evr1.sampler.engine import Engine, Prefix, ResultTokens, batch_shards
 from evr1.sampler.sampling import Sampling
 from evr1.types import Params, Prompts, Rollouts, ShapeTable
 
@@ -173,7 +175,8 @@ class Sampler:
             stop_early=self.stop_early,
         )
         call = _Call(self, engine, params, examples, request_ids, on_finish)
-        rollouts = call.run()
+        with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+            rollouts = call.run()
         self.stats = call.stats()
         return rollouts
 
@@ -182,7 +185,7 @@ class Sampler:
         prompts = self._collate(examples, groups=self.prefill_groups)
         if self.mesh is None:
             return jax.device_put(prompts)
-        return jax.device_put(prompts, NamedSharding(self.mesh, PartitionSpec(BATCH_AXES)))
+        return jax.device_put(prompts, batch_sharding(self.mesh))
 
 
 class _Call:
@@ -192,7 +195,7 @@ class _Call:
         groups, n, limit = len(examples), sampler.n, engine.sampling.max_tokens
         self.sampler = sampler
         self.engine = engine
-        self.params = _compute_params(params, sampler.model.dtype)
+        self.params = compute_params(params, sampler.model.dtype)
         self.examples = examples
         self.request_ids = np.asarray(request_ids, np.int64).astype(np.int32)
         self.on_finish = on_finish
@@ -311,7 +314,7 @@ class _Call:
         )
 
 
-def _compute_params(params: Params, dtype: str) -> Params:
+def compute_params(params: Params, dtype: str) -> Params:
     """`params` with the matrices in the dtype of the computation.
 
     The model casts them at every use, which gives the same numbers but reads twice the bytes at

@@ -18,11 +18,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from evr1.models import Model
+from evr1.parallel import sharding
 from evr1.sampler import sampling as sampling_lib
 from evr1.sampler.sampling import Draws, Sampling
 from evr1.types import Params, Prompts
-
-BATCH_AXES = ("data", "fsdp")  # slots are spread over these
 
 
 class Prefix(NamedTuple):
@@ -192,7 +191,7 @@ class Engine:
     def draws(self) -> Draws:
         """`sampling` as arrays on the devices."""
         draws = sampling_lib.make_draws(self.sampling, self.model.config.vocab_size)
-        return jax.device_put(draws, _replicated(self.devices))
+        return jax.device_put(draws, sharding.replicated(self.devices) if self.devices else None)
 
     def init_decode_state(self) -> DecodeState:
         """Returns empty slots."""
@@ -208,16 +207,11 @@ class Engine:
             prompts: g prompts, padded to a bucket of at most `prompt_tokens`.
             request_ids: int32[g]; with the seed they decide the random numbers.
         """
-        return _prefill(
-            self.model,
-            params,
-            prompts,
-            request_ids,
-            self.draws,
-            n=self.n,
-            mode=self.sampling.mode,
-            mesh=self.devices,
+        logits, cache = _read(self.model, params, prompts)
+        keys, tokens, done, data = _first(
+            logits, request_ids, self.draws, n=self.n, mode=self.sampling.mode
         )
+        return Prefix(cache, prompts.lengths, prompts.next_positions, keys, tokens, done, data)
 
     def insert(self, prefix: Prefix, decode_state: DecodeState, slots: jax.Array) -> DecodeState:
         """Returns the state with the prompts of `prefix` in `slots` int32[g].
@@ -248,7 +242,11 @@ class Engine:
 
 def batch_shards(mesh: Mesh | None) -> int:
     """How many parts the slots are cut into."""
-    return 1 if mesh is None else int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    return (
+        1
+        if mesh is None
+        else int(np.prod([mesh.shape[axis] for axis in sharding.LOGICAL["batch"]]))
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
@@ -265,14 +263,24 @@ def _init(model, slots, n, prompt_tokens, completion_tokens, mesh) -> DecodeStat
     return _spread(state, mesh)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("n", "mode", "mesh"))
-def _prefill(model, params, prompts, request_ids, draws, *, n, mode, mesh) -> Prefix:
+@functools.partial(jax.jit, static_argnums=0)
+def _read(model, params, prompts):
+    """Logits after each prompt and its cache.
+
+    Apart from `_first`, because this is the program that takes long to compile, and it is the same
+    for training and evaluation.
+    """
     hidden, cache = model.prefill(params, prompts)
-    logits = jnp.repeat(model.logits(params, hidden), n, axis=0)
-    groups = len(request_ids)
+    return model.logits(params, hidden), cache
+
+
+@functools.partial(jax.jit, static_argnames=("n", "mode"))
+def _first(logits, request_ids, draws, *, n, mode):
+    """Random states of the rows, and their first tokens: (keys, tokens, done, data)."""
+    groups = len(logits)
     keys = sampling_lib.row_keys(draws.seed, request_ids, n)
-    first = jnp.zeros((groups, n), jnp.int32)
-    tokens, logprobs = _draw(logits, keys, first, draws, mode)
+    positions = jnp.zeros((groups, n), jnp.int32)
+    tokens, logprobs = _draw(jnp.repeat(logits, n, axis=0), keys, positions, draws, mode)
     done = _ends(tokens, draws) | (draws.limit <= 1)
     data = _pack(
         tokens[..., None],
@@ -281,7 +289,7 @@ def _prefill(model, params, prompts, request_ids, draws, *, n, mode, mesh) -> Pr
         jnp.ones((groups, n), jnp.int32),
         done,
     )
-    return Prefix(cache, prompts.lengths, prompts.next_positions, keys, tokens, done, data)
+    return keys, tokens, done, data
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="mesh", donate_argnums=1)
@@ -391,14 +399,10 @@ def _spread(state: DecodeState, mesh: Mesh | None) -> DecodeState:
         return state
 
     def pin(x, axis):
-        spec = PartitionSpec(*[None] * axis, BATCH_AXES)
+        spec = PartitionSpec(*[None] * axis, sharding.LOGICAL["batch"])
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
     # Caches have the layers in front of the slots, everything else starts with the slots.
     cache = jax.tree.map(lambda x: pin(x, min(1, x.ndim - 1)), state.cache)
     rest = {k: pin(v, 0) for k, v in state._asdict().items() if k != "cache"}
     return DecodeState(cache=cache, **rest)
-
-
-def _replicated(mesh: Mesh | None) -> NamedSharding | None:
-    return None if mesh is None else NamedSharding(mesh, PartitionSpec())

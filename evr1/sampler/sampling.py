@@ -92,13 +92,14 @@ def make_draws(sampling: Sampling, vocab_size: int) -> Draws:
     banned[list(sampling.banned_ids)] = True
     if banned.all():
         raise ValueError(f"banned_ids holds all {vocab_size} ids; leave at least one")
+    ends = np.asarray(sampling.end_ids or (-1,), np.int32)
     return Draws(
         temperature=np.float32(sampling.temperature or 1.0),
         top_p=np.float32(sampling.top_p),
         top_k=np.int32(min(sampling.top_k, vocab_size) or vocab_size),
         limit=np.int32(sampling.max_tokens),
-        # -1 is no token: without an end id the array must still hold something to compare with.
-        end_ids=np.asarray(sampling.end_ids or (-1,), np.int32),
+        # -1 is no token. Padded, so that the number of end ids compiles nothing new.
+        end_ids=np.pad(ends, (0, -len(ends) % 8), constant_values=-1),
         banned=banned,
         seed=np.uint32(sampling.seed % 2**32),
     )
