@@ -1,12 +1,22 @@
 """Random prompts with images and videos: `Prompts` for our model, tensors for transformers."""
 
 import dataclasses
+import functools
 import json
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
+from hf import load_torch
 
+from evr1.models import hf, load_model, safetensors
 from evr1.types import Prompts, VisionInput
+
+# Half the compile time; the numbers do not change beyond rounding.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 IMAGE, VIDEO, START, END, VOCAB = 90, 91, 92, 93, 96
 
@@ -103,6 +113,34 @@ def prompt(
     )
 
 
+def gap(got: Any, expected: Any) -> float:
+    """The largest difference, relative to the largest expected value."""
+    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    assert got.shape == expected.shape, (got.shape, expected.shape)
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+CASES = {
+    "text": (7,),
+    "image": (3, ("image", (1, 4, 6)), 2),
+    "video of three frames": (2, ("video", (3, 4, 4)), 5),
+    "two videos and an image": (
+        1,
+        ("video", (2, 2, 4)),
+        ("image", (1, 6, 4)),
+        3,
+        ("video", (1, 2, 2)),
+        2,
+    ),
+}
+
+
+def prompts(cases: Sequence[str] = tuple(CASES), **shape: Any) -> list[Prompt]:
+    """The prompts of `CASES`, together a ragged batch."""
+    rng = np.random.default_rng(0)
+    return [prompt(rng, CASES[case], **shape) for case in cases]
+
+
 def pack(
     prompts: Sequence[Prompt], row_patches: int = 24, prompt_tokens: int = 0, rows: int = 0
 ) -> tuple[Prompts, np.ndarray]:
@@ -176,24 +214,57 @@ def _bilinear(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(index, -1), np.stack(weight, -1)
 
 
-def hf_model(seed: int = 0, **text):
-    """A random transformers model of `CONFIG`; norms and biases too, so that none is a no-op."""
-    import torch
+def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The float32 weight of this name in every model made here; the same in all NumPy versions.
+
+    Norms and biases are random too, so that none is a no-op.
+    """
+    raw = np.random.PCG64(zlib.crc32(name.encode())).random_raw(int(np.prod(shape)))
+    unit = ((raw >> 40) / 2**24 - 0.5).astype(np.float32).reshape(shape) * 12**0.5
+    if len(shape) == 1:
+        return (0.1 * unit + ("norm" in name and name.endswith("weight"))).astype(np.float32)
+    return unit * np.float32(np.prod(shape[1:]) ** -0.5)
+
+
+def config(*, tied: bool = False, **text: Any) -> dict:
+    """`CONFIG` with changes."""
+    raw = json.loads(json.dumps(CONFIG))
+    raw["tie_word_embeddings"] = tied
+    raw["text_config"].update(text)
+    return raw
+
+
+def write_hf_dir(path: Path, raw: dict) -> Path:
+    """A HF directory of this config with the weights of `weight`, made without torch."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps(raw))
+    model = load_model(str(path))
+    shapes = {k: v.shape for k, v in hf.flatten(model.abstract_params()).items()}
+    tensors = [
+        (name, w.hf_shape(shapes[w.path][1:] if w.is_stacked else shapes[w.path]))
+        for w in model.weights()
+        for name in hf.hf_names(w, shapes[w.path])
+    ]
+    f32 = np.dtype(np.float32)
+    safetensors.write(
+        path / "model.safetensors",
+        [(name, shape, f32) for name, shape in tensors],
+        (weight(name, shape) for name, shape in tensors),
+    )
+    return path
+
+
+def hf_model(raw: dict) -> Any:
+    """The transformers model of this config with the weights of `weight`."""
+    torch = load_torch()
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-    torch.manual_seed(seed)
-    raw = json.loads(json.dumps(CONFIG))
-    raw["tie_word_embeddings"] = text.pop("tied", False)
-    raw["text_config"].update(text)
-    config = Qwen3VLConfig(**raw)
-    config._attn_implementation = "eager"
-    model = Qwen3VLForConditionalGeneration(config).eval().float()
+    hf_config = Qwen3VLConfig(**json.loads(json.dumps(raw)))
+    hf_config._attn_implementation = "eager"
+    model = Qwen3VLForConditionalGeneration(hf_config).eval().float()
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if p.ndim == 1 and name.endswith("weight"):
-                p.add_(torch.randn_like(p) * 0.1)
-            else:
-                p.copy_(torch.randn_like(p) * (0.1 if p.ndim == 1 else p.shape[-1] ** -0.5))
+            p.copy_(torch.from_numpy(weight(name, tuple(p.shape))))
     return model
 
 
