@@ -31,7 +31,7 @@ TYPES: tuple[str, ...] = tuple(ALIASES)
 _CANONICAL = {name: t for t, aliases in ALIASES.items() for name in (t, *aliases)}
 
 
-def canonical(problem_type: str) -> str:
+def canonical(problem_type: object) -> str:
     """The problem type that a row's spelling stands for; case and outer spaces are ignored.
 
     >>> canonical(" Video QA ")

@@ -33,6 +33,15 @@ class MediaSize(NamedTuple):
     is_video: bool
 
 
+class VisionTokens(NamedTuple):
+    """The special tokens that stand for media."""
+
+    image: str = "<|image_pad|>"  # placeholder of one visual token
+    video: str = "<|video_pad|>"
+    start: str = "<|vision_start|>"  # opens a run of placeholders
+    end: str = "<|vision_end|>"
+
+
 @dataclasses.dataclass(frozen=True)
 class Processor:
     """Prompt building for one model, read from its HF directory; cheap to send to another process.
@@ -45,10 +54,7 @@ class Processor:
         pad_id: token that fills padding.
         end_ids: tokens that end a completion.
         banned_ids: placeholders of media; a sampled one would ask for pixels that do not exist.
-        image_token: placeholder of an image, e.g. <|image_pad|>.
-        video_token: placeholder of a video.
-        vision_start: opens a run of placeholders.
-        vision_end: closes it.
+        vision: the tokens that stand for media.
         template: Jinja2 source of the task template.
         thinking: ask for reasoning between think tags.
         box_scale: what box coordinates count: pixels, unit or thousand.
@@ -61,10 +67,7 @@ class Processor:
     pad_id: int
     end_ids: tuple[int, ...]
     banned_ids: tuple[int, ...]
-    image_token: str
-    video_token: str
-    vision_start: str
-    vision_end: str
+    vision: VisionTokens
     template: str
     thinking: bool
     box_scale: str
@@ -93,18 +96,7 @@ class Processor:
         config = _read_json(root / "tokenizer_config.json")
         tokenizer = _load_tokenizer(root, config)
         special = _special_tokens(config)
-        names = {
-            "image_token": "<|image_pad|>",
-            "video_token": "<|video_pad|>",
-            "vision_start": special.get("vision_start_token", "<|vision_start|>"),
-            "vision_end": special.get("vision_end_token", "<|vision_end|>"),
-        }
-        names = {k: special.get(k, v) for k, v in names.items()}
-        for name in names.values():
-            if tokenizer.token_to_id(name) is None:
-                raise ValueError(
-                    f"{root}/tokenizer.json has no token {name}; use a Qwen-VL tokenizer"
-                )
+        vision = _vision_tokens(root, tokenizer, special)
         ends = _end_ids(root, tokenizer, special)
         pad = tokenizer.token_to_id(special.get("pad_token", "<|endoftext|>"))
         return cls(
@@ -114,13 +106,11 @@ class Processor:
             geometry=_geometry(root),
             pad_id=ends[0] if pad is None else pad,
             end_ids=ends,
-            banned_ids=tuple(
-                tokenizer.token_to_id(names[k]) for k in ("image_token", "video_token")
-            ),
+            banned_ids=tuple(_id_of(root, tokenizer, t) for t in vision[:2]),
+            vision=vision,
             template=Path(template).read_text("utf-8") if template else prompts.built_in_template(),
             thinking=thinking,
             box_scale=box_scale,
-            **names,
         )
 
     def prompt_text(self, row: Row, raw: bool = False) -> str:
@@ -199,7 +189,7 @@ class Processor:
     ) -> Iterator[tuple[list[int], int | None]]:
         """The prompt as (ids, None) for text and ([id], count) for a run of placeholders."""
         chat = prompts.render_chat(self.chat_template, text, self.special_tokens)
-        pads = (self.image_token, self.video_token)
+        pads = self.vision[:2]
         parts = re.split("|".join(map(re.escape, pads)), chat)
         found = re.findall("|".join(map(re.escape, pads)), chat)
         if found != [pads[s.is_video] for s in sizes]:
@@ -216,16 +206,18 @@ class Processor:
                 yield [self.banned_ids[0]], t * count
                 pending = after
                 continue
-            seconds = positions.patch_seconds(size.timestamps, self.geometry.temporal_patch_size)
+            seconds = positions.patch_seconds(
+                np.asarray(size.timestamps), self.geometry.temporal_patch_size
+            )
             if len(seconds) != t:
                 raise ValueError(
                     f"{row.source} ({row.problem_id}): {len(size.timestamps)} timestamps for {t} "
                     f"temporal patches; there must be one per frame"
                 )
             for second in seconds.tolist():
-                yield self._ids(f"{pending}<{second:.1f} seconds>{self.vision_start}"), None
+                yield self._ids(f"{pending}<{second:.1f} seconds>{self.vision.start}"), None
                 yield [self.banned_ids[1]], count
-                pending = self.vision_end
+                pending = self.vision.end
             pending += after
         yield self._ids(pending), None
 
@@ -294,6 +286,25 @@ def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
         if key.endswith("_token") and isinstance(value, str):
             tokens[key] = value
     return tokens
+
+
+def _vision_tokens(
+    root: Path, tokenizer: tokenizers.Tokenizer, special: Mapping[str, str]
+) -> VisionTokens:
+    """The media tokens, named by the tokenizer or by their defaults; all must be there."""
+    keys = ("image_token", "video_token", "vision_start_token", "vision_end_token")
+    defaults = VisionTokens()
+    tokens = VisionTokens(*(special.get(k, d) for k, d in zip(keys, defaults, strict=True)))
+    for token in tokens:
+        _id_of(root, tokenizer, token)
+    return tokens
+
+
+def _id_of(root: Path, tokenizer: tokenizers.Tokenizer, token: str) -> int:
+    id_ = tokenizer.token_to_id(token)
+    if id_ is None:
+        raise ValueError(f"{root}/tokenizer.json has no token {token}; use a Qwen-VL tokenizer")
+    return id_
 
 
 def _end_ids(
