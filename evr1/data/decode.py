@@ -6,6 +6,7 @@ a deadline, and is replaced after a number of clips, because decoders leak. What
 is written to a quarantine list.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -178,7 +179,16 @@ class DecodePool:
         self._closed.set()
         for child in self._children:
             if child is not None:
-                child.kill()
+                child.kill()  # a thread that waits for it sees the end of the pipe
+        slots = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                slots.append(self._idle.get_nowait())
+        for slot in slots:
+            child = self._children[slot]
+            if child is not None:
+                child.end()
+            self._idle.put(slot)
 
     def measure(self, job: Job) -> patches.Shape:
         """What `decode` will give, from the file's header; raises as it does."""
@@ -213,18 +223,18 @@ class DecodePool:
         child = self._children[slot]
         if child is None or not child.is_usable(self._clips_per_child):
             if child is not None:
-                child.kill()
+                child.end()
             child = self._children[slot] = _Child()
         try:
             return child.run(job, what, self._timeout_s)
         except _Late:
-            child.kill()
+            child.end()
             self._raise_if_closed()
             raise MediaError(
                 "timeout", job.path, f"not done within {self._timeout_s:g} s"
             ) from None
         except (EOFError, BrokenPipeError):
-            cause = child.kill()
+            cause = child.end()
             self._raise_if_closed()
             raise MediaError("crashed", job.path, f"the decoder died ({cause})") from None
 
@@ -276,10 +286,15 @@ class _Child:
             self._read_into(memoryview(frames).cast("B"), deadline)
         return shape, frames
 
-    def kill(self) -> str:
-        """Ends the child; how it ended, in words."""
-        self._process.stdin.close()
+    def kill(self) -> None:
+        """Ends the process; the pipes stay with the thread that uses them."""
         self._process.kill()
+
+    def end(self) -> str:
+        """Ends the process and closes the pipes; how it ended, in words."""
+        self._process.kill()
+        self._process.stdin.close()
+        self._process.stdout.close()
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:

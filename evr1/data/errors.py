@@ -4,7 +4,7 @@ import pathlib
 
 KINDS = {
     "missing": "correct the path or data.media_dir",
-    "undecodable": "re-encode the file (ffmpeg -i IN -c:v libx264 OUT) or drop its rows",
+    "undecodable": "repair or re-encode the file, or drop its rows",
     "empty": "drop its rows",
     "clip": "correct video_start and video_end",
     "timeout": "raise data.decode_timeout_s or re-encode the file",

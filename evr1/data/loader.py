@@ -22,6 +22,7 @@ from evr1.data.errors import MediaError
 from evr1.data.processor import MediaSize, Processor
 from evr1.data.records import Example, Row
 
+grain.config.update("py_traceback_filtering", "off")  # it would append to the message of errors
 FAILED = -1  # in place of a length: the row's media cannot be used
 
 

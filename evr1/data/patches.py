@@ -154,7 +154,8 @@ def measure_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry
     """
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
+            exif = Image.Image.getexif(image)  # a PNG's own method decodes the pixels first
+            turned = exif.get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
             height, width = (image.width, image.height) if turned else (image.height, image.width)
             size = image_size(height, width, budgets, geometry)
     except FileNotFoundError:

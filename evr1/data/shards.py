@@ -247,6 +247,7 @@ class ShardWriter:
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock_file.close()
             raise ValueError(f"{self.root}: another process writes here; wait for it") from None
         for path in self.root.glob(".writing-*"):
             path.unlink()

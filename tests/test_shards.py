@@ -1,0 +1,285 @@
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from clips import BUDGETS, GEOMETRY, write_clip, write_image
+
+from evr1.data import shards
+from evr1.data.errors import MediaError
+from evr1.data.records import Budgets, Geometry, Media
+from evr1.data.shards import FileTable, ShardStore, ShardWriter, content_key, file_identity
+
+
+def medium(seed, frames=4, size=(64, 96), is_video=True):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (frames, *size, 3), np.uint8)
+    return Media(pixels, np.arange(frames) / 3.0 if is_video else np.zeros(0), is_video)
+
+
+def key(n):
+    return f"{n:032x}"
+
+
+def fill(root, count=5, shard_bytes=2 * 4 * 64 * 96 * 3):
+    media = {key(n): medium(n) for n in range(count)}
+    media[key(99)] = medium(99, 1, (32, 32), is_video=False)
+    with ShardWriter(root, shard_bytes=shard_bytes) as writer:
+        for k, m in media.items():
+            writer.add(k, m, f"{k}.mp4")
+    return media
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.frames, b.frames)
+    np.testing.assert_array_equal(a.timestamps, b.timestamps)
+    assert (a.frames.dtype, a.timestamps.dtype) == (np.uint8, np.float64)
+    assert a.is_video == b.is_video
+
+
+def test_what_is_written_is_read(tmp_path):
+    media = fill(tmp_path)
+    store = ShardStore(tmp_path)
+    assert len(store) == 6
+    assert len(list(tmp_path.glob("media-train.array_record-*"))) == 3
+    for k, m in media.items():
+        assert_same(store.read(k), m)
+        shape = store.find(k).shape
+        assert (shape.frames, shape.height, shape.width, 3) == m.frames.shape
+        np.testing.assert_array_equal(shape.timestamps, m.timestamps)
+        assert shape.is_video == m.is_video
+    assert store.find(key(1234)) is None
+    assert key(1234) not in store
+
+
+def test_one_entry_however_often_it_is_added(tmp_path):
+    with ShardWriter(tmp_path) as writer:
+        for _ in range(3):
+            writer.add(key(1), medium(1), "a.mp4")
+    with ShardWriter(tmp_path) as writer:
+        assert key(1) in writer
+        writer.add(key(1), medium(1), "a.mp4")
+    assert len(list(tmp_path.glob("index-*.npz"))) == 1
+
+
+def test_it_is_a_tfds_data_set_and_tensorflow_stays_out(tmp_path):
+    package = tmp_path / "site" / "tensorflow"  # stands for an installed TensorFlow
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('TensorFlow was imported')")
+    root = tmp_path / "shards"
+    media = fill(root)
+    code = f"""
+import sys
+sys.path.insert(0, {str(package.parent)!r})
+from evr1.data import shards
+store = shards.ShardStore({str(root)!r})
+store.read({key(1)!r})
+with shards.ShardWriter({str(root)!r}) as writer:
+    writer.add({key(500)!r}, store.read({key(2)!r}), "b.mp4")
+import tensorflow_datasets as tfds
+source = tfds.builder_from_directory({str(root)!r}).as_data_source(split="train")
+print(len(source), source[0]["key"].decode(), source[0]["frames"].shape)
+print([m for m in ("tensorflow", "torch") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"7 {key(0)} {media[key(0)].frames.shape}", "[]"]
+
+
+def test_a_flipped_byte_is_named(tmp_path):
+    media = fill(tmp_path)
+    path = tmp_path / "media-train.array_record-00001"
+    data = bytearray(path.read_bytes())
+    where = data.index(media[key(3)].frames.tobytes()[:64])
+    data[where + 1000] ^= 1
+    path.write_bytes(data)
+    store = ShardStore(tmp_path)
+    for k, m in media.items():
+        if k != key(3):
+            assert_same(store.read(k), m)
+    with pytest.raises(ValueError, match="hash mismatch") as error:
+        store.read(key(3))
+    message = str(error.value)
+    assert message.startswith(f"{path}: entry {key(3)} is damaged")
+    assert "delete this shard file and run tools/preprocess_videos.py" in message
+    assert "\n" not in message
+
+
+def test_no_flipped_byte_goes_unnoticed(tmp_path):
+    media = fill(tmp_path / "good", 2, shard_bytes=2**30)
+    rng = np.random.default_rng(0)
+    whole = (tmp_path / "good" / "media-train.array_record-00000").read_bytes()
+    shutil.copytree(tmp_path / "good", tmp_path / "bad")
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        (tmp_path / "bad" / "media-train.array_record-00000").write_bytes(data)
+        store = ShardStore(tmp_path / "bad")
+        for k, m in media.items():
+            try:
+                assert_same(store.read(k), m)
+            except ValueError as error:
+                assert "damaged" in str(error)  # noqa: PT017
+                refused += 1
+    assert refused > 20
+
+
+def test_a_cut_shard_is_named(tmp_path):
+    fill(tmp_path)
+    path = tmp_path / "media-train.array_record-00000"
+    for size in (0, 100, path.stat().st_size // 2):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(ValueError, match=r"array_record-00000: entry 0+ is damaged"):
+            ShardStore(tmp_path).read(key(0))
+
+
+def test_a_shard_that_holds_something_else_is_named(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "media-train.array_record-00000").write_bytes(
+        (tmp_path / "media-train.array_record-00001").read_bytes()
+    )
+    with pytest.raises(ValueError, match="the record holds key 0*2"):
+        ShardStore(tmp_path).read(key(0))
+
+
+def test_deleting_a_shard_and_running_again_repairs(tmp_path):
+    media = fill(tmp_path)
+    (tmp_path / "media-train.array_record-00001").unlink()
+    assert len(ShardStore(tmp_path)) == 4
+    added = []
+    with ShardWriter(tmp_path) as writer:
+        for k, m in media.items():
+            if k not in writer:
+                writer.add(k, m, "again.mp4")
+                added.append(k)
+    assert added == [key(2), key(3)]
+    store = ShardStore(tmp_path)
+    for k, m in media.items():
+        assert_same(store.read(k), m)
+    assert sorted(p.name[-5:] for p in tmp_path.glob("media-train*")) == ["00000", "00001", "00002"]
+
+
+def test_a_lost_index_is_rebuilt_and_a_damaged_one_is_named(tmp_path):
+    media = fill(tmp_path)
+    (tmp_path / "index-00000.npz").unlink()
+    ShardWriter(tmp_path).close()
+    store = ShardStore(tmp_path)
+    assert_same(store.read(key(0)), media[key(0)])
+    shape = store.find(key(0)).shape
+    assert (shape.frames, shape.height, shape.width) == (4, 64, 96)
+    (tmp_path / "index-00000.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"index-00000.npz: damaged index .* delete it and run"):
+        ShardStore(tmp_path)
+
+
+def test_a_killed_run_keeps_its_finished_shards(tmp_path):
+    code = f"""
+import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_shards import *
+writer = ShardWriter({str(tmp_path)!r}, shard_bytes=2 * 4 * 64 * 96 * 3)
+for n in range(5):
+    writer.add(key(n), medium(n), "a.mp4")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert list(tmp_path.glob(".writing-*"))
+    store = ShardStore(tmp_path)
+    assert [key(n) in store for n in range(5)] == [True] * 4 + [False]
+    media = fill(tmp_path)
+    assert not list(tmp_path.glob(".writing-*"))
+    for k, m in media.items():
+        assert_same(ShardStore(tmp_path).read(k), m)
+
+
+def test_two_writers_are_refused(tmp_path):
+    with (
+        ShardWriter(tmp_path),
+        pytest.raises(ValueError, match="another process writes here"),
+    ):
+        ShardWriter(tmp_path)
+
+
+def test_no_directory_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"data.shards=.*/none': no such directory; run tools"):
+        ShardStore(tmp_path / "none")
+
+
+def test_an_error_still_completes_the_open_shard(tmp_path):
+    def fail_after_one():
+        with ShardWriter(tmp_path) as writer:
+            writer.add(key(1), medium(1), "a.mp4")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_after_one()
+    assert key(1) in ShardStore(tmp_path)
+
+
+def test_the_key_follows_everything_that_changes_the_pixels():
+    plain = content_key("id", "video", BUDGETS, GEOMETRY, 1.0, 2.0)
+    assert plain == content_key("id", "video", BUDGETS, GEOMETRY, 1.0, 2.0)
+    others = [
+        content_key("di", "video", BUDGETS, GEOMETRY, 1.0, 2.0),
+        content_key("id", "image", BUDGETS, GEOMETRY, 1.0, 2.0),
+        content_key("id", "video", BUDGETS, Geometry(14, 2, 2), 1.0, 2.0),
+        content_key("id", "video", BUDGETS, GEOMETRY, None, 2.0),
+        content_key("id", "video", BUDGETS, GEOMETRY, 1.0, None),
+    ]
+    for field in dataclasses.fields(Budgets):
+        changed = dataclasses.replace(BUDGETS, **{field.name: 12345})
+        other = content_key("id", "video", changed, GEOMETRY, 1.0, 2.0)
+        if field.name.startswith("video"):
+            others.append(other)
+        else:
+            assert other == plain  # a video does not depend on the budget of images
+    assert len({plain, *others}) == 1 + len(others)
+
+
+def test_identity_is_of_the_content(tmp_path):
+    a = write_clip(tmp_path / "a.mp4")
+    shutil.copy(a, tmp_path / "b.mp4")
+    assert file_identity(a) == file_identity(tmp_path / "b.mp4")
+    assert file_identity(write_clip(tmp_path / "c.mp4", 59)) != file_identity(a)
+    big = bytearray(300_000)
+    (tmp_path / "big").write_bytes(big)
+    before = file_identity(tmp_path / "big")
+    for where in (0, 150_000, 299_999):
+        changed = bytearray(big)
+        changed[where] = 1
+        (tmp_path / "big").write_bytes(changed)
+        assert file_identity(tmp_path / "big") != before
+
+
+def test_files_are_known_by_name_where_they_are_gone(tmp_path):
+    path = write_image(tmp_path / "x.png")
+    identity = FileTable(tmp_path).identity("x.png", str(path), is_written=True)
+    assert identity == file_identity(path)
+    assert FileTable(tmp_path).identity("x.png", "/nowhere/x.png") == identity
+    with pytest.raises(MediaError, match="/nowhere/y.png: cannot be opened") as error:
+        FileTable(tmp_path).identity("y.png", "/nowhere/y.png")
+    assert error.value.kind == "missing"
+    write_image(path, gray=81)
+    os.utime(path, ns=(1, 1))
+    table = FileTable(tmp_path)
+    assert table.identity("x.png", str(path), is_written=True) != identity
+    with pytest.raises(MediaError, match="2 files of that name are in the shards"):
+        FileTable(tmp_path).identity("x.png", "/nowhere/x.png")
+
+
+def test_a_known_file_is_not_read_again(tmp_path, monkeypatch):
+    path = write_image(tmp_path / "x.png")
+    FileTable(tmp_path).identity("x.png", str(path), is_written=True)
+    monkeypatch.setattr(shards, "file_identity", lambda path: pytest.fail("read again"))
+    FileTable(tmp_path).identity("x.png", str(path))
+
+
+def test_a_damaged_file_table_is_named_by_line(tmp_path):
+    (tmp_path / "files.jsonl").write_text(json.dumps({"name": "a"}) + "\n")
+    with pytest.raises(ValueError, match=r"files.jsonl:1: not a file entry; delete the line"):
+        FileTable(tmp_path)
