@@ -40,6 +40,12 @@ def example(parts, seed: int = 0) -> Example:
     return as_example(oracle.prompt(np.random.default_rng(seed), parts), seed)
 
 
+def text_example(tokens, index: int = 0) -> Example:
+    """A prompt of these tokens."""
+    positions = np.tile(np.arange(len(tokens), dtype=np.int32), (3, 1))
+    return as_example(oracle.Prompt(np.array(tokens, np.int32), positions, (), None), index)
+
+
 def as_example(prompt: oracle.Prompt, index: int = 0) -> Example:
     """A prompt of `models_oracle` as the data pipeline would give it."""
     row = Row(index, "?", None, "numerical", "text", (), (), (), str(index), None, None, "x:1", {})
