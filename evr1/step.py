@@ -63,7 +63,7 @@ def init_state(
 
     if mesh is None:
         return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
-    shardings = _state_shardings(params, optimizer, mesh)
+    shardings = train_state_shardings(params, optimizer, mesh)
     step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
     init = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
     return TrainState(step, params, init(params))
@@ -146,7 +146,7 @@ def make_update(
         )
     abstract = model.abstract_params()
     params, batch = sharding.param_shardings(mesh, abstract), sharding.batch_sharding(mesh)
-    state, everywhere = _state_shardings(abstract, optimizer, mesh), sharding.replicated(mesh)
+    state, everywhere = train_state_shardings(abstract, optimizer, mesh), sharding.replicated(mesh)
     return Update(
         jax.jit(zeros, out_shardings=params),
         jax.jit(
@@ -244,7 +244,7 @@ def _on_mesh(function: Callable, mesh: jax.sharding.Mesh) -> Callable:
     return traced
 
 
-def _state_shardings(
+def train_state_shardings(
     params: Params, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
 ) -> TrainState:
     """The sharding of every leaf of a TrainState."""

@@ -119,17 +119,17 @@ def microbatches(
         end, size = start, sizes[order[start]]
         while end < len(order):
             grown = np.maximum(size, sizes[order[end]])
-            if end - start >= _groups_per_part(grown, n, max_tokens, total, group_multiple):
+            if end - start >= groups_per_part(grown, n, max_tokens, total, group_multiple):
                 break
             end, size = end + 1, grown
-        capacity = _groups_per_part(size, n, max_tokens, total, group_multiple)
+        capacity = groups_per_part(size, n, max_tokens, total, group_multiple)
         part = _cut(_take(batch, groups[order[start:end]]), *size)
         parts.append(_pad_groups(part, capacity))
         start = end
     return parts
 
 
-def _groups_per_part(
+def groups_per_part(
     size: np.ndarray, n: int, max_tokens: int, total: int, group_multiple: int
 ) -> int:
     """How many groups of this size a part holds.

@@ -1,0 +1,226 @@
+"""The update in the group layout: `python benchmarks/bench_update.py [--preset cpu] [--json OUT]`.
+
+A video prompt and its n completions go through the network as one group (vision once, prompt once)
+or, as usual, as n separate sequences. Same random model, same tokens, same budget of tokens per
+forward and backward pass, same gradient; the two take turns in one run. `memory` is what the
+compiler sets aside for the largest microbatch, without parameters and gradients.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+import numpy as np
+import optax
+
+from benchmarks import common
+from evr1 import step
+from evr1.data import batch as collation
+from evr1.data.positions import mrope_positions
+from evr1.data.records import Example, Geometry, Row
+from evr1.models import FAMILIES, Model
+from evr1.rl.batches import group_batch, microbatches
+from evr1.rl.losses import LossConfig
+from evr1.types import GroupBatch, Rollouts, ShapeTable
+
+GEOMETRY = Geometry(patch_size=16, temporal_patch_size=2, merge_size=2)
+VIDEO_ID, TABLE_SIDE = 3, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A Qwen3-VL: sizes of its text model and of its vision tower."""
+
+    vocab: int
+    layers: int
+    width: int
+    mlp: int
+    heads: int
+    kv_heads: int
+    vision_layers: int
+    vision_width: int
+    dtype: str
+    remat: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One line of the table: G groups of a clip, some text, and n completions of at most R."""
+
+    groups: int
+    n: int
+    frames: int
+    side: int  # pixels
+    completion_tokens: int
+    text_tokens: int = 32
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Patches (t, h, w)."""
+        patches = self.side // GEOMETRY.patch_size
+        return self.frames // GEOMETRY.temporal_patch_size, patches, patches
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Visual and text tokens of a prompt."""
+        return int(np.prod(self.grid)) // GEOMETRY.merge_size**2 + self.text_tokens
+
+
+TINY = Size(642, 3, 128, 320, 4, 2, 3, 96, "float32", remat=False)  # as configs/demo.py
+SMALL = Size(4096, 6, 256, 768, 8, 4, 4, 128, "float32", remat=True)
+LARGE = Size(151936, 28, 1024, 3072, 16, 8, 12, 768, "bfloat16", remat=True)  # as Qwen3-0.6B
+PRESETS: dict[str, tuple[Size, tuple[Shape, ...]]] = {
+    "demo": (TINY, (Shape(32, 8, 8, 96, 28, 112),)),
+    "cpu": (SMALL, (Shape(1, 8, 16, 128, 64), Shape(1, 8, 32, 160, 64), Shape(1, 8, 32, 224, 64))),
+    "gpu": (
+        LARGE,
+        (Shape(2, 8, 32, 448, 512), Shape(1, 8, 64, 512, 512), Shape(1, 8, 128, 512, 704)),
+    ),
+}
+
+
+def make_model(size: Size) -> Model:
+    """A Qwen3-VL of this size."""
+    head_dim = size.width // size.heads
+    config = {
+        "video_token_id": VIDEO_ID,
+        "text_config": {
+            "vocab_size": size.vocab,
+            "hidden_size": size.width,
+            "intermediate_size": size.mlp,
+            "num_hidden_layers": size.layers,
+            "num_attention_heads": size.heads,
+            "num_key_value_heads": size.kv_heads,
+            "head_dim": head_dim,
+            "rope_scaling": {
+                "mrope_section": [head_dim // 2 - 2 * (head_dim // 6)] + [head_dim // 6] * 2
+            },
+        },
+        "vision_config": {
+            "depth": size.vision_layers,
+            "hidden_size": size.vision_width,
+            "intermediate_size": 4 * size.vision_width,
+            "num_heads": size.vision_width // 32,
+            "patch_size": GEOMETRY.patch_size,
+            "temporal_patch_size": GEOMETRY.temporal_patch_size,
+            "spatial_merge_size": GEOMETRY.merge_size,
+            "out_hidden_size": size.width,
+            "num_position_embeddings": TABLE_SIDE**2,
+            "deepstack_visual_indexes": [0, size.vision_layers - 1],
+        },
+    }
+    return FAMILIES["qwen3_vl"](config, dtype=size.dtype, remat=size.remat)
+
+
+def make_batch(shape: Shape, size: Size, seed: int = 0) -> GroupBatch:
+    """Random clips, text and completions of random length, on device."""
+    rng = np.random.default_rng(seed)
+    t, h, w = shape.grid
+    frame = h * w
+    examples = [_example(rng, shape, size) for _ in range(shape.groups)]
+    shapes = ShapeTable((shape.prompt_tokens,), (t,), frame, shape.completion_tokens)
+    prompts = collation.collate(examples, shapes, GEOMETRY, TABLE_SIDE, 0)
+    dims = (shape.groups, shape.n, shape.completion_tokens)
+    lengths = rng.integers(shape.completion_tokens // 4, shape.completion_tokens + 1, dims[:2])
+    lengths[:, 0] = shape.completion_tokens
+    rollouts = Rollouts(
+        rng.integers(4, size.vocab, dims, dtype=np.int32),
+        np.full(dims, -np.log(size.vocab), np.float32),
+        lengths.astype(np.int32),
+        lengths < shape.completion_tokens,
+    )
+    return group_batch(
+        prompts,
+        rollouts,
+        rng.normal(size=dims[:2]).astype(np.float32),
+        aggregation="token_mean",
+        max_tokens=shape.completion_tokens,
+    )
+
+
+def _example(rng: np.random.Generator, shape: Shape, size: Size) -> Example:
+    t, h, w = shape.grid
+    grid = np.array([shape.grid], np.int32)
+    visual = t * h * w // GEOMETRY.merge_size**2
+    is_visual = np.zeros(shape.prompt_tokens, bool)
+    before = shape.text_tokens // 2
+    is_visual[before : before + visual] = True
+    tokens = np.where(is_visual, VIDEO_ID, rng.integers(4, size.vocab, len(is_visual)))
+    positions, after = mrope_positions(is_visual, grid, GEOMETRY.merge_size)
+    values = 3 * GEOMETRY.temporal_patch_size * GEOMETRY.patch_size**2
+    row = Row(
+        0, "", "", "numerical", "video", (), ("clip",), (), "0", None, None, "benchmark:0", {}
+    )
+    patches = rng.integers(0, 256, (t * h * w, values), np.uint8)
+    return Example(row, tokens.astype(np.int32), is_visual, positions, after, patches, grid)
+
+
+def one_row_per_group(batch: GroupBatch) -> GroupBatch:
+    """Every completion with a copy of its prompt: G * N groups of one."""
+    g, n, r = batch.completions.shape
+    prompts = jax.tree.map(lambda x: np.repeat(x, n, axis=0), batch.prompts)
+    rest = jax.tree.map(lambda x: x.reshape(g * n, 1, r), batch._replace(prompts=None))
+    return rest._replace(prompts=prompts)
+
+
+def measure(shape: Shape, size: Size, repeats: int, max_tokens: int) -> dict:
+    """One line of the table."""
+    model = make_model(size)
+    params = jax.jit(model.init)(jax.random.key(0))
+    update = step.make_update(model, optax.sgd(1.0), LossConfig(on_policy=True))
+    whole = make_batch(shape, size)
+    budget = max(max_tokens, shape.prompt_tokens + shape.n * shape.completion_tokens)
+    layouts = {"group": whole, "per sample": one_row_per_group(whole)}
+    parts = {name: jax.device_put(microbatches(b, budget)) for name, b in layouts.items()}
+    zeros = update.zeros(params)
+    compiled = {
+        name: update.accumulate.lower(params, zeros, batches[0]).compile()
+        for name, batches in parts.items()
+    }
+
+    def run(name):
+        grads = update.zeros(params)
+        for part in parts[name]:
+            grads, _ = compiled[name](params, grads, part)
+        return jax.block_until_ready(grads)
+
+    first, second = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(run(n))]) for n in parts)
+    times = common.time_side_by_side({name: lambda n=name: run(n) for name in parts}, repeats)
+    memory = {n: c.memory_analysis().temp_size_in_bytes / 2**20 for n, c in compiled.items()}
+    return {
+        "prompt": shape.prompt_tokens,
+        "completion": shape.completion_tokens,
+        "G x n": f"{shape.groups} x {shape.n}",
+        "group ms": 1000 * statistics.median(times["group"]),
+        "per sample ms": 1000 * statistics.median(times["per sample"]),
+        "times faster": common.ratio(times["per sample"], times["group"]),
+        "group MiB": memory["group"],
+        "per sample MiB": memory["per sample"],
+        "passes": f"{len(parts['group'])} / {len(parts['per sample'])}",
+        "gradient difference": float(np.linalg.norm(first - second) / np.linalg.norm(second)),
+    }
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--max_tokens", type=int, default=0, help="per pass; 0: one group's, or all in the demo"
+    )
+    parser.add_argument("--json", help="where to write the figures")
+    args = parser.parse_args()
+    size, shapes = PRESETS[args.preset]
+    max_tokens = args.max_tokens or (10**9 if args.preset == "demo" else 0)
+    rows = [measure(shape, size, args.repeats, max_tokens) for shape in shapes]
+    common.show("Gradient of a minibatch: group layout against separate sequences", rows, args.json)
+
+
+if __name__ == "__main__":
+    main()
