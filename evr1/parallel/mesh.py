@@ -1,13 +1,16 @@
 """The device mesh: three axes, whatever the machine."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 
 AXES = ("data", "fsdp", "tensor")
 
 
-def make_mesh(*, data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
+def make_mesh(
+    *, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
     """A mesh over all devices of all hosts.
 
     Run jitted functions inside `with jax.set_mesh(mesh):`, so that `constrain` knows the mesh.
@@ -16,13 +19,14 @@ def make_mesh(*, data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
         data: copies of the model; -1: whatever is left (allowed once).
         fsdp: ways in which parameters and optimizer state are split.
         tensor: ways in which heads, feed-forward widths and the vocabulary are split.
+        devices: these, and not the devices that are there.
 
     Raises:
         ValueError: the sizes do not multiply to the number of devices.
     """
     sizes = dict(zip(AXES, (data, fsdp, tensor), strict=True))
     asked = ", ".join(f"mesh.{k}={v}" for k, v in sizes.items())
-    count = jax.device_count()
+    count = jax.device_count() if devices is None else len(devices)
     free = [k for k, v in sizes.items() if v == -1]
     if len(free) > 1 or any(v < 1 and v != -1 for v in sizes.values()):
         raise ValueError(f"{asked}: every size must be at least 1, and one of them may be -1")
@@ -35,4 +39,5 @@ def make_mesh(*, data: int, fsdp: int, tensor: int) -> jax.sharding.Mesh:
             if free
             else f"{asked} needs {fixed} devices, there are {count}; set one of them to -1"
         )
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    auto = (jax.sharding.AxisType.Auto,) * 3
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=auto, devices=devices)
