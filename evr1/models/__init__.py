@@ -12,10 +12,10 @@ FAMILIES = {"qwen3_vl": qwen3_vl.build}
 
 
 def load_model(hf_dir: str, *, dtype: str = "float32", remat: bool = True) -> Model:
-    """The model that a HF directory's config.json describes, without its weights.
+    """The model that a directory's config.json describes, without its weights.
 
     Args:
-        hf_dir: HF directory.
+        hf_dir: HF directory, or Orbax directory made by tools/convert_checkpoint.py.
         dtype: of the computation: float32 or bfloat16.
         remat: recompute activations in the backward pass.
 

@@ -1,4 +1,4 @@
-"""The door: a HF directory in, a HF directory out.
+"""The door: a HF directory (or an Orbax directory made from one) in, a HF directory out.
 
 Loading is lazy: files are memory-mapped and every device reads the slices that it will hold, so a
 model never stands in host memory as a whole. Weight maps are data (see `Weight`); this module knows
@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
 import numpy as np
 
-from evr1.models import safetensors
+from evr1.models import orbax_dir, safetensors
 from evr1.models.base import Model
 from evr1.models.safetensors import Entry
 from evr1.models.weights import Weight
@@ -27,19 +26,44 @@ SINGLE = "model.safetensors"
 MAX_SHARD_BYTES = 5 * 2**30
 
 
-def read_config(hf_dir: str | Path) -> dict[str, Any]:
-    """The config.json of a HF directory.
+def side_dir(path: str | Path) -> Path:
+    """Where the config, tokenizer and processor files of a HF or Orbax directory lie."""
+    return Path(path) / orbax_dir.SIDE if orbax_dir.is_orbax(path) else Path(path)
+
+
+def side_files(path: str | Path) -> list[Path]:
+    """Everything but weights: configs, tokenizer, chat template."""
+    return [
+        file
+        for file in sorted(side_dir(path).iterdir())
+        if file.is_file() and ".safetensors" not in file.suffixes and file.suffix not in _WEIGHTS
+    ]
+
+
+_WEIGHTS = {".bin", ".pt", ".pth", ".h5", ".msgpack", ".partial"}
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The config.json of a HF or Orbax directory.
 
     Raises:
         ValueError: there is none, or it is not JSON.
     """
-    path = Path(hf_dir) / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{hf_dir}: no config.json; give a HF model directory")
+    file = side_dir(path) / "config.json"
+    if not file.is_file():
+        raise ValueError(
+            f"{path}: no config.json; give a HF model directory, or one made by"
+            " tools/convert_checkpoint.py"
+        )
     try:
-        return json.loads(path.read_text())
+        return json.loads(file.read_text())
     except json.JSONDecodeError as e:
-        raise ValueError(f"{path}: not JSON ({e}); copy the file again") from None
+        raise ValueError(f"{file}: not JSON ({e}); copy the file again") from None
+
+
+def is_hf(path: str | Path) -> bool:
+    """Whether this directory holds a HF config."""
+    return (Path(path) / "config.json").is_file()
 
 
 def entries(hf_dir: str | Path) -> dict[str, Entry]:
@@ -50,7 +74,10 @@ def entries(hf_dir: str | Path) -> dict[str, Entry]:
     """
     root = Path(hf_dir)
     if (root / INDEX).is_file():
-        names = sorted(set(json.loads((root / INDEX).read_text())["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads((root / INDEX).read_text())["weight_map"].values()))
+        except (json.JSONDecodeError, KeyError) as e:
+            raise ValueError(f"{root / INDEX}: not an index ({e}); copy the file again") from None
     elif (root / SINGLE).is_file():
         names = [SINGLE]
     else:
@@ -64,33 +91,59 @@ def entries(hf_dir: str | Path) -> dict[str, Entry]:
 
 
 def load_params(
-    hf_dir: str | Path, model: Model, *, shardings: Any = None, dtype: str = "float32"
+    path: str | Path, model: Model, *, shardings: Any = None, dtype: str | None = "float32"
 ) -> Params:
-    """The parameters of a HF directory, each read straight to the devices that hold it.
+    """The parameters of a HF or Orbax directory, each read straight to the devices that hold it.
 
     Args:
-        hf_dir: HF directory.
+        path: the directory.
         model: made by `load_model` from it.
-        shardings: pytree of shardings like the parameters; None puts everything on the default
-            device.
-        dtype: of the parameters.
+        shardings: pytree of shardings like the parameters; None: all on the default device.
+        dtype: of the parameters; None: as in the files (the widest of a stack of layers).
 
     Raises:
         ValueError: missing, extra or mis-shaped tensors, all named.
     """
-    abstract = model.abstract_params()
-    shapes = flatten(abstract)
-    found = entries(hf_dir)
-    plan = match(model.weights(), {k: v.shape for k, v in shapes.items()}, found, str(hf_dir))
-    single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    places = flatten(shardings) if shardings is not None else dict.fromkeys(shapes, single)
-    params = {}
+    if orbax_dir.is_orbax(path):
+        abstract = model.abstract_params()
+        if shardings is None:
+            shardings = jax.tree.map(lambda _: _default_sharding(), abstract)
+        return orbax_dir.load(path, abstract, shardings, dtype)
+    return unflatten(dict(iter_params(path, model, shardings=shardings, dtype=dtype)))
+
+
+def iter_params(
+    path: str | Path, model: Model, *, shardings: Any = None, dtype: str | None = "float32"
+) -> Iterator[tuple[str, jax.Array]]:
+    """What `load_params` does with a HF directory, a parameter at a time: (path, array).
+
+    Args:
+        path: HF directory.
+        model: made by `load_model` from it.
+        shardings: as in `load_params`.
+        dtype: as in `load_params`.
+
+    Raises:
+        ValueError: missing, extra or mis-shaped tensors, all named.
+    """
+    shapes = {k: v.shape for k, v in flatten(model.abstract_params()).items()}
+    plan = match(model.weights(), shapes, entries(path), str(path))
+    places = flatten(shardings) if shardings is not None else None
     for weight, files in plan:
-        shape = shapes[weight.path].shape
-        params[weight.path] = jax.make_array_from_callback(
-            shape, places[weight.path], _reader(weight, files, shape, np.dtype(dtype))
-        )
-    return unflatten(params)
+        shape = shapes[weight.path]
+        place = places[weight.path] if places else _default_sharding()
+        kind = np.dtype(dtype) if dtype else widest([f.dtype for f in files])
+        read = _reader(weight, files, shape, kind)
+        yield weight.path, jax.make_array_from_callback(shape, place, read)
+
+
+def _default_sharding() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def widest(dtypes: list[np.dtype]) -> np.dtype:
+    """The dtype that holds all of these exactly."""
+    return dtypes[0] if len(set(dtypes)) == 1 else np.dtype(np.float32)
 
 
 def match(
@@ -160,9 +213,8 @@ def save_params(
     Args:
         params: of the model.
         model: whose weight map is used.
-        out_dir: must not exist, or be a directory written by this function (it is replaced).
-        source_dir: HF directory from which config, tokenizer, templates and processor files are
-            copied.
+        out_dir: replaced where it is a HF directory; anything else there is refused.
+        source_dir: HF or Orbax directory that gives config, tokenizer and processor files.
         dtype: of the tensors.
         max_shard_bytes: a new file is begun where the next tensor would exceed this.
     """
@@ -192,8 +244,23 @@ def write_dir(
     source_dir: str | Path,
     max_shard_bytes: int,
 ) -> None:
-    """Writes shards, index and side files into a fresh directory, then renames it."""
+    """Writes shards, index and side files into a fresh directory, then renames it.
+
+    Args:
+        out_dir: replaced where it is a HF directory; anything else there is refused.
+        tensors: (name, shape, dtype) in the order of the values.
+        values: the tensors, one at a time.
+        source_dir: HF or Orbax directory that gives the side files.
+        max_shard_bytes: a new file is begun where the next tensor would exceed this.
+
+    Raises:
+        ValueError: `out_dir` is the source, or holds something else.
+    """
     out = Path(out_dir)
+    if out.resolve() == Path(source_dir).resolve():
+        raise ValueError(f"{out}: is also the source; choose another output directory")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not is_hf(out):
+        raise ValueError(f"{out}: exists and is no HF directory; choose another or remove it")
     partial = out.with_name(out.name + ".partial")
     if partial.exists():
         shutil.rmtree(partial)
@@ -215,20 +282,11 @@ def write_dir(
         where = {t[0]: file for file, shard in zip(files, shards, strict=True) for t in shard}
         index = {"metadata": {"total_size": sum(sizes)}, "weight_map": where}
         (partial / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-    copy_side_files(source_dir, partial)
+    for file in side_files(source_dir):
+        shutil.copyfile(file, partial / file.name)
     if out.exists():
         shutil.rmtree(out)
     os.rename(partial, out)
-
-
-def copy_side_files(source_dir: str | Path, out_dir: str | Path) -> None:
-    """Copies everything but weights: configs, tokenizer, chat template."""
-    for path in sorted(Path(source_dir).iterdir()):
-        if path.is_file() and ".safetensors" not in path.suffixes and path.suffix not in _WEIGHTS:
-            shutil.copyfile(path, Path(out_dir) / path.name)
-
-
-_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".partial"}
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

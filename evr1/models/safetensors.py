@@ -17,7 +17,6 @@ DTYPES = {
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F64": np.dtype(np.float64),
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
@@ -99,7 +98,8 @@ def write(
         f.write(len(raw).to_bytes(8, "little") + raw)
         for (name, shape, dtype), value in zip(tensors, values, strict=True):
             assert value.shape == shape, name
-            f.write(np.ascontiguousarray(value, dtype).tobytes())
+            # Bytes by a view: NumPy exports no buffer of bfloat16, and tobytes would copy.
+            f.write(np.ascontiguousarray(value, dtype).reshape(-1).view(np.uint8).data)
         f.flush()
         os.fsync(f.fileno())
     partial.rename(path)
