@@ -79,14 +79,14 @@ class Display:
         if _STEP_TIME in values:
             phases = ", ".join(f"{name} {s:.1f}" for name, s in _phases(values))
             parts.append(f"{values[_STEP_TIME]:.1f} s" + (f" ({phases})" if phases else ""))
-            parts.append(f"{_duration(self._time_left())} left")
-        return "  ".join(parts)
+        return "  ".join([*parts, *self._time_left()])
 
-    def _time_left(self) -> float:
-        done = self._step - self._first
-        if done <= 0:
-            return 0.0
-        return (self._clock() - self._start) / done * (self._num_steps - self._step)
+    def _time_left(self) -> list[str]:
+        """['3m07s left'], reckoned from the steps of this process; [] before the first."""
+        done, left = self._step - self._first, self._num_steps - self._step
+        if done <= 0 or left <= 0:
+            return []
+        return [f"{_duration((self._clock() - self._start) / done * left)} left"]
 
     def _panel(self) -> RenderableType:
         head = Table.grid(padding=(0, 2))
@@ -94,7 +94,7 @@ class Display:
             Text(f"step {self._step}/{self._num_steps}", style="bold"),
             ProgressBar(total=max(self._num_steps, 1), completed=self._step, width=30),
             Text(f"{_duration(self._clock() - self._start)} gone", style="dim"),
-            Text(f"{_duration(self._time_left())} left", style="dim"),
+            Text("".join(self._time_left()), style="dim"),
         )
         numbers = Text("  ").join(
             Text.from_markup(f"{label} [bold]{escape(text)}[/]")

@@ -292,6 +292,17 @@ def test_plain_line_a_step():
     )
 
 
+def test_no_time_is_promised_before_the_first_step_and_after_the_last():
+    out = io.StringIO()
+    display = Display(20, 0, Console(file=out, width=40), clock=clock_of(100.0))
+    display.metrics(0, {"eval/accuracy": 0.25, "time/step_s": 8.0, "time/eval_s": 7.9})
+    display.metrics(20, {"eval/accuracy": 0.5})
+    assert out.getvalue().splitlines() == [
+        "step 0/20  held-out 0.250  8.0 s (eval 7.9)",
+        "step 20/20  held-out 0.500",
+    ]
+
+
 def test_live_panel_on_a_terminal():
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, color_system=None)
