@@ -1,0 +1,133 @@
+"""Draws n completions for every row of a data file.
+
+    python tools/generate.py --model HF_DIR --rows rows.jsonl --out out.jsonl --n 8 --temperature 1
+
+An output row is the input row with index, sample (0 to n-1), prompt_token_ids,
+completion_token_ids, logprobs (one a completion token, the end token included, of the full softmax
+at the temperature), completion, response (the same text: what evr1.rewards reads) and finish_reason
+(stop or length). Running it again continues. Tokens depend on --seed and the row's place in the
+file alone, not on what else is drawn or where a run was interrupted.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import inference
+from rich import console
+
+from evr1.data.errors import MediaError
+from evr1.sampler import Sampler, Sampling
+from evr1.types import Rollouts
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0, or 1 with one line on standard error."""
+    return inference.main("generate", _parser(), _run, argv)
+
+
+def _run(flags: argparse.Namespace) -> int:
+    out = console.Console()
+    if flags.n < 1 or flags.slots < 1:
+        raise ValueError(f"--n {flags.n}, --slots {flags.slots}; give at least 1 of each")
+    data = inference.load_rows(flags.rows)
+    sampling = Sampling(
+        flags.temperature, flags.top_p, flags.top_k, flags.max_tokens, seed=flags.seed
+    )
+    with contextlib.ExitStack() as stack:
+        results = stack.enter_context(
+            inference.Results(flags.out, inference.settings(flags), flags.n)
+        )
+        todo = [row for row in data if row.index not in results.done]
+        out.print(
+            f"{len(data)} rows, {len(data) - len(todo)} done before; {flags.n} completions of each"
+            f" at temperature {flags.temperature:g}; {flags.model}",
+            soft_wrap=True,
+        )
+        if not todo:
+            return 0
+        session = inference.open_session(flags, stack)
+        sampling = dataclasses.replace(
+            sampling, end_ids=session.processor.end_ids, banned_ids=session.processor.banned_ids
+        )
+        failures = inference.Failures(len(todo), flags.max_failed_share)
+        tokens, seconds = 0, 0.0
+        bar = stack.enter_context(inference.bar(out, "generating"))
+        task = bar.add_task("", total=len(todo))
+        slots = min(flags.slots, len(todo))
+        for rows, encoded in session.chunks(todo, 2 * slots):
+            for row, failed in zip(rows, encoded, strict=True):
+                if isinstance(failed, MediaError):
+                    failures.add(row, failed)
+                    bar.advance(task)
+            examples = [e for e in encoded if not isinstance(e, MediaError)]
+            if not examples:
+                continue
+            sampler = Sampler(
+                session.model,
+                shapes=inference.shape_table(examples, session.geometry, flags.max_tokens),
+                geometry=session.geometry,
+                pos_grid=session.pos_grid,
+                n=flags.n,
+                slots=slots,
+                window=flags.window,
+                pad_id=session.processor.pad_id,
+            )
+
+            def finish(i: int, rollouts: Rollouts, examples=examples) -> None:
+                results.add(_output(session.processor, examples[i], rollouts))
+                bar.advance(task)
+
+            ids = [e.row.index for e in examples]
+            sampler.generate(session.params, examples, ids, sampling, on_finish=finish)
+            tokens += sampler.stats.tokens
+            seconds += sampler.stats.total_s
+            bar.update(task, description=f"{tokens / seconds:.0f} tokens/s")
+        bar.stop()
+        results.sort()
+        failures.check(out)
+        out.print(
+            f"{flags.out}: {tokens} tokens in {seconds:.1f} s", soft_wrap=True, highlight=False
+        )
+    return 0
+
+
+def _output(processor, example, rollouts: Rollouts) -> list[dict]:
+    """The output rows of one input row."""
+    made = []
+    for sample, (tokens, logprobs, length, finished) in enumerate(zip(*rollouts, strict=True)):
+        text = processor.decode(tokens[:length])
+        made.append(
+            inference.output_row(
+                example.row,
+                sample=sample,
+                prompt_token_ids=example.tokens.tolist(),
+                completion_token_ids=tokens[:length].tolist(),
+                logprobs=inference.numbers(logprobs[:length]),
+                completion=text,
+                response=text,
+                finish_reason="stop" if finished else "length",
+            )
+        )
+    return made
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = inference.parser(__doc__)
+    add = parser.add_argument
+    add("--n", type=int, default=1, help="completions of a row (default 1)")
+    add("--temperature", type=float, default=1.0, help="0: greedy (default 1)")
+    add("--top_p", type=float, default=1.0, help="1: off (default)")
+    add("--top_k", type=int, default=0, help="0: off (default)")
+    add("--max_tokens", type=int, default=1024, help="of a completion (default 1024)")
+    add("--slots", type=int, default=16, help="rows that decode at the same time (default 16)")
+    add("--window", type=int, default=16, help="decode steps per dispatch (default 16)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
