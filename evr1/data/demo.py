@@ -10,6 +10,9 @@ clip number).
 """
 
 import dataclasses
+import gzip
+import importlib.util
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -93,23 +96,33 @@ class Question:
     options: tuple[str, ...] = ()
 
 
+def load_scans() -> tuple[np.ndarray, np.ndarray]:
+    """The scans, float64[1797, 8, 8] from 0 (paper) to 16 (ink), and their digits, int64[1797].
+
+    Read from scikit-learn's data file, as its load_digits does, without the seconds of its import.
+
+    Raises:
+        ValueError: scikit-learn is not installed.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise ValueError("the demo's digits come with scikit-learn: pip install scikit-learn")
+    path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    with gzip.open(path, "rt") as file:
+        table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
+
+
 def load_glyphs(split: str) -> Glyphs:
     """The scans of a split, cropped to their ink. Splits share no scan.
 
     Raises:
         ValueError: no such split.
     """
-    from sklearn.datasets import (
-        load_digits,
-    )  # here: it takes a second, and only making clips needs it
-
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-    digits = load_digits()
-    return {
-        d: [_crop(digits.images[i]) for i in scan_numbers(digits.target, d, split)]
-        for d in range(10)
-    }
+    scans, target = load_scans()
+    return {d: [_crop(scans[i]) for i in scan_numbers(target, d, split)] for d in range(10)}
 
 
 def scan_numbers(target: np.ndarray, digit: int, split: str) -> np.ndarray:
@@ -131,16 +144,26 @@ def render(scene: Scene, t: float) -> np.ndarray:
     return np.repeat(frame[:, :, None], 3, axis=2)
 
 
-def make_scene(kind: str, rng: np.random.Generator, glyphs: Glyphs) -> Scene:
-    """A random scene of one kind."""
-    return Scene(kind, _SCENES[kind].build(rng, glyphs), int(rng.integers(0, 40)))
+def draw(
+    split: str, seed: int, clip: int, glyphs: Glyphs, per_clip: int = ROWS_PER_CLIP
+) -> tuple[Scene, list[Question]]:
+    """Clip number `clip` of a split and up to `per_clip` different questions about it.
 
-
-def ask(scene: Scene, rng: np.random.Generator, count: int) -> list[Question]:
-    """`count` different questions about a scene."""
-    questions = _SCENES[scene.kind].questions
-    chosen = rng.choice(len(questions), size=min(count, len(questions)), replace=False)
-    return [questions[i](scene, rng) for i in chosen]
+    Args:
+        split: one of SPLITS.
+        seed: of the data set.
+        clip: its number.
+        glyphs: the scans of the split.
+        per_clip: how many questions; a scene that has fewer gives all it has.
+    """
+    rng = np.random.default_rng([seed, SPLITS.index(split), clip])
+    kinds = list(_SCENES)
+    shares = np.array([_SCENES[k].share for k in kinds])
+    kind = kinds[rng.choice(len(kinds), p=shares / shares.sum())]
+    scene = Scene(kind, _SCENES[kind].build(rng, glyphs), int(rng.integers(0, 40)))
+    questions = _SCENES[kind].questions
+    order = rng.permutation(len(questions))[:per_clip]
+    return scene, [questions[i](scene, rng) for i in order]
 
 
 def write_clip(path: Path, scene: Scene) -> None:
@@ -163,18 +186,13 @@ def make_split(
 ) -> list[dict[str, Any]]:
     """Writes the clips and images of a split under `out`; returns its rows, with relative paths."""
     glyphs = load_glyphs(split)
-    kinds = list(_SCENES)
-    shares = np.array([_SCENES[k].share for k in kinds])
     done: list[dict[str, Any]] = []
-    for clip in range(rows):
-        rng = np.random.default_rng([seed, SPLITS.index(split), clip])
-        scene = make_scene(kinds[rng.choice(len(kinds), p=shares / shares.sum())], rng, glyphs)
+    for clip in itertools.count():
+        scene, questions = draw(split, seed, clip, glyphs, min(per_clip, rows - len(done)))
         media = _write_media(out, f"{split}-{clip:05d}", scene)
-        for question in ask(scene, rng, min(per_clip, rows - len(done))):
-            done.append(_row(question, media, f"{split}-{len(done):05d}"))
+        done += [_row(q, media, f"{split}-{len(done) + i:05d}") for i, q in enumerate(questions)]
         if len(done) == rows:
-            break
-    return done
+            return done
 
 
 def make_demo(out: str | Path, *, seed: int, train: int, heldout: int) -> None:
@@ -382,6 +400,10 @@ def _count(scene: Scene, rng: np.random.Generator) -> Question:
     return Question("How many digits are there?", str(len(scene.actors)), "numerical")
 
 
+def _more(scene: Scene, rng: np.random.Generator) -> Question:
+    return Question("Are there more than two digits?", _yes(len(scene.actors) > 2), "boolean")
+
+
 def _has(scene: Scene, rng: np.random.Generator) -> Question:
     shown = {a.digit for a in scene.actors}
     pool = sorted(shown) if rng.random() < 0.5 else [d for d in range(6) if d not in shown]
@@ -452,7 +474,7 @@ _SCENES: dict[str, _Kind] = {
     "still": _Kind(_still, (_corner, _size, _moves, _describe, _where), 0.2),
     "flash": _Kind(_flash, (_when, _begins), 0.12),
     "blink": _Kind(_blink, (_when_where,), 0.06),
-    "several": _Kind(_several, (_count,), 0.12),
+    "several": _Kind(_several, (_count, _more), 0.16),
     "pair": _Kind(_pair, (_read, _sum, _has), 0.12),
     "picture": _Kind(_still, (_where, _size, _corner), 0.1),
 }
