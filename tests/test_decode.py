@@ -116,6 +116,18 @@ def test_a_decoder_that_dies_is_replaced(tmp_path):
         assert pool._children[0]._process.pid != child.pid
 
 
+def test_faults_of_our_own_are_not_blamed_on_the_file(pool, tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "a.mp4")
+    broken = Job("video", str(clip), BUDGETS, None)  # the child fails with an ordinary exception
+    with pytest.raises(MediaError, match=r"the decoder died \(exit status 1\)") as error:
+        pool.decode(broken)
+    assert error.value.kind == "error"
+    assert not (tmp_path / "quarantine.jsonl").exists()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with DecodePool(1, 30.0) as other, pytest.raises(RuntimeError, match="did not start"):
+        other.decode(job(clip))
+
+
 def test_a_child_is_replaced_after_a_number_of_clips(tmp_path):
     image = write_image(tmp_path / "a.png")
     with DecodePool(1, 30.0, clips_per_child=2) as pool:

@@ -9,6 +9,7 @@ is written to a quarantine list.
 import contextlib
 import dataclasses
 import datetime
+import io
 import json
 import os
 import pathlib
@@ -20,9 +21,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
-import av
+import av.logging
 import numpy as np
 
 from evr1.data import patches, video
@@ -199,7 +200,7 @@ class DecodePool:
 
         Raises:
             MediaError: the file failed, now or before, or took longer than the limit.
-            RuntimeError: the pool was closed.
+            RuntimeError: the pool was closed, or no process can be started.
         """
         shape, frames = self._run(job, "decode")
         return Media(frames, shape.timestamps, shape.is_video)
@@ -221,26 +222,24 @@ class DecodePool:
         if self._closed.is_set():
             raise RuntimeError("the decoding pool is closed")
         child = self._children[slot]
-        if child is None or not child.is_usable(self._clips_per_child):
-            if child is not None:
-                child.end()
+        if child is not None and not child.is_usable(self._clips_per_child):
+            child.end()
+            child = None
+        if child is None:
             child = self._children[slot] = _Child()
         try:
             return child.run(job, what, self._timeout_s)
         except _Late:
             child.end()
-            self._raise_if_closed()
-            raise MediaError(
-                "timeout", job.path, f"not done within {self._timeout_s:g} s"
-            ) from None
+            kind, reason = "timeout", f"not done within {self._timeout_s:g} s"
         except (EOFError, BrokenPipeError):
-            cause = child.end()
-            self._raise_if_closed()
-            raise MediaError("crashed", job.path, f"the decoder died ({cause})") from None
-
-    def _raise_if_closed(self) -> None:
+            cause = child.end(patience_s=2.0)
+            kind = "crashed" if cause.startswith("SIG") else "error"
+            reason = f"the decoder died ({cause})"
+        self._children[slot] = None
         if self._closed.is_set():
-            raise RuntimeError("the decoding pool was closed while it decoded") from None
+            raise RuntimeError("the decoding pool was closed while it decoded")
+        raise MediaError(kind, job.path, reason)
 
 
 class _Late(Exception):
@@ -260,8 +259,10 @@ class _Child:
             bufsize=0,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
+        self._requests = cast(io.FileIO, self._process.stdin)
+        self._answers = cast(io.FileIO, self._process.stdout)
         self._poll = select.poll()
-        self._poll.register(self._process.stdout, select.POLLIN | select.POLLHUP)
+        self._poll.register(self._answers, select.POLLIN | select.POLLHUP)
         self._clips = 0
         self._is_ready = False
 
@@ -270,12 +271,17 @@ class _Child:
 
     def run(self, job: Job, what: str, timeout_s: float) -> tuple[patches.Shape, np.ndarray]:
         if not self._is_ready:  # starting up is not the clip's time
-            self._read_line(time.monotonic() + START_TIMEOUT_S)
+            try:
+                self._read_line(time.monotonic() + START_TIMEOUT_S)
+            except (EOFError, _Late):
+                raise RuntimeError(
+                    f"a decoding process did not start ({self.end(1.0)}); see its message above"
+                ) from None
             self._is_ready = True
         self._clips += 1
         deadline = time.monotonic() + timeout_s
         request = f"{what} {timeout_s + ORPHAN_GRACE_S} {job.to_json()}\n"
-        self._process.stdin.write(request.encode())
+        self._requests.write(request.encode())
         answer = json.loads(self._read_line(deadline))
         if "error" in answer:
             raise MediaError(answer["error"], job.path, answer["reason"])
@@ -283,18 +289,24 @@ class _Child:
         has_frames = what == "decode"
         frames = np.empty((shape.frames * has_frames, shape.height, shape.width, 3), np.uint8)
         if has_frames:
-            self._read_into(memoryview(frames).cast("B"), deadline)
+            self._read_into(frames.reshape(-1).data, deadline)
         return shape, frames
 
     def kill(self) -> None:
         """Ends the process; the pipes stay with the thread that uses them."""
         self._process.kill()
 
-    def end(self) -> str:
-        """Ends the process and closes the pipes; how it ended, in words."""
+    def end(self, patience_s: float = 0.0) -> str:
+        """Ends the process and closes the pipes; how it ended, in words.
+
+        Args:
+            patience_s: how long it may take to end by itself.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=patience_s)
         self._process.kill()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        self._requests.close()
+        self._answers.close()
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -313,7 +325,7 @@ class _Child:
             left = deadline - time.monotonic()
             if left <= 0 or not self._poll.poll(left * 1000):
                 raise _Late
-            count = self._process.stdout.readinto(view)
+            count = self._answers.readinto(view)
             if not count:
                 raise EOFError
             view = view[count:]
@@ -332,12 +344,13 @@ def _answers(requests: Iterator[bytes]) -> Iterator[tuple[dict[str, Any], memory
             else:
                 media = job.run()
                 frames = np.ascontiguousarray(media.frames)
-                shape = patches.Shape(*frames.shape[:3], media.timestamps, media.is_video)
+                t, h, w, _ = frames.shape
+                shape = patches.Shape(t, h, w, media.timestamps, media.is_video)
         except MediaError as error:
             yield {"error": error.kind, "reason": error.reason}, memoryview(b"")
             continue
         header = dataclasses.asdict(shape) | {"timestamps": shape.timestamps.tolist()}
-        yield header, memoryview(frames.reshape(-1))
+        yield header, frames.reshape(-1).data
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 

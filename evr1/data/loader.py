@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from concurrent import futures
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import grain
 import numpy as np
@@ -120,7 +120,7 @@ class Loader:
         self._rows, self._processor, self._source, self._raw = rows, processor, source, raw
         self._max_prompt_tokens, self._max_failed_share = max_prompt_tokens, max_failed_share
         self._requests = [media.requests(row) for row in rows]
-        self._n_media = len(set().union(*self._requests))
+        self._media = set().union(*self._requests)
         self._counts: collections.Counter[str] = collections.Counter()
         self.lengths = plan_lengths(rows, processor, source, raw=raw, threads=max(threads, 1))
         self._is_used = self._select(overlong)
@@ -134,8 +134,9 @@ class Loader:
             num_threads=threads,
             prefetch_buffer_size=max(prefetch_batches * groups, threads) if threads else 0,
         )
-        examples = order.map(self._load).to_iter_dataset(options)
-        self._iterator = iter(examples.batch(groups, drop_remainder=False, batch_fn=list))
+        examples = order.map(self._load).to_iter_dataset(options)  # passes over None
+        batches = examples.batch(groups, drop_remainder=False, batch_fn=list)
+        self._iterator = cast("grain.DatasetIterator[list[Example]]", iter(batches))
 
     def __enter__(self) -> "Loader":
         return self
@@ -173,7 +174,7 @@ class Loader:
 
     def metrics(self) -> dict[str, float]:
         """Counts so far: media that failed by kind, rows passed over, rows too long."""
-        failed = self._source.failed
+        failed = self._failed()
         kinds = collections.Counter(error.kind for error in failed.values())
         return {
             "data/decode_failed": float(len(failed)),
@@ -220,16 +221,20 @@ class Loader:
         return example
 
     def _check_failed(self) -> None:
-        failed = self._source.failed
-        if len(failed) <= self._max_failed_share * self._n_media:
+        failed = self._failed()
+        limit = self._max_failed_share * len(self._media)
+        if len(failed) <= limit:
             return
         uncached = [error for error in failed.values() if error.kind == "uncached"]
         first = uncached[0] if uncached else next(iter(failed.values()))
         raise ValueError(
-            f"{len(failed)} of {self._n_media} media cannot be used, over data.max_failed_share="
-            f"{self._max_failed_share:g} ({math.floor(self._max_failed_share * self._n_media)}); "
+            f"{len(failed)} of {len(self._media)} media cannot be used, over "
+            f"data.max_failed_share={self._max_failed_share:g} ({math.floor(limit)}); "
             f"first: {first}"
         )
+
+    def _failed(self) -> dict[media.Request, MediaError]:
+        return {r: e for r, e in self._source.failed.items() if r in self._media}
 
 
 def _identity(

@@ -2,16 +2,17 @@
 
 import dataclasses
 import os
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from evr1.data import patches, rows
-from evr1.data.decode import DecodePool, Job
+from evr1.data.decode import DecodePool, Job, Quarantine
 from evr1.data.errors import MediaError
 from evr1.data.processor import MediaSize
 from evr1.data.records import Budgets, Geometry, Media, Row
-from evr1.data.shards import FileTable, ShardStore, content_key
+from evr1.data.shards import QUARANTINE, FileTable, ShardStore, content_key
 
+T = TypeVar("T")
 MODES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
 
 
@@ -73,14 +74,14 @@ class MediaSource:
         self._media_dir, self._mode = media_dir, mode
         self._store = ShardStore(shards) if shards and mode != "realtime_only" else None
         self._files = FileTable(shards if self._store else None)
-        self._lock = threading.Lock()
+        self._known_bad = Quarantine(os.path.join(shards, QUARANTINE)) if self._store else None
+        self._sizes: dict[Request, MediaSize] = {}
         self._failed: dict[Request, MediaError] = {}
 
     @property
     def failed(self) -> Mapping[Request, MediaError]:
         """What could not be used so far."""
-        with self._lock:
-            return dict(self._failed)
+        return dict(self._failed)
 
     def size(self, request: Request) -> MediaSize:
         """Grid and timestamps of a medium, from the index of the shards or from the file's header.
@@ -88,7 +89,10 @@ class MediaSource:
         Raises:
             MediaError: it cannot be used; it is counted in `failed`.
         """
-        return self._counted(self._size, request)
+        known = self._sizes.get(request)
+        if known is None:
+            known = self._sizes[request] = self._counted(self._size, request)
+        return known
 
     def load(self, request: Request) -> Media:
         """The pixels of a medium.
@@ -99,12 +103,13 @@ class MediaSource:
         """
         return self._counted(self._load, request)
 
-    def _counted(self, what, request: Request):
+    def _counted(self, what: Callable[[Request], T], request: Request) -> T:
+        if request in self._failed:
+            raise self._failed[request]
         try:
             return what(request)
         except MediaError as error:
-            with self._lock:
-                self._failed.setdefault(request, error)
+            self._failed.setdefault(request, error)
             raise
 
     def _path(self, request: Request) -> str:
@@ -125,6 +130,8 @@ class MediaSource:
         )
         if key in self._store:
             return key
+        if self._known_bad is not None:
+            self._known_bad.check(path)  # the reason why it is not there
         if self._mode == "preprocessed_only":
             raise MediaError("uncached", path, f"not in {self._store.root} with these budgets")
         return None
@@ -134,7 +141,7 @@ class MediaSource:
         entry = self._store.find(key) if self._store and key else None
         shape = entry.shape if entry else self._pool.measure(self._job(request))
         grid = patches.grid_of(shape.frames, shape.height, shape.width, self._geometry)
-        return MediaSize(grid, shape.timestamps, shape.is_video)
+        return MediaSize(grid, shape.timestamps.tolist(), shape.is_video)
 
     def _load(self, request: Request) -> Media:
         key = self._key(request)

@@ -122,7 +122,7 @@ def patchify(media: Media, geometry: Geometry) -> tuple[np.ndarray, tuple[int, i
     missing = -len(frames) % d
     if missing:
         frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
-    t, h, w = grid_of(len(frames), *frames.shape[1:3], geometry)
+    t, h, w = grid_of(len(frames), frames.shape[1], frames.shape[2], geometry)
     blocks = frames.reshape(t, d, h // m, m, p, w // m, m, p, 3)
     ordered = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7)
     return ordered.reshape(t * h * w, 3 * d * p * p), (t, h, w)
@@ -138,12 +138,12 @@ def load_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -
     try:
         with Image.open(path) as image:
             frame = np.asarray(_to_rgb(ImageOps.exif_transpose(image)))[None]
-        size = image_size(*frame.shape[1:3], budgets, geometry)
+        height, width = image_size(frame.shape[1], frame.shape[2], budgets, geometry)
     except FileNotFoundError:
         raise MediaError("missing", path, "no such image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MediaError("undecodable", path, f"not a usable image ({_line(error)})") from None
-    return Media(resize(frame, *size), np.zeros(0), is_video=False)
+    return Media(resize(frame, height, width), np.zeros(0), is_video=False)
 
 
 def measure_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -> Shape:

@@ -18,6 +18,7 @@ MARKERS = {"image": "<image>", "video": "<video>"}
 REQUIRED = ("problem", "answer", "problem_type")
 DATA_TYPES = ("video", "image", "text", "mixed")
 _MARKER = re.compile("<(image|video)>")
+_NOT_SPACE = re.compile(r"\S")
 _OWN_FIELDS = frozenset(
     ("problem", "answer", "problem_type", "data_type", "images", "videos", "options")
     + ("problem_id", "video_start", "video_end")
@@ -253,46 +254,45 @@ def _read_jsonl(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
 def _read_json(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
     """Decodes the list element by element, so that every row knows its line."""
     text = _read_text(path)
-    space = re.compile(r"\s*")
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
-    def at(position: int) -> int:
-        return text.count("\n", 0, position) + 1
+    def skip_space(position: int) -> int:
+        found = _NOT_SPACE.search(text, position)
+        return found.start() if found else len(text)
 
-    position = space.match(text).end()
+    def wrong(position: int, what: str) -> ValueError:
+        line = text.count("\n", 0, position) + 1
+        return ValueError(f"{path}:{line}: JSON: {what}")
+
+    position = skip_space(0)
     if text[position : position + 1] != "[":
-        raise ValueError(
-            f"{path}:{at(position)}: JSON: got no list; a .json file is a list of objects"
-        )
-    position = space.match(text, position + 1).end()
-    line, counted = at(position), position
+        raise wrong(position, "got no list; a .json file is a list of objects")
+    position = skip_space(position + 1)
+    line, counted = 1, 0
     while text[position : position + 1] != "]":
         line, counted = line + text.count("\n", counted, position), position
         try:
             value, end = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}:{error.lineno}: JSON: {error.msg} at column {error.colno}; "
-                "correct the file"
-            ) from None
+            what = f"{error.msg} at column {error.colno}; correct the file"
+            raise wrong(error.pos, what) from None
         except ValueError as error:
-            raise ValueError(f"{path}:{line}: JSON: {error}") from None
+            raise wrong(position, str(error)) from None
         yield line, value
-        position = space.match(text, end).end()
+        position = skip_space(end)
         if text[position : position + 1] == ",":
-            position = space.match(text, position + 1).end()
+            position = skip_space(position + 1)
         elif text[position : position + 1] != "]":
-            raise ValueError(
-                f"{path}:{at(position)}: JSON: expected ',' or ']' after a row; correct the file"
-            )
+            raise wrong(position, "expected ',' or ']' after a row; correct the file")
 
 
 def _read_parquet(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
-    from pyarrow import lib, parquet  # 0.2 s to import, and few files need it
+    import pyarrow  # 0.2 s to import, and few files need it
+    import pyarrow.parquet
 
     try:
-        table = parquet.read_table(path)
-    except (lib.ArrowInvalid, OSError) as error:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: Parquet: {error}; write the file again") from None
     yield from enumerate(table.to_pylist(), start=1)
 

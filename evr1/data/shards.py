@@ -25,7 +25,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from etils import epath
 
 from evr1.data import patches
 from evr1.data.errors import MediaError
@@ -174,7 +175,7 @@ class ShardStore:
             )
         self._entries: dict[str, Entry] = {}
         self._counts: dict[int, int] = {}
-        self._readers: dict[int, array_record_module.ArrayRecordReader] = {}
+        self._readers: dict[int, ArrayRecordReader] = {}
         self._lock = threading.Lock()
         for shard, path in _numbered(self.root, "index-", ".npz"):
             if _shard_path(self.root, shard).is_file():
@@ -210,10 +211,10 @@ class ShardStore:
             raise ValueError(_damage(path, key, f"the record holds key {found[:40]}"))
         return media
 
-    def _reader(self, shard: int, path: pathlib.Path) -> array_record_module.ArrayRecordReader:
+    def _reader(self, shard: int, path: pathlib.Path) -> ArrayRecordReader:
         with self._lock:
             if shard not in self._readers:
-                reader = array_record_module.ArrayRecordReader(str(path), _READ_OPTIONS)
+                reader = ArrayRecordReader(str(path), _READ_OPTIONS)
                 if reader.num_records() != self._counts[shard]:
                     raise ValueError(
                         f"{reader.num_records()} records where the index has {self._counts[shard]}"
@@ -302,7 +303,7 @@ class _OpenShard:
     def __init__(self, root: pathlib.Path, number: int):
         self._root, self._number = root, number
         self._path = root / f".writing-{number:05d}.array_record"
-        self._writer = array_record_module.ArrayRecordWriter(str(self._path), _WRITE_OPTIONS)
+        self._writer = ArrayRecordWriter(str(self._path), _WRITE_OPTIONS)
         self._index: list[tuple[str, Media]] = []
         self.size = 0
 
@@ -353,7 +354,7 @@ def _repair(root: pathlib.Path) -> set[str]:
 
 
 def _read_all(path: pathlib.Path) -> Iterator[tuple[str, Media]]:
-    reader = array_record_module.ArrayRecordReader(str(path), _READ_OPTIONS)
+    reader = ArrayRecordReader(str(path), _READ_OPTIONS)
     for i in range(reader.num_records()):
         yield _parse(reader.read([i])[0])
 
@@ -383,9 +384,10 @@ def _read_index(path: pathlib.Path, shard: int) -> Iterator[tuple[str, Entry]]:
             f"{path}: damaged index ({' '.join(str(error).split())}); delete it and run "
             "tools/preprocess_videos.py again, which rebuilds it from the shard"
         ) from None
-    for i, key in enumerate(keys):
+    for i, (key, (frames, height, width)) in enumerate(zip(keys, sizes, strict=True)):
         times = timestamps[offsets[i] : offsets[i + 1]]
-        yield key.decode(), Entry(shard, i, patches.Shape(*sizes[i], times, is_video[i]))
+        shape = patches.Shape(frames, height, width, times, is_video[i])
+        yield key.decode(), Entry(shard, i, shape)
 
 
 @functools.cache
@@ -420,12 +422,9 @@ def _write_tfds_metadata(root: pathlib.Path) -> None:
     import tensorflow_datasets as tfds
 
     shards = [path for _, path in _numbered(root, f"{NAME}-{SPLIT}.array_record-", "")]
-    counts = [
-        array_record_module.ArrayRecordReader(str(path), _READ_OPTIONS).num_records()
-        for path in shards
-    ]
+    counts = [ArrayRecordReader(str(path), _READ_OPTIONS).num_records() for path in shards]
     template = tfds.core.ShardedFileTemplate(
-        data_dir=root,
+        data_dir=epath.Path(root),
         template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
         dataset_name=NAME,
         split=SPLIT,

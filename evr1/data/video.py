@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import av
+import av.error
 import numpy as np
 
 from evr1.data import patches
@@ -249,7 +250,7 @@ def _open(path: str | pathlib.Path, options: Mapping[str, str] | None = None) ->
             yield container, stream
     except FileNotFoundError:
         raise MediaError("missing", path, "no such video") from None
-    except (av.FFmpegError, OSError) as error:
+    except (av.error.FFmpegError, OSError) as error:
         text = " ".join(str(error).split()).replace(f": '{path}'", "")
         raise MediaError("undecodable", path, f"cannot be read as a video ({text})") from None
 
@@ -362,8 +363,9 @@ class _Keep:
         if frame.rotation % 360:  # degrees counterclockwise
             rgb = np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
         if self._size is None:
+            height, width = rgb.shape[:2]
             self._size = _size(
-                self._path, self._n_frames, *rgb.shape[:2], self._budgets, self._geometry
+                self._path, self._n_frames, height, width, self._budgets, self._geometry
             )
         self.frames[index] = patches.resize(rgb[None], *self._size)[0]
 
