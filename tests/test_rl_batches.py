@@ -10,7 +10,7 @@ SHAPES = ShapeTable((4, 8, 16), (0, 1, 3), row_patches=S, completion_tokens=R)
 
 
 def make(prompt_lengths, completion_lengths, rows=None, signal=None):
-    """One group for each; `completion_lengths` are of the first completion, the other has 1 token."""
+    """One group for each; `completion_lengths` are of its first completion; the other has 1."""
     g = len(prompt_lengths)
     rows = [0] * g if rows is None else rows
     segments = np.zeros((g, F, S), np.int32)

@@ -209,6 +209,16 @@ def test_old_logprobs_of_make_logprobs_make_the_first_ratio_exactly_one():
     assert got["policy/abs_log_ratio"] == 0
 
 
+def test_on_policy_compares_the_sampler_with_the_policy():
+    loss = dataclasses.replace(LOSS, on_policy=True)
+    mask, old = batch().completion_mask, batch().old_logprobs
+    now = np.asarray(logprobs()(params(), batch().prompts, batch().completions))
+    _, sums = step.batch_loss(model(), params(), hidden(), batch(), loss)
+    got = means(sums)
+    assert got["sampler/gap"] == pytest.approx(np.abs(now - old)[mask].mean(), rel=1e-4)
+    assert got["policy/ratio"] == 1
+
+
 @functools.cache
 def hidden():
     return jax.jit(model().group_hidden)(params(), batch().prompts, batch().completions)

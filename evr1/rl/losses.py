@@ -28,9 +28,10 @@ class LossConfig:
         kl_coef: weight of the KL to the reference; 0: the reference is not looked at.
         kl_estimator: a key of `rl.kl.ESTIMATORS`.
         temperature: what the logits are divided by, as when sampling.
-        on_policy: one update per rollout batch: the policy itself is the old one, `old_logprobs` is
-            not read and no forward pass is spent on it. The ratio is 1 and its gradient that of the
-            log-probability.
+        on_policy: for one update per rollout batch: the policy itself is the old one, which saves
+            the forward pass that would compute `old_logprobs`. The ratio is 1 and its gradient
+            that of the log-probability; `old_logprobs` may hold the sampler's, which are then
+            compared with the policy's (`sampler/` metrics) and not trained on.
     """
 
     policy: str = "ppo"
