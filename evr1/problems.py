@@ -1,6 +1,8 @@
 """The problem types and their aliases: one table for rows, prompts, rewards and benchmarks."""
 
 import difflib
+import re
+from collections.abc import Sequence
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "multiple choice": ("multiple_choice", "mc", "mcq"),
@@ -28,6 +30,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "preference": ("llava", "critic"),
 }
 TYPES: tuple[str, ...] = tuple(ALIASES)
+_LABEL = re.compile(r"^\s*[(\[]?([A-Za-z])[)\].:：、]\s*(.*)$", re.DOTALL)
 _CANONICAL = {name: t for t, aliases in ALIASES.items() for name in (t, *aliases)}
 
 
@@ -49,3 +52,18 @@ def canonical(problem_type: object) -> str:
     raise ValueError(
         f"unknown problem_type {problem_type!r}; did you mean one of {', '.join(near)}?"
     )
+
+
+def label_options(options: Sequence[str]) -> dict[str, str]:
+    """Letter → text of each option of a multiple choice, at most 26.
+
+    Options that are lettered in order keep their letters; all others are lettered here.
+
+    >>> label_options(("A. Red", "B. Blue")) == label_options(("Red", "Blue"))
+    True
+    """
+    letters = [chr(ord("A") + i) for i in range(min(len(options), 26))]
+    labels = [_LABEL.match(o) for o in options[:26]]
+    if [m and m[1].upper() for m in labels] == letters:
+        return {m[1].upper(): m[2].strip() for m in labels if m}
+    return {letter: o.strip() for letter, o in zip(letters, options, strict=False)}

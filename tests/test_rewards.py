@@ -120,7 +120,7 @@ CASES = [
     ("spatial-temporal grounding", tag(BOTH), BOTH, 1, 1),
     ("spatial-temporal grounding", tag({**BOTH, "boxes": {"9": [0, 0, 10, 10]}}), BOTH, 0.75, 1),
     ("spatial-temporal grounding", tag({"time": [8, 11]}), BOTH, 0.5, 0),
-    ("spatial-temporal grounding", tag({"time": [8, 11]}), {"time": [8, 11]}, 1, 0),
+    ("spatial-temporal grounding", tag({"time": [8, 11]}), {"time": [8, 11]}, 1, 1),
     ("tracking", tag(TUBE), TUBE, 1, 1),
     ("tracking", tag({"boxes": {"01": [0, 0, 10, 10]}}), TUBE, 0.5, 1),
     ("tracking", tag({"boxes": {**TUBE["boxes"], "3": [0, 0, 1, 1]}}), TUBE, 2 / 3, 1),
@@ -300,7 +300,7 @@ def test_rouge_by_hand():
     assert text.rouge(given, truth) == pytest.approx((0.8 + 0.25 + 0.8) / 3)
 
 
-def test_truths_may_be_numpy_free_python_values():
+def test_truths_may_be_plain_python_values():
     assert number.read_truth(0.1).value == number.read_truth("0.1").value
     assert boolean.read_truth(True) is True
     assert choice.read_truth(["A", "C"], {}) == {"A", "C"}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from evr1 import rewards
@@ -69,8 +70,21 @@ def test_bad_requests_are_refused_at_once(pool):
         pool.submit(["x"], numbers(2)[1])
     with pytest.raises(ValueError, match="'code' has no scorer"):
         pool.submit(["x"], [{"problem_type": "code", "answer": "x"}])
+    with pytest.raises(ValueError, match="cannot be written as JSON"):
+        pool.submit(["x"], [{"problem_type": "ocr", "answer": object()}])
     with pytest.raises(ValueError, match="rewards.workers=0"):
         RewardPool(workers=0)
+
+
+def test_arrays_of_parquet_rows_travel(pool):
+    row = {"problem_type": "temporal grounding", "answer": {"time": np.array([1.0, 2.0])}}
+    assert pool.score_batch(['<answer>{"time": [1, 2]}</answer>'], [row])[0].overall == 1
+
+
+def test_a_worker_that_cannot_start_is_told(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="ended with 1 at its start"):
+        RewardPool(workers=1)
 
 
 def test_workers_import_no_jax():

@@ -3,11 +3,13 @@
 import json
 import unicodedata
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evr1 import rewards
 from evr1.rewards import Status, grounding, number, text
+from evr1.rewards.gold import gold_answer
 
 FINITE = st.integers(-999, 999).map(lambda x: x / 8)
 INTERVALS = st.tuples(FINITE, FINITE).map(lambda p: tuple(sorted(p)))
@@ -54,6 +56,36 @@ def test_truth_in_the_asked_form_scores_one(truth, before, as_text):
     row = {"problem_type": kind, "answer": written if as_text else answer}
     result = rewards.score(f"{before}<answer>{written}</answer>", row)
     assert (result.overall, result.status) == (1.0, Status.OK)
+
+
+@settings(max_examples=100, deadline=None)
+@given(truths(), st.booleans(), st.booleans())
+def test_the_gold_answer_scores_one(truth, thinking, tagged):
+    kind, answer, written = truth
+    row = {"problem_type": kind, "answer": f"<answer>{written}</answer>" if tagged else answer}
+    assert rewards.score(gold_answer(row, thinking=thinking), row).overall == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "gold"),
+    [
+        ("multiple choice", ["C", "A"], "A, C"),
+        ("numerical", "three", "3"),
+        ("numerical", "about 12.5 m", "25/2"),
+        ("boolean", 1, "Yes"),
+        ("temporal grounding", "from 1 to 2.5 s", '{"time": [1.0, 2.5]}'),
+        ("spatial grounding", [[1, 2, 3, 4]], '{"boxes": [1.0, 2.0, 3.0, 4.0]}'),
+        ("tracking", {"bbox": {"01": [1, 2, 3, 4]}}, '{"boxes": {"1": [1.0, 2.0, 3.0, 4.0]}}'),
+        ("spatial-temporal grounding", {"time": [1, 2]}, '{"time": [1.0, 2.0]}'),
+        ("open-ended", ["a cat", "the cat"], "a cat"),
+        ("math", r"$\boxed{\frac{1}{2}}$", r"\frac{1}{2}"),
+        ("preference", "b", "Response 2"),
+    ],
+)
+def test_gold_answers_of_odd_truths(kind, answer, gold):
+    row = {"problem_type": kind, "answer": answer}
+    assert gold_answer(row) == f"<answer>{gold}</answer>"
+    assert rewards.score(gold_answer(row), row).overall == 1
 
 
 @settings(max_examples=300, deadline=None)

@@ -15,6 +15,7 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
+from evr1 import problems
 from evr1.data.records import Row
 
 BOX_SCALES = ("pixels", "unit", "thousand")
@@ -42,7 +43,7 @@ def render_task(row: Row, template: str, *, thinking: bool, box_scale: str) -> s
     try:
         text = _compile(template).render(
             problem=row.problem,
-            options=row.options,
+            options=problems.label_options(row.options),
             problem_type=row.problem_type,
             medium=_MEDIUM[row.data_type],
             thinking=thinking,

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 
+from evr1 import problems
 from evr1.rewards import parse
 from evr1.rewards.base import Reading, Task, Verdict
 
-_LABEL = re.compile(r"^\s*[(\[]?([A-Za-z])[)\].:：、]\s*(.*)$", re.DOTALL)
 _ALONE = re.compile(r"^[\s(\[{\"'*`$]*([A-Za-z])[\s)\]}\"'*`$.,:;、。!]*$")
 _NAMED = re.compile(
     r"(?i)^(?:option|choice|answer|letter|选项|答案)\s*[:：]?\s*(?=[(\[\"'*]*[a-z]\b)"
@@ -29,7 +29,7 @@ def score(response: str, task: Task) -> Verdict | None:
     Raises:
         ValueError: the ground truth is not a letter or one of the options.
     """
-    options = read_options(task.options)
+    options = problems.label_options(task.options)
     truth = read_truth(task.answer, options)
     if len(truth) > 1:
         found = parse.extract(response, lambda text: _read_set(text, options))
@@ -40,21 +40,6 @@ def score(response: str, task: Task) -> Verdict | None:
     reading, where = found
     given = reading.value if len(truth) > 1 else {reading.value}
     return Verdict(float(set(given) == truth), reading.exact, where.text)
-
-
-def read_options(options: tuple[str, ...]) -> dict[str, str]:
-    """Letter → text of each option; options without letters are lettered in order.
-
-    >>> read_options(("A. Red", "B. Blue"))
-    {'A': 'Red', 'B': 'Blue'}
-    >>> read_options(("red", "blue"))
-    {'A': 'red', 'B': 'blue'}
-    """
-    in_order = [chr(ord("A") + i) for i in range(min(len(options), 26))]
-    labels = [_LABEL.match(o) for o in options[:26]]
-    if all(labels) and [m[1].upper() for m in labels if m] == in_order:
-        return {m[1].upper(): m[2].strip() for m in labels if m}
-    return {letter: o.strip() for letter, o in zip(in_order, options, strict=False)}
 
 
 def read_truth(answer: object, options: Mapping[str, str]) -> set[str]:
@@ -134,7 +119,9 @@ def _read_set(text: str, options: Mapping[str, str]) -> Reading | None:
     """Several letters: "A, C", "A and C", "AC"."""
     if len(text) > parse.MAX_LABEL_CHARS:
         return None
-    letters = re.sub(r"(?i)\b(?:and|options?)\b|[\s,;&/和与、.()]", "", parse.normalize(text))
+    letters = re.sub(
+        r"(?i)\b(?:and|options?)\b|[\s,;&/和与、.()\[\]\"']", "", parse.normalize(text)
+    )
     if not re.fullmatch(r"[A-Z]{1,26}", letters) or len(set(letters)) != len(letters):
         return None
     if options and not set(letters) <= set(options):

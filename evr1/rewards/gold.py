@@ -1,22 +1,79 @@
 """A row's ground truth written as a response, in the form that the prompt asks for."""
 
 import json
-import re
+from collections.abc import Callable, Mapping
 
-from evr1.rewards.base import RowLike
-
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+from evr1 import problems
+from evr1.rewards import boolean, choice, grounding, math, number, parse, preference, text
+from evr1.rewards.base import RowLike, Task, make_task
 
 
 def gold_answer(row: RowLike, *, thinking: bool = False) -> str:
     """The response that must earn a reward of 1.
 
     Args:
-        row: with its ground truth, which may stand in answer tags already.
+        row: with its ground truth, in any form that its scorer reads.
         thinking: the prompt asks for reasoning first.
+
+    Raises:
+        ValueError: the ground truth cannot be read.
     """
-    answer = row.answer
-    text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-    tagged = _TAGGED.findall(text)
-    inner = tagged[-1] if tagged else text
-    return f"{'<think>As asked.</think>' if thinking else ''}<answer>{inner}</answer>"
+    task = make_task(row)
+    write = _WRITERS.get(task.problem_type, _text)
+    return f"{'<think>As asked.</think>' if thinking else ''}<answer>{write(task)}</answer>"
+
+
+def _text(task: Task) -> str:
+    return text.read_truths(task.answer)[0]
+
+
+def _letters(task: Task) -> str:
+    options = problems.label_options(task.options)
+    return ", ".join(sorted(choice.read_truth(task.answer, options)))
+
+
+def _number(task: Task) -> str:
+    truth = number.read_truth(task.answer)
+    return f"{truth.value}{'%' if truth.percent else ''}"
+
+
+def _math(task: Task) -> str:
+    if task.options:
+        return _letters(task)
+    return math.clean(str(parse.ground_truth(task.answer)))
+
+
+def _time(task: Task) -> str:
+    return json.dumps({"time": grounding.read_interval(task.answer)})
+
+
+def _box(task: Task) -> str:
+    return json.dumps({"boxes": grounding.read_box(task.answer)})
+
+
+def _tube(task: Task) -> str:
+    return json.dumps({"boxes": _seconds(grounding.read_tube(task.answer))})
+
+
+def _both(task: Task) -> str:
+    truth = grounding.read_both(task.answer)
+    boxes = {"boxes": _seconds(truth.tube)} if truth.tube else {}
+    return json.dumps({"time": truth.time, **boxes})
+
+
+def _seconds(tube: grounding.Tube) -> dict[str, grounding.Box | None]:
+    return {f"{second:.10g}": box for second, box in tube.items()}
+
+
+_WRITERS: Mapping[str, Callable[[Task], str]] = {
+    "multiple choice": _letters,
+    "numerical": _number,
+    "regression": _number,
+    "boolean": lambda task: "Yes" if boolean.read_truth(task.answer) else "No",
+    "math": _math,
+    "temporal grounding": _time,
+    "spatial grounding": _box,
+    "tracking": _tube,
+    "spatial-temporal grounding": _both,
+    "preference": lambda task: preference.read_truth(task.answer),
+}

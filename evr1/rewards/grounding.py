@@ -34,9 +34,7 @@ def score_temporal(response: str, task: Task) -> Verdict | None:
     Raises:
         ValueError: the ground truth is no interval.
     """
-    truth = _truth(task.answer, _interval_of, 'an interval such as {"time": [1.0, 2.5]}')
-    if truth[0] > truth[1]:
-        raise ValueError(f"the answer {task.answer!r} ends before it starts; correct the row")
+    truth = read_interval(task.answer)
     return _score(response, _interval_of, lambda given: interval_iou(given, truth))
 
 
@@ -46,7 +44,7 @@ def score_spatial(response: str, task: Task) -> Verdict | None:
     Raises:
         ValueError: the ground truth is no box.
     """
-    truth = _truth(task.answer, _box_of, 'a box such as {"boxes": [0, 0, 10, 10]}')
+    truth = read_box(task.answer)
     return _score(response, _box_of, lambda given: box_iou(given, truth))
 
 
@@ -56,28 +54,74 @@ def score_tracking(response: str, task: Task) -> Verdict | None:
     Raises:
         ValueError: the ground truth names no boxes.
     """
-    truth = _truth(task.answer, _tube_of, 'boxes such as {"boxes": {"1": [0, 0, 10, 10]}}')
+    truth = read_tube(task.answer)
     return _score(response, _tube_of, lambda given: tube_iou(given, truth))
 
 
 def score_spatial_temporal(response: str, task: Task) -> Verdict | None:
-    """Half the interval's and half the boxes' intersection over union; the truth may lack boxes.
+    """Half the interval's and half the boxes' intersection over union.
+
+    Where the truth has no boxes, the interval counts alone.
 
     Raises:
         ValueError: the ground truth has no interval.
     """
-    truth = _truth(task.answer, _both_of, '{"time": [1, 2], "boxes": {"1": [0, 0, 10, 10]}}')
-    if truth.time is None or truth.time[0] > truth.time[1]:
-        raise ValueError(f"the answer {task.answer!r} has no time span; correct the row")
+    truth = read_both(task.answer)
+    time, tube = truth.time or (0.0, 0.0), truth.tube
+    if not tube:
+        return _score(response, _interval_of, lambda given: interval_iou(given, time))
 
     def accuracy(given: Grounding) -> float:
-        assert truth.time is not None
-        time = interval_iou(given.time, truth.time) if given.time else 0.0
-        if not truth.tube:
-            return time
-        return 0.5 * time + 0.5 * tube_iou(given.tube or {}, truth.tube)
+        when = interval_iou(given.time, time) if given.time else 0.0
+        return 0.5 * when + 0.5 * tube_iou(given.tube or {}, tube)
 
     return _score(response, _both_of, accuracy)
+
+
+def read_interval(answer: Any) -> Interval:
+    """The interval of a ground truth.
+
+    Raises:
+        ValueError: it is none, or ends before it starts.
+    """
+    return _forward(_truth(answer, _interval_of, 'an interval such as {"time": [1, 2.5]}'), answer)
+
+
+def read_box(answer: Any) -> Box:
+    """The box of a ground truth.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return _truth(answer, _box_of, 'a box such as {"boxes": [0, 0, 10, 10]}')
+
+
+def read_tube(answer: Any) -> Tube:
+    """The boxes by second of a ground truth.
+
+    Raises:
+        ValueError: it has none.
+    """
+    return _truth(answer, _tube_of, 'boxes such as {"boxes": {"1": [0, 0, 10, 10]}}')
+
+
+def read_both(answer: Any) -> Grounding:
+    """The interval of a ground truth, and its boxes if it has any.
+
+    Raises:
+        ValueError: it has no interval.
+    """
+    form = '{"time": [1, 2], "boxes": {"1": [0, 0, 10, 10]}}'
+    truth = _truth(answer, _both_of, form)
+    if truth.time is None:
+        raise ValueError(f"the answer {answer!r} has no time as in {form}; correct the row")
+    return Grounding(_forward(truth.time, answer), truth.tube)
+
+
+def _forward(interval: Interval, answer: Any) -> Interval:
+    if interval[0] > interval[1]:
+        raise ValueError(f"the answer {answer!r} ends before it starts; correct the row")
+    return interval
 
 
 def interval_iou(a: Interval, b: Interval) -> float:

@@ -22,8 +22,10 @@ from evr1.rewards.base import (
     Weights,
     make_task,
 )
+from evr1.rewards.worker import READY
 
 CHUNK = 32  # items a worker gets at once
+START_TIMEOUT_S = 60.0
 
 
 class RewardPool:
@@ -35,7 +37,7 @@ class RewardPool:
     def __init__(
         self, workers: int = 2, timeout_s: float = 2.0, weights: Weights = DEFAULT_WEIGHTS
     ) -> None:
-        """Starts the workers.
+        """Starts the workers and waits until they serve.
 
         Args:
             workers: number of processes.
@@ -44,16 +46,18 @@ class RewardPool:
 
         Raises:
             ValueError: an argument is out of range.
+            RuntimeError: a worker does not start.
         """
         if workers < 1 or timeout_s <= 0:
             raise ValueError(
                 f"rewards.workers={workers} must be at least 1 and rewards.timeout_s={timeout_s} "
                 "above 0"
             )
-        self._weights = weights.check()
-        self._timeout_s = timeout_s
+        weights.check()
         self._chunks: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
         self._workers = [_Worker(self._chunks, timeout_s, weights) for _ in range(workers)]
+        for worker in self._workers:
+            worker.started.result(timeout=START_TIMEOUT_S)
 
     def submit(
         self, responses: Sequence[str | None], rows: Sequence["RowLike | Mapping[str, Any]"]
@@ -61,7 +65,7 @@ class RewardPool:
         """Starts scoring responses[i] against rows[i]; the future gives the scores in order.
 
         Raises:
-            ValueError: lengths differ, or a row has no scorer.
+            ValueError: lengths differ, a row has no scorer, or an answer that is no JSON.
         """
         tasks = [make_task(row) for row in rows]
         if len(responses) != len(tasks):
@@ -70,7 +74,7 @@ class RewardPool:
             find_scorer(problem_type)
         batch = _Batch(len(tasks))
         items = [
-            ((response or "")[-MAX_CHARS:], task)
+            _encode((response or "")[-MAX_CHARS:], task)
             for response, task in zip(responses, tasks, strict=True)
         ]
         for start in range(0, len(items), CHUNK):
@@ -112,11 +116,16 @@ class _Batch:
         if size == 0:
             self.future.set_result([])
 
+    def fail(self, error: Exception) -> None:
+        with self._lock:
+            if not self.future.done():
+                self.future.set_exception(error)
+
     def put(self, start: int, scores: Sequence[Score]) -> None:
         with self._lock:
             self._scores[start : start + len(scores)] = scores
             self._missing -= len(scores)
-            is_complete = self._missing == 0
+            is_complete = self._missing == 0 and not self.future.done()
         if is_complete:
             self.future.set_result([s for s in self._scores if s is not None])
 
@@ -124,7 +133,7 @@ class _Batch:
 class _Chunk:
     """Some items of a batch, scored by one worker."""
 
-    def __init__(self, batch: _Batch, start: int, items: list[tuple[str, Task]]) -> None:
+    def __init__(self, batch: _Batch, start: int, items: list[str]) -> None:
         self.batch = batch
         self.start = start
         self.items = items
@@ -138,27 +147,37 @@ class _Worker:
     ) -> None:
         self._chunks = chunks
         self._timeout_s = timeout_s
-        self._weights = weights
-        self._process = self._start()
+        self._weights = json.dumps(weights)
+        self.started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.thread = threading.Thread(target=self._run, name="rewards", daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
+        try:
+            self._process = self._start()
+        except (OSError, RuntimeError) as e:
+            self.started.set_exception(e)
+            return
+        self.started.set_result(None)
         while (chunk := self._chunks.get()) is not None:
-            scores: list[Score] = []
-            while len(scores) < len(chunk.items):
-                scores += self._attempt(chunk.items[len(scores) :])
+            try:
+                scores: list[Score] = []
+                while len(scores) < len(chunk.items):
+                    scores += self._attempt(chunk.items[len(scores) :])
+            except (OSError, RuntimeError, ValueError) as e:
+                chunk.batch.fail(e)  # whoever waits for the scores is told
+                continue
             chunk.batch.put(chunk.start, scores)
         self._process.communicate()
 
-    def _attempt(self, items: list[tuple[str, Task]]) -> Iterator[Score]:
+    def _attempt(self, items: list[str]) -> Iterator[Score]:
         """Scores of the items up to and including the first that the process does not survive."""
-        request = {"weights": self._weights, "items": items}
+        request = f'{{"weights": {self._weights}, "items": [{", ".join(items)}]}}\n'
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin
         assert stdout
         try:
-            stdin.write(json.dumps(request, default=_plain) + "\n")
+            stdin.write(request)
             stdin.flush()
         except BrokenPipeError:
             pass  # it died while idle: reading tells how
@@ -184,7 +203,7 @@ class _Worker:
         return Score(0.0, 0.0, 0.0, Status.ERROR, detail=f"the scoring process ended with {code}")
 
     def _start(self) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "evr1.rewards.worker", str(self._timeout_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -194,8 +213,16 @@ class _Worker:
             env=symbolic.child_environment(),
             start_new_session=True,  # an interrupt at the terminal is the trainer's to handle
         )
+        assert process.stdout
+        if process.stdout.readline() != READY:
+            process.communicate()
+            raise RuntimeError(f"a scoring process ended with {process.returncode} at its start")
+        return process
 
 
-def _plain(value: Any) -> Any:
-    """Arrays and NumPy numbers of rows from Parquet, as JSON knows them."""
-    return value.tolist()
+def _encode(response: str, task: Task) -> str:
+    """An item as JSON; arrays and NumPy numbers of rows from Parquet become lists and numbers."""
+    try:
+        return json.dumps((response, task), default=lambda value: value.tolist())
+    except (AttributeError, TypeError) as e:
+        raise ValueError(f"the answer {task.answer!r} cannot be written as JSON; correct it") from e

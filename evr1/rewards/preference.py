@@ -22,16 +22,26 @@ def score(response: str, task: Task) -> Verdict | None:
     Raises:
         ValueError: the ground truth is no label.
     """
-    truth = read_label(str(parse.ground_truth(task.answer)))
-    if truth is None:
-        raise ValueError(
-            f"the answer {task.answer!r} is not Response 1, Response 2 or Tie; correct the row"
-        )
+    truth = read_truth(task.answer)
     found = parse.extract(response, read_label)
     if found is None:
         return None
     reading, where = found
-    return Verdict(float(reading.value == truth.value), reading.exact, where.text)
+    return Verdict(float(reading.value == truth), reading.exact, where.text)
+
+
+def read_truth(answer: object) -> str:
+    """The label of a ground truth.
+
+    Raises:
+        ValueError: it is none.
+    """
+    reading = read_label(str(parse.ground_truth(answer)))
+    if reading is None:
+        raise ValueError(
+            f"the answer {answer!r} is not Response 1, Response 2 or Tie; correct the row"
+        )
+    return reading.value
 
 
 def read_label(text: str) -> Reading | None:

@@ -7,6 +7,7 @@ alarm with its default action stops C code too, and needs nobody to watch.
 
 import functools
 import json
+import os
 import resource
 import signal
 import sys
@@ -16,6 +17,7 @@ from evr1.rewards import SCORERS, math, score, symbolic
 from evr1.rewards.base import Task, Weights
 
 MEMORY_BYTES = 4 << 30
+READY = "ready\n"
 
 
 def main(timeout_s: float) -> None:
@@ -28,8 +30,9 @@ def main(timeout_s: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer decides when to stop
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     scorers = {**SCORERS, "math": functools.partial(math.score, equal=_comparator(timeout_s))}
-    out = sys.stdout
-    sys.stdout = sys.stderr  # what a library prints must not reach the protocol
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not reach the protocol
+    print(READY, end="", file=out, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         weights = Weights(*request["weights"])
