@@ -1,4 +1,5 @@
 import dataclasses
+import doctest
 import json
 import os
 import shutil
@@ -40,6 +41,10 @@ def assert_same(a, b):
     np.testing.assert_array_equal(a.timestamps, b.timestamps)
     assert (a.frames.dtype, a.timestamps.dtype) == (np.uint8, np.float64)
     assert a.is_video == b.is_video
+
+
+def test_docstring_examples():
+    assert doctest.testmod(shards).failed == 0
 
 
 def test_what_is_written_is_read(tmp_path):

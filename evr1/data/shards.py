@@ -176,10 +176,11 @@ class ShardStore:
         self._entries: dict[str, Entry] = {}
         self._counts: dict[int, int] = {}
         self._readers: dict[int, ArrayRecordReader] = {}
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
         for shard, path in _numbered(self.root, "index-", ".npz"):
             if _shard_path(self.root, shard).is_file():
                 self._counts[shard] = 0
+                self._locks[shard] = threading.Lock()
                 for record, (key, entry) in enumerate(_read_index(path, shard)):
                     self._entries[key] = entry
                     self._counts[shard] = record + 1
@@ -204,23 +205,26 @@ class ShardStore:
         entry = self._entries[key]
         path = _shard_path(self.root, entry.shard)
         try:
-            found, media = _parse(self._reader(entry.shard, path).read([entry.record])[0])
-        except (RuntimeError, ValueError, IndexError, KeyError, OSError) as error:
+            found, media = _parse(self._record(entry, path))
+        except (RuntimeError, ValueError, LookupError, OSError) as error:
             raise ValueError(_damage(path, key, " ".join(str(error).split()))) from None
         if found != key:
             raise ValueError(_damage(path, key, f"the record holds key {found[:40]}"))
         return media
 
-    def _reader(self, shard: int, path: pathlib.Path) -> ArrayRecordReader:
-        with self._lock:
-            if shard not in self._readers:
-                reader = ArrayRecordReader(str(path), _READ_OPTIONS)
-                if reader.num_records() != self._counts[shard]:
-                    raise ValueError(
-                        f"{reader.num_records()} records where the index has {self._counts[shard]}"
-                    )
-                self._readers[shard] = reader
-            return self._readers[shard]
+    def _record(self, entry: Entry, path: pathlib.Path) -> bytes:
+        with self._locks[entry.shard]:  # a reader has one position; seeking beats `read([i])` by 5
+            reader = self._readers.pop(entry.shard, None) or ArrayRecordReader(
+                str(path), _READ_OPTIONS
+            )
+            if reader.num_records() != self._counts[entry.shard]:
+                raise ValueError(
+                    f"{reader.num_records()} records, {self._counts[entry.shard]} in the index"
+                )
+            reader.seek(entry.record)
+            record = reader.read()
+            self._readers[entry.shard] = reader  # one that failed is not used again
+            return record
 
 
 class ShardWriter:
@@ -392,7 +396,7 @@ def _read_index(path: pathlib.Path, shard: int) -> Iterator[tuple[str, Entry]]:
 
 @functools.cache
 def _features() -> Any:
-    import tensorflow_datasets as tfds  # half a second; only those who read or write pixels need it
+    import tensorflow_datasets as tfds  # half a second; only writing needs it
 
     return tfds.features.FeaturesDict(
         {
@@ -408,14 +412,55 @@ def _features() -> Any:
 
 
 def _serialize(key: str, media: Media, path: str) -> bytes:
-    example = dataclasses.asdict(media) | {"key": key, "path": path}
-    return _features().serialize_example(example)
+    return _features().serialize_example({**vars(media), "key": key, "path": path})
 
 
 def _parse(record: bytes) -> tuple[str, Media]:
-    example = _features().deserialize_example_np(record)
-    media = Media(example["frames"], example["timestamps"], bool(example["is_video"]))
-    return example["key"].decode(), media
+    """The key and the medium of a serialized tf.train.Example; the frames are not copied.
+
+    Wire format: Example{1: Features{1: {1: name, 2: Feature{1: bytes or 3: int64 list}}}}.
+    """
+    fields: dict[str, memoryview] = {}
+    [features] = _messages(memoryview(record))
+    for entry in _messages(features):
+        name, feature = _messages(entry)
+        [values] = _messages(feature)
+        fields[bytes(name).decode()] = next(_messages(values))
+    shape = list(_varints(fields["frames/shape"]))
+    frames = np.frombuffer(fields["frames/value"], np.uint8).reshape(shape)
+    timestamps = np.frombuffer(fields["timestamps"], np.float64)
+    is_video = next(_varints(fields["is_video"])) == 1
+    return bytes(fields["key"]).decode(), Media(frames, timestamps, is_video)
+
+
+def _messages(data: memoryview) -> Iterator[memoryview]:
+    """The payloads of a protobuf message whose fields are all length-delimited."""
+    while data:
+        if data[0] & 7 != 2:
+            raise ValueError("not an example")
+        size, shift, at = 0, 0, 1
+        while True:
+            size |= (data[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 128:
+                break
+        yield data[at : at + size]
+        data = data[at + size :]
+
+
+def _varints(data: memoryview) -> Iterator[int]:
+    """Packed non-negative integers.
+
+    >>> list(_varints(memoryview(bytes([5, 0x80, 3]))))
+    [5, 384]
+    """
+    value, shift = 0, 0
+    for byte in data:
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            yield value
+            value, shift = 0, 0
 
 
 def _write_tfds_metadata(root: pathlib.Path) -> None:
