@@ -16,7 +16,7 @@ already hold the denominators of the whole minibatch.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -248,12 +248,14 @@ def _on_mesh(function: Callable, mesh: jax.sharding.Mesh) -> Callable:
 
 def train_state_shardings(
     params: Params, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
-) -> TrainState:
-    """The sharding of every leaf of a TrainState."""
+) -> Any:
+    """The sharding of every leaf of a TrainState, as a TrainState."""
     layout = sharding.param_shardings(mesh, params)
     everywhere = sharding.replicated(mesh)
     placed = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, layout
     )
     opt_state = jax.eval_shape(optimizer.init, params)
-    return TrainState(everywhere, layout, state_shardings(opt_state, placed, everywhere))
+    moments: Any = state_shardings(opt_state, placed, everywhere)
+    step: Any = everywhere
+    return TrainState(step, layout, moments)
