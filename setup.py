@@ -25,6 +25,7 @@ CORE = [
     "tensorboard>=2.19",
     "rapidfuzz>=3.9",
     "math-verify>=0.8",
+    "jaxtyping>=0.3",
     "scikit-learn>=1.5",  # the demo's handwritten digits
 ]
 EXTRAS = {
@@ -38,7 +39,6 @@ EXTRAS = {
         "pytest>=8",
         "hypothesis>=6.100",
         "beartype>=0.20",
-        "jaxtyping>=0.3",
     ],
     "lint": ["ruff>=0.14", "import-linter>=2.3", "pyright[nodejs]>=1.1.400"],
     "parity": ["torch==2.13.0"],  # compares with transformers; never imported by evr1
