@@ -13,6 +13,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+# TFDS replaces the import statement while it loads, so it has to be there before threads start.
+import tensorflow_datasets  # noqa: F401
 from rich import console, progress
 
 from evr1.data import preprocess, processor, rows, shards

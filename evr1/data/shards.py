@@ -244,6 +244,7 @@ class ShardWriter:
         Raises:
             ValueError: another process writes here.
         """
+        _features()  # TFDS replaces the import statement while it loads: before threads start
         self.root = pathlib.Path(root)
         self.root.mkdir(parents=True, exist_ok=True)
         self._shard_bytes = shard_bytes
