@@ -1,0 +1,216 @@
+"""The real command on real files, in small: what it writes, exact resume, kill -9, bad input."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from evr1.data import demo
+from evr1.models import hf, load_model
+
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 4
+SMALL = {
+    "num_steps": STEPS,
+    "data.generate": False,
+    "rollout.prompts": 8,
+    "rollout.n": 4,
+    "rollout.slots": 8,
+    "rollout.window_steps": 8,
+    "eval.every_steps": 2,
+    "checkpoint.every_steps": 2,
+    "log.tensorboard": False,
+}
+CLOCKS = re.compile(r"time/|speed/|memory/|compile/")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Demo clips and rows, few of them, and a compilation cache that the runs share."""
+    out = tmp_path_factory.mktemp("data")
+    demo.make_demo(out, seed=0, train=24, heldout=8)
+    return out
+
+
+def command(data, workdir, devices=1, **overrides):
+    """The command line and environment of a run."""
+    paths = {
+        "workdir": workdir,
+        "data.train": data / "train.jsonl",
+        "data.eval": data / "heldout.jsonl",
+        "data.media_dir": data,
+        "data.shards": data / "shards",
+    }
+    fields = {**SMALL, **paths, **{k.replace("__", "."): v for k, v in overrides.items()}}
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(data / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    line = [sys.executable, "-m", "evr1.main", "--config=configs/demo.py", *flags]
+    return {"args": line, "env": environment, "cwd": ROOT, "text": True}
+
+
+def run(data, workdir, devices=1, **overrides):
+    """Runs the command; returns its output. Fails the test where it fails."""
+    done = subprocess.run(
+        **command(data, workdir, devices, **overrides), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def metrics(workdir):
+    """The lines of metrics.jsonl without clocks."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not CLOCKS.match(k)} for line in lines]
+
+
+def weights(workdir):
+    """The exported tensors."""
+    model = load_model(str(workdir / "export"))
+    params = hf.flatten(hf.load_params(workdir / "export", model))
+    return {name: np.asarray(x) for name, x in params.items()}
+
+
+def assert_same_run(a, b):
+    """Same metrics, same rollouts, same weights, bit for bit."""
+    assert metrics(a) == metrics(b)
+    assert (a / "rollouts.jsonl").read_text() == (b / "rollouts.jsonl").read_text()
+    for (name, x), (other, y) in zip(weights(a).items(), weights(b).items(), strict=True):
+        assert name == other
+        assert np.array_equal(x, y), name
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """An uninterrupted run: its workdir and what it printed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, run(data, workdir, data__preprocess=True, checkpoint__export_dtype="float32")
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    workdir, printed = whole
+    assert printed.count("✓") == 6
+    assert "✗" not in printed
+    by_step = [m["step"] for m in metrics(workdir)]
+    assert by_step == [0, 1, 2, 2, 3, 4, 4]
+    measured = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[1])
+    for name in (
+        "reward/overall",
+        "reward/accuracy",
+        "reward/format",
+        "group/no_signal_share",
+        "completion/length",
+        "completion/truncated_share",
+        "sampler/gap",
+        "time/rollout_s",
+        "time/score_s",
+        "time/logprob_s",
+        "time/update_s",
+        "time/data_wait_s",
+        "time/step_s",
+        "speed/tokens_per_s",
+        "compile/count",
+    ):
+        assert name in measured
+    rollouts = [json.loads(x) for x in (workdir / "rollouts.jsonl").read_text().splitlines()]
+    assert len(rollouts) == STEPS * 8 * 4 + 3 * 8
+    assert {r["weight_version"] for r in rollouts} == set(range(STEPS + 1))
+    assert json.loads((workdir / "config.json").read_text())["rollout"]["n"] == 4
+    assert "<html" in (workdir / "report.html").read_text()
+    assert (workdir / "export" / "generation_config.json").exists()
+    assert "held-out accuracy" in printed
+
+
+def test_the_policy_moved_and_the_sampler_agrees_with_the_trainer(whole):
+    workdir, _ = whole
+    model = load_model(str(workdir / "export"))
+    start = hf.flatten(hf.load_params(ROOT / "evr1/assets/demo_model", model))
+    assert any((np.asarray(start[k]) != v).any() for k, v in weights(workdir).items())
+    gaps = [m["sampler/gap"] for m in metrics(workdir) if "sampler/gap" in m]
+    assert gaps
+    assert max(gaps) < 1e-4
+
+
+def test_running_again_goes_on_bit_for_bit(data, whole, tmp_path):
+    common = {"checkpoint__export_dtype": "float32"}
+    run(data, tmp_path, num_steps=2, **common)
+    run(data, tmp_path, **common)
+    assert_same_run(whole[0], tmp_path)
+
+
+def test_kill_9_loses_only_what_came_after_the_last_checkpoint(data, whole, tmp_path):
+    common = {"checkpoint__export_dtype": "float32"}
+    process = subprocess.Popen(
+        **command(data, tmp_path, **common), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "checkpoints" / "2").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run(data, tmp_path, **common)
+    assert_same_run(whole[0], tmp_path)
+
+
+def test_eight_devices_give_the_numbers_of_one(data, whole, tmp_path):
+    mesh = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
+    run(data, tmp_path, devices=8, num_steps=1, eval__every_steps=0, **mesh)
+    one, eight = metrics(whole[0]), metrics(tmp_path)
+    for name in ("eval/accuracy", "reward/overall", "policy/entropy", "optim/grad_norm"):
+        a = next(m[name] for m in one if name in m)
+        b = next(m[name] for m in eight if name in m)
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"videos": ["clips/none.mp4"]}, "clips/none.mp4"),
+        ({"videos": ["broken.mp4"]}, "broken.mp4"),
+        ({"problem_type": "riddle"}, "riddle"),
+        ({"problem": "<video><video>Two?"}, "rows.jsonl:1"),
+        ({"answer": None}, "answer"),
+    ],
+)
+def test_a_bad_row_ends_in_one_line(data, tmp_path, row, says):
+    good = json.loads((data / "train.jsonl").read_text().splitlines()[0])
+    (data / "broken.mp4").write_bytes(b"\0" * 2000)
+    (tmp_path / "rows.jsonl").write_text(json.dumps({**good, **row}) + "\n")
+    rows = tmp_path / "rows.jsonl"
+    asked = command(data, tmp_path / "run", data__train=rows, data__eval="", data__shards="")
+    done = subprocess.run(**asked, capture_output=True, check=False)
+    assert done.returncode != 0
+    error = done.stderr.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert says in error
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"mesh__data": 3, "mesh__fsdp": 1}, "mesh.data=3"),
+        ({"data__max_prompt_tokens": 5, "shapes__prompt_tokens": "()"}, "data.max_prompt_tokens"),
+        ({"train__microbatch_tokens": 10}, "train.microbatch_tokens=10"),
+    ],
+)
+def test_what_does_not_fit_ends_in_one_line(data, tmp_path, overrides, says):
+    asked = command(data, tmp_path, data__shards="", **overrides)
+    done = subprocess.run(**asked, capture_output=True, check=False)
+    assert done.returncode != 0
+    assert says in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
