@@ -7,6 +7,7 @@ recomputes the scores from the log-sum-exp. Source: FlashAttention-2, arXiv 2307
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def attention(
     q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))) for x in (q, k, v))
     ids = jnp.pad(layout.ids, ((0, 0), (0, pad)), constant_values=-1)
     q = jnp.moveaxis(q.reshape(b, t + pad, k.shape[2], -1, a), 1, 3)
-    out = _attention(q, jnp.moveaxis(k, 1, 2), jnp.moveaxis(v, 1, 2), ids, layout.rule, block)
+    out: Any = _attention(q, jnp.moveaxis(k, 1, 2), jnp.moveaxis(v, 1, 2), ids, layout.rule, block)
     return jnp.moveaxis(out, 3, 1).reshape(b, t + pad, h, a)[:, :t]
 
 

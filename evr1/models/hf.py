@@ -187,7 +187,8 @@ def hf_names(weight: Weight, shape: tuple[int, ...]) -> list[str]:
 
 
 def _reader(weight: Weight, files: list[Entry], shape: tuple[int, ...], dtype: np.dtype):
-    def read(index: tuple[slice, ...]) -> np.ndarray:
+    def read(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None
         if not weight.is_stacked:
             return np.asarray(weight.from_hf(files[0].open(), shape)[index], dtype)
         parts = [weight.from_hf(f.open(), shape[1:])[index[1:]] for f in files[index[0]]]

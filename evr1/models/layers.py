@@ -8,6 +8,7 @@ parameter dict.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,21 +20,21 @@ from evr1.types import Params
 
 
 @functools.cache
-def _graphdef(cls: type[nnx.Module], args: tuple) -> nnx.GraphDef:
+def _graphdef(cls: Callable[..., nnx.Module], args: tuple) -> nnx.GraphDef:
     return nnx.split(nnx.eval_shape(lambda: cls(*args, rngs=nnx.Rngs(0))))[0]
 
 
-def bind(cls: type[nnx.Module], *args: Any, params: Params) -> Any:
+def bind(cls: Callable[..., nnx.Module], *args: Any, params: Params) -> Any:
     """The module `cls(*args)` holding `params`; `args` must be hashable."""
     return nnx.merge(_graphdef(cls, args), params)
 
 
-def init(cls: type[nnx.Module], *args: Any, key: jax.Array) -> Params:
+def init(cls: Callable[..., nnx.Module], *args: Any, key: jax.Array) -> Params:
     """Fresh parameters of `cls(*args)` as a nested dict."""
     return nnx.to_pure_dict(nnx.state(cls(*args, rngs=nnx.Rngs(key))))
 
 
-def init_stack(cls: type[nnx.Module], *args: Any, key: jax.Array, count: int) -> Params:
+def init_stack(cls: Callable[..., nnx.Module], *args: Any, key: jax.Array, count: int) -> Params:
     """Fresh parameters of `count` modules, stacked on a leading axis."""
     return jax.vmap(lambda k: init(cls, *args, key=k))(jax.random.split(key, count))
 

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -85,7 +85,8 @@ def write(
         tensors: (name, shape, dtype) in the order of the bytes.
         values: the arrays, in the same order; each may be dropped once written.
     """
-    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
     tensors = list(tensors)
     for name, shape, dtype in tensors:
         end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize

@@ -1,6 +1,7 @@
 """Attention on TPU: the splash kernel of JAX with our layouts as its masks."""
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,7 @@ def attention(
 def _local(q, k, v, ids, *, rule, block, interpret):
     q, k, v = (jnp.moveaxis(x, 1, 2) for x in (q, k, v))
     run = _kernel(rule, q.shape[2], q.shape[1], block, interpret)
-    out = jax.vmap(run)(q, k, v, kernel.SegmentIds(ids, ids))
+    out = cast(jax.Array, jax.vmap(run)(q, k, v, kernel.SegmentIds(ids, ids)))
     return jnp.moveaxis(out, 1, 2).astype(q.dtype)
 
 

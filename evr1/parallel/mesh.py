@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+from jax.sharding import AxisType, Mesh
 
 AXES = ("data", "fsdp", "tensor")
 
 
 def make_mesh(
-    *, data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device] | None = None
-) -> jax.sharding.Mesh:
+    *, data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None
+) -> Mesh:
     """A mesh over all devices of all hosts.
 
     Run jitted functions inside `with jax.set_mesh(mesh):`, so that `constrain` knows the mesh.
@@ -24,7 +26,7 @@ def make_mesh(
     Raises:
         ValueError: the sizes do not multiply to the number of devices.
     """
-    sizes = dict(zip(AXES, (data, fsdp, tensor), strict=True))
+    sizes: dict[str, int] = dict(zip(AXES, (data, fsdp, tensor), strict=True))
     asked = ", ".join(f"mesh.{k}={v}" for k, v in sizes.items())
     count = jax.device_count() if devices is None else len(devices)
     free = [k for k, v in sizes.items() if v == -1]
@@ -36,8 +38,9 @@ def make_mesh(
     if fixed * (count // fixed if free else 1) != count:
         raise ValueError(
             f"{asked} needs a multiple of {fixed} devices, there are {count};"
+            " change the sizes that are not -1"
             if free
             else f"{asked} needs {fixed} devices, there are {count}; set one of them to -1"
         )
-    auto = (jax.sharding.AxisType.Auto,) * 3
+    auto = (AxisType.Auto,) * 3
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=auto, devices=devices)

@@ -10,7 +10,8 @@ from evr1.models.attention import attention, decode_attention
 from evr1.models.base import Model
 from evr1.models.cache import KV, Cache, append
 from evr1.models.layout import group
-from evr1.models.qwen3_vl import text, vision
+from evr1.models.qwen3_vl import text
+from evr1.models.qwen3_vl import vision as tower
 from evr1.models.qwen3_vl.config import Config
 from evr1.models.qwen3_vl.weights import weights
 from evr1.models.weights import Weight
@@ -27,7 +28,7 @@ class Qwen3VL(Model):
         """See Model."""
         keys = jax.random.split(key)
         return {
-            "vision": vision.init(self.config.vision, keys[0]),
+            "vision": tower.init(self.config.vision, keys[0]),
             "text": text.init(self.config, keys[1]),
         }
 
@@ -35,12 +36,12 @@ class Qwen3VL(Model):
         """See Model."""
         return weights(self.config)
 
-    def encode(self, params: Params, vision_input: VisionInput) -> Visual:
+    def encode(self, params: Params, vision: VisionInput) -> Visual:
         """See Model."""
-        return vision.encode(
+        return tower.encode(
             self.config.vision,
             params["vision"],
-            vision_input,
+            vision,
             dtype=jnp.dtype(self.dtype),
             remat=self.remat,
             implementation=self.implementation,
@@ -68,6 +69,7 @@ class Qwen3VL(Model):
         """See Model."""
         empty = jnp.zeros((prompts.tokens.shape[0], 0, 0), jnp.int32)
         hidden, kv = self._forward(params, prompts, empty, visual, keep_kv=True)
+        assert kv is not None
         return _last(hidden, prompts.lengths), kv
 
     def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
@@ -107,6 +109,7 @@ class Qwen3VL(Model):
             extra=(cache.prefix, cache.suffix),
             keep_kv=True,
         )
+        assert new is not None
         return hidden, append(cache, new, steps)
 
     def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
@@ -130,15 +133,16 @@ class Qwen3VL(Model):
             after = jnp.broadcast_to(after[:, None], (g, 3, n * r))
             positions = jnp.concatenate([positions, after], axis=2)
         layout = group(prompts.lengths, p, n, r)
-        has_deepstack = visual.deepstack.shape[1] > 0 and visual.deepstack.shape[2] > 0
+        deepstack = None
+        if visual.deepstack.size:
+            deepstack = text.DeepStack(visual.deepstack, prompts.visual_index)
         return text.run(
             self.config,
             params["text"],
             x,
             positions,
             lambda q, k, v, _: attention(q, k, v, layout, self.implementation),
-            deepstack=visual.deepstack if has_deepstack else None,
-            visual_index=prompts.visual_index,
+            deepstack=deepstack,
             keep_kv=keep_kv,
             remat=self.remat and not keep_kv,
         )

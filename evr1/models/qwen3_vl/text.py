@@ -4,7 +4,7 @@ Source: Qwen3VLTextModel, transformers 5.23.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,13 @@ from evr1.parallel.sharding import constrain
 from evr1.types import Params, Visual
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
+
+
+class DeepStack(NamedTuple):
+    """Features of the vision tower's inner blocks; the k-th are added after text layer k."""
+
+    features: jax.Array  # [G, K, T, D]
+    places: jax.Array  # int32[G, P], which of the T visual tokens stands here; -1 = text
 
 
 class Attention(nnx.Module):
@@ -89,8 +96,7 @@ def run(
     positions: Int[Array, "g 3 t"],
     attend: Attend,
     *,
-    deepstack: Float[Array, "g k v d"] | None = None,
-    visual_index: Int[Array, "g p"] | None = None,
+    deepstack: DeepStack | None = None,
     extra: Any = None,
     keep_kv: bool = False,
     remat: bool = False,
@@ -104,7 +110,6 @@ def run(
         positions: M-RoPE.
         attend: (q, k, v, extra of this layer) -> attention output.
         deepstack: features added at visual places after the first layers.
-        visual_index: which visual token stands at each of the first P places; -1 = text.
         extra: pytree with a leading layer axis, handed to `attend` slice by slice.
         keep_kv: also return keys and values, stacked over the layers.
         remat: recompute each layer in the backward pass.
@@ -115,16 +120,21 @@ def run(
         i, weights, extra = layer
         x, kv = layers.bind(Layer, c, params=weights)(x, angles, attend, extra)
         if deepstack is not None:
-            x = jax.lax.cond(i < deepstack.shape[1], add_features, lambda x, i: x, x, i)
+            x = _add_features(x, i, deepstack)
         return constrain(x, "batch"), kv if keep_kv else None
-
-    def add_features(x, i):
-        features = jax.lax.dynamic_index_in_dim(deepstack, i, axis=1, keepdims=False)
-        return x.at[:, : visual_index.shape[1]].add(place(features, visual_index, x.dtype))
 
     body = jax.checkpoint(body) if remat else body
     x, kv = jax.lax.scan(body, x, (jnp.arange(c.layers), params["layers"], extra))
     return layers.bind(layers.RMSNorm, c.width, c.norm_eps, params=params["norm"])(x), kv
+
+
+def _add_features(x: jax.Array, layer: jax.Array, deepstack: DeepStack) -> jax.Array:
+    def add(x):
+        features = jax.lax.dynamic_index_in_dim(deepstack.features, layer, 1, keepdims=False)
+        prompt = deepstack.places.shape[1]
+        return x.at[:, :prompt].add(place(features, deepstack.places, x.dtype))
+
+    return jax.lax.cond(layer < deepstack.features.shape[1], add, lambda x: x, x)
 
 
 def place(
