@@ -40,7 +40,7 @@ CHARTS = (
     ("Completion length, tokens", (("completion/length", "mean"),), False),
 )
 # (frames a prompt, pixels of the longer side): the first that fits the budget is taken
-FRAME_SIZES = ((16, 224), (8, 192), (8, 128), (4, 112), (3, 96), (2, 64))
+FRAME_SIZES = ((16, 224), (8, 192), (8, 128), (4, 112), (3, 96))
 SETTINGS = (
     ("model", "model"),
     ("training rows", "data.train"),
@@ -59,7 +59,6 @@ _TYPE_NAMES = {name.replace(" ", "-"): name for name in problems.TYPES}  # as in
 _TEXT_LIMIT = 20_000  # characters of a prompt or a completion
 _SERIES_LIMIT = 2_000  # steps in the curves
 _FRAMES_SAMPLE = 12  # prompts whose frames are tried at every size
-_GOLDEN = 0.6180339887498949
 
 
 @dataclasses.dataclass
@@ -158,27 +157,38 @@ def embed_frames(
 ) -> dict[str, list[str]]:
     """Data URIs of some frames of each prompt, as many and as large as the budget lets.
 
-    The size is settled on a few prompts; prompts that then still do not fit get none.
+    The size is settled on a few prompts. Where even the smallest is too much, prompts spread evenly
+    over the sequence get frames and the others none: frames may have to be decoded from video, so
+    no more are asked for than fit.
     """
     if not problem_ids:
         return {}
-    sample = problem_ids[:: math.ceil(len(problem_ids) / _FRAMES_SAMPLE)]
-    decoded = [frames(problem_id) for problem_id in sample]
+    order = _spread(len(problem_ids))
+    decoded = [frames(problem_ids[i]) for i in order[:_FRAMES_SAMPLE]]
     count, side = FRAME_SIZES[-1]
     for count, side in FRAME_SIZES:
         used = sum(len(uri) for f in decoded for uri in _encode(f, count, side))
-        if used / len(sample) * len(problem_ids) <= max_bytes:
+        if used / len(decoded) * len(problem_ids) <= max_bytes:
             break
     out: dict[str, list[str]] = {}
-    left = max_bytes
-    for problem_id in problem_ids:
-        uris = _encode(frames(problem_id), count, side)
-        left -= sum(map(len, uris))
-        if left < 0:
+    for i in order:
+        uris = _encode(frames(problem_ids[i]), count, side)
+        max_bytes -= sum(map(len, uris))
+        if max_bytes < 0:
             break
         if uris:
-            out[problem_id] = uris
+            out[problem_ids[i]] = uris
     return out
+
+
+def _spread(count: int) -> list[int]:
+    """0..count-1 in an order of which every first part is spread evenly.
+
+    >>> _spread(8)
+    [0, 5, 2, 7, 4, 1, 6, 3]
+    """
+    # multiples of the golden ratio modulo 1
+    return sorted(range(count), key=lambda i: (i * 0.6180339887498949) % 1)
 
 
 def _encode(frames: Sequence[np.ndarray], count: int, side: int) -> list[str]:
@@ -222,10 +232,8 @@ def _choose(path: Path, max_bytes: int) -> tuple[list[list[dict[str, Any]]], int
             groups.append(_Group(key, start, start, len(r["prompt"]) + 200))
         groups[-1].end = end
         groups[-1].page_bytes += min(len(r["completion"]), _TEXT_LIMIT) + 150
-    # multiples of the golden ratio modulo 1: any first part of this order is spread evenly
-    order = sorted(range(len(groups)), key=lambda i: (i * _GOLDEN) % 1)
     chosen = []
-    for i in order:
+    for i in _spread(len(groups)):
         max_bytes -= groups[i].page_bytes
         if max_bytes < 0:
             break
