@@ -10,9 +10,7 @@ from jax.sharding import AxisType, Mesh
 AXES = ("data", "fsdp", "tensor")
 
 
-def make_mesh(
-    *, data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None
-) -> Mesh:
+def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over all devices of all hosts.
 
     Run jitted functions inside `with jax.set_mesh(mesh):`, so that `constrain` knows the mesh.
