@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import FrozenConfigDict
 
+from evr1.config import Config
 from evr1.data.records import Example
 from evr1.heldout import Scorer
 from evr1.rewards.gold import gold_answer
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def check(
-    config: FrozenConfigDict,
+    config: Config,
     policy: Policy,
     data: Data,
     params: Params,
@@ -72,7 +72,7 @@ def check(
 
 
 def _parts(
-    config: FrozenConfigDict,
+    config: Config,
     policy: Policy,
     data: Data,
     examples: Sequence[Example],

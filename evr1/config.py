@@ -6,10 +6,11 @@ Every message names the field, what it holds, and what to do.
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ml_collections
 
+Config = Any  # a ConfigDict, frozen once resolved: its fields have no static types
 SOURCES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
 ADVANTAGES = ("grpo", "dr_grpo", "rloo")
 AGGREGATIONS = ("token_mean", "sequence_mean", "fixed_length")
@@ -18,13 +19,13 @@ SCHEDULES = ("constant", "cosine", "linear")
 BOX_SCALES = ("pixels", "unit", "thousand")
 
 
-def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
+def resolve(config: Config) -> Config:
     """Checks every field, fills in what follows from others, and freezes the result.
 
     Raises:
         ValueError: one line that names the field, its value and the fix.
     """
-    c = ml_collections.ConfigDict(config.to_dict())
+    c = cast(Config, ml_collections.ConfigDict(config.to_dict()))
     if c.data.generate:
         _fill_generated_paths(c)
     _check_paths(c)
@@ -39,12 +40,12 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
     return ml_collections.FrozenConfigDict(c)
 
 
-def to_json(config: ml_collections.FrozenConfigDict) -> str:
+def to_json(config: Config) -> str:
     """The config as indented JSON text."""
     return json.dumps(config.to_dict(), indent=2, default=list)
 
 
-def _fill_generated_paths(c: ml_collections.ConfigDict) -> None:
+def _fill_generated_paths(c: Config) -> None:
     _require(c.workdir, "workdir", "is not given", "add --config.workdir=DIR")
     data = Path(c.workdir) / "data"
     c.data.train = c.data.train or str(data / "train.jsonl")
@@ -53,7 +54,7 @@ def _fill_generated_paths(c: ml_collections.ConfigDict) -> None:
     c.data.shards = c.data.shards or str(data / "shards")
 
 
-def _check_paths(c: ml_collections.ConfigDict) -> None:
+def _check_paths(c: Config) -> None:
     for field, value in (("workdir", c.workdir), ("model", c.model), ("data.train", c.data.train)):
         _require(value, field, "is not given", f"add --config.{field}=PATH")
     c.data.eval = c.data.eval or ""
@@ -71,7 +72,7 @@ def _check_paths(c: ml_collections.ConfigDict) -> None:
             _require(Path(path).is_file(), f"data.{field}", f"is {path}: no such file", "check it")
 
 
-def _check_data(d: ml_collections.ConfigDict) -> None:
+def _check_data(d: Config) -> None:
     _choice("data.source", d.source, SOURCES)
     for kind in ("image", "video"):
         low, high = d[f"{kind}_min_pixels"], d[f"{kind}_max_pixels"]
@@ -109,7 +110,7 @@ def _check_data(d: ml_collections.ConfigDict) -> None:
     )
 
 
-def _check_shapes(s: ml_collections.ConfigDict) -> None:
+def _check_shapes(s: Config) -> None:
     for name in ("prompt_tokens", "vision_rows"):
         buckets = tuple(s[name])
         _require(
@@ -120,7 +121,7 @@ def _check_shapes(s: ml_collections.ConfigDict) -> None:
         )
 
 
-def _check_rollout(r: ml_collections.ConfigDict) -> None:
+def _check_rollout(r: Config) -> None:
     _positive("rollout", r, ("prompts", "n", "max_completion_tokens", "slots", "temperature"))
     _require(
         8 <= r.window_steps <= 32, "rollout.window_steps", f"is {r.window_steps}", "need 8 to 32"
@@ -135,7 +136,7 @@ def _check_rollout(r: ml_collections.ConfigDict) -> None:
     )
 
 
-def _check_algorithm(a: ml_collections.ConfigDict, r: ml_collections.ConfigDict) -> None:
+def _check_algorithm(a: Config, r: Config) -> None:
     _choice("algorithm.advantage", a.advantage, ADVANTAGES)
     _choice("algorithm.aggregation", a.aggregation, AGGREGATIONS)
     _choice("algorithm.kl_estimator", a.kl_estimator, KL_ESTIMATORS)
@@ -166,7 +167,7 @@ def _check_algorithm(a: ml_collections.ConfigDict, r: ml_collections.ConfigDict)
     )
 
 
-def _check_optim(o: ml_collections.ConfigDict) -> None:
+def _check_optim(o: Config) -> None:
     _choice("optim.schedule", o.schedule, SCHEDULES)
     _positive("optim", o, ("learning_rate", "max_grad_norm", "eps"))
     _require(o.warmup_steps >= 0, "optim.warmup_steps", f"is {o.warmup_steps}", "need >= 0")
@@ -177,7 +178,7 @@ def _check_optim(o: ml_collections.ConfigDict) -> None:
             raise ValueError(f"optim.freeze holds {pattern!r}: {e}; fix the pattern") from None
 
 
-def _check_train(c: ml_collections.ConfigDict) -> None:
+def _check_train(c: Config) -> None:
     _choice("train.dtype", c.train.dtype, ("float32", "bfloat16"))
     _require(c.num_steps >= 0, "num_steps", f"is {c.num_steps}", "need 0 or more")
     _positive("train", c.train, ("microbatch_tokens",))
@@ -193,7 +194,7 @@ def _check_train(c: ml_collections.ConfigDict) -> None:
     _require(c.checkpoint.keep >= 1, "checkpoint.keep", f"is {c.checkpoint.keep}", "need 1 or more")
 
 
-def _check_rewards(r: ml_collections.ConfigDict) -> None:
+def _check_rewards(r: Config) -> None:
     _choice("rewards.box_scale", r.box_scale, BOX_SCALES)
     total = r.accuracy_weight + r.format_weight
     _require(
@@ -215,7 +216,7 @@ def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
     _require(value in allowed, field, f"is {value!r}", f"choose one of {', '.join(allowed)}")
 
 
-def _positive(group: str, values: ml_collections.ConfigDict, names: tuple[str, ...]) -> None:
+def _positive(group: str, values: Config, names: tuple[str, ...]) -> None:
     for name in names:
         _require(values[name] > 0, f"{group}.{name}", f"is {values[name]}", "need more than 0")
 

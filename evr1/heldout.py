@@ -61,7 +61,7 @@ def texts(data: Data, rollouts: Rollouts) -> list[str]:
     """The completions as text, G * N of them in order."""
     tokens = rollouts.completions.reshape(-1, rollouts.completions.shape[-1])
     lengths = rollouts.lengths.reshape(-1)
-    return [data.processor.decode(t[:n]) for t, n in zip(tokens, lengths, strict=True)]
+    return [data.processor.decode(t[:n].tolist()) for t, n in zip(tokens, lengths, strict=True)]
 
 
 def rollout_records(

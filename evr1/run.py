@@ -9,9 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
-from ml_collections import FrozenConfigDict
 
 from evr1 import optim, rewards, step
+from evr1.config import Config
 from evr1.data import batch, demo, media, positions, rows
 from evr1.data.decode import DecodePool, Quarantine
 from evr1.data.errors import MediaError
@@ -107,7 +107,7 @@ class Policy:
 
 
 def open_data(
-    config: FrozenConfigDict,
+    config: Config,
     model: Model,
     stack: contextlib.ExitStack,
     line: Callable[[str], None] = print,
@@ -192,7 +192,7 @@ def open_data(
     return Data(processor, source, shapes, side, train, heldout, train_rows, heldout_rows)
 
 
-def open_policy(config: FrozenConfigDict, model: Model, data: Data) -> Policy:
+def open_policy(config: Config, model: Model, data: Data) -> Policy:
     """Makes the jitted functions of the run; nothing is compiled yet.
 
     Raises:
@@ -260,14 +260,14 @@ def open_policy(config: FrozenConfigDict, model: Model, data: Data) -> Policy:
     )
 
 
-def budgets(config: FrozenConfigDict) -> Budgets:
+def budgets(config: Config) -> Budgets:
     """How much of a medium is looked at."""
     names = [field.name for field in dataclasses.fields(Budgets)]
     return Budgets(**{name: config.data[name] for name in names})
 
 
 def plan_shapes(
-    config: FrozenConfigDict,
+    config: Config,
     every_row: Sequence[Row],
     lengths: np.ndarray,
     source: media.MediaSource,
@@ -283,7 +283,7 @@ def plan_shapes(
         geometry: how pixels become patches.
     """
     limit = config.data.max_prompt_tokens
-    used = np.flatnonzero((lengths >= 0) & (lengths <= limit))
+    used = np.flatnonzero((lengths >= 0) & (lengths <= limit)).tolist()
     grids = [_grid(every_row[i], source) for i in used]
     frames = [int(positions.units(grid).prod(axis=1).max()) for grid in grids if len(grid)]
     whole = geometry.merge_size**2

@@ -4,14 +4,15 @@ import contextlib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import FrozenConfigDict
 
 from evr1 import canaries, export, gauges, heldout, report
 from evr1 import config as config_lib
 from evr1.checkpoint import Checkpoints
+from evr1.config import Config
 from evr1.data.records import Example
 from evr1.models import load_model
 from evr1.rewards import Score, Status, Weights
@@ -25,7 +26,7 @@ from evr1.types import GroupBatch, Params, Rollouts
 from evr1.writer import Writer
 
 
-def train(config: FrozenConfigDict) -> None:
+def train(config: Config) -> None:
     """Runs or resumes the training that a resolved config describes, up to export and report.
 
     Raises:
@@ -76,7 +77,7 @@ def train(config: FrozenConfigDict) -> None:
             )
             writer.rollouts(records[: config.log.rollouts_per_step or None])
             metrics |= gap | update_metrics | data.train.metrics() | gauges.readings(compiles)
-            metrics["optim/learning_rate"] = float(policy.schedule(version))
+            metrics["optim/learning_rate"] = np.asarray(policy.schedule(version)).item()
             metrics |= timer.pop()
             metrics |= gauges.speed(model, batch, metrics, jax.device_count())
             writer.metrics(done, metrics)
@@ -108,7 +109,7 @@ def score(
 
 
 def judge(
-    config: FrozenConfigDict,
+    config: Config,
     data: Data,
     examples: Sequence[Example],
     rollouts: Rollouts,
@@ -149,7 +150,7 @@ def judge(
 
 
 def split(
-    config: FrozenConfigDict,
+    config: Config,
     policy: Policy,
     data: Data,
     batch: GroupBatch,
@@ -181,9 +182,9 @@ def split(
             return part
         prompts, completions = policy.place((part.prompts, part.completions))
         if a.old_logprobs == "recompute":
-            old = np.asarray(policy.logprobs(params, prompts, completions))
+            old = policy.logprobs(params, prompts, completions)
             gaps.append(diagnostics.sampler_sums(old, part.old_logprobs, part.completion_mask))
-            part = part._replace(old_logprobs=old)
+            part = part._replace(old_logprobs=np.asarray(old))
         if reference is not None:
             ref = np.asarray(policy.logprobs(reference, prompts, completions))
             part = part._replace(ref_logprobs=ref)
@@ -223,7 +224,7 @@ def update(
 
 
 def _start(
-    config: FrozenConfigDict, policy: Policy, data: Data, checkpoints: Checkpoints
+    config: Config, policy: Policy, data: Data, checkpoints: Checkpoints
 ) -> tuple[TrainState, int]:
     """The state to go on from, and how many steps are behind it."""
     state = policy.init_state(policy.load(config.model))
@@ -238,7 +239,7 @@ def _start(
 
 
 def _evaluate(
-    config: FrozenConfigDict,
+    config: Config,
     policy: Policy,
     data: Data,
     pool: RewardPool,
@@ -287,14 +288,15 @@ def _stop_if_not_finite(
         return
     path = workdir / f"not_finite_step_{step}.npz"
     leaves = jax.tree_util.tree_leaves_with_path(parts)
-    np.savez(path, **{jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves})
+    arrays: dict[str, Any] = {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
+    np.savez(path, **arrays)
     raise FloatingPointError(
         f"step {step}: the gradient is not finite; its batch is in {path}, the last checkpoint is "
         "whole. Lower optim.learning_rate, or look for the row that does it"
     )
 
 
-def _reward_pool(config: FrozenConfigDict) -> RewardPool:
+def _reward_pool(config: Config) -> RewardPool:
     r = config.rewards
     return RewardPool(
         workers=r.workers,
@@ -303,7 +305,7 @@ def _reward_pool(config: FrozenConfigDict) -> RewardPool:
     )
 
 
-def _writer(config: FrozenConfigDict, first: int) -> Writer:
+def _writer(config: Config, first: int) -> Writer:
     return Writer(
         config.workdir,
         config=config.to_dict(),
