@@ -484,7 +484,8 @@ def plan(
     with _mesh_context(mesh):
         for program in todo:
             compiled.append(compile_program(program, chip))
-            line(f"compiled {program.name} in {compiled[-1].compile_s:.0f} s")
+            total, seconds = compiled[-1].total / GIB, compiled[-1].compile_s
+            line(f"{program.name}: compiled in {seconds:.0f} s, {total:.2f} GiB a device")
     prompt = min(mean_prompt or shapes.prompt, shapes.prompt)
     completion = min(mean_completion or shapes.completion, shapes.completion)
     parts = phases(config, model, mesh, shapes, prompt, completion)
