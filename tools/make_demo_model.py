@@ -68,7 +68,7 @@ CHAT_TEMPLATE = """\
 FRAME_TIMES = np.arange(8) / 2  # seconds; where configs/demo.py samples a clip
 POS_GRID = 8  # side of the learned position table
 QUESTIONS = 4  # per warm-up clip
-QUESTION_TOKENS = (20, 32, 52)  # lengths that (question, answer) pairs are padded to
+QUESTION_TOKENS = (24, 52)  # lengths that (question, answer) pairs are padded to
 SHAPES = ShapeTable((72,), (4,), (demo.SIDE // 8) ** 2, 1)  # of a clip without its question
 
 
@@ -162,7 +162,7 @@ def model_config(ids: dict[str, int], vocab_size: int) -> dict:
             "max_position_embeddings": 4096,
             "rms_norm_eps": 1e-6,
             "attention_bias": False,
-            "initializer_range": 0.04,
+            "initializer_range": 0.08,
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 10000.0,
@@ -187,7 +187,7 @@ def model_config(ids: dict[str, int], vocab_size: int) -> dict:
             "out_hidden_size": 128,
             "num_position_embeddings": POS_GRID**2,
             "deepstack_visual_indexes": [0, 1],
-            "initializer_range": 0.04,
+            "initializer_range": 0.1,
         },
     }
 
@@ -294,15 +294,29 @@ def warmup_batch(
     for g, n, question, ids in pairs:
         cut, stop = len(question), len(question) + len(ids)
         tokens[g, n, :stop] = [*question, *ids]
-        weights[g, n, cut:stop] = 1
+        weights[g, n, cut:stop] = 1 / (len(ids) * len(pairs))  # every answer counts the same
     clip_prompts = batch.collate(examples, SHAPES, processor.geometry, POS_GRID, processor.pad_id)
-    return clip_prompts, tokens, weights / weights.sum()
+    return clip_prompts, tokens, weights
+
+
+def init_params(model: Model, seed: int) -> Params:
+    """Random parameters, with words and positions that stand out from the start.
+
+    At this width a token's embedding would drown in what the first layers add to it, and a patch's
+    place in its pixels; the model would spend most of its warm-up on getting them back.
+    """
+    params = model.init(jax.random.key(seed))
+    params["text"]["embed"] *= 3
+    params["text"]["norm"]["scale"] /= 3  # the same logits
+    params["vision"]["embed"]["table"] *= 7
+    params["vision"]["embed"]["patch"]["kernel"] *= 0.4
+    return params
 
 
 def warm_up(model: Model, processor: Processor, args: argparse.Namespace) -> Params:
     """Random parameters after `args.steps` supervised steps."""
     glyphs = demo.load_glyphs("warmup")
-    params = model.init(jax.random.key(args.seed))
+    params = init_params(model, args.seed)
     rate = optax.warmup_cosine_decay_schedule(
         0, args.learning_rate, args.steps // 20, args.steps, args.learning_rate / 20
     )

@@ -54,7 +54,7 @@ class Actor:
     """
 
     digit: int
-    glyph: np.ndarray  # uint8[height, width], brightness
+    glyph: np.ndarray  # uint8[height, width], 0 = background, 255 = white
     x: int
     y: int
     vx: int = 0
@@ -83,7 +83,7 @@ class Scene:
 
     kind: str
     actors: tuple[Actor, ...]
-    background: int  # brightness
+    background: int  # brightness, 0 to 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +140,8 @@ def render(scene: Scene, t: float) -> np.ndarray:
     for actor in scene.actors:
         if actor.visible(t):
             x0, y0, x1, y1 = actor.box(t)
-            frame[y0:y1, x0:x1] = np.maximum(frame[y0:y1, x0:x1], actor.glyph)
+            paper = scene.background
+            frame[y0:y1, x0:x1] = paper + actor.glyph.astype(int) * (255 - paper) // 255
     return np.repeat(frame[:, :, None], 3, axis=2)
 
 
@@ -160,7 +161,7 @@ def draw(
     kinds = list(_SCENES)
     shares = np.array([_SCENES[k].share for k in kinds])
     kind = kinds[rng.choice(len(kinds), p=shares / shares.sum())]
-    scene = Scene(kind, _SCENES[kind].build(rng, glyphs), int(rng.integers(0, 40)))
+    scene = Scene(kind, _SCENES[kind].build(rng, glyphs), int(rng.integers(108, 148)))
     questions = _SCENES[kind].questions
     order = rng.permutation(len(questions))[:per_clip]
     return scene, [questions[i](scene, rng) for i in order]
