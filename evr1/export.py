@@ -16,14 +16,14 @@ def export(policy: Policy, params: Params, source: str, out: Path, dtype: str) -
     Args:
         policy: whose model it is.
         params: to write.
-        source: HF directory that gives config, tokenizer, chat template and processor files.
+        source: HF or Orbax directory that gives config, tokenizer, chat template and processor files.
         out: directory; appears only when complete.
         dtype: of the tensors.
 
     Raises:
         ValueError: what was read back differs; names the tensor.
     """
-    hf.save_params(params, policy.model, out, source_dir=source, dtype=dtype)
+    hf.save_params(params, policy.model, out, source_dir=hf.side_dir(source), dtype=dtype)
     reloaded = hf.flatten(policy.load(out))
     for name, x in hf.flatten(params).items():
         expected = x.astype(dtype).astype(x.dtype)

@@ -126,7 +126,9 @@ def open_data(
     d = config.data
     if d.generate:
         demo.prepare(config.workdir, config.seed)
-    processor = Processor.from_hf(config.model, d.template, d.thinking, config.rewards.box_scale)
+    processor = Processor.from_hf(
+        str(hf.side_dir(config.model)), d.template, d.thinking, config.rewards.box_scale
+    )
     train_rows = rows.load_rows(d.train)
     heldout_rows = rows.load_rows(d.eval) if d.eval else []
     heldout_rows = heldout_rows[: config.eval.prompts or None]
