@@ -1,6 +1,6 @@
 """How a token is drawn from logits: banned ids, temperature, top-k, top-p, and the random numbers.
 
-The uniform number behind a draw depends on (seed, request id, row, position) alone, so a row's
+The noise behind a draw depends on (seed, request id, row, position) alone, so a row's
 tokens do not depend on the slot, window, batch or host it is decoded in. B is the number of rows
 that draw at once.
 """
@@ -119,15 +119,16 @@ def row_keys(seed: jax.Array, request_ids: jax.Array, n: int) -> jax.Array:
     return jax.random.key_data(per_row)
 
 
-def uniforms(keys: jax.Array, positions: jax.Array) -> jax.Array:
-    """float32[B] in [0, 1).
+def noise(keys: jax.Array, positions: jax.Array, vocab_size: int) -> jax.Array:
+    """float32[B, C] Gumbel noise for `draw`.
 
-    The number for completion token `positions[b]` of the row with state `keys[b]`.
+    Row b's belongs to completion token `positions[b]` of the row with state `keys[b]`.
     """
+    count = -(-vocab_size // BLOCK) + BLOCK
 
     def one(data, position):
         key = jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), position)
-        return jax.random.uniform(key, (), jnp.float32)
+        return jax.random.gumbel(key, (count,), jnp.float32)
 
     return jax.vmap(one)(keys, positions)
 
@@ -155,7 +156,7 @@ def sample(
     else:
         if mode == "filtered":
             allowed = jnp.where(keep_likely(allowed, draws.top_k, draws.top_p), allowed, -jnp.inf)
-        tokens = draw(allowed, uniforms(keys, positions))
+        tokens = draw(allowed, noise(keys, positions, allowed.shape[-1]))
     chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
     return tokens, chosen - jax.nn.logsumexp(scaled, axis=-1)
 
@@ -171,42 +172,27 @@ def _first_largest(x: jax.Array) -> jax.Array:
     )
 
 
-def draw(logits: jax.Array, uniform: jax.Array) -> jax.Array:
-    """The token at which the running sum of softmax(logits) passes `uniform`, int32[B].
+def draw(logits: jax.Array, gumbel: jax.Array) -> jax.Array:
+    """A token of softmax(logits) for each row, int32[B].
 
-    One random number a row instead of one a token (Gumbel noise): 5 to 10 times cheaper where the
-    vocabulary is large against the model. A token of probability 0 is never drawn, whatever the
-    rounding of the sums.
+    First a block of the vocabulary, then a token of the block, each where log-probability plus
+    noise is largest. One number for each of V / BLOCK blocks and BLOCK places is 5 (V = 642) to 115
+    (V = 151,936) times cheaper than one for each token. Logits that differ by rounding give
+    the same token but for 1 draw in a million; inverting the running sum of probabilities would
+    change 1 in 100 at V = 151,936, since every boundary moves.
 
-    >>> draw(jnp.log(jnp.array([[0.2, 0.0, 0.5, 0.3]])), jnp.array([0.6])).tolist()
-    [2]
+    Args:
+        logits: float32[B, V], -inf where a token is impossible.
+        gumbel: float32[B, ceil(V / BLOCK) + BLOCK], of `noise`.
     """
-    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
-    vocab_size = weights.shape[-1]
-    blocks = jnp.pad(weights, ((0, 0), (0, -vocab_size % BLOCK)))
-    blocks = blocks.reshape(len(blocks), -1, BLOCK)
-    sums = jnp.sum(blocks, axis=-1)
-    target = uniform * jnp.sum(sums, axis=-1)
-    block, before = _pick(sums, target)
+    rows, vocab_size = logits.shape
+    padded = jnp.pad(logits, ((0, 0), (0, -vocab_size % BLOCK)), constant_values=-jnp.inf)
+    blocks = padded.reshape(rows, -1, BLOCK)
+    top = jnp.max(logits, axis=-1)[:, None, None]
+    of_block, of_place = gumbel[:, : blocks.shape[1]], gumbel[:, blocks.shape[1] :]
+    block = _first_largest(jnp.log(jnp.sum(jnp.exp(blocks - top), axis=-1)) + of_block)
     inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    index, _ = _pick(inside, target - before)
-    return block * BLOCK + index
-
-
-def _pick(weights: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """First index of a positive weight at which the running sum exceeds `target`, and the sum
-    before it.
-
-    Rounding can leave no such index; then it is the last positive weight.
-    """
-    totals = jnp.cumsum(weights, axis=-1)
-    positive = weights > 0
-    passed = positive & (totals > target[:, None])
-    last = weights.shape[-1] - 1 - jnp.argmax(positive[:, ::-1], axis=-1)
-    index = jnp.where(jnp.any(passed, axis=-1), jnp.argmax(passed, axis=-1), last).astype(jnp.int32)
-    at = index[:, None]
-    before = jnp.take_along_axis(totals, at, -1) - jnp.take_along_axis(weights, at, -1)
-    return index, before[:, 0]
+    return block * BLOCK + _first_largest(inside + of_place)
 
 
 def keep_likely(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:

@@ -1,0 +1,155 @@
+"""Decoding: `python benchmarks/bench_decode.py [--preset cpu|gpu] [--json OUT]`.
+
+A shared prefix against a copied one: the n completions of a prompt read one copy of its keys and
+values, or, as usual, each its own. Same random model, same random prefix cache, same random
+numbers, so the same tokens (checked; in bfloat16 rounding may turn some). The two take turns in one
+run. `cache` is what the prefixes and completions hold.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import common
+from benchmarks.bench_update import LARGE, SMALL, Size, make_model
+from evr1.sampler import DecodeState, Engine, Sampling
+from evr1.sampler.sampling import row_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One line of the table: G prompts of P tokens, n completions each, `steps` tokens decoded."""
+
+    groups: int
+    n: int
+    prompt_tokens: int
+    steps: int
+    window: int = 16
+
+
+PRESETS: dict[str, tuple[Size, tuple[Shape, ...]]] = {
+    "cpu": (SMALL, tuple(Shape(4, 8, p, 32) for p in (128, 512, 2048))),
+    "gpu": (LARGE, tuple(Shape(8, 8, p, 256) for p in (1024, 4096, 8192, 16384))),
+}
+
+
+def shared_state(engine: Engine, shape: Shape, vocab: int) -> DecodeState:
+    """Slots in which every row is about to decode after a random prefix."""
+    rng = np.random.default_rng(0)
+    state = engine.init_decode_state()
+    keys = jax.random.split(jax.random.key(0), 2)
+    prefix = [
+        jax.random.normal(k, x.shape, x.dtype)
+        for k, x in zip(keys, state.cache.prefix, strict=True)
+    ]
+    lengths = jnp.full(shape.groups, shape.prompt_tokens, jnp.int32)
+    cache = state.cache._replace(prefix=type(state.cache.prefix)(*prefix), prefix_lengths=lengths)
+    return state._replace(
+        cache=cache,
+        tokens=jnp.asarray(rng.integers(0, vocab, (shape.groups, shape.n)), jnp.int32),
+        next_positions=jnp.copy(lengths),  # donated beside the other
+        keys=row_keys(jnp.uint32(0), jnp.arange(shape.groups), shape.n),
+    )
+
+
+def copied_state(engine: Engine, shared: DecodeState) -> DecodeState:
+    """The same rows, each in a slot of its own with a copy of its prefix."""
+    groups, n = shared.tokens.shape
+    cache = engine.init_decode_state().cache
+    prefix = jax.tree.map(lambda x: jnp.repeat(x, n, axis=1), shared.cache.prefix)
+    lengths = jnp.repeat(shared.cache.prefix_lengths, n)
+    return engine.init_decode_state()._replace(
+        cache=cache._replace(prefix=prefix, prefix_lengths=lengths),
+        tokens=shared.tokens.reshape(groups * n, 1),
+        next_positions=jnp.copy(lengths),  # donated beside the other
+        keys=shared.keys.reshape(groups * n, 1, 2),
+    )
+
+
+class Decoder:
+    """Decodes the same completions again and again; the cache is reused, so nothing is copied."""
+
+    def __init__(self, engine: Engine, state: DecodeState, params, windows: int):
+        self._engine, self._params, self._windows = engine, params, windows
+        self._state, self._tokens = state, np.asarray(state.tokens)
+        self.cache_bytes = sum(x.nbytes for x in jax.tree.leaves(state.cache))
+
+    def __call__(self) -> np.ndarray:
+        """int32[G * N, steps], the tokens."""
+        state = self._state._replace(
+            tokens=jnp.asarray(self._tokens),
+            done=jnp.zeros(self._tokens.shape, bool),
+            lengths=jnp.ones(self._tokens.shape, jnp.int32),
+            steps=jnp.zeros(len(self._tokens), jnp.int32),
+        )
+        results = []
+        for _ in range(self._windows):
+            state, result = self._engine.generate(self._params, state)
+            results.append(result)
+        self._state = jax.block_until_ready(state)
+        return np.concatenate([r.data[:, slice(*r.tokens_idx)] for r in results], axis=1)
+
+
+def measure(shape: Shape, size: Size, repeats: int) -> dict:
+    """One line of the table."""
+    model = dataclasses.replace(make_model(size), remat=False)
+    params = jax.jit(model.init)(jax.random.key(0))
+    rows = shape.groups * shape.n
+
+    def engine(slots, n):
+        return Engine(
+            model,
+            Sampling(max_tokens=shape.steps + 1, end_ids=()),
+            n=n,
+            slots=slots,
+            prompt_tokens=shape.prompt_tokens,
+            completion_tokens=shape.steps + 1,
+            window=shape.window,
+            stop_early=jax.default_backend() != "gpu",
+        )
+
+    one, many = engine(shape.groups, shape.n), engine(rows, 1)
+    state = shared_state(one, shape, size.vocab)
+    windows = shape.steps // shape.window
+    copied = Decoder(many, copied_state(many, state), params, windows)
+    shared = Decoder(one, state, params, windows)
+    agree = float((shared() == copied()).mean())
+    if size.dtype == "float32" and agree < 1:
+        raise AssertionError(f"only {agree:.4f} of the tokens are the same")
+    times = common.time_side_by_side({"shared": shared, "copied": copied}, repeats)
+    tokens = rows * shape.steps
+    return {
+        "prompt": shape.prompt_tokens,
+        "G x n": f"{shape.groups} x {shape.n}",
+        "steps": shape.steps,
+        "shared tokens/s": tokens / statistics.median(times["shared"]),
+        "copied tokens/s": tokens / statistics.median(times["copied"]),
+        "times faster": common.ratio(times["copied"], times["shared"]),
+        "shared cache MiB": shared.cache_bytes / 2**20,
+        "copied cache MiB": copied.cache_bytes / 2**20,
+        "same tokens": agree,
+    }
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", help="where to write the figures")
+    args = parser.parse_args()
+    size, shapes = PRESETS[args.preset]
+    rows = [measure(shape, size, args.repeats) for shape in shapes]
+    common.show("Decoding: shared prefix against a copy a row", rows, args.json)
+
+
+if __name__ == "__main__":
+    main()
