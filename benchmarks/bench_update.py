@@ -72,11 +72,11 @@ class Shape:
 
 
 TINY = Size(642, 3, 128, 320, 4, 2, 3, 96, "float32", remat=False)  # as configs/demo.py
-SMALL = Size(4096, 6, 256, 768, 8, 4, 4, 128, "float32", remat=True)
+SMALL = Size(2048, 3, 192, 512, 6, 2, 3, 96, "float32", remat=True)
 LARGE = Size(151936, 28, 1024, 3072, 16, 8, 12, 768, "bfloat16", remat=True)  # as Qwen3-0.6B
 PRESETS: dict[str, tuple[Size, tuple[Shape, ...]]] = {
     "demo": (TINY, (Shape(32, 8, 8, 96, 28, 112),)),
-    "cpu": (SMALL, (Shape(1, 8, 16, 128, 64), Shape(1, 8, 32, 160, 64), Shape(1, 8, 32, 224, 64))),
+    "cpu": (SMALL, (Shape(1, 8, 16, 128, 32), Shape(1, 8, 32, 160, 32), Shape(1, 8, 32, 224, 32))),
     "gpu": (
         LARGE,
         (Shape(2, 8, 32, 448, 512), Shape(1, 8, 64, 512, 512), Shape(1, 8, 128, 512, 704)),
@@ -170,6 +170,7 @@ def one_row_per_group(batch: GroupBatch) -> GroupBatch:
 
 def measure(shape: Shape, size: Size, repeats: int, max_tokens: int) -> dict:
     """One line of the table."""
+    print(f"{shape.prompt_tokens} prompt tokens, n = {shape.n} ...", file=sys.stderr, flush=True)
     model = make_model(size)
     params = jax.jit(model.init)(jax.random.key(0))
     update = step.make_update(model, optax.sgd(1.0), LossConfig(on_policy=True))
