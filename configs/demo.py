@@ -33,9 +33,11 @@ def get_config():
     c.rollout.max_completion_tokens = 24
     c.rollout.slots = 32
     c.rollout.window_steps = 8
+    c.algorithm.old_logprobs = "on_policy"  # one update per rollout batch
     c.optim.learning_rate = 1e-3
     c.optim.weight_decay = 0.0
     c.train.dtype = "float32"
+    c.train.microbatch_tokens = 8 * (104 + 8 * 24)  # 8 groups; those without signal are skipped
     c.train.remat = False
     c.eval.every_steps = 20
     c.checkpoint.every_steps = 20
