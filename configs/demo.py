@@ -34,7 +34,8 @@ def get_config():
     c.rollout.slots = 32
     c.rollout.window_steps = 8
     c.algorithm.old_logprobs = "on_policy"  # one update per rollout batch
-    c.optim.learning_rate = 1e-3
+    c.optim.learning_rate = 4e-4
+    c.optim.schedule = "linear"
     c.optim.weight_decay = 0.0
     c.train.dtype = "float32"
     c.train.microbatch_tokens = 8 * (104 + 8 * 24)  # 8 groups; those without signal are skipped
