@@ -1,5 +1,6 @@
 """What the console shows: a live panel on a terminal, one plain line a step anywhere else."""
 
+import collections
 import time
 from collections.abc import Callable, Mapping
 
@@ -26,7 +27,7 @@ class Display:
 
     Args:
         num_steps: where it ends.
-        start_step: where this process began; the time left is reckoned from its own steps.
+        start_step: where this process began; the time left is reckoned from its last steps.
         console: decides between live panel and lines.
         clock: seconds, monotonic.
     """
@@ -38,8 +39,10 @@ class Display:
         console: Console,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._num_steps, self._first, self._step = num_steps, start_step, start_step
+        self._num_steps, self._step = num_steps, start_step
         self._console, self._clock, self._start = console, clock, clock()
+        # few, so that the compilations of the first steps are soon forgotten
+        self._marks = collections.deque([(start_step, self._start)], maxlen=5)
         self._latest: dict[str, float] = {}
         self._spinner = Spinner("dots", text="")
         self._live: Live | None = None
@@ -50,6 +53,8 @@ class Display:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Takes the metrics of a step."""
+        if step > self._step:
+            self._marks.append((step, self._clock()))
         self._step = step
         self._latest.update(values)
         if self._live is None:
@@ -82,11 +87,12 @@ class Display:
         return "  ".join([*parts, *self._time_left()])
 
     def _time_left(self) -> list[str]:
-        """['3m07s left'], reckoned from the steps of this process; [] before the first."""
-        done, left = self._step - self._first, self._num_steps - self._step
-        if done <= 0 or left <= 0:
+        """['3m07s left'], reckoned from the last steps of this process; [] before the first."""
+        (first, begin), (last, now) = self._marks[0], self._marks[-1]
+        left = self._num_steps - self._step
+        if last == first or left <= 0:
             return []
-        return [f"{_duration((self._clock() - self._start) / done * left)} left"]
+        return [f"{_duration((now - begin) / (last - first) * left)} left"]
 
     def _panel(self) -> RenderableType:
         head = Table.grid(padding=(0, 2))

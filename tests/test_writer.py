@@ -294,7 +294,7 @@ def test_plain_line_a_step():
 
 def test_no_time_is_promised_before_the_first_step_and_after_the_last():
     out = io.StringIO()
-    display = Display(20, 0, Console(file=out, width=40), clock=clock_of(100.0))
+    display = Display(20, 0, Console(file=out, width=40), clock=clock_of(100.0, 110.0))
     display.metrics(0, {"eval/accuracy": 0.25, "time/step_s": 8.0, "time/eval_s": 7.9})
     display.metrics(20, {"eval/accuracy": 0.5})
     assert out.getvalue().splitlines() == [
