@@ -23,8 +23,10 @@ def main(argv: list[str]) -> None:
 
         logging.set_verbosity(logging.WARNING)  # Orbax tells a page about every save
         train.train(config)
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, FloatingPointError) as e:
         sys.exit(f"error: {e}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from the last checkpoint")
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
