@@ -89,11 +89,12 @@ def through_jetstream(options, window, limit, max_tokens, as_text) -> list:
 
     async def ask_all():
         calls = [ask(orchestrator, jetstream_pb2, p, max_tokens, as_text) for p in PROMPTS]
-        return await asyncio.gather(*calls)
+        answers = await asyncio.gather(*calls)
+        # Before the event loop closes: JetStream's thread still tells it that the last one is done.
+        await asyncio.to_thread(driver.stop)
+        return answers
 
-    answers = asyncio.run(ask_all())
-    driver.stop()
-    return answers
+    return asyncio.run(ask_all())
 
 
 def directly(options, limit) -> list:

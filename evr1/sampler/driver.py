@@ -216,12 +216,15 @@ class _Call:
         )
         self.left = groups
         self.end_ids = np.asarray(engine.sampling.end_ids, np.int32)
-        self.counts = dict.fromkeys(("prefills", "windows", "steps", "prefill_s", "decode_s"), 0)
+        self.counts = collections.Counter(prefills=0, windows=0, steps=0)
+        self.seconds = {"prefill_s": 0.0, "decode_s": 0.0}
         self.begun = self.mark = time.perf_counter()
 
     def run(self) -> Rollouts:
         """The loop."""
-        state = self.engine.init_decode_state() if self.left else None
+        if not self.left:
+            return self.out
+        state = self.engine.init_decode_state()
         while self.left:
             state = self._refill(state)
             if (self.owners >= 0).any():
@@ -292,7 +295,7 @@ class _Call:
     def _count(self, item: _Dispatched, valid: np.ndarray) -> None:
         now = time.perf_counter()
         kind = "decode_s" if item.is_window else "prefill_s"
-        self.counts[kind] += now - self.mark
+        self.seconds[kind] += now - self.mark
         self.mark = now
         self.counts["windows" if item.is_window else "prefills"] += 1
         if item.is_window:
@@ -310,7 +313,10 @@ class _Call:
             tokens=tokens,
             idle_row_share=1 - drawn / rows if rows else 0.0,
             total_s=time.perf_counter() - self.begun,
-            **self.counts,
+            prefills=self.counts["prefills"],
+            windows=self.counts["windows"],
+            steps=self.counts["steps"],
+            **self.seconds,
         )
 
 

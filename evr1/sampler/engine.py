@@ -21,7 +21,7 @@ from evr1.models import Model
 from evr1.parallel import sharding
 from evr1.sampler import sampling as sampling_lib
 from evr1.sampler.sampling import Draws, Sampling
-from evr1.types import Params, Prompts
+from evr1.types import Array, Params, Prompts
 
 
 class Prefix(NamedTuple):
@@ -100,7 +100,7 @@ class ResultTokens:
 
     def copy_to_host_async(self) -> None:
         """Starts the transfer to the host."""
-        if isinstance(self.data, jax.Array):
+        if not isinstance(self.data, np.ndarray):
             self.data.copy_to_host_async()
 
     def convert_to_numpy(self) -> "ResultTokens":
@@ -199,7 +199,7 @@ class Engine:
             self.model, self.slots, self.n, self.prompt_tokens, self.completion_tokens, self.devices
         )
 
-    def prefill(self, *, params: Params, prompts: Prompts, request_ids: jax.Array) -> Prefix:
+    def prefill(self, *, params: Params, prompts: Prompts, request_ids: Array) -> Prefix:
         """Runs g prompts through the model and draws the first token of each of their rows.
 
         Args:
@@ -213,7 +213,7 @@ class Engine:
         )
         return Prefix(cache, prompts.lengths, prompts.next_positions, keys, tokens, done, data)
 
-    def insert(self, prefix: Prefix, decode_state: DecodeState, slots: jax.Array) -> DecodeState:
+    def insert(self, prefix: Prefix, decode_state: DecodeState, slots: Array) -> DecodeState:
         """Returns the state with the prompts of `prefix` in `slots` int32[g].
 
         A slot outside the range drops its prompt.

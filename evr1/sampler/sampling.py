@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from evr1.types import Array
+
 BLOCK = 128  # width of the runs that a draw looks at as a whole before it looks inside one
 
 Mode = Literal["greedy", "plain", "filtered"]
@@ -67,13 +69,13 @@ class Sampling:
 class Draws(NamedTuple):
     """A `Sampling` as arrays: an argument of the compiled programs."""
 
-    temperature: jax.Array | np.ndarray  # float32[], 1 where greedy
-    top_p: jax.Array | np.ndarray  # float32[]
-    top_k: jax.Array | np.ndarray  # int32[], the vocabulary size where off
-    limit: jax.Array | np.ndarray  # int32[], max_tokens
-    end_ids: jax.Array | np.ndarray  # int32[E]
-    banned: jax.Array | np.ndarray  # bool[V]
-    seed: jax.Array | np.ndarray  # uint32[]
+    temperature: Array  # float32[], 1 where greedy
+    top_p: Array  # float32[]
+    top_k: Array  # int32[], the vocabulary size where off
+    limit: Array  # int32[], max_tokens
+    end_ids: Array  # int32[E]
+    banned: Array  # bool[V]
+    seed: Array  # uint32[]
 
 
 def make_draws(sampling: Sampling, vocab_size: int) -> Draws:
