@@ -15,7 +15,7 @@ demo: $(VENV)/.core
 	$(VENV)/bin/python -m evr1.main --config=configs/demo.py --config.workdir=$(WORKDIR) --config.seed=$(SEED)
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff format --check .

@@ -1,6 +1,11 @@
 """Test settings, made before any backend starts."""
 
-import jax
+import os
+
+# Tests compile hundreds of small programs and run each a few times: compile fast, not well.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
+import jax  # noqa: E402  it reads the flags when it starts
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -17,7 +17,8 @@ HERE = pathlib.Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    pytest.importorskip("jetstream")
+    for package in ("jetstream", "shortuuid", "tiktoken"):
+        pytest.importorskip(package)
     out = tmp_path_factory.mktemp("jetstream") / "out.json"
     done = subprocess.run(
         [sys.executable, HERE / "jetstream_session.py", out],

@@ -55,7 +55,8 @@ def command(data, workdir, devices=1, **overrides):
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(data / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_backend_optimization_level=0",
     }
     line = [sys.executable, "-m", "evr1.main", "--config=configs/demo.py", *flags]
     return {"args": line, "env": environment, "cwd": ROOT, "text": True}
