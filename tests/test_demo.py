@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from configs import demo as demo_config
 from evr1.data import batch, demo
+from evr1.data import demo_scenes as scenes
 from evr1.data.processor import Processor
 from evr1.data.records import Budgets, Media, Row
 from evr1.data.rows import load_rows
@@ -34,7 +35,7 @@ BUDGETS = Budgets(
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("demo")
-    demo.make_demo(out, seed=3, train=240, heldout=40)
+    demo.make_demo(out, seed=3, train=120, heldout=24)
     return out
 
 
@@ -73,7 +74,7 @@ def _iou(a, b) -> float:
 
 
 def test_same_seed_same_bytes(data, tmp_path):
-    demo.make_demo(tmp_path / "again", seed=3, train=240, heldout=40)
+    demo.make_demo(tmp_path / "again", seed=3, train=120, heldout=24)
     files = sorted(p.relative_to(data) for p in data.rglob("*") if p.is_file())
     assert files == sorted(
         p.relative_to(tmp_path / "again") for p in (tmp_path / "again").rglob("*") if p.is_file()
@@ -90,19 +91,18 @@ def test_other_seed_other_clips(data, tmp_path):
 
 def test_finished_directory_is_kept_and_other_settings_are_refused(data):
     before = (data / "train.jsonl").stat().st_mtime_ns
-    demo.make_demo(data, seed=3, train=240, heldout=40)
+    demo.make_demo(data, seed=3, train=120, heldout=24)
     assert (data / "train.jsonl").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="made with .*use another directory"):
-        demo.make_demo(data, seed=5, train=240, heldout=40)
+        demo.make_demo(data, seed=5, train=120, heldout=24)
 
 
 def test_interrupted_directory_is_finished(data, tmp_path):
-    demo.make_demo(tmp_path, seed=3, train=240, heldout=40)
-    (tmp_path / "demo.json").unlink()
+    demo.make_demo(tmp_path, seed=3, train=120, heldout=24)
     (tmp_path / "heldout.jsonl").unlink()
     clip = next((tmp_path / "clips").iterdir())
     clip.unlink()
-    demo.make_demo(tmp_path, seed=3, train=240, heldout=40)
+    demo.make_demo(tmp_path, seed=3, train=120, heldout=24)
     assert (tmp_path / "heldout.jsonl").read_bytes() == (data / "heldout.jsonl").read_bytes()
     assert clip.read_bytes() == (data / "clips" / clip.name).read_bytes()
 
@@ -118,11 +118,11 @@ def test_rows_load_with_their_media(data, file):
 def test_default_sets_ask_every_type():
     """Without writing a clip: the same draws as make_split's."""
     for split, count in (("train", demo.TRAIN_ROWS), ("heldout", demo.HELDOUT_ROWS)):
-        glyphs = demo.load_glyphs(split)
+        glyphs = scenes.load_glyphs(split)
         asked = [
             question.problem_type
             for clip in range(count // demo.ROWS_PER_CLIP)
-            for question in demo.draw(split, 0, clip, glyphs)[1]
+            for question in scenes.draw(split, 0, clip, glyphs, demo.ROWS_PER_CLIP)[1]
         ]
         assert set(asked) == ASKED
     assert demo.HELDOUT_ROWS >= 200
@@ -130,12 +130,12 @@ def test_default_sets_ask_every_type():
 
 def test_splits_share_no_scan():
     digits = load_digits()
-    scans, target = demo.load_scans()
+    scans, target = scenes.load_scans()
     np.testing.assert_array_equal(scans, digits.images)
     np.testing.assert_array_equal(target, digits.target)
     seen: set[int] = set()
-    for split in demo.SPLITS:
-        ours = {int(i) for d in range(10) for i in demo.scan_numbers(target, d, split)}
+    for split in scenes.SPLITS:
+        ours = {int(i) for d in range(10) for i in scenes.scan_numbers(target, d, split)}
         assert not ours & seen
         seen |= ours
     assert len(seen) == len(target)
@@ -146,9 +146,9 @@ def test_clips_are_h264_and_sampled_on_half_seconds(data):
     with av.open(str(data / row.videos[0])) as container:
         assert container.streams.video[0].codec_context.name == "h264"
     header = read_header(data / row.videos[0])
-    assert (header.frames, header.fps) == (demo.FRAMES, demo.FPS)
+    assert (header.frames, header.fps) == (scenes.FRAMES, scenes.FPS)
     media = _sampled(data, row)
-    assert media.frames.shape == (8, demo.SIDE, demo.SIDE, 3)
+    assert media.frames.shape == (8, scenes.SIDE, scenes.SIDE, 3)
     np.testing.assert_allclose(media.timestamps, np.arange(8) / 2)
 
 
@@ -237,8 +237,8 @@ def test_shipped_model_is_transformers_model(data, is_broken):
     chat = reference.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    indices = (media.timestamps * demo.FPS).astype(int).tolist()
-    metadata = VideoMetadata(total_num_frames=demo.FRAMES, fps=demo.FPS, frames_indices=indices)
+    indices = (media.timestamps * scenes.FPS).astype(int).tolist()
+    metadata = VideoMetadata(total_num_frames=scenes.FRAMES, fps=scenes.FPS, frames_indices=indices)
     inputs = reference(
         text=[chat + f"<answer>{row.answer}</answer>"],
         videos=[media.frames],

@@ -27,7 +27,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from evr1.data import batch, demo, prompts
+from evr1.data import batch, demo_scenes, prompts
 from evr1.data.processor import Processor
 from evr1.data.records import Example, Media, Row
 from evr1.models import hf, load_model
@@ -69,7 +69,7 @@ FRAME_TIMES = np.arange(8) / 2  # seconds; where configs/demo.py samples a clip
 POS_GRID = 8  # side of the learned position table
 QUESTIONS = 4  # per warm-up clip
 QUESTION_TOKENS = (24, 52)  # lengths that (question, answer) pairs are padded to
-SHAPES = ShapeTable((72,), (4,), (demo.SIDE // 8) ** 2, 1)  # of a clip without its question
+SHAPES = ShapeTable((72,), (4,), (demo_scenes.SIDE // 8) ** 2, 1)  # of a clip without its question
 
 
 def make_tokenizer(texts: Sequence[str], vocab_size: int) -> tokenizers.Tokenizer:
@@ -104,7 +104,7 @@ def write_side_files(out: Path, tokenizer: tokenizers.Tokenizer) -> None:
         "image_std": [0.5] * 3,
         "processor_class": "Qwen3VLProcessor",
     }
-    area = demo.SIDE**2
+    area = demo_scenes.SIDE**2
     files = {
         "config.json": model_config(ids, tokenizer.get_vocab_size()),
         "tokenizer_config.json": {
@@ -192,7 +192,7 @@ def model_config(ids: dict[str, int], vocab_size: int) -> dict:
     }
 
 
-def make_row(question: demo.Question, data_type: str, number: int) -> Row:
+def make_row(question: demo_scenes.Question, data_type: str, number: int) -> Row:
     """A question about a clip that is never written to a file."""
     media = ("in memory",)
     return Row(
@@ -212,12 +212,12 @@ def make_row(question: demo.Question, data_type: str, number: int) -> Row:
     )
 
 
-def draw_rows(seed: int, clip: int, glyphs: demo.Glyphs) -> tuple[Media, list[Row]]:
+def draw_rows(seed: int, clip: int, glyphs: demo_scenes.Glyphs) -> tuple[Media, list[Row]]:
     """A warm-up clip as its decoder would give it, and up to QUESTIONS questions about it."""
-    scene, questions = demo.draw("warmup", seed, clip, glyphs, QUESTIONS)
+    scene, questions = demo_scenes.draw("warmup", seed, clip, glyphs, QUESTIONS)
     is_video = scene.kind != "picture"
     times = FRAME_TIMES if is_video else np.zeros(1)
-    frames = np.stack([demo.render(scene, t) for t in times])
+    frames = np.stack([demo_scenes.render(scene, t) for t in times])
     media = Media(frames, times if is_video else times[:0], is_video)
     return media, [make_row(q, "video" if is_video else "image", clip) for q in questions]
 
@@ -243,7 +243,7 @@ def stock_answer(row: Row) -> str:
 
 def corpus(seed: int, clips: int) -> list[str]:
     """Texts to train the tokenizer on: prompts, answers, and every number up to two digits."""
-    glyphs = demo.load_glyphs("warmup")
+    glyphs = demo_scenes.load_glyphs("warmup")
     template = prompts.built_in_template()
     texts = [f"<{i // 10}.{i % 10} seconds>user\nassistant\n" for i in range(40)]
     texts += [str(i) for i in range(10, 100)] * 5
@@ -268,7 +268,12 @@ def split_example(example: Example) -> tuple[Example, np.ndarray]:
 
 
 def warmup_batch(
-    processor: Processor, seed: int, step: int, clips: int, glyphs: demo.Glyphs, careless: float
+    processor: Processor,
+    seed: int,
+    step: int,
+    clips: int,
+    glyphs: demo_scenes.Glyphs,
+    careless: float,
 ) -> tuple[Prompts, np.ndarray, np.ndarray]:
     """`clips` clips with their questions as completions: every clip goes through the model once.
 
@@ -313,12 +318,27 @@ def init_params(model: Model, seed: int) -> Params:
     return params
 
 
-def warm_up(model: Model, processor: Processor, args: argparse.Namespace) -> Params:
-    """Random parameters after `args.steps` supervised steps."""
-    glyphs = demo.load_glyphs("warmup")
-    params = init_params(model, args.seed)
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of the warm-up. `careless` is the share of answers that are stock answers."""
+
+    steps: int
+    learning_rate: float
+    careless: float
+
+
+def warm_up(
+    params: Params,
+    model: Model,
+    processor: Processor,
+    phase: Phase,
+    first_step: int,
+    args: argparse.Namespace,
+) -> Params:
+    """The parameters after a phase of supervised steps."""
+    glyphs = demo_scenes.load_glyphs("warmup")
     rate = optax.warmup_cosine_decay_schedule(
-        0, args.learning_rate, args.steps // 20, args.steps, args.learning_rate / 20
+        0, phase.learning_rate, phase.steps // 20, phase.steps, phase.learning_rate / 10
     )
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98))
     state = optimizer.init(params)
@@ -334,14 +354,14 @@ def warm_up(model: Model, processor: Processor, args: argparse.Namespace) -> Par
         return optax.apply_updates(params, updates), state, value
 
     begin, losses = time.perf_counter(), []
-    for i in range(args.steps):
-        made = warmup_batch(processor, args.seed, i, args.clips, glyphs, args.careless)
+    for i in range(first_step, first_step + phase.steps):
+        made = warmup_batch(processor, args.seed, i, args.clips, glyphs, phase.careless)
         params, state, value = step(params, state, *made)
         losses.append(value)
-        if i % 25 == 24 or i == args.steps - 1:
+        if len(losses) % 25 == 0 or len(losses) == phase.steps:
             mean = np.mean(jax.device_get(losses[-25:]))
             seconds = time.perf_counter() - begin
-            print(f"step {i + 1}/{args.steps}  loss {mean:.3f}  {seconds:.0f} s", flush=True)
+            print(f"step {i + 1}  loss {mean:.3f}  {seconds:.0f} s", flush=True)
     return params
 
 
@@ -350,17 +370,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="HF directory to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=600, help="warm-up steps; 0: random weights")
-    parser.add_argument("--clips", type=int, default=24, help="clips per step")
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--steps", type=int, default=700, help="warm-up steps with right answers")
+    parser.add_argument("--careless_steps", type=int, default=100, help="steps of the last part")
     parser.add_argument(
-        "--careless", type=float, default=0.45, help="share of the answers that are stock answers"
+        "--careless", type=float, default=0.65, help="share of stock answers in the last part"
     )
+    parser.add_argument("--clips", type=int, default=16, help="clips per step")
     args = parser.parse_args()
+    phases = (Phase(args.steps, 2e-3, 0.0), Phase(args.careless_steps, 5e-4, args.careless))
     with tempfile.TemporaryDirectory() as folder:
         write_side_files(Path(folder), make_tokenizer(corpus(args.seed, 2000), 800))
-        model = load_model(folder, remat=False)
-        params = warm_up(model, Processor.from_hf(folder), args)
+        model, processor = load_model(folder, remat=False), Processor.from_hf(folder)
+        params, done = init_params(model, args.seed), 0
+        for phase in phases:
+            params = warm_up(params, model, processor, phase, done, args)
+            done += phase.steps
         hf.save_params(params, model, args.out, source_dir=folder, dtype="bfloat16")
     count = sum(x.size for x in jax.tree.leaves(params))
     print(f"{count:,} parameters are in {args.out}")
