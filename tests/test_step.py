@@ -199,14 +199,16 @@ def test_the_gradient_reaches_every_parameter():
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(whole()))
 
 
-def test_old_logprobs_of_make_logprobs_make_the_first_ratio_exactly_one():
+def test_old_logprobs_of_make_logprobs_make_the_first_ratio_one():
     now = logprobs()(params(), batch().prompts, batch().completions)
     first = batch()._replace(old_logprobs=now, ref_logprobs=now)
     _, sums = update().accumulate(params(), update().zeros(params()), first)
     got = means(sums)
-    assert (got["policy/ratio"], got["policy/kl_old"], got["policy/kl_ref"]) == (1, 0, 0)
+    # exactly, but for the last bit: XLA may fuse the two programs differently
+    close = pytest.approx((1, 0, 0, 0), abs=1e-6)
+    names = ("ratio", "kl_old", "kl_ref", "abs_log_ratio")
+    assert tuple(got[f"policy/{name}"] for name in names) == close
     assert got["policy/clip_low_share"] == got["policy/clip_high_share"] == 0
-    assert got["policy/abs_log_ratio"] == 0
 
 
 def test_on_policy_compares_the_sampler_with_the_policy():

@@ -1,6 +1,7 @@
 """tools/generate.py: what it writes, that it resumes, what it says about bad input."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def test_fields(files):
         assert ended or len(row["completion_token_ids"]) == 12
         assert row["completion"] == processor.decode(row["completion_token_ids"])
         assert row["response"] == row["completion"]
-    assert made[0]["completion_token_ids"] != made[1]["completion_token_ids"]
+    pairs = zip(made[::2], made[1::2], strict=True)
+    assert any(a["completion_token_ids"] != b["completion_token_ids"] for a, b in pairs)
     assert made[0]["prompt_token_ids"] == made[1]["prompt_token_ids"]
     placeholders = [
         np.isin(row["prompt_token_ids"], processor.banned_ids).sum() for row in made[::2]
@@ -71,6 +73,37 @@ def test_other_settings_are_refused(files, capsys):
     assert generate.main([*flags, "--seed", "4", "--out", str(out)]) == 1
     assert "was written with seed=3, now 4; give another --out" in capsys.readouterr().err
     assert out.read_text() == before
+
+
+def test_other_rows_are_refused(files, capsys):
+    root, flags, _ = files
+    out, rows = root / "edited.jsonl", root / "edited_rows.jsonl"
+    flags = [*flags, "--rows", rig.write_rows(rows, rig.QUESTIONS[:1]), "--out", str(out)]
+    assert generate.main(flags) == 0
+    before = out.read_text()
+    rig.write_rows(rows, rig.QUESTIONS[2:])
+    assert generate.main(flags) == 1
+    assert "was written with rows=" in capsys.readouterr().err
+    assert out.read_text() == before
+
+
+def test_what_it_did_not_write_is_not_replaced(files, capsys):
+    root, flags, _ = files
+    rows = root / "mine.jsonl"
+    before = pathlib.Path(rig.write_rows(rows, rig.QUESTIONS)).read_text()
+    assert generate.main([*flags, "--rows", str(rows), "--out", str(rows)]) == 1
+    assert "mine.jsonl exists and is no output of this command" in capsys.readouterr().err
+    assert rows.read_text() == before
+
+
+def test_line_separators_within_a_text_end_no_row(tmp_path):
+    """U+2028 and U+0085 stand unescaped in JSON, and are line ends to str.splitlines."""
+    path = tmp_path / "out.jsonl"
+    made = {"index": 0, "completion": "a\u2028b\u0085c", "logprobs": []}
+    with inference.Results(str(path), {}, 1) as results:
+        results.add([made])
+        results.sort()
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == [made]
 
 
 def test_raw_prompts_and_greedy(files):

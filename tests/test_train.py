@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from evr1 import run as run_lib
 from evr1.data import demo
 from evr1.models import hf, load_model
 
@@ -27,7 +28,9 @@ SMALL = {
     "eval.every_steps": 2,
     "checkpoint.every_steps": 2,
     "log.tensorboard": False,
+    "optim.schedule": "constant",  # else num_steps would change the learning rate
 }
+BARE = {"data__shards": "", "data__preprocess": False}
 CLOCKS = re.compile(r"time/|speed/|memory/|compile/")
 
 
@@ -177,6 +180,16 @@ def test_eight_devices_give_the_numbers_of_one(data, whole, tmp_path):
         assert b == pytest.approx(a, rel=1e-3, abs=1e-6), name
 
 
+def test_a_second_run_in_the_same_workdir_is_refused(data, tmp_path):
+    with run_lib.sole_run(tmp_path):
+        done = subprocess.run(**command(data, tmp_path), capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == (
+        f"error: {tmp_path}: another run is writing there; wait for its end, or choose another "
+        "config.workdir"
+    )
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -192,7 +205,7 @@ def test_a_bad_row_ends_in_one_line(data, tmp_path, row, says):
     (data / "broken.mp4").write_bytes(b"\0" * 2000)
     (tmp_path / "rows.jsonl").write_text(json.dumps({**good, **row}) + "\n")
     rows = tmp_path / "rows.jsonl"
-    asked = command(data, tmp_path / "run", data__train=rows, data__eval="", data__shards="")
+    asked = command(data, tmp_path / "run", data__train=rows, **BARE, data__eval="")
     done = subprocess.run(**asked, capture_output=True, check=False)
     assert done.returncode != 0
     error = done.stderr.strip().splitlines()[-1]
@@ -210,7 +223,7 @@ def test_a_bad_row_ends_in_one_line(data, tmp_path, row, says):
     ],
 )
 def test_what_does_not_fit_ends_in_one_line(data, tmp_path, overrides, says):
-    asked = command(data, tmp_path, data__shards="", **overrides)
+    asked = command(data, tmp_path, **{**BARE, **overrides})
     done = subprocess.run(**asked, capture_output=True, check=False)
     assert done.returncode != 0
     assert says in done.stderr.strip().splitlines()[-1]
