@@ -83,7 +83,7 @@ def test_arrays_of_parquet_rows_travel(pool):
 
 def test_a_worker_that_cannot_start_is_told(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="ended with 1 at its start"):
+    with pytest.raises(ChildProcessError, match="ended with 1 at its start"):
         RewardPool(workers=1)
 
 
@@ -135,6 +135,8 @@ def test_command_with_pipes():
         ('{"problem_type": "code", "answer": 1}', "in.jsonl:2: problem_type 'code' has no scorer"),
         ('{"problem_type": "ocr", "answer": 1, "response": 3}', "in.jsonl:2: response is 3"),
         ('{"problem_type": "ocr"}', "in.jsonl:2: the row has no answer"),
+        ('{"problem_type": "ocr", "answer": 1, "options": 5}', "in.jsonl:2: options are 5"),
+        ('{"x": ' + "[" * 200_000, "in.jsonl:2: nested too deeply"),
     ],
 )
 def test_command_names_the_bad_line(tmp_path, line, message):
@@ -150,3 +152,25 @@ def test_command_keeps_an_old_result_when_the_rows_are_missing(tmp_path):
     with pytest.raises(SystemExit, match="error: .*absent"):
         __main__.main([f"--rows={tmp_path / 'absent'}", f"--out={out}"])
     assert out.read_text() == "old"
+
+
+def test_command_leaves_nothing_half_written(tmp_path):
+    """A bad line far down costs neither the old result nor the rows themselves."""
+    source = tmp_path / "in.jsonl"
+    source.write_text((json.dumps(ROWS[0]) + "\n") * 5000 + "{\n")
+    before = source.read_text()
+    with pytest.raises(SystemExit, match="in.jsonl:5001: "):
+        __main__.main([f"--rows={source}", f"--out={source}", "--workers=1"])
+    assert source.read_text() == before
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_command_survives_what_is_no_text(tmp_path):
+    """A lone surrogate, which JSON can spell and UTF-8 cannot."""
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps({**ROWS[0], "note": "\ud800"}) + "\n", "utf-8-sig")
+    __main__.main([f"--rows={source}", f"--out={out}", "--workers=1"])
+    assert json.loads(out.read_text())["accuracy"] == 1
+    source.write_bytes(b'{"response": "\xe9"}\n')
+    with pytest.raises(SystemExit, match="in.jsonl: not UTF-8"):
+        __main__.main([f"--rows={source}", f"--out={out}", "--workers=1"])

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,8 +40,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         run(args)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on: no message at exit either
+        sys.exit(1)
     except (OSError, ValueError) as e:
         sys.exit(f"error: {e}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; nothing was written to --out")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,18 +58,16 @@ def run(args: argparse.Namespace) -> None:
     weights = Weights(args.accuracy_weight, args.format_weight).check()
     table: dict[str, list[Score]] = collections.defaultdict(list)
     with contextlib.ExitStack() as stack:
-        rows = read_rows(_open(stack, args.rows, "r"), args.rows)
-        first = next(rows, None)  # before --out is emptied: a bad file must not cost an old result
-        if first is None:
-            raise ValueError(f"{args.rows}: no rows")
+        rows = read_rows(_open(stack, args.rows), args.rows)
         pool = stack.enter_context(RewardPool(args.workers, args.timeout_s, weights))
-        out = _open(stack, args.out, "w")
-        rows = itertools.chain([first], rows)
+        out = stack.enter_context(_output(args.out))
         while batch := list(itertools.islice(rows, BATCH)):
             scores = pool.score_batch([r.get("response") for r, _ in batch], [t for _, t in batch])
             for (row, task), score in zip(batch, scores, strict=True):
                 table[task.problem_type].append(score)
                 print(json.dumps({**row, **_fields(score)}, ensure_ascii=False), file=out)
+        if not table:
+            raise ValueError(f"{args.rows}: no rows")
     print(format_table(table), file=sys.stderr)
 
 
@@ -77,20 +81,29 @@ def read_rows(lines: IO[str], name: str) -> Iterator[tuple[dict[str, Any], Task]
     Raises:
         ValueError: a row is malformed or has no scorer; names its line.
     """
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"got {line.strip()[:60]!r}; a row is a JSON object")
-            if not isinstance(row.get("response"), str | None):
-                raise ValueError(f"response is {row['response']!r}; give a text or null")
-            task = make_task(row)
-            rewards.find_scorer(task.problem_type)
-        except ValueError as e:
-            raise ValueError(f"{name}:{number}: {e}") from e
-        yield row, task
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _read_row(line, f"{name}:{number}")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: not UTF-8 after line {number}; convert it first") from None
+
+
+def _read_row(line: str, where: str) -> tuple[dict[str, Any], Task]:
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError(f"got {line.strip()[:60]!r}; a row is a JSON object")
+        if not isinstance(row.get("response"), str | None):
+            raise ValueError(f"response is {row['response']!r}; give a text or null")
+        task = make_task(row)
+        rewards.find_scorer(task.problem_type)
+    except RecursionError:
+        raise ValueError(f"{where}: nested too deeply; correct the row") from None
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}") from e
+    return row, task
 
 
 def format_table(table: dict[str, list[Score]]) -> str:
@@ -118,12 +131,32 @@ def _fields(score: Score) -> dict[str, Any]:
     return fields if score.detail else {k: v for k, v in fields.items() if k != "detail"}
 
 
-def _open(stack: contextlib.ExitStack, path: str, mode: str) -> IO[str]:
+def _open(stack: contextlib.ExitStack, path: str) -> IO[str]:
     if path == "-":
-        return sys.stdin if mode == "r" else sys.stdout
-    if mode == "w":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return stack.enter_context(open(path, mode, encoding="utf-8"))
+        return sys.stdin
+    return stack.enter_context(open(path, encoding="utf-8-sig"))
+
+
+@contextlib.contextmanager
+def _output(path: str) -> Iterator[IO[str]]:
+    """Where the rows go; a file appears, in the place of an old one, only when it is complete."""
+    if path == "-":
+        yield sys.stdout
+        return
+    target = Path(path)
+    if target.exists() and not target.is_file():  # a device or a pipe cannot be replaced
+        with target.open("w", encoding="utf-8", errors="replace") as file:
+            yield file
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        # half a surrogate pair is no text, yet JSON can spell it
+        with part.open("w", encoding="utf-8", errors="replace") as file:
+            yield file
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The records of scoring: what is asked, what a scorer reads, what comes out."""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from evr1 import problems
@@ -95,18 +95,21 @@ def make_task(row: "RowLike | Mapping[str, Any] | Task") -> Task:
     """The task of a row, or of a mapping with its fields (`ground_truth` may stand for `answer`).
 
     Raises:
-        ValueError: no such problem type, or no ground truth.
+        ValueError: no such problem type, no ground truth, or options that are no list.
     """
     if isinstance(row, Task):
         return row
     if not isinstance(row, Mapping):
         return Task(row.problem_type, row.answer, tuple(row.options), row.problem)
-    answer = row.get("answer", row.get("ground_truth"))
+    answer = row.get("answer")
+    answer = row.get("ground_truth") if answer is None else answer
     if answer is None:
         raise ValueError("the row has no answer; give the field answer or ground_truth")
     options = row.get("options") or ()
     if isinstance(options, Mapping):
         options = tuple(f"{label}. {text}" for label, text in options.items())
+    if isinstance(options, str) or not isinstance(options, Iterable):
+        raise ValueError(f"options are {options!r}; give a list of texts")
     return Task(
         problems.canonical(row.get("problem_type")),
         answer,

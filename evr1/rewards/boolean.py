@@ -12,7 +12,7 @@ _WORD = "yes|no|true|false"
 _EXACT = re.compile(rf"(?i)^\W*({_WORD})\W*$")
 _LEADING = re.compile(rf"(?i)^\W*({_WORD})\b\s*[,.;:!-]?\s*(?P<rest>.*)$", re.DOTALL)
 _SECOND = re.compile(
-    rf"(?i)(?:^|[,.;:!?/-]|\b(?:or|and|but|maybe))\s*({_WORD})\b\s*(?:$|[,.;:!?/])"
+    rf"(?i)(?:^|[,.;:!?/(\[-]|\b(?:or|and|but|maybe))\s*({_WORD})\b\s*(?:$|[,.;:!?/)\]])"
 )
 
 

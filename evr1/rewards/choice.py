@@ -49,10 +49,10 @@ def read_truth(answer: object, options: Mapping[str, str]) -> set[str]:
         ValueError: they cannot be read.
     """
     answer = parse.ground_truth(answer)
-    if isinstance(answer, list):
+    if isinstance(answer, list) and answer:
         return set().union(*(read_truth(a, options) for a in answer))
     if isinstance(answer, str):
-        reading = read_choice(answer, options) or _read_set(answer, {})
+        reading = read_choice(answer, options) or _read_set(answer, options)
         if reading is not None:
             return set(reading.value)
     raise ValueError(f"the answer {answer!r} is no option letter or option text; correct the row")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from evr1 import problems
-from evr1.rewards import boolean, choice, grounding, math, number, parse, preference, text
+from evr1.rewards import boolean, choice, grounding, math, number, preference, text
 from evr1.rewards.base import RowLike, Task, make_task
 
 
@@ -40,7 +40,7 @@ def _number(task: Task) -> str:
 def _math(task: Task) -> str:
     if task.options:
         return _letters(task)
-    return math.clean(str(parse.ground_truth(task.answer)))
+    return math.read_truth(task.answer)
 
 
 def _time(task: Task) -> str:

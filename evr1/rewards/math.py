@@ -22,19 +22,32 @@ def score(
         equal: decides symbolic equality of two expressions.
 
     Raises:
-        ValueError: the ground truth is empty.
+        ValueError: the ground truth is no expression.
         TimeoutError: symbolic comparison had to be stopped.
     """
     if task.options:
         return choice.score(response, task)
-    truth = str(parse.ground_truth(task.answer)).strip()
-    if not truth:
-        raise ValueError("the answer is empty; correct the row")
+    truth = read_truth(task.answer)
     found = parse.extract(response, _read_expression)
     if found is None:
         return None
     reading, where = found
-    return Verdict(float(_equal(reading.value, clean(truth), equal)), reading.exact, where.text)
+    return Verdict(float(_equal(reading.value, truth, equal)), reading.exact, where.text)
+
+
+def read_truth(answer: object) -> str:
+    """The expression of a ground truth, cleaned.
+
+    Raises:
+        ValueError: it is empty, or neither a text nor a number.
+    """
+    answer = parse.ground_truth(answer)
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = parse.ground_truth(answer[0])
+    truth = clean(str(answer)) if isinstance(answer, str | int | float) else ""
+    if not truth:
+        raise ValueError(f"the answer {answer!r} is no expression; correct the row")
+    return truth
 
 
 def clean(text: str) -> str:

@@ -46,7 +46,7 @@ class RewardPool:
 
         Raises:
             ValueError: an argument is out of range.
-            RuntimeError: a worker does not start.
+            ChildProcessError: a worker does not start.
         """
         if workers < 1 or timeout_s <= 0:
             raise ValueError(
@@ -155,7 +155,7 @@ class _Worker:
     def _run(self) -> None:
         try:
             self._process = self._start()
-        except (OSError, RuntimeError) as e:
+        except OSError as e:
             self.started.set_exception(e)
             return
         self.started.set_result(None)
@@ -164,7 +164,7 @@ class _Worker:
                 scores: list[Score] = []
                 while len(scores) < len(chunk.items):
                     scores += self._attempt(chunk.items[len(scores) :])
-            except (OSError, RuntimeError, ValueError) as e:
+            except (OSError, ValueError) as e:
                 chunk.batch.fail(e)  # whoever waits for the scores is told
                 continue
             chunk.batch.put(chunk.start, scores)
@@ -216,7 +216,10 @@ class _Worker:
         assert process.stdout
         if process.stdout.readline() != READY:
             process.communicate()
-            raise RuntimeError(f"a scoring process ended with {process.returncode} at its start")
+            raise ChildProcessError(
+                f"a scoring process ended with {process.returncode} at its start; see its message "
+                "above"
+            )
         return process
 
 

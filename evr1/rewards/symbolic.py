@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-CHILD_TIMEOUT_S = 10.0  # the child first imports sympy, which takes a second or two
+CHILD_TIMEOUT_S = 30.0  # the child first imports sympy: seconds on a busy machine
 MAX_CHARS = 1000
 
 _TOWER = re.compile(
