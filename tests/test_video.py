@@ -192,12 +192,14 @@ def test_bad_videos_are_typed(tmp_path):
     (tmp_path / "cut.mp4").write_bytes(whole[: whole.index(b"mdat") + 200])
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("not a video" * 100)
+    (tmp_path / "codec.mp4").write_bytes(whole.replace(b"avc1", b"zzzz"))
     (tmp_path / "folder.mp4").mkdir()
     for name, kind, what in (
         ("none.mp4", "missing", "no such video"),
         ("no_index.mp4", "undecodable", "cannot be read as a video"),
         ("cut.mp4", "undecodable", "cut off or damaged: . of 30 frames"),
         ("empty.mp4", "undecodable", "cannot be read as a video"),
+        ("codec.mp4", "undecodable", "its codec cannot be told"),
         ("text.mp4", "undecodable", "cannot be read as a video"),
         ("folder.mp4", "undecodable", "cannot be read as a video"),
     ):

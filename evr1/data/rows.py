@@ -18,6 +18,7 @@ MARKERS = {"image": "<image>", "video": "<video>"}
 REQUIRED = ("problem", "answer", "problem_type")
 DATA_TYPES = ("video", "image", "text", "mixed")
 _MARKER = re.compile("<(image|video)>")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell one alone, UTF-8 cannot
 _NOT_SPACE = re.compile(r"\S")
 _OWN_FIELDS = frozenset(
     ("problem", "answer", "problem_type", "data_type", "images", "videos", "options")
@@ -140,6 +141,8 @@ def _text(fields: Mapping[str, Any], name: str, default: str = "") -> str:
     value = default if value is None else value
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name}: got {_short(value)}; give a non-empty string")
+    if _SURROGATE.search(value):
+        raise ValueError(f"{name}: got half a surrogate pair in {_short(value)}; write whole ones")
     return value
 
 
@@ -151,7 +154,7 @@ def _paths(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(paths, Sequence):
         raise ValueError(f"{name}: got {_short(value)}; give a path or a list of paths")
     for path in paths:
-        if not isinstance(path, str) or not path.strip():
+        if not isinstance(path, str) or not path.strip() or "\0" in path:
             raise ValueError(f"{name}: got {_short(path)}; every entry is the path of a file")
     return tuple(paths)
 
@@ -184,13 +187,16 @@ def _clip(fields: Mapping[str, Any], videos: Sequence[str]) -> tuple[float | Non
         if value is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"{name}: got {_short(value)}; give seconds as a number")
+            try:
+                value = float(value)
+            except OverflowError:  # JSON has whole numbers that no float holds
+                value = math.inf
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name}: got {value}; give seconds from 0 upwards")
             if len(videos) != 1:
                 raise ValueError(
                     f"{name}: got {value} with {len(videos)} videos; it needs exactly one video"
                 )
-            value = float(value)
         bounds.append(value)
     start, end = bounds
     if end is not None and end <= (start or 0.0):
@@ -247,6 +253,8 @@ def _read_jsonl(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
                 f"{path}:{number}: JSON: {error.msg} at column {error.colno}; "
                 "write one object a line"
             ) from None
+        except RecursionError:
+            raise ValueError(f"{path}:{number}: JSON: nested too deeply; correct the row") from None
         except ValueError as error:
             raise ValueError(f"{path}:{number}: JSON: {error}") from None
 
@@ -276,6 +284,8 @@ def _read_json(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
         except json.JSONDecodeError as error:
             what = f"{error.msg} at column {error.colno}; correct the file"
             raise wrong(error.pos, what) from None
+        except RecursionError:
+            raise wrong(position, "nested too deeply; correct the row") from None
         except ValueError as error:
             raise wrong(position, str(error)) from None
         yield line, value
@@ -284,6 +294,8 @@ def _read_json(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
             position = skip_space(position + 1)
         elif text[position : position + 1] != "]":
             raise wrong(position, "expected ',' or ']' after a row; correct the file")
+    if (end := skip_space(position + 1)) < len(text):
+        raise wrong(end, "got more text after the list; keep all rows in one list")
 
 
 def _read_parquet(path: pathlib.Path) -> Iterator[tuple[int, Any]]:

@@ -246,6 +246,8 @@ def _open(path: str | pathlib.Path, options: Mapping[str, str] | None = None) ->
             if not container.streams.video:
                 raise MediaError("undecodable", path, "holds no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:  # a header that names no codec, or a damaged one
+                raise MediaError("undecodable", path, "its codec cannot be told or is not known")
             stream.codec_context.thread_count = 1  # clips are decoded side by side instead
             yield container, stream
     except FileNotFoundError:
