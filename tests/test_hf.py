@@ -267,6 +267,9 @@ def test_directories_without_a_model(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json: not JSON"):
         load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(ValueError, match="config.json: holds no JSON object"):
+        load_model(str(tmp_path))
 
 
 def test_output_directories_are_guarded(original, tmp_path, capsys):

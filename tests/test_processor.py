@@ -128,6 +128,8 @@ def test_wrong_number_of_timestamps_is_refused(processor):
         ("tokenizer.json", None, "tokenizer.json is missing"),
         ("chat_template.jinja", None, "chat_template.jinja is missing"),
         ("tokenizer_config.json", "{", "not JSON"),
+        ("generation_config.json", "[]", "holds no JSON object"),
+        ("tokenizer.json", "{", "no tokenizer"),
         (
             "preprocessor_config.json",
             '{"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}',

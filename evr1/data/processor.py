@@ -248,16 +248,22 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except ValueError as e:
         raise ValueError(f"{path}: not JSON ({e}); copy the file from the model again") from e
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: holds no JSON object; copy the file from the model again")
+    return found
 
 
 def _load_tokenizer(root: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
     path = root / "tokenizer.json"
     if not path.exists():
         raise ValueError(f"{path} is missing; model must be a HF directory with a fast tokenizer")
-    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as e:  # noqa: BLE001  tokenizers raises nothing narrower
+        raise ValueError(f"{path}: no tokenizer ({e}); copy the file from the model again") from e
     tokenizer.no_padding()
     tokenizer.no_truncation()
     # Older exports keep tokens that were added later in tokenizer_config.json only.

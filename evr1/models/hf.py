@@ -56,9 +56,12 @@ def read_config(path: str | Path) -> dict[str, Any]:
             " tools/convert_checkpoint.py"
         )
     try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as e:
+        config = json.loads(file.read_text("utf-8"))
+    except ValueError as e:
         raise ValueError(f"{file}: not JSON ({e}); copy the file again") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file}: holds no JSON object; copy the file again")
+    return config
 
 
 def is_hf(path: str | Path) -> bool:
