@@ -90,9 +90,8 @@ class Checkpoints:
             step: this step and no other; a damaged one then raises.
 
         Raises:
-            ValueError: the checkpoint is of another model (the tensors that differ are named), or
-                `step` does not exist.
-            RuntimeError: there are checkpoints, and all are damaged.
+            ValueError: the checkpoint is of another model (the tensors that differ are named),
+                `step` does not exist, or there are checkpoints and all are damaged.
         """
         steps = self.steps()
         if step is not None and step not in steps:
@@ -108,7 +107,7 @@ class Checkpoints:
             self._log(f"{self.directory / str(candidate)}: damaged checkpoint ignored: {problem}")
             damaged.append(candidate)
         if damaged:
-            raise RuntimeError(
+            raise ValueError(
                 f"{self.directory}: every checkpoint is damaged (steps {damaged}); "
                 "restore a copy of one, or start over in a new workdir"
             )

@@ -217,7 +217,7 @@ def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path, log):
     c.save(1, state, {})
     c.wait()
     (tmp_path / "c" / "1" / "extra" / "metadata").unlink()
-    with pytest.raises(RuntimeError, match="every checkpoint is damaged"):
+    with pytest.raises(ValueError, match="every checkpoint is damaged"):
         c.restore(abstract(state))
     assert c.steps() == [1]
     c.close()
