@@ -16,7 +16,8 @@ def export(policy: Policy, params: Params, source: str, out: Path, dtype: str) -
     Args:
         policy: whose model it is.
         params: to write.
-        source: HF or Orbax directory that gives config, tokenizer, chat template and processor files.
+        source: HF or Orbax directory that gives config, tokenizer, chat template and processor
+            files.
         out: directory; appears only when complete.
         dtype: of the tensors.
 

@@ -2,6 +2,8 @@
 
 import os
 
+import hypothesis
+
 # Tests compile hundreds of small programs and run each a few times: compile fast, not well.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
@@ -9,3 +11,6 @@ import jax  # noqa: E402  it reads the flags when it starts
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("patient")
