@@ -58,6 +58,13 @@ def _check_paths(c: Config) -> None:
     for field, value in (("workdir", c.workdir), ("model", c.model), ("data.train", c.data.train)):
         _require(value, field, "is not given", f"add --config.{field}=PATH")
     c.data.eval = c.data.eval or ""
+    for field, path in (("workdir", c.workdir), ("data.shards", c.data.shards)):
+        _require(
+            not path or Path(path).is_dir() or not Path(path).exists(),
+            field,
+            f"is {path}, which is not a directory",
+            "choose another name",
+        )
     _require(
         Path(c.model).is_dir(),
         "model",
@@ -180,6 +187,7 @@ def _check_optim(o: Config) -> None:
 
 def _check_train(c: Config) -> None:
     _choice("train.dtype", c.train.dtype, ("float32", "bfloat16"))
+    _require(0 <= c.seed < 2**32, "seed", f"is {c.seed}", "need 0 to 2**32 - 1")
     _require(c.num_steps >= 0, "num_steps", f"is {c.num_steps}", "need 0 or more")
     _positive("train", c.train, ("microbatch_tokens",))
     axes = (c.mesh.data, c.mesh.fsdp, c.mesh.tensor)

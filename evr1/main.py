@@ -34,7 +34,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError) as e:
-        sys.exit(f"error: unknown config field {' '.join(str(e.args[0]).split())}")
+        sys.exit(
+            f"error: unknown config field {' '.join(str(e.args[0]).split())}; configs/base.py has "
+            "every field"
+        )
     except (FileNotFoundError, TypeError, ValueError) as e:
         sys.exit(f"error: {e}")
 

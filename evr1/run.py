@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -104,6 +105,30 @@ class Policy:
     def init_state(self, params: Params) -> step.TrainState:
         """The state before the first update. `params` are given away."""
         return step.init_state(params, self.optimizer, self.mesh)
+
+
+@contextlib.contextmanager
+def sole_run(workdir: str | Path) -> Iterator[None]:
+    """Holds the workdir, so that a second run cannot write into it; the kernel lets go of it when
+    the process ends, however it ends.
+
+    Raises:
+        ValueError: another run holds it.
+    """
+    if jax.process_index() > 0:
+        yield
+        return
+    path = Path(workdir)
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{workdir}: another run is writing there; wait for its end, or choose another "
+                "config.workdir"
+            ) from None
+        yield
 
 
 def open_data(

@@ -20,7 +20,7 @@ from evr1.rewards.pool import RewardPool
 from evr1.rl import diagnostics
 from evr1.rl.advantages import group_advantages, has_signal
 from evr1.rl.batches import group_batch, microbatches, minibatches
-from evr1.run import Data, Policy, open_data, open_policy
+from evr1.run import Data, Policy, open_data, open_policy, sole_run
 from evr1.step import TrainState
 from evr1.types import GroupBatch, Params, Rollouts
 from evr1.writer import Writer
@@ -35,6 +35,7 @@ def train(config: Config) -> None:
     """
     workdir = Path(config.workdir)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(sole_run(workdir))
         compiles = gauges.CompileCounter()
         model = load_model(config.model, dtype=config.train.dtype, remat=config.train.remat)
         data = open_data(config, model, stack)

@@ -53,6 +53,9 @@ def test_every_config_has_the_fields_of_base(name):
     ("field", "value", "says"),
     [
         ("workdir", None, "config.workdir is not given; add --config.workdir=PATH"),
+        ("workdir", __file__, "test_config.py, which is not a directory"),
+        ("data.shards", __file__, "test_config.py, which is not a directory"),
+        ("seed", -1, "config.seed is -1; need 0 to 2**32 - 1"),
         ("model", "/nowhere", "config.model is /nowhere, which is not a directory"),
         ("data.train", "/nowhere.jsonl", "config.data.train is /nowhere.jsonl: no such file"),
         ("data.source", "cached", "choose one of prefer_preprocessed, preprocessed_only"),
