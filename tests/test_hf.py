@@ -248,6 +248,11 @@ BAD_CONFIGS = {
         lambda c: c["text_config"]["rope_scaling"].update(rope_type="yarn"),
         "rope type='yarn' is not supported",
     ),
+    "size": (
+        lambda c: c["text_config"].update(hidden_size=None),
+        "text_config.hidden_size=None; give a whole number over 0",
+    ),
+    "section": (lambda c: c.update(vision_config=[1]), "vision_config is no object"),
 }
 
 

@@ -1,7 +1,7 @@
 """Sizes of a Qwen3-VL model, read from a HF config.json."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,9 +67,10 @@ def parse(hf: Mapping[str, Any]) -> Config:
     """The sizes in a config.json; a field that is missing has transformers' default.
 
     Raises:
-        ValueError: the config asks for something that this implementation does not do.
+        ValueError: a size is no size, or the config asks for something that this implementation
+            does not do.
     """
-    text, vision = hf.get("text_config") or {}, hf.get("vision_config") or {}
+    text, vision = _section(hf, "text_config", _TEXT_SIZES), _section(hf, "vision_config", _SIZES)
     turn = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
     _require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
     _require("vision_config.hidden_act", vision.get("hidden_act", _GELU), _GELU)
@@ -99,6 +100,24 @@ def parse(hf: Mapping[str, Any]) -> Config:
 
 _GELU = "gelu_pytorch_tanh"
 _ROPE = ("default", "mrope")
+
+
+_TEXT_SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+_TEXT_SIZES += ("head_dim", "vocab_size")
+_SIZES = ("depth", "hidden_size", "intermediate_size", "num_heads", "patch_size", "in_channels")
+_SIZES += ("temporal_patch_size", "spatial_merge_size", "out_hidden_size")
+_SIZES += ("num_position_embeddings",)
+
+
+def _section(hf: Mapping[str, Any], name: str, sizes: Sequence[str]) -> Mapping[str, Any]:
+    section = hf.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise ValueError(f"config.json: {name} is no object; copy the file again")
+    for size in sizes:
+        got = section.get(size, 1)
+        if not isinstance(got, int) or isinstance(got, bool) or got < 1:
+            raise ValueError(f"config.json: {name}.{size}={got!r}; give a whole number over 0")
+    return section
 
 
 def _vision(hf: Mapping[str, Any]) -> VisionConfig:
