@@ -6,6 +6,7 @@ Not a command of its own.
 import argparse
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -189,20 +190,15 @@ class Results:
             per_row: output rows for each input row; an incomplete set is made again.
 
         Raises:
-            ValueError: the file was written with other settings.
+            ValueError: the file was written with other settings, or by something else.
         """
         self._path, self._per_row = pathlib.Path(path), per_row
         self._path.parent.mkdir(parents=True, exist_ok=True)
         record = self._path.with_name(self._path.name + ".settings.json")
-        if self._path.exists() and record.exists():
-            before = json.loads(record.read_text("utf-8"))
-            for name in settings:
-                if before.get(name) != settings[name]:
-                    raise ValueError(
-                        f"{path} was written with {name}={before.get(name)!r}, now"
-                        f" {settings[name]!r}; give another --out or delete it"
-                    )
-        kept = self._complete()
+        kept: dict[int, list[str]] = {}
+        if self._path.exists() and self._path.stat().st_size:
+            _check_settings(self._path, record, settings)
+            kept = self._complete()
         _write_atomic(self._path, "".join(line for lines in kept.values() for line in lines))
         _write_atomic(record, json.dumps(settings, indent=1) + "\n")
         self.done = frozenset(kept)
@@ -211,9 +207,10 @@ class Results:
     def _complete(self) -> dict[int, list[str]]:
         """The lines of each row that has all of its output; a torn last line is dropped."""
         lines: dict[int, list[str]] = {}
-        if self._path.exists():
-            for line in self._path.read_text("utf-8").splitlines(keepends=True):
+        with self._path.open("rb") as file:  # text would end lines at U+2028 and the like, too
+            for raw in file:
                 try:
+                    line = raw.decode("utf-8")
                     index = json.loads(line)["index"]
                 except (ValueError, KeyError, TypeError):
                     continue
@@ -240,9 +237,12 @@ class Results:
 
 
 def settings(flags: argparse.Namespace) -> dict[str, Any]:
-    """The flags that change results, and only those."""
+    """The flags that change results, and only those; the rows with a digest of what they hold."""
     free = {"out", "workers", "timeout", "max_failed_share", "slots", "window", "batch_tokens"}
-    return {k: v for k, v in vars(flags).items() if k not in free}
+    with open(flags.rows, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    changing = {k: v for k, v in vars(flags).items() if k not in free}
+    return changing | {"rows": f"{flags.rows} (sha256 {digest})"}
 
 
 def output_row(row: Row, **made: Any) -> dict[str, Any]:
@@ -294,6 +294,25 @@ def bar(out: console.Console, what: str) -> progress.Progress:
 def numbers(array: np.ndarray) -> list[float]:
     """Float32 values as the shortest decimals that read back as the same float32."""
     return [float(str(x)) for x in array]
+
+
+def _check_settings(path: pathlib.Path, record: pathlib.Path, settings: dict[str, Any]) -> None:
+    """Raises ValueError where a file is not output with these settings: it would be lost."""
+    if not record.is_file():
+        with path.open("rb") as file:
+            if b'"logprobs": ' not in file.readline():
+                raise ValueError(
+                    f"{path} exists and is no output of this command; give another --out or delete"
+                    " it"
+                )
+        return
+    before = json.loads(record.read_text("utf-8"))
+    for name in settings:
+        if before.get(name) != settings[name]:
+            raise ValueError(
+                f"{path} was written with {name}={before.get(name)!r}, now {settings[name]!r}; give"
+                " another --out or delete it"
+            )
 
 
 def _write_atomic(path: pathlib.Path, text: str) -> None:
