@@ -130,6 +130,13 @@ def test_conversion_and_back_is_byte_identical(tied, tmp_path, capsys):
     assert convert_checkpoint.main(there) == 0
     assert convert_checkpoint.main(there) == 0
     assert "nothing to do" in capsys.readouterr().out
+    name = "model.visual.pos_embed.weight"  # the same model, trained a little longer
+    other = tmp_path / "other"
+    shutil.copytree(source, other)
+    _rewrite(other, lambda t: t.update({name: t[name] + 1}))
+    assert convert_checkpoint.main([f"--from_hf={other}", f"--to_orbax={middle}"]) == 1
+    assert "holds something else" in capsys.readouterr().err
+    shutil.rmtree(other)
     back = [f"--from_orbax={middle}", f"--to_hf={out}", "--max_shard_bytes=40000"]
     assert convert_checkpoint.main(back) == 0
     _same(_tensors(out), _tensors(source))

@@ -9,6 +9,8 @@ was interrupted starts over; a finished one is not repeated.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from evr1.data.shards import file_identity
 from evr1.models import hf, load_model, orbax_dir
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -34,8 +37,10 @@ def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
     """
     model = load_model(str(source))
     kinds = {name: dtype or str(e.dtype) for name, e in hf.entries(source).items()}
+    digest = _digest(source)
     if out.exists():
-        if orbax_dir.is_orbax(out) and orbax_dir.record(out) == kinds:
+        is_same = orbax_dir.is_orbax(out) and orbax_dir.record(out) == kinds
+        if is_same and orbax_dir.origin(out) == digest:
             return f"{out}: already there, with the same tensors; nothing to do"
         raise ValueError(f"{out}: exists and holds something else; choose another or remove it")
     params, total = {}, len(model.weights())
@@ -43,8 +48,15 @@ def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
         params[path] = value
     _check_tied(source, params, kinds)
     print(f"writing {sum(x.nbytes for x in params.values()) / 1e9:.2f} GB to {out}", flush=True)
-    orbax_dir.save(hf.unflatten(params), kinds, hf.side_files(source), out)
+    orbax_dir.save(hf.unflatten(params), kinds, hf.side_files(source), out, digest)
     return f"{out}: {len(kinds)} tensors"
+
+
+def _digest(source: Path) -> str:
+    """Of the weight files' names and sampled contents: retrained weights differ everywhere."""
+    files = sorted(source.glob("*.safetensors"))
+    text = json.dumps([[file.name, file_identity(file)] for file in files])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def orbax_to_hf(source: Path, out: Path, dtype: str | None, max_shard_bytes: int) -> str:
@@ -120,6 +132,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as e:
         print(f"convert_checkpoint: {e}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("convert_checkpoint: interrupted; the same command starts over", file=sys.stderr)
+        return 130
     print(done)
     return 0
 

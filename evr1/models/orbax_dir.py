@@ -1,4 +1,5 @@
-"""A model as an Orbax directory: params/ (one checkpoint), hf/ (the side files), tensors.json.
+"""A model as an Orbax directory: params/ (one checkpoint), hf/ (the side files), tensors.json and
+origin.txt, a digest of the weights it was made from.
 
 tensors.json is the record of the HF tensors it was made from, {name: dtype}; it is written last but
 for the rename, so a directory under its own name is complete.
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-PARAMS, SIDE, RECORD = "params", "hf", "tensors.json"
+PARAMS, SIDE, RECORD, ORIGIN = "params", "hf", "tensors.json", "origin.txt"
 
 
 def is_orbax(path: str | Path) -> bool:
@@ -27,7 +28,19 @@ def record(path: str | Path) -> dict[str, str]:
     return json.loads((Path(path) / RECORD).read_text())
 
 
-def save(params: Any, dtypes: dict[str, str], side_files: list[Path], out_dir: str | Path) -> None:
+def origin(path: str | Path) -> str:
+    """The digest of the weights that the directory was made from; empty: not known."""
+    file = Path(path) / ORIGIN
+    return file.read_text().strip() if file.is_file() else ""
+
+
+def save(
+    params: Any,
+    dtypes: dict[str, str],
+    side_files: list[Path],
+    out_dir: str | Path,
+    made_from: str = "",
+) -> None:
     """Writes the directory; it appears under its name only when complete.
 
     Args:
@@ -35,6 +48,7 @@ def save(params: Any, dtypes: dict[str, str], side_files: list[Path], out_dir: s
         dtypes: HF tensor name -> dtype.
         side_files: config, tokenizer and so on, copied to hf/.
         out_dir: must not exist.
+        made_from: digest of the weights.
     """
     out = Path(out_dir).absolute()
     partial = out.with_name(out.name + ".partial")
@@ -44,6 +58,7 @@ def save(params: Any, dtypes: dict[str, str], side_files: list[Path], out_dir: s
         checkpointer.save(partial / PARAMS, params)
     for file in side_files:
         shutil.copyfile(file, partial / SIDE / file.name)
+    (partial / ORIGIN).write_text(made_from + "\n")
     (partial / RECORD).write_text(json.dumps(dtypes, indent=1) + "\n")
     os.rename(partial, out)
 
