@@ -96,6 +96,12 @@ def test_what_it_did_not_write_is_not_replaced(files, capsys):
     assert rows.read_text() == before
 
 
+def test_a_device_or_a_directory_is_not_replaced(tmp_path):
+    for path in ("/dev/null", str(tmp_path)):
+        with pytest.raises(ValueError, match="is no regular file"):
+            inference.Results(path, {}, 1)
+
+
 def test_line_separators_within_a_text_end_no_row(tmp_path):
     """U+2028 and U+0085 stand unescaped in JSON, and are line ends to str.splitlines."""
     path = tmp_path / "out.jsonl"

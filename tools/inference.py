@@ -193,6 +193,8 @@ class Results:
             ValueError: the file was written with other settings, or by something else.
         """
         self._path, self._per_row = pathlib.Path(path), per_row
+        if self._path.exists() and not self._path.is_file():
+            raise ValueError(f"{path} is no regular file; give the name of a .jsonl file")
         self._path.parent.mkdir(parents=True, exist_ok=True)
         record = self._path.with_name(self._path.name + ".settings.json")
         kept: dict[int, list[str]] = {}
