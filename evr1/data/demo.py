@@ -41,12 +41,13 @@ def make_split(
     """Writes the clips and images of a split under `out`; returns its rows, with relative paths."""
     glyphs = scenes.load_glyphs(split)
     done: list[dict[str, Any]] = []
-    for clip in itertools.count():
+    clips = itertools.count()
+    while len(done) < rows:
+        clip = next(clips)
         scene, questions = scenes.draw(split, seed, clip, glyphs, min(per_clip, rows - len(done)))
         media = _write_media(out, f"{split}-{clip:05d}", scene)
         done += [_row(q, media, f"{split}-{len(done) + i:05d}") for i, q in enumerate(questions)]
-        if len(done) == rows:
-            return done
+    return done
 
 
 def make_demo(out: str | Path, *, seed: int, train: int, heldout: int) -> None:

@@ -177,7 +177,7 @@ def _enlarge(scan: np.ndarray, height: int) -> np.ndarray:
 
 def _draw(rng: np.random.Generator, glyphs: Glyphs, digit: int, height: int) -> np.ndarray:
     scans = glyphs[digit]
-    return _enlarge(scans[rng.integers(len(scans))], height)
+    return _enlarge(scans[int(rng.integers(len(scans)))], height)
 
 
 def _place(rng: np.random.Generator, free: int) -> int:

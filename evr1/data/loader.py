@@ -242,7 +242,9 @@ def _identity(
 ) -> dict[str, Any]:
     digest = hashlib.blake2b(digest_size=8)
     for row in rows:
-        digest.update(json.dumps([row.problem_id, row.problem, row.images, row.videos]).encode())
+        fields = [row.problem_id, row.problem, row.problem_type, row.images, row.videos]
+        fields += [row.answer, row.options, row.video_start, row.video_end]
+        digest.update(json.dumps(fields, default=str).encode())
     return {
         "rows": len(rows),
         "digest": digest.hexdigest(),
