@@ -314,6 +314,7 @@ def _writer(config: Config, first: int) -> Writer:
         start_step=first + 1 if first else 0,
         tensorboard=config.log.tensorboard,
         wandb=config.log.wandb,
+        is_primary=jax.process_index() == 0,
     )
 
 
