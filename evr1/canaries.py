@@ -184,11 +184,10 @@ def _sees_frames(policy: Policy, params: Params, parts: Sequence[GroupBatch]) ->
     blank = prompts._replace(
         vision=prompts.vision._replace(patches=jax.tree.map(jnp.zeros_like, prompts.vision.patches))
     )
-    change = jnp.abs(
-        policy.logprobs(params, prompts, completions) - policy.logprobs(params, blank, completions)
-    )
+    seen, unseen = (np.asarray(policy.logprobs(params, p, completions)) for p in (prompts, blank))
     has_media = (part.prompts.visual_index >= 0).any(axis=1)
-    largest = np.asarray(change).max(axis=(1, 2))[has_media & part.completion_mask.any((1, 2))]
+    largest = np.abs(seen - unseen).max(axis=(1, 2))
+    largest = largest[has_media & part.completion_mask.any((1, 2))]
     return Finding(
         name,
         bool((largest > 1e-6).all()),

@@ -210,11 +210,12 @@ def restore_tree(directory: str | Path, abstract: PyTree) -> PyTree:
 
 def _checksums(tree: PyTree, extra: Mapping[str, Any]) -> dict[str, int]:
     """Checksum of every array by path, and of the JSON record under the empty path."""
-    # leaf by leaf, because arrays may live on different devices
-    sums = jax.device_get({path: _checksum(leaf) for path, leaf in _flat(tree).items()})
+    # Leaf by leaf, because arrays may live on different devices, and each awaited: simulated CPU
+    # devices that have several independent reductions to do at once block each other for good.
+    sums = {path: int(_checksum(leaf)) for path, leaf in _flat(tree).items()}
     plain = json.loads(json.dumps(extra))  # as it will be read back: keys are strings, say
     text = json.dumps(plain, sort_keys=True)
-    return {"": zlib.crc32(text.encode()), **{path: int(n) for path, n in sums.items()}}
+    return {"": zlib.crc32(text.encode()), **sums}
 
 
 @jax.jit

@@ -41,8 +41,9 @@ class Display:
     ) -> None:
         self._num_steps, self._step = num_steps, start_step
         self._console, self._clock, self._start = console, clock, clock()
-        # few, so that the compilations of the first steps are soon forgotten
+        # few, so that it follows a change of pace; without the time that compiling took
         self._marks = collections.deque([(start_step, self._start)], maxlen=5)
+        self._compile_s = 0.0
         self._latest: dict[str, float] = {}
         self._spinner = Spinner("dots", text="")
         self._live: Live | None = None
@@ -53,8 +54,9 @@ class Display:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Takes the metrics of a step."""
+        self._compile_s = values.get("compile/seconds", self._compile_s)
         if step > self._step:
-            self._marks.append((step, self._clock()))
+            self._marks.append((step, self._clock() - self._compile_s))
         self._step = step
         self._latest.update(values)
         if self._live is None:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from evr1 import problems
 
-Frames = Callable[[str], Sequence[np.ndarray]]
+Frames = Callable[[str, str], Sequence[np.ndarray]]
 
 # (title, series as (metric, label), percent); the rest is under "Every metric"
 CHARTS = (
@@ -78,7 +78,7 @@ def build(
 
     Args:
         workdir: of a run; metrics.jsonl must be there, everything else is optional.
-        frames: the frames that the model saw for a problem_id, each uint8[H, W, 3]; empty: none.
+        frames: what the model saw of (split, problem_id), each uint8[H, W, 3]; empty: nothing.
         max_bytes: the page stays about under this: rollouts are thinned out evenly over the run,
             frames made smaller and, last, left out.
 
@@ -91,8 +91,8 @@ def build(
     groups, total = _choose(workdir / "rollouts.jsonl", max_bytes // 2)
     prompts: list[str] = []
     rollouts = [_rollout_group(records, prompts) for records in groups]
-    problem_ids = list(dict.fromkeys(group["id"] for group in rollouts))
-    pictures = embed_frames(frames, problem_ids, max_bytes // 2) if frames is not None else {}
+    asked = list(dict.fromkeys((group["split"], group["id"]) for group in rollouts))
+    pictures = embed_frames(frames, asked, max_bytes // 2) if frames is not None else {}
     data = {
         "steps": steps,
         "metrics": metrics,
@@ -106,7 +106,7 @@ def build(
         facts=_facts(config, steps, metrics),
         tiles=_tiles(config, steps, metrics),
         **_by_type(steps, metrics),
-        kept=_kept_note(len(rollouts), total, len(pictures), len(problem_ids), frames is not None),
+        kept=_kept_note(len(rollouts), total, len(pictures), len(asked), frames is not None),
         settings=_settings(config),
         config=json.dumps(config, indent=2, ensure_ascii=False),
         data=embed_json(data),
@@ -153,31 +153,32 @@ def embed_json(value: Any) -> markupsafe.Markup:
 
 
 def embed_frames(
-    frames: Frames, problem_ids: Sequence[str], max_bytes: int
+    frames: Frames, prompts: Sequence[tuple[str, str]], max_bytes: int
 ) -> dict[str, list[str]]:
-    """Data URIs of some frames of each prompt, as many and as large as the budget lets.
+    """Data URIs of some frames of each prompt (split, problem_id), under "split/problem_id", as
+    many and as large as the budget lets.
 
     The size is settled on a few prompts. Where even the smallest is too much, prompts spread evenly
     over the sequence get frames and the others none: frames may have to be decoded from video, so
     no more are asked for than fit.
     """
-    if not problem_ids:
+    if not prompts:
         return {}
-    order = _spread(len(problem_ids))
-    decoded = [frames(problem_ids[i]) for i in order[:_FRAMES_SAMPLE]]
+    order = _spread(len(prompts))
+    decoded = [frames(*prompts[i]) for i in order[:_FRAMES_SAMPLE]]
     count, side = FRAME_SIZES[-1]
     for count, side in FRAME_SIZES:
         used = sum(len(uri) for f in decoded for uri in _encode(f, count, side))
-        if used / len(decoded) * len(problem_ids) <= max_bytes:
+        if used / len(decoded) * len(prompts) <= max_bytes:
             break
     out: dict[str, list[str]] = {}
     for i in order:
-        uris = _encode(frames(problem_ids[i]), count, side)
+        uris = _encode(frames(*prompts[i]), count, side)
         max_bytes -= sum(map(len, uris))
         if max_bytes < 0:
             break
         if uris:
-            out[problem_ids[i]] = uris
+            out["/".join(prompts[i])] = uris
     return out
 
 

@@ -17,7 +17,7 @@ from evr1.data import batch, demo, media, positions, rows
 from evr1.data.decode import DecodePool, Quarantine
 from evr1.data.errors import MediaError
 from evr1.data.loader import Loader
-from evr1.data.preprocess import preprocess
+from evr1.data.preprocess import preprocess, progress_bar
 from evr1.data.processor import Processor
 from evr1.data.records import Budgets, Example, Geometry, Row
 from evr1.models import Model, hf
@@ -56,9 +56,9 @@ class Data:
             examples, self.shapes, self.processor.geometry, self.pos_grid, self.processor.pad_id
         )
 
-    def frames(self, problem_id: str) -> list[np.ndarray]:
+    def frames(self, split: str, problem_id: str) -> list[np.ndarray]:
         """The sampled frames (uint8[H, W, 3]) of a row's media; none where they cannot be used."""
-        every_row = [*self.heldout_rows, *self.train_rows]
+        every_row = self.heldout_rows if split == "eval" else self.train_rows
         row = next((r for r in every_row if r.problem_id == problem_id), None)
         if row is None:
             return []
@@ -150,6 +150,7 @@ def open_data(
     """
     d = config.data
     if d.generate:
+        line(f"the demo's clips and rows: {config.workdir}/data")
         demo.prepare(config.workdir, config.seed)
     processor = Processor.from_hf(
         str(hf.side_dir(config.model)), d.template, d.thinking, config.rewards.box_scale
@@ -159,15 +160,17 @@ def open_data(
     heldout_rows = heldout_rows[: config.eval.prompts or None]
     _check_scorable([*train_rows, *heldout_rows])
     if d.preprocess:
-        summary = preprocess(
-            [*train_rows, *heldout_rows],
-            d.shards,
-            budgets=budgets(config),
-            geometry=processor.geometry,
-            media_dir=d.media_dir,
-            workers=d.workers,
-            timeout_s=d.decode_timeout_s,
-        )
+        with progress_bar() as show:
+            summary = preprocess(
+                [*train_rows, *heldout_rows],
+                d.shards,
+                budgets=budgets(config),
+                geometry=processor.geometry,
+                media_dir=d.media_dir,
+                workers=d.workers,
+                timeout_s=d.decode_timeout_s,
+                on_progress=show,
+            )
         line(f"shards: {summary.line()}")
     quarantine = Quarantine(Path(config.workdir) / "quarantine.jsonl")
     pool = stack.enter_context(DecodePool(d.workers, d.decode_timeout_s, quarantine=quarantine))

@@ -182,8 +182,6 @@ def batch_loss(
     per_token, sums = token_loss(inputs, batch.ref_logprobs, loss)
     weighted = jnp.where(mask, batch.loss_weights * per_token, 0)
     sums |= policy_sums(logprobs, old, entropy, mask)
-    if loss.on_policy:
-        sums |= sampler_sums(logprobs, batch.old_logprobs, mask)
     if loss.on_policy:  # the batch then carries what the sampler reported
         sums |= sampler_sums(logprobs, batch.old_logprobs, mask)
     sums["policy/loss"] = (masked(weighted, mask)[0], masked(batch.loss_weights, mask)[0])

@@ -33,6 +33,11 @@ def train(config: Config) -> None:
         ValueError: bad input, in one line.
         FloatingPointError: the gradient of a step is not finite.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"{jax.process_count()} processes: evr1 trains on one host so far, with all of its "
+            "devices; start it on one"
+        )
     workdir = Path(config.workdir)
     with contextlib.ExitStack() as stack:
         stack.enter_context(sole_run(workdir))

@@ -223,39 +223,51 @@ def frame(value, height=48, width=64):
 def test_frames_come_once_a_prompt(tmp_path):
     asked = []
 
-    def frames(problem_id):
-        asked.append(problem_id)
+    def frames(split, problem_id):
+        asked.append((split, problem_id))
         return {"p1": [frame(10), frame(250)], "p2": []}[problem_id]
 
     records = [rollout(s, p) for s in (1, 2) for p in ("p1", "p2")]
     data = build(make_run(tmp_path, records), frames).data
-    assert list(data["frames"]) == ["p1"]
-    uris = data["frames"]["p1"]
+    assert list(data["frames"]) == ["train/p1"]
+    uris = data["frames"]["train/p1"]
     assert len(uris) == 2
     for uri, value in zip(uris, (10, 250), strict=True):
         assert uri.startswith("data:image/jpeg;base64,")
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
         assert pixels.shape == (48, 64, 3)
         assert abs(pixels.mean() - value) < 3
-    assert set(asked) == {"p1", "p2"}
+    assert set(asked) == {("train", "p1"), ("train", "p2")}
+
+
+def test_rows_of_both_files_may_share_an_id(tmp_path):
+    def frames(split, problem_id):
+        return [frame({"train": 10, "eval": 250}[split])]
+
+    records = [rollout(1, "0"), rollout(1, "0", split="eval", advantage=None)]
+    data = build(make_run(tmp_path, records), frames).data
+    assert set(data["frames"]) == {"train/0", "eval/0"}
+    assert data["frames"]["train/0"] != data["frames"]["eval/0"]
 
 
 def test_frames_shrink_to_the_budget():
     noise = np.random.default_rng(0).integers(0, 255, (20, 72, 128, 3), dtype=np.uint8)
 
+    prompts = [("train", f"p{i}") for i in range(4)]
+
     def size(budget):
-        out = report.embed_frames(lambda _: list(noise), [f"p{i}" for i in range(4)], budget)
+        out = report.embed_frames(lambda *_: list(noise), prompts, budget)
         total = sum(len(uri) for uris in out.values() for uri in uris)
         assert total <= budget
-        first = out["p0"]
+        first = out["train/p0"]
         image = Image.open(io.BytesIO(base64.b64decode(first[0].partition(",")[2])))
         return len(out), len(first), max(image.size)
 
     assert size(2_000_000) == (4, 16, 128)
     assert size(150_000) == (4, 4, 112)
-    prompts, count, side = size(40_000)  # even the smallest does not fit for all
+    pictured, count, side = size(40_000)  # even the smallest does not fit for all
     assert (count, side) == (3, 96)
-    assert 1 <= prompts < 4
+    assert 1 <= pictured < 4
 
 
 def test_any_first_part_is_spread_evenly():

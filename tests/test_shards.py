@@ -202,6 +202,12 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert_same(ShardStore(tmp_path).read(k), m)
 
 
+def test_an_old_shard_is_completed_before_it_is_full(tmp_path):
+    with ShardWriter(tmp_path, shard_seconds=0) as writer:
+        writer.add(key(1), medium(1), "a.mp4")
+        assert key(1) in ShardStore(tmp_path)  # a kill from here on loses nothing
+
+
 def test_two_writers_are_refused(tmp_path):
     with (
         ShardWriter(tmp_path),

@@ -292,6 +292,13 @@ def test_plain_line_a_step():
     )
 
 
+def test_the_time_left_is_reckoned_without_what_compiling_took():
+    out = io.StringIO()
+    display = Display(20, 2, Console(file=out, width=40), clock=clock_of(100.0, 110.0))
+    display.metrics(4, {"reward/overall": 0.5, "compile/seconds": 6.0})
+    assert out.getvalue() == "step 4/20  reward 0.500  32s left\n"  # 4 s, not 10, for two steps
+
+
 def test_no_time_is_promised_before_the_first_step_and_after_the_last():
     out = io.StringIO()
     display = Display(20, 0, Console(file=out, width=40), clock=clock_of(100.0, 110.0))

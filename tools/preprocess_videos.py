@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 # TFDS replaces the import statement while it loads, so it has to be there before threads start.
 import tensorflow_datasets  # noqa: F401
-from rich import console, progress
+from rich import console
 
 from evr1.data import preprocess, processor, rows, shards
 from evr1.data.records import Budgets, Geometry
@@ -52,25 +52,7 @@ def _run(flags: argparse.Namespace) -> int:
     out.print(
         f"{len(data)} rows from {', '.join(flags.data)}; {budgets}; {geometry}", soft_wrap=True
     )
-    columns = (
-        progress.TextColumn("decoding"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.description}"),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=out) as bar:
-        task = bar.add_task("", total=None)
-
-        def show(summary: preprocess.Summary) -> None:
-            rate = f"{summary.frames / max(summary.seconds, 1e-9):.0f} frames/s"
-            bar.update(
-                task,
-                total=summary.total,
-                completed=summary.done,
-                description=f"{rate}, {len(summary.failed)} failed",
-            )
-
+    with preprocess.progress_bar(out) as show:
         summary = preprocess.preprocess(
             data,
             flags.out,

@@ -1,10 +1,14 @@
 """Every medium of a data set, decoded once into shards."""
 
+import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+
+from rich import progress
+from rich.console import Console
 
 from evr1.data import media, shards
 from evr1.data.decode import DecodePool, Job, Quarantine
@@ -38,6 +42,31 @@ class Summary:
             f"{rate:.0f} frames/s, {self.pixel_bytes / 1e6:.1f} MB), {self.cached} there before, "
             f"{len(self.failed)} failed, {self.seconds:.1f} s"
         )
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console | None = None) -> Iterator[Callable[[Summary], None]]:
+    """A bar on the console; what it gives is the `on_progress` of `preprocess`."""
+    columns = (
+        progress.TextColumn("decoding"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(summary: Summary) -> None:
+            rate = f"{summary.frames / max(summary.seconds, 1e-9):.0f} frames/s"
+            bar.update(
+                task,
+                total=summary.total,
+                completed=summary.done,
+                description=f"{rate}, {len(summary.failed)} failed",
+            )
+
+        yield show
 
 
 def preprocess(

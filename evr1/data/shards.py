@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +37,7 @@ DECODER = "pyav-1"  # raise the number whenever decoded pixels or timestamps cha
 NAME = "media"
 SPLIT = "train"
 SHARD_BYTES = 256 * 2**20
+SHARD_SECONDS = 300.0  # a shard is completed when it is so old, so that a kill loses no more
 FILES = "files.jsonl"
 QUARANTINE = "quarantine.jsonl"
 _SAMPLE_BYTES = 65536
@@ -234,12 +236,19 @@ class ShardWriter:
     Use it as a context manager: leaving it completes the open shard, also after an error.
     """
 
-    def __init__(self, root: str | pathlib.Path, *, shard_bytes: int = SHARD_BYTES):
+    def __init__(
+        self,
+        root: str | pathlib.Path,
+        *,
+        shard_bytes: int = SHARD_BYTES,
+        shard_seconds: float = SHARD_SECONDS,
+    ):
         """Takes the directory's lock, discards half-written files and repairs indexes.
 
         Args:
             root: directory, made where it is missing.
-            shard_bytes: a shard is completed when it has grown to this.
+            shard_bytes: a shard is completed when it has grown to this,
+            shard_seconds: or when an entry comes so long after it was begun.
 
         Raises:
             ValueError: another process writes here.
@@ -247,7 +256,7 @@ class ShardWriter:
         _features()  # TFDS replaces the import statement while it loads: before threads start
         self.root = pathlib.Path(root)
         self.root.mkdir(parents=True, exist_ok=True)
-        self._shard_bytes = shard_bytes
+        self._shard_bytes, self._shard_seconds = shard_bytes, shard_seconds
         self._lock = threading.Lock()
         self._lock_file = (self.root / ".lock").open("w")
         try:
@@ -287,7 +296,8 @@ class ShardWriter:
                 self._open = _OpenShard(self.root, number)
             self._open.add(key, media, record)
             self._keys.add(key)
-            if self._open.size >= self._shard_bytes:
+            age = time.monotonic() - self._open.begun
+            if self._open.size >= self._shard_bytes or age >= self._shard_seconds:
                 self._complete()
 
     def close(self) -> None:
@@ -311,6 +321,7 @@ class _OpenShard:
         self._writer = ArrayRecordWriter(str(self._path), _WRITE_OPTIONS)
         self._index: list[tuple[str, Media]] = []
         self.size = 0
+        self.begun = time.monotonic()
 
     def add(self, key: str, media: Media, record: bytes) -> None:
         self._writer.write(record)

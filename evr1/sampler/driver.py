@@ -250,6 +250,8 @@ class _Call:
             everywhere = np.full(batch, self.sampler.slots, np.int32)
             everywhere[: len(chosen)] = slots
             state = self.engine.insert(prefix, state, everywhere)
+            if not self.sampler.dispatch_ahead:
+                jax.block_until_ready(state)  # simulated CPU devices hang in overlapping prefills
             self.owners[slots], self.starts[slots] = chosen, 1
             first = ResultTokens(prefix.data, self.sampler.n)
             first.copy_to_host_async()

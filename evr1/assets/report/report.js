@@ -338,7 +338,7 @@ function groupCard(group) {
   if (group.split === "eval") tags.append(element("span", { text: "held-out" }));
   tags.append(element("span", { text: group.id }));
   const asked = element("div", { class: "asked" }, tags);
-  const frames = DATA.frames[group.id] ?? [];
+  const frames = DATA.frames[`${group.split}/${group.id}`] ?? [];
   if (frames.length) asked.append(strip(frames));
   else if (group.media.length) asked.append(element("p", { class: "note", text: group.media.join(", ") }));
   asked.append(...clamped(group.prompt, "text prompt"));
