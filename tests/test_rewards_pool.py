@@ -1,5 +1,6 @@
 """The scoring processes: order, deadlines, death, and the command."""
 
+import datetime
 import json
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 
 from evr1 import rewards
 from evr1.rewards import Status, __main__
-from evr1.rewards.pool import CHUNK, RewardPool
+from evr1.rewards.base import make_task
+from evr1.rewards.pool import CHUNK, RewardPool, _encode
 
 SLOW = r"<answer>(a+b+c+d)^{300}</answer>"
 
@@ -174,3 +176,11 @@ def test_command_survives_what_is_no_text(tmp_path):
     source.write_bytes(b'{"response": "\xe9"}\n')
     with pytest.raises(SystemExit, match="in.jsonl: not UTF-8"):
         __main__.main([f"--rows={source}", f"--out={out}", "--workers=1"])
+
+
+def test_the_other_fields_of_a_row_reach_the_scorer_and_none_stops_the_batch(pool):
+    row = {"problem_type": "numerical", "answer": 3, "date": datetime.date(2026, 1, 2), "size": 4}
+    response = "<answer>3</answer>"
+    item = json.loads(_encode(response, make_task(row)))
+    assert item == [response, ["numerical", 3, [], ""], {"date": "2026-01-02", "size": 4}]
+    assert [s.accuracy for s in pool.score_batch([response], [row])] == [1.0]

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from evr1 import problems
@@ -9,6 +10,10 @@ from evr1 import problems
 T = TypeVar("T")
 MAX_CHARS = 100_000  # of a response that is looked at: its end, where the answer stands
 SHOWN_CHARS = 500  # of the extracted answer that a score carries
+_OWN_FIELDS = frozenset(
+    ("problem_type", "answer", "ground_truth", "options", "problem", "response")
+    + ("images", "videos", "offline_output", "has_offline_trajectory")  # nothing to score by
+)
 
 
 class Status(enum.StrEnum):
@@ -53,6 +58,7 @@ class Task(NamedTuple):
     answer: Any  # the ground truth: text, number, list or dict
     options: tuple[str, ...] = ()
     problem: str = ""
+    extra: Mapping[str, Any] = MappingProxyType({})  # the row's other fields: tests, sizes, ...
 
 
 class RowLike(Protocol):
@@ -66,6 +72,8 @@ class RowLike(Protocol):
     def options(self) -> Sequence[str]: ...
     @property
     def problem(self) -> str: ...
+    @property
+    def extra(self) -> Mapping[str, Any]: ...
 
 
 class Weights(NamedTuple):
@@ -100,7 +108,8 @@ def make_task(row: "RowLike | Mapping[str, Any] | Task") -> Task:
     if isinstance(row, Task):
         return row
     if not isinstance(row, Mapping):
-        return Task(row.problem_type, row.answer, tuple(row.options), row.problem)
+        options, extra = tuple(row.options), _extra(row.extra)
+        return Task(row.problem_type, row.answer, options, row.problem, extra)
     answer = row.get("answer")
     answer = row.get("ground_truth") if answer is None else answer
     if answer is None:
@@ -115,4 +124,9 @@ def make_task(row: "RowLike | Mapping[str, Any] | Task") -> Task:
         answer,
         tuple(str(o) for o in options),
         str(row.get("problem") or ""),
+        _extra(row),
     )
+
+
+def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in fields.items() if k not in _OWN_FIELDS}

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from evr1.rewards import find_scorer, symbolic
 from evr1.rewards.base import (
@@ -224,8 +226,19 @@ class _Worker:
 
 
 def _encode(response: str, task: Task) -> str:
-    """An item as JSON; arrays and NumPy numbers of rows from Parquet become lists and numbers."""
+    """An item as JSON: the response, the task without its extra fields, and these."""
     try:
-        return json.dumps((response, task), default=lambda value: value.tolist())
-    except (AttributeError, TypeError) as e:
+        item = json.dumps((response, task[:-1]), default=_number)
+    except TypeError as e:
         raise ValueError(f"the answer {task.answer!r} cannot be written as JSON; correct it") from e
+    extra = json.dumps(dict(task.extra), default=lambda value: _number(value, str))
+    return f"{item[:-1]}, {extra}]"
+
+
+def _number(value: Any, otherwise: Callable[[Any], Any] | None = None) -> Any:
+    """Arrays and NumPy numbers, which rows from Parquet hold, as lists and numbers."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if otherwise is None:
+        raise TypeError(f"a {type(value).__name__}")
+    return otherwise(value)

@@ -36,9 +36,10 @@ def main(timeout_s: float) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         weights = Weights(*request["weights"])
-        for response, task in request["items"]:
+        for response, fields, extra in request["items"]:
             signal.setitimer(signal.ITIMER_REAL, timeout_s)
-            result = score(response, Task(*task), weights, scorers)
+            task = Task(*fields)._replace(extra=extra)
+            result = score(response, task, weights, scorers)
             signal.setitimer(signal.ITIMER_REAL, 0)
             print(json.dumps(result), file=out, flush=True)
 
