@@ -167,8 +167,8 @@ def _step_function(config, stack: contextlib.ExitStack):
         # random advantages: the demo's model knows nothing of these clips
         noise = np.random.default_rng(0).normal(size=batch.advantages.shape[:2] + (1,))
         batch = batch._replace(advantages=noise.astype(np.float32) * batch.completion_mask)
-        parts, _ = train.split(config, policy, data, batch, state.params, None)
-        state, _ = train.update(policy, state, parts)
+        parts, _ = train.split(config, policy, data, examples, batch, state.params, None)
+        state, _ = train.update(policy, state, examples, parts)
 
     return step
 

@@ -164,8 +164,9 @@ def one_row_per_group(batch: GroupBatch) -> GroupBatch:
     """Every completion with a copy of its prompt: G * N groups of one."""
     g, n, r = batch.completions.shape
     prompts = jax.tree.map(lambda x: np.repeat(x, n, axis=0), batch.prompts)
-    rest = jax.tree.map(lambda x: x.reshape(g * n, 1, r), batch._replace(prompts=None))
-    return rest._replace(prompts=prompts)
+    rest = batch._replace(prompts=None, groups=None)
+    rest = jax.tree.map(lambda x: x.reshape(g * n, 1, r), rest)
+    return rest._replace(prompts=prompts, groups=np.repeat(batch.groups, n))
 
 
 def measure(shape: Shape, size: Size, repeats: int, max_tokens: int) -> dict:

@@ -17,11 +17,12 @@ from evr1.heldout import Scorer
 from evr1.rewards.gold import gold_answer
 from evr1.rl import diagnostics
 from evr1.rl.batches import group_batch, microbatches
-from evr1.run import Data, Policy
+from evr1.run import Data, Policy, with_patches
 from evr1.types import GroupBatch, Params, Rollouts
 
 # Largest mean |difference| of sampler and trainer log-probabilities that is rounding alone.
 GAP_LIMIT = {"float32": 1e-4, "bfloat16": 5e-2}
+CHECKED_PARTS = 4  # microbatches that go through the model; the longest prompts come first
 END_PROBABILITY = 1e-8  # below this an end token is never sampled in practice
 
 
@@ -78,7 +79,8 @@ def _parts(
     examples: Sequence[Example],
     rollouts: Rollouts,
 ) -> list[GroupBatch]:
-    """The batch as the update will see it, so that nothing is compiled for the checks alone."""
+    """The first microbatches as the update will see them: nothing is compiled for the checks
+    alone."""
     sign = np.where(np.arange(rollouts.lengths.shape[1]) % 2, -1.0, 1.0).astype(np.float32)
     batch = group_batch(
         data.collate(examples),
@@ -87,12 +89,13 @@ def _parts(
         aggregation=config.algorithm.aggregation,
         max_tokens=config.rollout.max_completion_tokens,
     )
-    return microbatches(
+    parts = microbatches(
         batch,
         config.train.microbatch_tokens,
         shapes=data.shapes,
         group_multiple=policy.group_multiple,
     )
+    return [with_patches(part, examples) for part in parts[:CHECKED_PARTS]]
 
 
 def _placeholders(data: Data, examples: Sequence[Example]) -> Finding:

@@ -26,7 +26,7 @@ from evr1.parallel import sharding
 from evr1.rl.losses import LossConfig
 from evr1.sampler.driver import Sampler
 from evr1.sampler.sampling import Sampling
-from evr1.types import Params, Prompts, ShapeTable
+from evr1.types import GroupBatch, Params, Prompts, ShapeTable
 
 MAX_BUCKETS = 4  # shapes of each kind that are derived where the config gives none
 
@@ -51,9 +51,14 @@ class Data:
     heldout_rows: Sequence[Row]
 
     def collate(self, examples: Sequence[Example]) -> Prompts:
-        """The examples as one record of host arrays."""
+        """The examples as one record of host arrays, without their patches."""
         return batch.collate(
-            examples, self.shapes, self.processor.geometry, self.pos_grid, self.processor.pad_id
+            examples,
+            self.shapes,
+            self.processor.geometry,
+            self.pos_grid,
+            self.processor.pad_id,
+            has_patches=False,
         )
 
     def frames(self, split: str, problem_id: str) -> list[np.ndarray]:
@@ -102,9 +107,23 @@ class Policy:
             return jax.device_put(tree)
         return jax.device_put(tree, sharding.batch_sharding(self.mesh))
 
+    def place_prompts(self, part: GroupBatch, examples: Sequence[Example]):
+        """(prompts, completions) of a microbatch on the devices."""
+        part = with_patches(part, examples)
+        return self.place((part.prompts, part.completions))
+
     def init_state(self, params: Params) -> step.TrainState:
         """The state before the first update. `params` are given away."""
         return step.init_state(params, self.optimizer, self.mesh)
+
+
+def with_patches(part: GroupBatch, examples: Sequence[Example]) -> GroupBatch:
+    """A microbatch with the patches of its prompts, from the examples of its rollout batch.
+
+    One at a time: the pixels of a whole rollout batch are tens of gigabytes.
+    """
+    mine = [examples[g] if g >= 0 else None for g in part.groups.tolist()]
+    return part._replace(prompts=batch.fill_patches(part.prompts, mine))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from evr1.rewards.pool import RewardPool
 from evr1.rl import diagnostics
 from evr1.rl.advantages import group_advantages, has_signal
 from evr1.rl.batches import group_batch, microbatches, minibatches
-from evr1.run import Data, Policy, open_data, open_policy, sole_run
+from evr1.run import Data, Policy, open_data, open_policy, sole_run, with_patches
 from evr1.step import TrainState
 from evr1.types import GroupBatch, Params, Rollouts
 from evr1.writer import Writer
@@ -72,10 +72,10 @@ def train(config: Config) -> None:
                 batch, metrics = judge(config, data, examples, rollouts, scores)
             version = int(state.step)
             with timer("logprob"):
-                parts, gap = split(config, policy, data, batch, state.params, reference)
+                parts, gap = split(config, policy, data, examples, batch, state.params, reference)
             with timer("update"):
-                state, update_metrics = update(policy, state, parts)
-            _stop_if_not_finite(update_metrics, parts, workdir, step + 1)
+                state, update_metrics = update(policy, state, examples, parts)
+            _stop_if_not_finite(update_metrics, examples, parts, workdir, step + 1)
 
             done = step + 1
             records = heldout.rollout_records(
@@ -159,6 +159,7 @@ def split(
     config: Config,
     policy: Policy,
     data: Data,
+    examples: Sequence[Example],
     batch: GroupBatch,
     params: Params,
     reference: Params | None,
@@ -186,7 +187,7 @@ def split(
     def with_logprobs(part: GroupBatch) -> GroupBatch:
         if a.old_logprobs != "recompute" and reference is None:
             return part
-        prompts, completions = policy.place((part.prompts, part.completions))
+        prompts, completions = policy.place_prompts(part, examples)
         if a.old_logprobs == "recompute":
             old = policy.logprobs(params, prompts, completions)
             gaps.append(diagnostics.sampler_sums(old, part.old_logprobs, part.completion_mask))
@@ -213,7 +214,10 @@ def split(
 
 
 def update(
-    policy: Policy, state: TrainState, parts: Sequence[Sequence[GroupBatch]]
+    policy: Policy,
+    state: TrainState,
+    examples: Sequence[Example],
+    parts: Sequence[Sequence[GroupBatch]],
 ) -> tuple[TrainState, dict[str, float]]:
     """One optimizer update per minibatch; the gradients of its microbatches are added."""
     sums: diagnostics.Sums = {}
@@ -221,7 +225,8 @@ def update(
     for minibatch in parts:
         grads = policy.update.zeros(state.params)
         for part in minibatch:
-            grads, more = policy.update.accumulate(state.params, grads, policy.place(part))
+            part = policy.place(with_patches(part, examples))
+            grads, more = policy.update.accumulate(state.params, grads, part)
             sums = diagnostics.add(sums, more) if sums else more
         state, metrics = policy.update.apply(state, grads)
         applied.append(metrics)
@@ -288,13 +293,18 @@ def _reward_metrics(
 
 
 def _stop_if_not_finite(
-    metrics: dict[str, float], parts: list[list[GroupBatch]], workdir: Path, step: int
+    metrics: dict[str, float],
+    examples: Sequence[Example],
+    parts: list[list[GroupBatch]],
+    workdir: Path,
+    step: int,
 ) -> None:
     if metrics["optim/is_finite"] == 1:
         return
     path = workdir / f"not_finite_step_{step}.npz"
     leaves = jax.tree_util.tree_leaves_with_path(parts)
     arrays: dict[str, Any] = {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
+    arrays["rows"] = np.array([e.row.source for e in examples])  # whose media are not in it
     np.savez(path, **arrays)
     raise FloatingPointError(
         f"step {step}: the gradient is not finite; its batch is in {path}, the last checkpoint is "

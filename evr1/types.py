@@ -25,7 +25,7 @@ class VisionInput(NamedTuple):
     reshape.
     """
 
-    patches: Array  # uint8[G, F, S, C], C = 3 * temporal_patch * patch * patch
+    patches: Array  # uint8[G, F, S, C], C = 3 * temporal_patch * patch * patch; 0: not filled in
     segment_ids: Array  # int32[G, F, S], 0 = padding
     positions: Array  # int32[G, F, S, 2], (row, column) in the frame's patch grid
     interp_index: Array  # int32[G, F, S, 4], rows of the learned position table
@@ -58,6 +58,7 @@ class GroupBatch(NamedTuple):
     """
 
     prompts: Prompts
+    groups: Array  # int32[G], which prompt of the rollout batch this is; -1 = padding
     completions: Array  # int32[G, N, R]
     completion_mask: Array  # bool[G, N, R], true up to and including the end token
     old_logprobs: Array  # float32[G, N, R]

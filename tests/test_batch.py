@@ -45,6 +45,19 @@ def test_first_fit_goes_back_to_an_earlier_row():
     assert (rows.tolist(), offsets.tolist(), used) == ([0, 1, 0], [0, 0, 6], 2)
 
 
+def test_patches_filled_in_later_are_those_of_the_whole():
+    examples = [make_example([(2, 4, 6), (1, 2, 2)], 1), make_example([(3, 2, 2)], 2)]
+    whole = batch.collate(examples, SHAPES, GEOMETRY, 8, 0, groups=3)
+    bare = batch.collate(examples, SHAPES, GEOMETRY, 8, 0, groups=3, has_patches=False)
+    assert bare.vision.patches.shape == (*whole.vision.patches.shape[:3], 0)
+    filled = batch.fill_patches(bare, [*examples, None])
+    np.testing.assert_array_equal(filled.vision.patches, whole.vision.patches)
+    # in another order, and cut to the rows that one prompt fills
+    swapped = bare._replace(vision=type(bare.vision)(*(x[[1]][:, :1] for x in bare.vision)))
+    (patches,) = batch.fill_patches(swapped, [examples[1]]).vision.patches
+    np.testing.assert_array_equal(patches, whole.vision.patches[1, :1])
+
+
 grids = st.lists(
     st.tuples(st.integers(1, 3), st.sampled_from([2, 4]), st.sampled_from([2, 4, 6, 8])),
     max_size=3,

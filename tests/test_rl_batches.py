@@ -108,6 +108,7 @@ def test_similar_lengths_stand_together_longest_first():
     batch = make([4, 16, 3, 15], [8] * 4)
     parts = microbatches(batch, 2 * (16 + N * R), shapes=SHAPES)
     assert [who(part) for part in parts] == [[2, 4], [1, 3]]
+    assert [part.groups.tolist() for part in parts] == [[1, 3], [0, 2]]
     assert [shape(part) for part in parts] == [(2, 16, 8, 0), (2, 4, 8, 0)]
 
 
@@ -119,6 +120,7 @@ def test_the_last_part_is_filled_up_with_groups_of_weight_zero():
     np.testing.assert_array_equal(last.loss_weights[2], 0)
     assert last.prompts.lengths[2] == last.prompts.next_positions[2] == 1
     np.testing.assert_array_equal(last.prompts.visual_index[2], -1)
+    assert last.groups.tolist() == [3, 4, -1]
 
 
 def test_parts_are_evened_out():

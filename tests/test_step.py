@@ -115,8 +115,9 @@ def distance(got, expected):
 def one_row_per_group(batch):
     """Every completion with a copy of its prompt: G * N groups of one."""
     prompts = jax.tree.map(lambda x: np.repeat(x, N, axis=0), batch.prompts)
-    rest = jax.tree.map(lambda x: x.reshape(G * N, 1, R).copy(), batch._replace(prompts=None))
-    return rest._replace(prompts=prompts)
+    rest = batch._replace(prompts=None, groups=None)
+    rest = jax.tree.map(lambda x: x.reshape(G * N, 1, R).copy(), rest)
+    return rest._replace(prompts=prompts, groups=np.repeat(batch.groups, N))
 
 
 def test_group_gradient_is_that_of_separate_sequences():

@@ -262,6 +262,7 @@ def abstract_batch(n: int, shapes: Shapes, model: Model) -> GroupBatch:
     floats = jax.ShapeDtypeStruct(rows, jnp.float32)
     return GroupBatch(
         prompts=abstract_prompts(shapes.micro_groups, shapes, model),
+        groups=jax.ShapeDtypeStruct((shapes.micro_groups,), jnp.int32),
         completions=jax.ShapeDtypeStruct(rows, jnp.int32),
         completion_mask=jax.ShapeDtypeStruct(rows, jnp.bool_),
         old_logprobs=floats,

@@ -53,6 +53,8 @@ def collate(
     pos_grid: int,
     pad_id: int,
     groups: int | None = None,
+    *,
+    has_patches: bool = True,
 ) -> Prompts:
     """G prompts as one record of NumPy arrays, padded to the shape table's buckets.
 
@@ -63,6 +65,8 @@ def collate(
         pos_grid: side of the learned position table.
         pad_id: token that fills the padding.
         groups: pads the number of prompts up to this with empty ones of length 1.
+        has_patches: False leaves the patches out (C = 0), nearly all of the bytes, until
+            `fill_patches`.
 
     Raises:
         ValueError: a prompt exceeds the buckets, or its placeholders and patches disagree; the
@@ -75,9 +79,8 @@ def collate(
     p = shapes.prompt_bucket(max((len(e.tokens) for e in examples), default=1))
     f = shapes.vision_bucket(max(rows_of, default=0))
     s = shapes.row_patches
-    c = 3 * geometry.temporal_patch_size * geometry.patch_size**2
     vision = VisionInput(
-        patches=np.zeros((groups, f, s, c), np.uint8),
+        patches=np.zeros((groups, f, s, 0), np.uint8),
         segment_ids=np.zeros((groups, f, s), np.int32),
         positions=np.zeros((groups, f, s, 2), np.int32),
         interp_index=np.zeros((groups, f, s, 4), np.int32),
@@ -99,22 +102,46 @@ def collate(
         out.next_positions[g] = e.next_position
         index = _fill_vision(vision, g, e, geometry.merge_size, pos_grid)
         out.visual_index[g, :n][e.is_visual] = index
-    return out
+    if not has_patches:
+        return out
+    return fill_patches(out, [*examples, *[None] * (groups - len(examples))])
+
+
+def fill_patches(prompts: Prompts, examples: Sequence[Example | None]) -> Prompts:
+    """Prompts that were collated without patches, with them.
+
+    Args:
+        prompts: host arrays; rows and order of the groups may have been cut and changed since.
+        examples: the prompt of each group; None for padding.
+    """
+    values = next(e.patches.shape[1] for e in examples if e is not None)
+    groups, rows, row_patches = prompts.vision.segment_ids.shape
+    patches = np.zeros((groups, rows, row_patches, values), np.uint8)
+    for g, e in enumerate(examples):
+        if e is None:
+            continue
+        for n, row, offset, start in zip(*_places(e.grid_thw, row_patches), strict=True):
+            patches[g, row, offset : offset + n] = e.patches[start : start + n]
+    return prompts._replace(vision=prompts.vision._replace(patches=patches))
+
+
+def _places(grid_thw: np.ndarray, row_patches: int) -> tuple[np.ndarray, ...]:
+    """Patches, row, offset in the row, and first patch of every unit of a prompt."""
+    counts = positions.units(grid_thw).prod(axis=1)
+    rows, offsets, _ = place_units(counts, row_patches)
+    return counts, rows, offsets, np.cumsum(counts) - counts
 
 
 def _fill_vision(vision: VisionInput, g: int, e: Example, merge: int, pos_grid: int) -> np.ndarray:
-    """Writes the patches of prompt g into its rows; returns where its visual tokens stand."""
+    """Lays the units of prompt g out in its rows; returns where its visual tokens stand."""
     row_patches = vision.patches.shape[2]
     sizes = positions.units(e.grid_thw)
-    counts = sizes.prod(axis=1)
-    rows, offsets, _ = place_units(counts, row_patches)
-    starts = np.cumsum(counts) - counts
+    counts, rows, offsets, _ = _places(e.grid_thw, row_patches)
     segments = np.zeros(vision.patches.shape[1], np.int32)
     index = []
-    for (h, w), n, row, offset, start in zip(sizes, counts, rows, offsets, starts, strict=True):
+    for (h, w), n, row, offset in zip(sizes, counts, rows, offsets, strict=True):
         at = (g, row, slice(offset, offset + n))
         segments[row] += 1
-        vision.patches[at] = e.patches[start : start + n]
         vision.segment_ids[at] = segments[row]
         vision.positions[at] = positions.patch_positions(int(h), int(w), merge)
         vision.interp_index[at], vision.interp_weight[at] = positions.interpolation(

@@ -44,6 +44,7 @@ def group_batch(
     mask = mask if valid is None else mask & valid[..., None]
     batch = GroupBatch(
         prompts=jax.tree.map(lambda x: x[:groups], prompts),
+        groups=np.arange(groups, dtype=np.int32),
         completions=rollouts.completions.astype(np.int32),
         completion_mask=mask,
         old_logprobs=np.where(mask, rollouts.logprobs, 0).astype(np.float32),
@@ -189,14 +190,16 @@ def _cut(batch: GroupBatch, p: int, r: int, f: int) -> GroupBatch:
         visual_index=prompts.visual_index[:, :p],
         vision=jax.tree.map(lambda x: x[:, :f], prompts.vision),
     )
-    rest = jax.tree.map(lambda x: x[:, :, :r], batch._replace(prompts=None))
-    return rest._replace(prompts=prompts)
+    rest = batch._replace(prompts=None, groups=None)
+    rest = jax.tree.map(lambda x: x[:, :, :r], rest)
+    return rest._replace(prompts=prompts, groups=batch.groups)
 
 
 def _pad_groups(batch: GroupBatch, groups: int) -> GroupBatch:
     """The batch filled up with groups of one prompt token and weight 0."""
     pad = groups - len(batch.completions)
     batch = jax.tree.map(lambda x: np.pad(x, ((0, pad), *((0, 0),) * (x.ndim - 1))), batch)
+    batch.groups[groups - pad :] = -1
     batch.prompts.lengths[groups - pad :] = 1
     batch.prompts.next_positions[groups - pad :] = 1
     batch.prompts.visual_index[groups - pad :] = -1
