@@ -12,6 +12,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import av
 import av.error
@@ -25,6 +26,8 @@ MIN_FRAMES = 4
 FRAME_STEP = 2  # frame counts are even, whatever the temporal patch
 DEFAULT_FPS = 24.0  # where a container states no rate, as in transformers
 SEEK_COST_FRAMES = 6  # a jump costs about as much as decoding this many frames
+# PyAV 18, the last for Python 3.11, refuses metadata that is no UTF-8; 19 reads any.
+_ANY_METADATA: Any = {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
 MIN_PRESENT_SHARE = 0.5  # fewer of the promised frames than this: the file is cut off
 
 
@@ -240,9 +243,7 @@ def _check_present(path: str | pathlib.Path, present: int, promised: int) -> Non
 @contextlib.contextmanager
 def _open(path: str | pathlib.Path, options: Mapping[str, str] | None = None) -> Iterator[tuple]:
     try:
-        with av.open(
-            str(path), options=dict(options or {}), metadata_errors="replace"
-        ) as container:
+        with av.open(str(path), options=dict(options or {}), **_ANY_METADATA) as container:
             if not container.streams.video:
                 raise MediaError("undecodable", path, "holds no video stream")
             stream = container.streams.video[0]
