@@ -6,6 +6,7 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 SEED ?= 0
 WORKDIR ?= runs/demo-seed$(SEED)
 
@@ -27,16 +28,16 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one or set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: setup.py | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet -e .
+$(VENV)/.core: setup.py constraints.txt | $(VENV)/bin/python
+	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(VENV)/bin/python -m pip install --quiet -e ".[test]"
+	$(PIP) -e ".[test]"
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
-	$(VENV)/bin/python -m pip install --quiet -e ".[lint]"
+	$(PIP) -e ".[lint]"
 	@touch $@
 
 clean:
