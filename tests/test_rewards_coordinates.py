@@ -202,10 +202,10 @@ def test_gold_answers_score_one_in_any_frame(box, width, height, asked):
     [
         ("video", "pixels", SIZE, "the box in pixels of the original 640 x 480 video:"),
         ("image", "pixels", {"image_size": [64, 48]}, "in pixels of the original 64 x 48 image:"),
-        ("mixed", "pixels", SIZE, "in pixels of the original 640 x 480 inputs:"),
+        ("mixed", "pixels", SIZE, "in pixels of the original 640 x 480 input:"),
         ("text", "pixels", SIZE, "in pixels of the original 640 x 480 image:"),
         ("video", "pixels", {}, "the box in pixels:"),
-        ("video", "unit", SIZE, "the box in fractions of width and height, 0 to 1,:"),
+        ("video", "unit", SIZE, "the box in fractions (0 to 1) of width and height:"),
         ("video", "thousand", SIZE, "the box on a scale of 0 to 1000:"),
     ],
 )
