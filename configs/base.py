@@ -103,9 +103,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Coordinates in answers: pixels, unit (0-1) or thousand (0-1000, Qwen3-VL's own habit).
     c.rewards.box_scale = "pixels"
     c.rewards.unknown_type = ""  # what unknown problem types are read as; empty: refused
-    c.rewards.extra = (
-        ""  # own scorers and terms: path of a .py file or a module, see docs/rewards.md
-    )
+    c.rewards.extra = ""  # own scorers and terms, e.g. "my_rewards.py"; see docs/rewards.md
     c.rewards.terms = ()  # further terms of the reward, e.g. (("overlong_penalty", 0.5),)
     c.rewards.overlong_cache_tokens = 0  # below the limit; 0: a fifth of the limit
     c.rewards.repetition_words = 4  # words of a phrase that should not come again

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -254,3 +255,13 @@ def test_command_finds_a_module_beside_the_caller(own, tmp_path):
         timeout=60,
     )
     assert json.loads(done.stdout)["overall"] == 1  # the chatter of the scorer is not in it
+
+
+def test_the_example_of_the_docs_works(tmp_path):
+    text = (pathlib.Path(__file__).parents[1] / "docs" / "rewards.md").read_text("utf-8")
+    path = tmp_path / "my_rewards.py"
+    path.write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1])
+    loaded = extra.load(str(path))
+    row = {"problem_type": "riddle", "answer": "egg"}
+    assert rewards.score("an egg", row, scorers=loaded.scorers).overall == 1
+    assert list(loaded.terms) == ["shout"]
