@@ -48,19 +48,19 @@ def canonical(problem_type: object, own: Iterable[str] = ()) -> str:
     Raises:
         ValueError: no such problem type; the message names the nearest ones.
     """
-    key = plain_name(problem_type) if isinstance(problem_type, str) else None
+    if not isinstance(problem_type, str):
+        every_type = dict.fromkeys((*TYPES, *own))
+        raise ValueError(f"problem_type is {problem_type!r}; give one of {', '.join(every_type)}")
+    key = plain_name(problem_type)
     if key in _CANONICAL:
         return _CANONICAL[key]
     every_type = dict.fromkeys((*TYPES, *own))
     if key in every_type:
         return key
-    if key is None:
-        raise ValueError(f"problem_type is {problem_type!r}; give one of {', '.join(every_type)}")
-    near = difflib.get_close_matches(key, (*_CANONICAL, *every_type), n=3) or every_type
+    shown = problem_type if len(problem_type) <= 60 else f"{problem_type[:57]}..."
+    near = difflib.get_close_matches(key[:60], (*_CANONICAL, *every_type), n=3) or every_type
     near = dict.fromkeys(near)
-    raise ValueError(
-        f"unknown problem_type {problem_type!r}; did you mean one of {', '.join(near)}?"
-    )
+    raise ValueError(f"unknown problem_type {shown!r}; did you mean one of {', '.join(near)}?")
 
 
 def plain_name(problem_type: str) -> str:

@@ -116,6 +116,21 @@ def test_command_with_files(tmp_path, capsys):
     assert table.splitlines()[-1].split() == ["all", "4", "0.2500", "0.2500", "0.2500", *"101"]
 
 
+def test_command_scores_its_own_output_again(tmp_path):
+    once, twice = tmp_path / "once.jsonl", tmp_path / "twice.jsonl"
+    row = {"problem_type": "riddle", "answer": 1, "response": "<answer>1</answer>"}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "detail": "x"}))
+    __main__.main([f"--rows={tmp_path / 'in.jsonl'}", f"--out={once}", "--workers=1"])
+    flags = ["--workers=1", "--unknown_type=numerical"]
+    __main__.main([f"--rows={once}", f"--out={twice}", *flags])
+    first, second = (json.loads(f.read_text().split("\n")[0]) for f in (once, twice))
+    assert (first["status"], second["status"]) == ("error", "ok")
+    assert "detail" in first
+    assert "detail" not in second
+    __main__.main([f"--rows={tmp_path / 'in.jsonl'}", f"--out={once}", *flags])
+    assert json.loads(once.read_text().split("\n")[1])["detail"] == "x"  # the row's own field
+
+
 def test_command_with_pipes():
     done = subprocess.run(
         [sys.executable, "-m", "evr1.rewards", "--rows", "-", "--out", "-", "--workers", "1"],
@@ -135,6 +150,7 @@ def test_command_with_pipes():
         ("[]", "in.jsonl:2: got \\[\\]; a row is a JSON object"),
         ("3", "in.jsonl:2: got 3; a row is a JSON object"),
         ('{"x": ' + "[" * 200_000, "in.jsonl:2: nested too deeply"),
+        ('{"x": ' + "[" * 900 + "]" * 900 + "}", "in.jsonl:2: nested too deeply"),
     ],
 )
 def test_command_names_the_bad_line(tmp_path, line, message):

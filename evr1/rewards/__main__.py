@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
             for row, task, score in zip(rows, tasks, scores, strict=True):
                 name = task.problem_type if isinstance(task, Task) else _name_of(row, types)
                 table[name].append(score)
-                print(json.dumps({**row, **_fields(score)}, ensure_ascii=False), file=out)
+                print(json.dumps(_scored(row, score), ensure_ascii=False), file=out)
             advance(len(rows))
         if not table:
             raise ValueError(f"{args.rows}: no rows")
@@ -191,9 +191,13 @@ def format_table(table: dict[str, list[Score]]) -> str:
     )
 
 
-def _fields(score: Score) -> dict[str, Any]:
+def _scored(row: dict[str, Any], score: Score) -> dict[str, Any]:
+    """The row with its score; what an earlier score said of it is gone."""
     fields = {**score._asdict(), "terms": dict(score.terms)}
-    return {k: v for k, v in fields.items() if v or k not in ("detail", "terms")}
+    unsaid = [name for name in ("detail", "terms") if not fields[name]]
+    was_scored = {"overall", "status"} <= row.keys()
+    kept = {k: v for k, v in row.items() if not (was_scored and k in unsaid)}
+    return kept | {k: v for k, v in fields.items() if k not in unsaid}
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 Row = dict[str, Any]
+MAX_DEPTH = 64  # of a row: what can be read as JSON cannot always be written again
 
 
 class Source(NamedTuple):
@@ -110,7 +111,13 @@ def _batches(file: Any) -> Iterator[Row]:
 def _object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: got {repr(row)[:60]}; a row is a JSON object")
-    return row
+    level: list[Any] = [row]
+    for _ in range(MAX_DEPTH):
+        inner = [v.values() if isinstance(v, dict) else v for v in level]
+        level = [v for values in inner for v in values if isinstance(v, dict | list)]
+        if not level:
+            return row
+    raise ValueError(f"{where}: nested too deeply; correct the row")
 
 
 def _count_lines(path: str) -> int | None:
