@@ -57,7 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--format_weight", type=float, default=0.1)
     add("--workers", type=int, default=2, help="scoring processes (default 2)")
     add("--timeout_s", type=float, default=2.0, help="per response (default 2)")
-    add("--box_scale", default="", choices=["", *coordinates.SCALES], metavar="FRAME")
+    frames = ", ".join(coordinates.SCALES)
+    add(
+        "--box_scale",
+        default="",
+        choices=["", *coordinates.SCALES],
+        metavar="FRAME",
+        help=f"of the responses' boxes: {frames} (default: the frame of the ground truth)",
+    )
     add("--unknown_type", default="", help="what unknown problem types are read as")
     add("--extra", default="", help="own scorers and terms: path of a .py file or a module")
     add("--terms", default="", help="further terms of overall, e.g. repetition_penalty=0.1,...")
