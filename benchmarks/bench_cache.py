@@ -29,6 +29,7 @@ from evr1.data.decode import DecodePool
 from evr1.data.preprocess import preprocess
 from evr1.data.records import Budgets, Geometry
 from evr1.models import load_model
+from evr1.rewards import compose
 from evr1.rewards.pool import RewardPool
 
 # clips, seconds, frames per second, width, height, pixel budget per frame
@@ -155,6 +156,7 @@ def _step_function(config, stack: contextlib.ExitStack):
     data = run.open_data(config, model, stack)
     policy = run.open_policy(config, model, data)
     pool = stack.enter_context(RewardPool(workers=1))
+    terms = compose.Terms((), compose.Settings(1, 1, 1))
     state = policy.init_state(policy.load(config.model))
 
     def step() -> None:
@@ -162,7 +164,7 @@ def _step_function(config, stack: contextlib.ExitStack):
         examples = next(data.train)
         ids = list(range(len(examples)))
         rollouts = policy.sampler.generate(state.params, examples, ids, policy.sampling)
-        scores = train.score(pool, data, examples, rollouts)
+        scores = train.score(pool, terms, data, examples, rollouts)
         batch, _ = train.judge(config, data, examples, rollouts, scores)
         # random advantages: the demo's model knows nothing of these clips
         noise = np.random.default_rng(0).normal(size=batch.advantages.shape[:2] + (1,))

@@ -100,7 +100,13 @@ def get_config() -> ml_collections.ConfigDict:
     c.rewards = ml_collections.ConfigDict()
     c.rewards.accuracy_weight = 0.9  # the two weights add up to 1
     c.rewards.format_weight = 0.1
-    c.rewards.box_scale = "pixels"  # coordinates in answers: pixels, unit (0-1), thousand (0-1000)
+    # Coordinates in answers: pixels, unit (0-1) or thousand (0-1000, Qwen3-VL's own habit).
+    c.rewards.box_scale = "pixels"
+    c.rewards.unknown_type = ""  # what unknown problem types are read as; empty: refused
+    c.rewards.extra = ""  # own scorers and terms, e.g. "my_rewards.py"; see docs/rewards.md
+    c.rewards.terms = ()  # further terms of the reward, e.g. (("overlong_penalty", 0.5),)
+    c.rewards.overlong_cache_tokens = 0  # below the limit; 0: a fifth of the limit
+    c.rewards.repetition_words = 4  # words of a phrase that should not come again
     c.rewards.workers = 2  # scoring processes
     c.rewards.timeout_s = 2.0  # for one completion
     c.rewards.max_failed_share = 0.01  # stop when more scorers time out or break

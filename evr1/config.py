@@ -4,6 +4,7 @@ Every message names the field, what it holds, and what to do.
 """
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +37,7 @@ def resolve(config: Config) -> Config:
     _check_optim(c.optim)
     _check_train(c)
     _check_rewards(c.rewards)
+    _check_terms(c.rewards, c.rollout.max_completion_tokens)
     c.eval.max_completion_tokens = c.eval.max_completion_tokens or c.rollout.max_completion_tokens
     return ml_collections.FrozenConfigDict(c)
 
@@ -211,8 +213,31 @@ def _check_rewards(r: Config) -> None:
         f"is {total:g}",
         "two weights of 0 or more that add up to 1",
     )
-    _positive("rewards", r, ("workers", "timeout_s"))
+    _positive("rewards", r, ("workers", "timeout_s", "repetition_words"))
     _share("rewards.max_failed_share", r.max_failed_share)
+
+
+def _check_terms(r: Config, limit: int) -> None:
+    for term in r.terms:
+        _require(
+            isinstance(term, tuple | list)
+            and len(term) == 2
+            and isinstance(term[0], str)
+            and isinstance(term[1], int | float)
+            and math.isfinite(term[1]),
+            "rewards.terms",
+            f"holds {term!r}",
+            'give pairs of name and weight, e.g. (("overlong_penalty", 0.5),)',
+        )
+    names = [name for name, _ in r.terms]
+    _require(len(set(names)) == len(names), "rewards.terms", f"is {r.terms}", "give each term once")
+    r.overlong_cache_tokens = r.overlong_cache_tokens or max(1, limit // 5)
+    _require(
+        0 < r.overlong_cache_tokens <= limit,
+        "rewards.overlong_cache_tokens",
+        f"is {r.overlong_cache_tokens} with rollout.max_completion_tokens={limit}",
+        "need more than 0 and at most the limit",
+    )
 
 
 def _require(ok: Any, field: str, got: str, fix: str) -> None:

@@ -108,6 +108,7 @@ def rollout_records(
                         "overall": score.overall,
                         "accuracy": score.accuracy,
                         "format": score.format,
+                        **dict(score.terms),
                     },
                     status=str(score.status),
                     extracted=score.extracted,

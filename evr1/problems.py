@@ -1,8 +1,9 @@
 """The problem types and their aliases: one table for rows, prompts, rewards and benchmarks."""
 
+import collections
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "multiple choice": ("multiple_choice", "mc", "mcq"),
@@ -34,24 +35,85 @@ _LABEL = re.compile(r"^\s*[(\[]?([A-Za-z])[)\].:：、]\s*(.*)$", re.DOTALL)
 _CANONICAL = {name: t for t, aliases in ALIASES.items() for name in (t, *aliases)}
 
 
-def canonical(problem_type: object) -> str:
+def canonical(problem_type: object, own: Iterable[str] = ()) -> str:
     """The problem type that a row's spelling stands for; case and outer spaces are ignored.
 
     >>> canonical(" Video QA ")
     'open-ended'
 
+    Args:
+        problem_type: as the row has it.
+        own: further types, as `plain_name` spells them.
+
     Raises:
         ValueError: no such problem type; the message names the nearest ones.
     """
     if not isinstance(problem_type, str):
-        raise ValueError(f"problem_type is {problem_type!r}; give one of {', '.join(TYPES)}")
-    key = " ".join(problem_type.lower().split())
+        every_type = dict.fromkeys((*TYPES, *own))
+        raise ValueError(f"problem_type is {problem_type!r}; give one of {', '.join(every_type)}")
+    key = plain_name(problem_type)
     if key in _CANONICAL:
         return _CANONICAL[key]
-    near = difflib.get_close_matches(key, _CANONICAL, n=3) or TYPES
-    raise ValueError(
-        f"unknown problem_type {problem_type!r}; did you mean one of {', '.join(near)}?"
-    )
+    every_type = dict.fromkeys((*TYPES, *own))
+    if key in every_type:
+        return key
+    shown = problem_type if len(problem_type) <= 60 else f"{problem_type[:57]}..."
+    near = difflib.get_close_matches(key[:60], (*_CANONICAL, *every_type), n=3) or every_type
+    near = dict.fromkeys(near)
+    raise ValueError(f"unknown problem_type {shown!r}; did you mean one of {', '.join(near)}?")
+
+
+def plain_name(problem_type: str) -> str:
+    """A problem type's name in lower case, single spaces in it and none around it."""
+    return " ".join(problem_type.lower().split())
+
+
+class Types:
+    """The problem types of one run: its own ones too, and what unknown ones are read as.
+
+    Attributes:
+        own: the run's own types; built-in ones may be among them.
+        unknown: what an unknown type is read as; empty: it is refused.
+        counts: how often each unknown spelling was met.
+    """
+
+    def __init__(self, own: Iterable[str] = (), unknown: str = "") -> None:
+        """Takes the run's own types and its fallback.
+
+        Raises:
+            ValueError: the fallback is itself no problem type.
+        """
+        self.own = tuple(own)
+        self.counts: collections.Counter[str] = collections.Counter()
+        try:
+            self.unknown = unknown and canonical(unknown, self.own)
+        except ValueError as e:
+            raise ValueError(f"rewards.unknown_type={unknown!r}: {e}") from None
+
+    def canonical(self, problem_type: object) -> str:
+        """As `canonical`; an unknown spelling is counted and read as `unknown`, where that is set.
+
+        Raises:
+            ValueError: no such problem type, and no fallback; or none was given at all.
+        """
+        try:
+            return canonical(problem_type, self.own)
+        except ValueError:
+            if not self.unknown or not isinstance(problem_type, str) or not problem_type.strip():
+                raise
+        self.counts[plain_name(problem_type)] += 1
+        return self.unknown
+
+    def told(self) -> str:
+        """One line about the unknown types that were met; empty where there were none."""
+        if not self.counts:
+            return ""
+        shown = ", ".join(f"{name!r} ({n})" for name, n in self.counts.most_common(5))
+        more = f" and {len(self.counts) - 5} more" if len(self.counts) > 5 else ""
+        return (
+            f"{self.counts.total()} rows of unknown problem_type are read as {self.unknown}: "
+            f"{shown}{more}"
+        )
 
 
 def label_options(options: Sequence[str]) -> dict[str, str]:

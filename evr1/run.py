@@ -4,14 +4,14 @@ import contextlib
 import dataclasses
 import fcntl
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 
-from evr1 import optim, rewards, step
+from evr1 import optim, problems, rewards, step
 from evr1.config import Config
 from evr1.data import batch, demo, media, positions, rows
 from evr1.data.decode import DecodePool, Quarantine
@@ -23,6 +23,7 @@ from evr1.data.records import Budgets, Example, Geometry, Row
 from evr1.models import Model, hf
 from evr1.parallel import mesh as mesh_lib
 from evr1.parallel import sharding
+from evr1.rewards import extra
 from evr1.rl.losses import LossConfig
 from evr1.sampler.driver import Sampler
 from evr1.sampler.sampling import Sampling
@@ -174,10 +175,14 @@ def open_data(
     processor = Processor.from_hf(
         str(hf.side_dir(config.model)), d.template, d.thinking, config.rewards.box_scale
     )
-    train_rows = rows.load_rows(d.train)
-    heldout_rows = rows.load_rows(d.eval) if d.eval else []
+    scorers = extra.all_scorers(config.rewards.extra)
+    types = problems.Types(scorers, config.rewards.unknown_type)
+    train_rows = rows.load_rows(d.train, canonical=types.canonical)
+    heldout_rows = rows.load_rows(d.eval, canonical=types.canonical) if d.eval else []
     heldout_rows = heldout_rows[: config.eval.prompts or None]
-    _check_scorable([*train_rows, *heldout_rows])
+    if types.counts:
+        line(types.told())
+    _check_scorable([*train_rows, *heldout_rows], scorers, config.rewards.box_scale)
     if d.preprocess:
         with progress_bar() as show:
             summary = preprocess(
@@ -349,10 +354,12 @@ def plan_shapes(
     )
 
 
-def _check_scorable(every_row: Sequence[Row]) -> None:
+def _check_scorable(
+    every_row: Sequence[Row], scorers: Mapping[str, rewards.Scorer], box_scale: str
+) -> None:
     for row in every_row:
         try:
-            rewards.check_row(row)
+            rewards.check_row(row, scorers, box_scale)
         except ValueError as e:
             raise ValueError(f"{row.source}: {e}") from e
 

@@ -15,7 +15,7 @@ from evr1.checkpoint import Checkpoints
 from evr1.config import Config
 from evr1.data.records import Example
 from evr1.models import load_model
-from evr1.rewards import Score, Status, Weights
+from evr1.rewards import Score, Status, Weights, compose, extra
 from evr1.rewards.pool import RewardPool
 from evr1.rl import diagnostics
 from evr1.rl.advantages import group_advantages, has_signal
@@ -39,6 +39,7 @@ def train(config: Config) -> None:
             "devices; start it on one"
         )
     workdir = Path(config.workdir)
+    terms = _terms(config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(sole_run(workdir))
         compiles = gauges.CompileCounter()
@@ -68,7 +69,7 @@ def train(config: Config) -> None:
                 ids = [step * len(examples) + g for g in range(len(examples))]
                 rollouts = policy.sampler.generate(state.params, examples, ids, policy.sampling)
             with timer("score"):
-                scores = score(pool, data, examples, rollouts)
+                scores = score(pool, terms, data, examples, rollouts)
                 batch, metrics = judge(config, data, examples, rollouts, scores)
             version = int(state.step)
             with timer("logprob"):
@@ -105,13 +106,17 @@ def train(config: Config) -> None:
 
 
 def score(
-    pool: RewardPool, data: Data, examples: Sequence[Example], rollouts: Rollouts
+    pool: RewardPool,
+    terms: compose.Terms,
+    data: Data,
+    examples: Sequence[Example],
+    rollouts: Rollouts,
 ) -> list[Score]:
     """The scores of G * N completions, in order."""
-    n = rollouts.lengths.shape[1]
-    return pool.score_batch(
-        heldout.texts(data, rollouts), [e.row for e in examples for _ in range(n)]
-    )
+    texts = heldout.texts(data, rollouts)
+    rows = [e.row for e in examples for _ in range(rollouts.lengths.shape[1])]
+    outcomes = zip(texts, rows, rollouts.lengths.flat, rollouts.finished.flat, strict=True)
+    return compose.add_terms(pool.score_batch(texts, rows), outcomes, terms)
 
 
 def judge(
@@ -281,6 +286,8 @@ def _reward_metrics(
         "accuracy": np.array([s.accuracy for s in scores]),
         "format": np.array([s.format for s in scores]),
     }
+    for name in dict(next((s.terms for s in scores if s.terms), ())):
+        parts[f"term/{name}"] = np.array([dict(s.terms).get(name, 0.0) for s in scores])
     metrics = {f"reward/{name}": float(v[used].mean()) for name, v in parts.items()}
     for kind in sorted(set(kinds[used])):
         mine = used & (kinds == kind)
@@ -318,7 +325,19 @@ def _reward_pool(config: Config) -> RewardPool:
         workers=r.workers,
         timeout_s=r.timeout_s,
         weights=Weights(r.accuracy_weight, r.format_weight),
+        extra=r.extra,
+        box_scale=r.box_scale,
     )
+
+
+def _terms(config: Config) -> compose.Terms:
+    r = config.rewards
+    settings = compose.Settings(
+        max_length=config.rollout.max_completion_tokens,
+        overlong_cache=r.overlong_cache_tokens,
+        repetition_words=r.repetition_words,
+    )
+    return compose.find_terms(r.terms, extra.load(r.extra).terms, settings)
 
 
 def _writer(config: Config, first: int) -> Writer:

@@ -34,6 +34,7 @@ def test_resolve_freezes_and_derives(config):
     assert frozen.eval.max_completion_tokens == config.rollout.max_completion_tokens
     with pytest.raises(AttributeError):
         frozen.seed = 1
+    assert frozen.rewards.overlong_cache_tokens == config.rollout.max_completion_tokens // 5
     assert json.loads(config_lib.to_json(frozen))["rollout"]["n"] == 8
 
 
@@ -71,6 +72,14 @@ def test_every_config_has_the_fields_of_base(name):
         ("optim.freeze", ("vision/(",), "fix the pattern"),
         ("mesh.data", -1, "-1 (the rest) at most once"),
         ("rewards.format_weight", 0.2, "two weights of 0 or more that add up to 1"),
+        ("rewards.box_scale", "inches", "choose one of pixels, unit, thousand"),
+        ("rewards.terms", ("length_penalty",), "config.rewards.terms holds 'length_penalty'; give"),
+        ("rewards.terms", (("length_penalty", "1"),), "give pairs of name and weight"),
+        ("rewards.terms", (("length_penalty", float("nan")),), "give pairs of name and weight"),
+        ("rewards.terms", (("x", 1), ("x", 2)), "give each term once"),
+        ("rewards.overlong_cache_tokens", 5000, "is 5000 with rollout.max_completion_tokens=4096"),
+        ("rewards.overlong_cache_tokens", -1, "need more than 0 and at most the limit"),
+        ("rewards.repetition_words", 0, "config.rewards.repetition_words is 0; need more than 0"),
         ("shapes.prompt_tokens", (256, 128), "need ascending sizes"),
     ],
 )

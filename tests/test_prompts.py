@@ -9,6 +9,7 @@ from test_processor import GOLDEN, make_row
 from evr1 import problems, rewards
 from evr1.data import prompts
 from evr1.data.processor import Processor
+from evr1.rewards.gold import gold_answer
 
 BOX = [1, 2, 3, 4]
 ANSWERS = {
@@ -40,20 +41,39 @@ def render(problem_type: str, **fields) -> str:
     return prompts.render_task(row, prompts.built_in_template(), **options)
 
 
+# the same box of a medium of 10 x 20 pixels
+BOXES = {"pixels": BOX, "unit": [0.1, 0.1, 0.3, 0.2], "thousand": [100, 100, 300, 200]}
+SIZED = {"width": 10, "height": 20, "box_scale": "pixels"}
+
+
+@pytest.mark.parametrize("box_scale", BOXES)
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("data_type", ["video", "image", "mixed", "text"])
 @pytest.mark.parametrize("problem_type", rewards.SCORERS)
-def test_the_asked_form_filled_in_scores_one(problem_type):
-    form = re.search(r"<answer>(.*?)</answer>", render(problem_type))[1]
+def test_the_asked_form_filled_in_scores_one(problem_type, data_type, thinking, box_scale):
+    settings = {"thinking": thinking, "box_scale": box_scale}
+    text = render(problem_type, data_type=data_type, extra=SIZED, **settings)
+    before, form = re.search(r"(<think>.*?)?<answer>(.*?)</answer>", text, re.DOTALL).groups()
+    assert bool(before) == thinking
     values = ANSWERS[problem_type]
+    x1, y1, x2, y2 = BOXES[box_scale]
+    if problem_type == "spatial grounding":
+        values = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
     for name, value in values.items():
         assert name in form
-        filled = '"1": [1, 2, 3, 4], "2": [1, 2, 3, 4]' if value is None else str(value)
-        form = form.replace(name, filled)
+        box = json.dumps([x1, y1, x2, y2])
+        form = form.replace(name, f'"1": {box}, "2": {box}' if value is None else str(value))
     truth = TRUTHS.get(problem_type, next(iter(values.values())))
-    if problem_type in TRUTHS:
+    if problem_type in TRUTHS and box_scale == "pixels":
         assert json.loads(form) == truth
-    row = {"problem_type": problem_type, "answer": truth}
-    assert rewards.score(f"<answer>{form}</answer>", row).overall == 1
-    assert rewards.score("<answer>nothing of it</answer>", row).overall < 0.5
+    row = {"problem_type": problem_type, "answer": truth, **SIZED}
+    reasoning = "<think>First <answer>this</answer>, no.</think>\n" if thinking else ""
+    result = rewards.score(f"{reasoning}<answer>{form}</answer>", row, box_scale=box_scale)
+    assert (result.overall, result.format) == (pytest.approx(1), 1)
+    gold = gold_answer(row, **settings)
+    assert rewards.score(gold, row, box_scale=box_scale).overall == 1
+    wrong = rewards.score("<answer>nothing of it</answer>", row, box_scale=box_scale)
+    assert wrong.overall < 0.5
 
 
 @pytest.mark.parametrize("problem_type", problems.TYPES)

@@ -116,6 +116,21 @@ def test_command_with_files(tmp_path, capsys):
     assert table.splitlines()[-1].split() == ["all", "4", "0.2500", "0.2500", "0.2500", *"101"]
 
 
+def test_command_scores_its_own_output_again(tmp_path):
+    once, twice = tmp_path / "once.jsonl", tmp_path / "twice.jsonl"
+    row = {"problem_type": "riddle", "answer": 1, "response": "<answer>1</answer>"}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "detail": "x"}))
+    __main__.main([f"--rows={tmp_path / 'in.jsonl'}", f"--out={once}", "--workers=1"])
+    flags = ["--workers=1", "--unknown_type=numerical"]
+    __main__.main([f"--rows={once}", f"--out={twice}", *flags])
+    first, second = (json.loads(f.read_text().split("\n")[0]) for f in (once, twice))
+    assert (first["status"], second["status"]) == ("error", "ok")
+    assert "detail" in first
+    assert "detail" not in second
+    __main__.main([f"--rows={tmp_path / 'in.jsonl'}", f"--out={once}", *flags])
+    assert json.loads(once.read_text().split("\n")[1])["detail"] == "x"  # the row's own field
+
+
 def test_command_with_pipes():
     done = subprocess.run(
         [sys.executable, "-m", "evr1.rewards", "--rows", "-", "--out", "-", "--workers", "1"],
@@ -132,13 +147,10 @@ def test_command_with_pipes():
     ("line", "message"),
     [
         ("{", "in.jsonl:2: "),
-        ("[]", "in.jsonl:2: got '\\[\\]'; a row is a JSON object"),
-        ('{"problem_type": "riddle", "answer": 1}', "in.jsonl:2: unknown problem_type 'riddle'"),
-        ('{"problem_type": "code", "answer": 1}', "in.jsonl:2: problem_type 'code' has no scorer"),
-        ('{"problem_type": "ocr", "answer": 1, "response": 3}', "in.jsonl:2: response is 3"),
-        ('{"problem_type": "ocr"}', "in.jsonl:2: the row has no answer"),
-        ('{"problem_type": "ocr", "answer": 1, "options": 5}', "in.jsonl:2: options are 5"),
+        ("[]", "in.jsonl:2: got \\[\\]; a row is a JSON object"),
+        ("3", "in.jsonl:2: got 3; a row is a JSON object"),
         ('{"x": ' + "[" * 200_000, "in.jsonl:2: nested too deeply"),
+        ('{"x": ' + "[" * 900 + "]" * 900 + "}", "in.jsonl:2: nested too deeply"),
     ],
 )
 def test_command_names_the_bad_line(tmp_path, line, message):
@@ -146,6 +158,71 @@ def test_command_names_the_bad_line(tmp_path, line, message):
     source.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n")
     with pytest.raises(SystemExit, match=message):
         __main__.main([f"--rows={source}", f"--out={tmp_path / 'out'}", "--workers=1"])
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "detail"),
+    [
+        ({"problem_type": "riddle", "answer": 1}, "riddle", "unknown problem_type 'riddle'"),
+        ({"problem_type": "tracking"}, "tracking", "the row has no answer"),
+        ({"problem_type": "MCQ", "answer": None}, "multiple choice", "the row has no answer"),
+        ({"answer": 1}, "(none)", "problem_type is None"),
+        ({"problem_type": ["ocr"], "answer": 1}, "(none)", "problem_type is ['ocr']"),
+        ({"problem_type": "ocr", "answer": 1, "response": 3}, "ocr", "response is 3"),
+        ({"problem_type": "ocr", "answer": 1, "options": 5}, "ocr", "options are 5"),
+    ],
+)
+def test_command_marks_the_row_and_goes_on(tmp_path, capsys, row, name, detail):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("\n".join(map(json.dumps, [ROWS[0], row, ROWS[0]])))
+    __main__.main([f"--rows={source}", f"--out={out}", "--workers=1"])
+    first, bad, last = map(json.loads, out.read_text().splitlines())
+    assert first == last
+    assert (first["overall"], bad["overall"], bad["status"]) == (1, 0, "error")
+    assert detail in bad["detail"]
+    assert bad.items() >= row.items()
+    assert f"\n{name} " in capsys.readouterr().err
+
+
+def test_command_reads_what_data_files_are_written_in(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{**r, "ground_truth": str(r.get("ground_truth") or r["answer"])} for r in ROWS]
+    rows = [{k: v for k, v in r.items() if k != "answer"} for r in rows]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    dated = [{**r, "made": datetime.date(2026, 1, 2)} for r in rows]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(dated), tmp_path / "a.parquet")
+    found = {}
+    for suffix in ("jsonl", "json", "parquet"):
+        flags = [f"--rows={tmp_path}/a.{suffix}", f"--out={tmp_path}/{suffix}.out", "--workers=1"]
+        __main__.main(flags)
+        out = map(json.loads, (tmp_path / f"{suffix}.out").read_text().splitlines())
+        found[suffix] = [(r["status"], r["overall"], r.get("made")) for r in out]
+    assert [f[0] for f in found["jsonl"]] == ["ok", "ok", "unparsed", "error"]
+    assert found["json"] == found["jsonl"]
+    assert found["parquet"] == [(*f[:2], "2026-01-02") for f in found["jsonl"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", b"{}", "got no list; a .json file is a list"),
+        ("a.json", b"[1]", "a.json, row 1: got 1; a row is a JSON object"),
+        ("a.json", b'[{"x": 1}', "a.json: .*a .json file is a list of objects"),
+        ("a.json", b"\xe9", "a.json: not UTF-8"),
+        ("a.json", b"[" * 200_000, "a.json: nested too deeply"),
+        ("a.parquet", b"PAR0", "a.parquet: Parquet: "),
+        ("a.jsonl", b"\n", "a.jsonl: no rows"),
+    ],
+)
+def test_command_refuses_files_that_hold_no_rows(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit, match=message) as e:
+        __main__.main([f"--rows={tmp_path / name}", f"--out={tmp_path / 'out'}", "--workers=1"])
+    assert "\n" not in str(e.value)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_command_keeps_an_old_result_when_the_rows_are_missing(tmp_path):
@@ -182,5 +259,5 @@ def test_the_other_fields_of_a_row_reach_the_scorer_and_none_stops_the_batch(poo
     row = {"problem_type": "numerical", "answer": 3, "date": datetime.date(2026, 1, 2), "size": 4}
     response = "<answer>3</answer>"
     item = json.loads(_encode(response, make_task(row)))
-    assert item == [response, ["numerical", 3, [], ""], {"date": "2026-01-02", "size": 4}]
+    assert item == [response, ["numerical", 3, [], "", ""], {"date": "2026-01-02", "size": 4}]
     assert [s.accuracy for s in pool.score_batch([response], [row])] == [1.0]

@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import tensorflow_datasets  # noqa: F401
 from rich import console
 
+from evr1 import problems
 from evr1.data import preprocess, processor, rows, shards
 from evr1.data.records import Budgets, Geometry
 
@@ -36,7 +37,12 @@ def main() -> int:
 
 def _run(flags: argparse.Namespace) -> int:
     out = console.Console()
-    data = [row for path in flags.data for row in rows.load_rows(path, required=("problem",))]
+    types = problems.Types(unknown="open-ended")  # what a row asks does not matter here
+    data = [
+        row
+        for path in flags.data
+        for row in rows.load_rows(path, required=("problem",), canonical=types.canonical)
+    ]
     geometry = Geometry(flags.patch_size, flags.temporal_patch_size, flags.merge_size)
     if flags.model:
         geometry = processor.Processor.from_hf(flags.model).geometry

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
+from evr1 import coordinates
 from evr1.data import positions, prompts
 from evr1.data.patches import patchify
 from evr1.data.records import Example, Geometry, Media, Row
@@ -88,9 +89,9 @@ class Processor:
         Raises:
             ValueError: a file is missing or wrong; names it.
         """
-        if box_scale not in prompts.BOX_SCALES:
+        if box_scale not in coordinates.SCALES:
             raise ValueError(
-                f"box_scale={box_scale!r} is not one of {', '.join(prompts.BOX_SCALES)}"
+                f"box_scale={box_scale!r} is not one of {', '.join(coordinates.SCALES)}"
             )
         root = Path(hf_dir)
         config = _read_json(root / "tokenizer_config.json")

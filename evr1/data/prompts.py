@@ -15,10 +15,9 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
-from evr1 import problems
+from evr1 import coordinates, problems
 from evr1.data.records import Row
 
-BOX_SCALES = ("pixels", "unit", "thousand")
 MARKER = re.compile(r"<(image|video)>")
 _MEDIUM = {"video": "video", "image": "image", "text": "", "mixed": "inputs"}
 
@@ -48,6 +47,7 @@ def render_task(row: Row, template: str, *, thinking: bool, box_scale: str) -> s
             medium=_MEDIUM[row.data_type],
             thinking=thinking,
             box_scale=box_scale,
+            size=_size(row),
             extra=dict(row.extra),
         )
     except jinja2.TemplateError as e:
@@ -57,6 +57,16 @@ def render_task(row: Row, template: str, *, thinking: bool, box_scale: str) -> s
             f"{row.source}: the prompt is empty; fix data.template or the row's problem"
         )
     return text.strip("\n")
+
+
+def _size(row: Row) -> tuple[str, ...] | None:
+    """Width and height of the row's medium, if its fields are that; the scorers of boxes refuse a
+    row where they are not, and elsewhere they may mean anything."""
+    try:
+        size = coordinates.size_of(row.extra)
+    except ValueError:
+        return None
+    return size and tuple(f"{side:.10g}" for side in size)
 
 
 def render_chat(chat_template: str, text: str, special_tokens: Mapping[str, str]) -> str:

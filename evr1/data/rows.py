@@ -8,7 +8,7 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from evr1 import problems
@@ -26,13 +26,19 @@ _OWN_FIELDS = frozenset(
 )
 
 
-def load_rows(path: str | pathlib.Path, *, required: Sequence[str] = REQUIRED) -> list[Row]:
+def load_rows(
+    path: str | pathlib.Path,
+    *,
+    required: Sequence[str] = REQUIRED,
+    canonical: Callable[[object], str] = problems.canonical,
+) -> list[Row]:
     """Every row of a data file, in file order.
 
     Args:
         path: a .json (list of objects), .jsonl or .parquet file.
         required: fields that may not be missing. A missing `answer` becomes None, a missing
             `problem_type` "open-ended".
+        canonical: the problem type that a row's spelling stands for.
 
     Raises:
         ValueError: the first bad row, as `file:line: field: got ...; fix`, and how many more there
@@ -53,7 +59,7 @@ def load_rows(path: str | pathlib.Path, *, required: Sequence[str] = REQUIRED) -
     for index, (line, fields) in enumerate(readers[path.suffix](path)):
         source = f"{path}:{line}"
         try:
-            rows.append(parse_row(fields, index, source, required=required))
+            rows.append(parse_row(fields, index, source, required=required, canonical=canonical))
         except ValueError as error:
             bad.append(f"{source}: {error}")
     if bad:
@@ -65,7 +71,12 @@ def load_rows(path: str | pathlib.Path, *, required: Sequence[str] = REQUIRED) -
 
 
 def parse_row(
-    fields: Mapping[str, Any], index: int, source: str, *, required: Sequence[str] = REQUIRED
+    fields: Mapping[str, Any],
+    index: int,
+    source: str,
+    *,
+    required: Sequence[str] = REQUIRED,
+    canonical: Callable[[object], str] = problems.canonical,
 ) -> Row:
     """One validated row; markers that are missing are put in front, images before videos.
 
@@ -81,6 +92,7 @@ def parse_row(
         index: its number in the file.
         source: "file:line".
         required: fields that may not be missing.
+        canonical: the problem type that a row's spelling stands for.
 
     Raises:
         ValueError: `field: got ...; fix`.
@@ -93,7 +105,7 @@ def parse_row(
     images, videos = _paths(fields, "images"), _paths(fields, "videos")
     start, end = _clip(fields, videos)
     try:
-        problem_type = problems.canonical(_text(fields, "problem_type", "open-ended"))
+        problem_type = canonical(_text(fields, "problem_type", "open-ended"))
     except ValueError as error:
         raise ValueError(f"problem_type: {error}") from None
     _check_offline(fields)

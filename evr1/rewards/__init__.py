@@ -7,6 +7,7 @@ A ground truth that it cannot read raises ValueError, which becomes a score of s
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from evr1 import problems
 from evr1.rewards import boolean, choice, grounding, math, number, preference, text
 from evr1.rewards.base import (
     DEFAULT_WEIGHTS,
@@ -21,7 +22,17 @@ from evr1.rewards.base import (
     make_task,
 )
 
-__all__ = ["SCORERS", "Score", "Status", "Task", "Verdict", "Weights", "check_row", "score"]
+__all__ = [
+    "SCORERS",
+    "Score",
+    "Scorer",
+    "Status",
+    "Task",
+    "Verdict",
+    "Weights",
+    "check_row",
+    "score",
+]
 
 Scorer = Callable[[str, Task], Verdict | None]
 
@@ -46,6 +57,7 @@ def score(
     row: RowLike | Mapping[str, Any] | Task,
     weights: Weights = DEFAULT_WEIGHTS,
     scorers: Mapping[str, Scorer] = SCORERS,
+    box_scale: str = "",
 ) -> Score:
     """The score of one response.
 
@@ -54,15 +66,16 @@ def score(
         row: a row of a data file, or a mapping with `problem_type` and `answer`.
         weights: of accuracy and format in the overall score.
         scorers: problem type → scorer.
+        box_scale: the frame that the response's boxes are in; empty: the one of the ground truth.
 
     Raises:
         ValueError: the row's problem type has no scorer, or the row has no answer.
     """
     weights.check()
-    task = make_task(row)
+    task = make_task(row, box_scale, lambda name: problems.canonical(name, scorers))
     scorer = find_scorer(task.problem_type, scorers)
     try:
-        verdict = scorer((response or "")[-MAX_CHARS:], task)
+        verdict = check_verdict(scorer((response or "")[-MAX_CHARS:], task))
     except TimeoutError as e:
         return Score(0.0, 0.0, 0.0, Status.TIMEOUT, detail=str(e))
     # Whatever a scorer trips over is a counted outcome of this row, not the end of the run.
@@ -88,12 +101,38 @@ def find_scorer(problem_type: str, scorers: Mapping[str, Scorer] = SCORERS) -> S
     return scorers[problem_type]
 
 
-def check_row(row: RowLike | Mapping[str, Any]) -> None:
-    """Refuses a row that cannot be scored, before anything is generated for it.
+def check_verdict(verdict: object) -> Verdict | None:
+    """What a scorer returned, if it is what a scorer may return.
 
     Raises:
-        ValueError: no scorer for its problem type, or its ground truth cannot be read.
+        ValueError: it is neither None nor a verdict with an accuracy in [0, 1].
     """
-    result = score("", row)  # the truth is read first, so nothing is compared
+    if verdict is None:
+        return None
+    if not isinstance(verdict, Verdict) or not isinstance(verdict.extracted, str):
+        raise ValueError(f"the scorer returned {verdict!r}; return a Verdict or None")
+    if not 0 <= verdict.accuracy <= 1:  # nor NaN
+        raise ValueError(f"the scorer gave accuracy {verdict.accuracy!r}; give 0 to 1")
+    return verdict
+
+
+def check_row(
+    row: RowLike | Mapping[str, Any],
+    scorers: Mapping[str, Scorer] = SCORERS,
+    box_scale: str = "",
+) -> None:
+    """Refuses a row that cannot be scored, before anything is generated for it.
+
+    Args:
+        row: a row of a data file.
+        scorers: problem type → scorer.
+        box_scale: the frame that boxes will be asked in; empty: the one of the ground truth.
+
+    Raises:
+        ValueError: no scorer for its problem type, its ground truth cannot be read, or its boxes
+            cannot be written in the asked frame.
+    """
+    # the truth is read first, so nothing is compared
+    result = score("", row, scorers=scorers, box_scale=box_scale)
     if result.status is Status.ERROR:
         raise ValueError(result.detail)

@@ -1,9 +1,10 @@
 """Scores responses without a model: python -m evr1.rewards --rows in.jsonl --out out.jsonl.
 
-A row holds problem_type, response, answer (or ground_truth), and optionally options and problem. An
-output row is the input row with overall, accuracy, format, status and extracted (and detail, where
-something went wrong). "-" reads from stdin or writes to stdout. A table by problem type goes to
-stderr.
+A row holds problem_type, response, answer (or ground_truth), and optionally options, problem and
+what its type asks for. An output row is the input row with overall, accuracy, format, status and
+extracted (and detail, where something went wrong; and terms, where they were asked for). A row that
+cannot be scored gets status error, and the others go on. "-" reads JSONL from stdin or writes to
+stdout; .json and .parquet files are read too. A table by problem type goes to stderr.
 """
 
 import argparse
@@ -13,31 +14,23 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from evr1 import rewards
+from rich.console import Console
+from rich.progress import Progress
+
+from evr1 import coordinates, problems, rewards
+from evr1.rewards import compose, extra, files
 from evr1.rewards.base import Score, Status, Task, Weights, make_task
 from evr1.rewards.pool import RewardPool
 
-BATCH = 4096  # rows in flight
+BATCH = 1024  # rows in flight
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command; bad input ends in one line and exit code 1."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evr1.rewards",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--rows", required=True, help="JSONL file with responses, or - for stdin")
-    parser.add_argument("--out", required=True, help="JSONL file to write, or - for stdout")
-    parser.add_argument("--accuracy_weight", type=float, default=0.9)
-    parser.add_argument("--format_weight", type=float, default=0.1)
-    parser.add_argument("--workers", type=int, default=2, help="scoring processes (default 2)")
-    parser.add_argument("--timeout_s", type=float, default=2.0, help="per response (default 2)")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     try:
         run(args)
     except BrokenPipeError:
@@ -49,61 +42,140 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit("interrupted; nothing was written to --out")
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evr1.rewards",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--rows", required=True, help="JSONL, .json or .parquet file with responses, or - for stdin"
+    )
+    add("--out", required=True, help="JSONL file to write, or - for stdout")
+    add("--accuracy_weight", type=float, default=0.9)
+    add("--format_weight", type=float, default=0.1)
+    add("--workers", type=int, default=2, help="scoring processes (default 2)")
+    add("--timeout_s", type=float, default=2.0, help="per response (default 2)")
+    frames = ", ".join(coordinates.SCALES)
+    add(
+        "--box_scale",
+        default="",
+        choices=["", *coordinates.SCALES],
+        metavar="FRAME",
+        help=f"of the responses' boxes: {frames} (default: the frame of the ground truth)",
+    )
+    add("--unknown_type", default="", help="what unknown problem types are read as")
+    add("--extra", default="", help="own scorers and terms: path of a .py file or a module")
+    add("--terms", default="", help="further terms of overall, e.g. repetition_penalty=0.1,...")
+    add("--max_length", type=int, default=0, help="limit that the length terms go by")
+    add("--overlong_cache", type=int, default=0, help="default: a fifth of --max_length")
+    add("--repetition_words", type=int, default=4, help="words of a phrase (default 4)")
+    return parser
+
+
 def run(args: argparse.Namespace) -> None:
     """Reads, scores and writes the rows in batches.
 
     Raises:
-        ValueError: a row is malformed or has no scorer; names its line.
+        ValueError: a flag is wrong, or the file cannot be read as rows; names its line.
     """
     weights = Weights(args.accuracy_weight, args.format_weight).check()
+    scorers = extra.all_scorers(args.extra)
+    types = problems.Types(scorers, args.unknown_type)
+    terms = _terms(args)
     table: dict[str, list[Score]] = collections.defaultdict(list)
     with contextlib.ExitStack() as stack:
-        rows = read_rows(_open(stack, args.rows), args.rows)
-        pool = stack.enter_context(RewardPool(args.workers, args.timeout_s, weights))
-        out = stack.enter_context(_output(args.out))
-        while batch := list(itertools.islice(rows, BATCH)):
-            scores = pool.score_batch([r.get("response") for r, _ in batch], [t for _, t in batch])
-            for (row, task), score in zip(batch, scores, strict=True):
-                table[task.problem_type].append(score)
-                print(json.dumps({**row, **_fields(score)}, ensure_ascii=False), file=out)
+        source = stack.enter_context(files.reading(args.rows))
+        pool = RewardPool(args.workers, args.timeout_s, weights, args.extra, args.box_scale)
+        pool = stack.enter_context(pool)
+        out = stack.enter_context(files.writing(args.out))
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # an own term may print
+        advance = stack.enter_context(_progress(source.total))
+        while rows := list(itertools.islice(source.rows, BATCH)):
+            tasks = [_read(row, types, scorers, args.box_scale) for row in rows]
+            scores = compose.add_terms(_score(pool, rows, tasks), _outcomes(rows, tasks), terms)
+            for row, task, score in zip(rows, tasks, scores, strict=True):
+                name = task.problem_type if isinstance(task, Task) else _name_of(row, types)
+                table[name].append(score)
+                print(json.dumps(_scored(row, score), ensure_ascii=False), file=out)
+            advance(len(rows))
         if not table:
             raise ValueError(f"{args.rows}: no rows")
-    print(format_table(table), file=sys.stderr)
+    print(*filter(None, [types.told(), format_table(table)]), sep="\n", file=sys.stderr)
 
 
-def read_rows(lines: IO[str], name: str) -> Iterator[tuple[dict[str, Any], Task]]:
-    """The rows of a JSONL file with their tasks.
-
-    Args:
-        lines: the open file.
-        name: of the file, for messages.
-
-    Raises:
-        ValueError: a row is malformed or has no scorer; names its line.
-    """
-    number = 0
+def _read(
+    row: dict[str, Any], types: problems.Types, scorers: Mapping[str, Any], box_scale: str
+) -> Task | str:
+    """The task of a row, or what is wrong with the row."""
     try:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _read_row(line, f"{name}:{number}")
-    except UnicodeDecodeError:
-        raise ValueError(f"{name}: not UTF-8 after line {number}; convert it first") from None
-
-
-def _read_row(line: str, where: str) -> tuple[dict[str, Any], Task]:
-    try:
-        row = json.loads(line)
-        if not isinstance(row, dict):
-            raise ValueError(f"got {line.strip()[:60]!r}; a row is a JSON object")
         if not isinstance(row.get("response"), str | None):
             raise ValueError(f"response is {row['response']!r}; give a text or null")
-        task = make_task(row)
-        rewards.find_scorer(task.problem_type)
-    except RecursionError:
-        raise ValueError(f"{where}: nested too deeply; correct the row") from None
+        task = make_task(row, box_scale, types.canonical)
+        rewards.find_scorer(task.problem_type, scorers)
     except ValueError as e:
-        raise ValueError(f"{where}: {e}") from e
-    return row, task
+        return str(e)
+    return task
+
+
+def _score(
+    pool: RewardPool, rows: Sequence[dict[str, Any]], tasks: Sequence[Task | str]
+) -> list[Score]:
+    """Scores in the order of the rows; those without a task are errors."""
+    good = [
+        (row.get("response"), task)
+        for row, task in zip(rows, tasks, strict=True)
+        if isinstance(task, Task)
+    ]
+    scores = iter(pool.score_batch([r for r, _ in good], [t for _, t in good]))
+    return [
+        next(scores) if isinstance(task, Task) else Score(0.0, 0.0, 0.0, Status.ERROR, detail=task)
+        for task in tasks
+    ]
+
+
+def _outcomes(
+    rows: Sequence[dict[str, Any]], tasks: Sequence[Task | str]
+) -> Iterator[compose.Outcome]:
+    """What terms look at; a rollout's row holds its length in tokens, and whether it was cut."""
+    for row, task in zip(rows, tasks, strict=True):
+        text, length = row.get("response") or "", row.get("length")
+        if not isinstance(length, int) or isinstance(length, bool):
+            length = len(text)
+        known = task if isinstance(task, Task) else Task("", "")
+        yield text, known, length, row.get("finished") is not False
+
+
+def _terms(args: argparse.Namespace) -> compose.Terms:
+    """The terms that the flags ask for.
+
+    Raises:
+        ValueError: no such term, no number for a weight, or a length term without its limit.
+    """
+    weights = []
+    for part in filter(None, args.terms.split(",")):
+        name, _, weight = part.partition("=")
+        try:
+            weights.append((name.strip(), float(weight)))
+        except ValueError:
+            raise ValueError(f"--terms: got {part!r}; give name=weight") from None
+        if name.strip() in compose.NEED_LIMIT and args.max_length < 1:
+            raise ValueError(f"--terms: {name.strip()} needs --max_length, the limit it goes by")
+    cache = args.overlong_cache or max(1, args.max_length // 5)
+    if cache < 0 or args.repetition_words < 1:
+        raise ValueError("--overlong_cache and --repetition_words must be above 0")
+    settings = compose.Settings(args.max_length, cache, args.repetition_words)
+    return compose.find_terms(weights, extra.load(args.extra).terms, settings)
+
+
+def _name_of(row: dict[str, Any], types: problems.Types) -> str:
+    """The problem type under which a row without a task is counted."""
+    given = row.get("problem_type")
+    try:
+        return problems.canonical(given, types.own)
+    except ValueError:
+        return (given.strip() if isinstance(given, str) else "")[:40] or "(none)"
 
 
 def format_table(table: dict[str, list[Score]]) -> str:
@@ -126,37 +198,22 @@ def format_table(table: dict[str, list[Score]]) -> str:
     )
 
 
-def _fields(score: Score) -> dict[str, Any]:
-    fields = score._asdict()
-    return fields if score.detail else {k: v for k, v in fields.items() if k != "detail"}
-
-
-def _open(stack: contextlib.ExitStack, path: str) -> IO[str]:
-    if path == "-":
-        return sys.stdin
-    return stack.enter_context(open(path, encoding="utf-8-sig"))
+def _scored(row: dict[str, Any], score: Score) -> dict[str, Any]:
+    """The row with its score; what an earlier score said of it is gone."""
+    fields = {**score._asdict(), "terms": dict(score.terms)}
+    unsaid = [name for name in ("detail", "terms") if not fields[name]]
+    was_scored = {"overall", "status"} <= row.keys()
+    kept = {k: v for k, v in row.items() if not (was_scored and k in unsaid)}
+    return kept | {k: v for k, v in fields.items() if k not in unsaid}
 
 
 @contextlib.contextmanager
-def _output(path: str) -> Iterator[IO[str]]:
-    """Where the rows go; a file appears, in the place of an old one, only when it is complete."""
-    if path == "-":
-        yield sys.stdout
-        return
-    target = Path(path)
-    if target.exists() and not target.is_file():  # a device or a pipe cannot be replaced
-        with target.open("w", encoding="utf-8", errors="replace") as file:
-            yield file
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    try:
-        # half a surrogate pair is no text, yet JSON can spell it
-        with part.open("w", encoding="utf-8", errors="replace") as file:
-            yield file
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+def _progress(total: int | None) -> Iterator[Any]:
+    """A bar on stderr, where that is a terminal; what it gives takes the number of rows done."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("scoring", total=total)
+        yield lambda rows: bar.update(task, advance=rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The records of scoring: what is asked, what a scorer reads, what comes out."""
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -28,12 +28,13 @@ class Status(enum.StrEnum):
 class Score(NamedTuple):
     """One response's score; accuracy and format are in [0, 1]."""
 
-    overall: float  # accuracy_weight * accuracy + format_weight * format
+    overall: float  # accuracy_weight * accuracy + format_weight * format, and what terms add
     accuracy: float
     format: float
     status: Status
     extracted: str = ""  # the answer as it was found
     detail: str = ""  # what went wrong, for status error
+    terms: tuple[tuple[str, float], ...] = ()  # further terms of overall, see compose
 
 
 class Verdict(NamedTuple):
@@ -58,6 +59,7 @@ class Task(NamedTuple):
     answer: Any  # the ground truth: text, number, list or dict
     options: tuple[str, ...] = ()
     problem: str = ""
+    box_scale: str = ""  # the frame that boxes are asked in; empty: the one of the ground truth
     extra: Mapping[str, Any] = MappingProxyType({})  # the row's other fields: tests, sizes, ...
 
 
@@ -99,8 +101,17 @@ class Weights(NamedTuple):
 DEFAULT_WEIGHTS = Weights()
 
 
-def make_task(row: "RowLike | Mapping[str, Any] | Task") -> Task:
+def make_task(
+    row: "RowLike | Mapping[str, Any] | Task",
+    box_scale: str = "",
+    canonical: Callable[[object], str] = problems.canonical,
+) -> Task:
     """The task of a row, or of a mapping with its fields (`ground_truth` may stand for `answer`).
+
+    Args:
+        row: a task comes back as it is.
+        box_scale: the frame that boxes are asked in; empty: the one of the ground truth.
+        canonical: the problem type that a mapping's spelling stands for.
 
     Raises:
         ValueError: no such problem type, no ground truth, or options that are no list.
@@ -109,7 +120,7 @@ def make_task(row: "RowLike | Mapping[str, Any] | Task") -> Task:
         return row
     if not isinstance(row, Mapping):
         options, extra = tuple(row.options), _extra(row.extra)
-        return Task(row.problem_type, row.answer, options, row.problem, extra)
+        return Task(row.problem_type, row.answer, options, row.problem, box_scale, extra)
     answer = row.get("answer")
     answer = row.get("ground_truth") if answer is None else answer
     if answer is None:
@@ -120,10 +131,11 @@ def make_task(row: "RowLike | Mapping[str, Any] | Task") -> Task:
     if isinstance(options, str) or not isinstance(options, Iterable):
         raise ValueError(f"options are {options!r}; give a list of texts")
     return Task(
-        problems.canonical(row.get("problem_type")),
+        canonical(row.get("problem_type")),
         answer,
         tuple(str(o) for o in options),
         str(row.get("problem") or ""),
+        box_scale,
         _extra(row),
     )
 

@@ -2,23 +2,27 @@
 
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from evr1 import problems
 from evr1.rewards import boolean, choice, grounding, math, number, preference, text
 from evr1.rewards.base import RowLike, Task, make_task
 
 
-def gold_answer(row: RowLike, *, thinking: bool = False) -> str:
+def gold_answer(
+    row: RowLike | Mapping[str, Any] | Task, *, thinking: bool = False, box_scale: str = ""
+) -> str:
     """The response that must earn a reward of 1.
 
     Args:
         row: with its ground truth, in any form that its scorer reads.
         thinking: the prompt asks for reasoning first.
+        box_scale: the frame that the prompt asks boxes in; empty: the one of the ground truth.
 
     Raises:
         ValueError: the ground truth cannot be read.
     """
-    task = make_task(row)
+    task = make_task(row, box_scale)
     write = _WRITERS.get(task.problem_type, _text)
     return f"{'<think>As asked.</think>' if thinking else ''}<answer>{write(task)}</answer>"
 
@@ -48,15 +52,15 @@ def _time(task: Task) -> str:
 
 
 def _box(task: Task) -> str:
-    return json.dumps({"boxes": grounding.read_box(task.answer)})
+    return json.dumps({"boxes": grounding.asked_box(task)})
 
 
 def _tube(task: Task) -> str:
-    return json.dumps({"boxes": _seconds(grounding.read_tube(task.answer))})
+    return json.dumps({"boxes": _seconds(grounding.asked_tube(task))})
 
 
 def _both(task: Task) -> str:
-    truth = grounding.read_both(task.answer)
+    truth = grounding.asked_both(task)
     boxes = {"boxes": _seconds(truth.tube)} if truth.tube else {}
     return json.dumps({"time": truth.time, **boxes})
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from evr1.rewards import parse
+from evr1.rewards import frames, parse
 from evr1.rewards.base import Reading, Task, Verdict
 
 Interval = tuple[float, float]  # seconds
@@ -44,7 +44,7 @@ def score_spatial(response: str, task: Task) -> Verdict | None:
     Raises:
         ValueError: the ground truth is no box.
     """
-    truth = read_box(task.answer)
+    truth = asked_box(task)
     return _score(response, _box_of, lambda given: box_iou(given, truth))
 
 
@@ -54,7 +54,7 @@ def score_tracking(response: str, task: Task) -> Verdict | None:
     Raises:
         ValueError: the ground truth names no boxes.
     """
-    truth = read_tube(task.answer)
+    truth = asked_tube(task)
     return _score(response, _tube_of, lambda given: tube_iou(given, truth))
 
 
@@ -66,7 +66,7 @@ def score_spatial_temporal(response: str, task: Task) -> Verdict | None:
     Raises:
         ValueError: the ground truth has no interval.
     """
-    truth = read_both(task.answer)
+    truth = asked_both(task)
     time, tube = truth.time or (0.0, 0.0), truth.tube
     if not tube:
         return _score(response, _interval_of, lambda given: interval_iou(given, time))
@@ -116,6 +116,39 @@ def read_both(answer: Any) -> Grounding:
     if truth.time is None:
         raise ValueError(f"the answer {answer!r} has no time as in {form}; correct the row")
     return Grounding(_forward(truth.time, answer), truth.tube)
+
+
+def asked_box(task: Task) -> Box:
+    """The box of a task's ground truth, in the frame that the prompt asks for.
+
+    Raises:
+        ValueError: it is none, or cannot be written in that frame.
+    """
+    return frames.scale_box(read_box(task.answer), frames.to_asked(task))
+
+
+def asked_tube(task: Task) -> Tube:
+    """The boxes by second of a task's ground truth, in the frame that the prompt asks for.
+
+    Raises:
+        ValueError: it has none, or they cannot be written in that frame.
+    """
+    return _scale_tube(read_tube(task.answer), task)
+
+
+def asked_both(task: Task) -> Grounding:
+    """Interval and boxes of a task's ground truth, in the frame that the prompt asks for.
+
+    Raises:
+        ValueError: it has no interval, or its boxes cannot be written in that frame.
+    """
+    truth = read_both(task.answer)
+    return truth._replace(tube=truth.tube and _scale_tube(truth.tube, task))
+
+
+def _scale_tube(tube: Tube, task: Task) -> Tube:
+    factors = frames.to_asked(task)
+    return {second: box and frames.scale_box(box, factors) for second, box in tube.items()}
 
 
 def _forward(interval: Interval, answer: Any) -> Interval:

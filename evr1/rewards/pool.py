@@ -3,16 +3,19 @@
 import concurrent.futures
 import contextlib
 import json
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evr1 import problems
 from evr1.rewards import find_scorer, symbolic
 from evr1.rewards.base import (
     DEFAULT_WEIGHTS,
@@ -24,6 +27,7 @@ from evr1.rewards.base import (
     Weights,
     make_task,
 )
+from evr1.rewards.extra import absolute, all_scorers
 from evr1.rewards.worker import READY
 
 CHUNK = 32  # items a worker gets at once
@@ -37,7 +41,12 @@ class RewardPool:
     """
 
     def __init__(
-        self, workers: int = 2, timeout_s: float = 2.0, weights: Weights = DEFAULT_WEIGHTS
+        self,
+        workers: int = 2,
+        timeout_s: float = 2.0,
+        weights: Weights = DEFAULT_WEIGHTS,
+        extra: str = "",
+        box_scale: str = "",
     ) -> None:
         """Starts the workers and waits until they serve.
 
@@ -45,9 +54,11 @@ class RewardPool:
             workers: number of processes.
             timeout_s: an item that takes longer gets status `timeout`.
             weights: of accuracy and format in the overall score.
+            extra: a user's file of further scorers, see `evr1.rewards.extra`.
+            box_scale: the frame that boxes are asked in; empty: the one of the ground truth.
 
         Raises:
-            ValueError: an argument is out of range.
+            ValueError: an argument is out of range, or the user's file cannot be used.
             ChildProcessError: a worker does not start.
         """
         if workers < 1 or timeout_s <= 0:
@@ -56,8 +67,10 @@ class RewardPool:
                 "above 0"
             )
         weights.check()
+        self._scorers = all_scorers(extra)
+        self._box_scale = box_scale
         self._chunks: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
-        self._workers = [_Worker(self._chunks, timeout_s, weights) for _ in range(workers)]
+        self._workers = [_Worker(self._chunks, timeout_s, weights, extra) for _ in range(workers)]
         for worker in self._workers:
             worker.started.result(timeout=START_TIMEOUT_S)
 
@@ -69,11 +82,11 @@ class RewardPool:
         Raises:
             ValueError: lengths differ, a row has no scorer, or an answer that is no JSON.
         """
-        tasks = [make_task(row) for row in rows]
+        tasks = [make_task(row, self._box_scale, self._canonical) for row in rows]
         if len(responses) != len(tasks):
             raise ValueError(f"{len(responses)} responses for {len(tasks)} rows; give one row each")
         for problem_type in {t.problem_type for t in tasks}:
-            find_scorer(problem_type)
+            find_scorer(problem_type, self._scorers)
         batch = _Batch(len(tasks))
         items = [
             _encode((response or "")[-MAX_CHARS:], task)
@@ -92,6 +105,9 @@ class RewardPool:
             ValueError: lengths differ, or a row has no scorer.
         """
         return self.submit(responses, rows).result()
+
+    def _canonical(self, problem_type: object) -> str:
+        return problems.canonical(problem_type, self._scorers)
 
     def close(self) -> None:
         """Ends the workers once the submitted work is done."""
@@ -145,11 +161,16 @@ class _Worker:
     """A thread that feeds one process and replaces it when it dies."""
 
     def __init__(
-        self, chunks: "queue.SimpleQueue[_Chunk | None]", timeout_s: float, weights: Weights
+        self,
+        chunks: "queue.SimpleQueue[_Chunk | None]",
+        timeout_s: float,
+        weights: Weights,
+        extra: str,
     ) -> None:
         self._chunks = chunks
         self._timeout_s = timeout_s
         self._weights = json.dumps(weights)
+        self._extra = [absolute(extra)] if extra else []
         self.started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self.thread = threading.Thread(target=self._run, name="rewards", daemon=True)
         self.thread.start()
@@ -188,8 +209,8 @@ class _Worker:
             if not line.endswith("\n"):
                 yield self._replace()
                 return
-            overall, accuracy, form, status, *texts = json.loads(line)
-            yield Score(overall, accuracy, form, Status(status), *texts)
+            overall, accuracy, form, status, extracted, detail, _ = json.loads(line)
+            yield Score(overall, accuracy, form, Status(status), extracted, detail)
 
     def _replace(self) -> Score:
         """Starts a new process; returns the score of the item that ended the old one."""
@@ -206,13 +227,13 @@ class _Worker:
 
     def _start(self) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [sys.executable, "-m", "evr1.rewards.worker", str(self._timeout_s)],
+            [sys.executable, "-m", "evr1.rewards.worker", str(self._timeout_s), *self._extra],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
             errors="surrogatepass",
-            env=symbolic.child_environment(),
+            env=_environment() if self._extra else symbolic.child_environment(),
             start_new_session=True,  # an interrupt at the terminal is the trainer's to handle
         )
         assert process.stdout
@@ -223,6 +244,13 @@ class _Worker:
                 "above"
             )
         return process
+
+
+def _environment() -> dict[str, str]:
+    """The environment of a worker that finds the same modules as this process, a user's too."""
+    env = symbolic.child_environment()
+    path = [env["PYTHONPATH"], *(str(Path(entry).resolve()) for entry in sys.path)]
+    return {**env, "PYTHONPATH": os.pathsep.join(path)}
 
 
 def _encode(response: str, task: Task) -> str:

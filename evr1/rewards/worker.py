@@ -1,8 +1,8 @@
 """The scoring process: reads JSON lines of items, writes a JSON line per score.
 
-Run as `python -m evr1.rewards.worker TIMEOUT_S`. A fresh interpreter (not a fork, not a spawned
-copy of the trainer's main module) never touches JAX. The kernel ends it at an item's deadline: an
-alarm with its default action stops C code too, and needs nobody to watch.
+Run as `python -m evr1.rewards.worker TIMEOUT_S [EXTRA]`. A fresh interpreter (not a fork, not a
+spawned copy of the trainer's main module) never touches JAX. The kernel ends it at an item's
+deadline: an alarm with its default action stops C code too, and needs nobody to watch.
 """
 
 import functools
@@ -13,32 +13,35 @@ import signal
 import sys
 from collections.abc import Callable
 
-from evr1.rewards import SCORERS, math, score, symbolic
+from evr1.rewards import extra, math, score, symbolic
 from evr1.rewards.base import Task, Weights
 
 MEMORY_BYTES = 4 << 30
 READY = "ready\n"
 
 
-def main(timeout_s: float) -> None:
+def main(timeout_s: float, spec: str = "") -> None:
     """Serves requests, each of weights and items, until stdin ends.
 
     Args:
         timeout_s: an item that takes longer ends the process.
+        spec: a user's file of further scorers, see `extra`.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer decides when to stop
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    scorers = {**SCORERS, "math": functools.partial(math.score, equal=_comparator(timeout_s))}
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not reach the protocol
+    scorers = extra.all_scorers(spec)
+    if scorers["math"] is math.score:
+        scorers["math"] = functools.partial(math.score, equal=_comparator(timeout_s))
     print(READY, end="", file=out, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         weights = Weights(*request["weights"])
-        for response, fields, extra in request["items"]:
+        for response, fields, others in request["items"]:
             signal.setitimer(signal.ITIMER_REAL, timeout_s)
-            task = Task(*fields)._replace(extra=extra)
+            task = Task(*fields)._replace(extra=others)
             result = score(response, task, weights, scorers)
             signal.setitimer(signal.ITIMER_REAL, 0)
             print(json.dumps(result), file=out, flush=True)
@@ -57,4 +60,4 @@ def _comparator(timeout_s: float) -> Callable[[str, str], bool]:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(float(sys.argv[1]), *sys.argv[2:])

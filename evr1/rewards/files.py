@@ -1,0 +1,128 @@
+"""Files of scored rows: JSONL, JSON and Parquet in, JSONL out."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+Row = dict[str, Any]
+MAX_DEPTH = 64  # of a row: what can be read as JSON cannot always be written again
+
+
+class Source(NamedTuple):
+    """Rows to come."""
+
+    rows: Iterator[Row]
+    total: int | None  # how many there are; None where that is not known
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[Source]:
+    """The rows of a .json (a list of objects), .parquet or JSONL file; "-" reads JSONL from stdin.
+
+    Raises:
+        ValueError: the file cannot be read as rows; names the line.
+    """
+    suffix = Path(path).suffix
+    if path == "-":
+        yield Source(_lines(sys.stdin, path), None)
+    elif suffix == ".json":
+        found = _list(path)
+        yield Source(iter(found), len(found))
+    elif suffix == ".parquet":
+        import pyarrow  # 0.2 s to import, and few files need it
+        import pyarrow.parquet
+
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                yield Source(_batches(file), file.metadata.num_rows)
+        except pyarrow.ArrowInvalid as e:
+            raise ValueError(f"{path}: Parquet: {e}; write the file again") from e
+    else:
+        with open(path, encoding="utf-8-sig") as file:
+            yield Source(_lines(file, path), _count_lines(path))
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[IO[str]]:
+    """Where the rows go; a file appears, in the place of an old one, only when it is complete."""
+    if path == "-":
+        yield sys.stdout
+        return
+    target = Path(path)
+    if target.exists() and not target.is_file():  # a device or a pipe cannot be replaced
+        with target.open("w", encoding="utf-8", errors="replace") as file:
+            yield file
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        # half a surrogate pair is no text, yet JSON can spell it
+        with part.open("w", encoding="utf-8", errors="replace") as file:
+            yield file
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _lines(lines: IO[str], name: str) -> Iterator[Row]:
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _decode(line, f"{name}:{number}")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: not UTF-8 after line {number}; convert it first") from None
+
+
+def _decode(text: str, where: str) -> Row:
+    try:
+        row = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{where}: nested too deeply; correct the row") from None
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}") from e
+    return _object(row, where)
+
+
+def _list(path: str) -> list[Row]:
+    try:
+        rows = json.loads(Path(path).read_text("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8; convert it first") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply; correct the file") from None
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}; a .json file is a list of objects") from e
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: got no list; a .json file is a list of objects")
+    return [_object(row, f"{path}, row {i}") for i, row in enumerate(rows, 1)]
+
+
+def _batches(file: Any) -> Iterator[Row]:
+    for batch in file.iter_batches(batch_size=1024):
+        for row in batch.to_pylist():
+            # dates and decimals have no JSON form of their own
+            yield json.loads(json.dumps(row, default=str))
+
+
+def _object(row: Any, where: str) -> Row:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: got {repr(row)[:60]}; a row is a JSON object")
+    level: list[Any] = [row]
+    for _ in range(MAX_DEPTH):
+        inner = [v.values() if isinstance(v, dict) else v for v in level]
+        level = [v for values in inner for v in values if isinstance(v, dict | list)]
+        if not level:
+            return row
+    raise ValueError(f"{where}: nested too deeply; correct the row")
+
+
+def _count_lines(path: str) -> int | None:
+    """How many lines a file has; None for a pipe, which can be read only once."""
+    if not Path(path).is_file():
+        return None
+    with open(path, "rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
