@@ -14,8 +14,10 @@ from evr1 import config as config_lib
 from evr1.checkpoint import Checkpoints
 from evr1.config import Config
 from evr1.data.records import Example
+from evr1.judge import with_judge
 from evr1.models import load_model
 from evr1.rewards import Score, Status, Weights
+from evr1.rewards.judge import BatchScorer
 from evr1.rewards.pool import RewardPool
 from evr1.rl import diagnostics
 from evr1.rl.advantages import group_advantages, has_signal
@@ -51,14 +53,14 @@ def train(config: Config) -> None:
         stack.callback(checkpoints.close)
         state, first = _start(config, policy, data, checkpoints)
         reference = policy.load(config.model) if config.algorithm.kl_coef else None
-        pool = stack.enter_context(_reward_pool(config))
+        scorer = with_judge(config, stack.enter_context(_reward_pool(config)), policy.mesh)
         writer = stack.enter_context(_writer(config, first))
-        evaluate = functools.partial(_evaluate, config, policy, data, pool, writer)
+        evaluate = functools.partial(_evaluate, config, policy, data, scorer, writer)
 
         if not first:
             writer.line(config_lib.to_json(config))
             if config.canaries:
-                canaries.check(config, policy, data, state.params, pool.score_batch, writer.line)
+                canaries.check(config, policy, data, state.params, scorer.score_batch, writer.line)
             evaluate(state, 0)
         for step in range(first, config.num_steps):
             timer = writer.timer
@@ -68,7 +70,7 @@ def train(config: Config) -> None:
                 ids = [step * len(examples) + g for g in range(len(examples))]
                 rollouts = policy.sampler.generate(state.params, examples, ids, policy.sampling)
             with timer("score"):
-                scores = score(pool, data, examples, rollouts)
+                scores = score(scorer, data, examples, rollouts)
                 batch, metrics = judge(config, data, examples, rollouts, scores)
             version = int(state.step)
             with timer("logprob"):
@@ -105,11 +107,11 @@ def train(config: Config) -> None:
 
 
 def score(
-    pool: RewardPool, data: Data, examples: Sequence[Example], rollouts: Rollouts
+    scorer: BatchScorer, data: Data, examples: Sequence[Example], rollouts: Rollouts
 ) -> list[Score]:
     """The scores of G * N completions, in order."""
     n = rollouts.lengths.shape[1]
-    return pool.score_batch(
+    return scorer.score_batch(
         heldout.texts(data, rollouts), [e.row for e in examples for _ in range(n)]
     )
 
@@ -132,11 +134,12 @@ def judge(
     rewards = np.array([s.overall for s in scores], np.float32).reshape(shape)
     failed = np.array([s.status in (Status.TIMEOUT, Status.ERROR) for s in scores]).reshape(shape)
     if failed.mean() > config.rewards.max_failed_share:
-        g = int(np.flatnonzero(failed.any(axis=1))[0])
+        first = int(np.flatnonzero(failed)[0])
+        g = first // shape[1]
         raise ValueError(
             f"{failed.sum()} of {failed.size} rewards failed, over rewards.max_failed_share="
             f"{config.rewards.max_failed_share:g}; first: {examples[g].row.source} "
-            f"({examples[g].row.problem_type}); see rollouts.jsonl"
+            f"({examples[g].row.problem_type}): {scores[first].detail}"
         )
     advantages = group_advantages(rewards, config.algorithm.advantage, ~failed)
     batch = group_batch(
@@ -248,7 +251,7 @@ def _evaluate(
     config: Config,
     policy: Policy,
     data: Data,
-    pool: RewardPool,
+    scorer: BatchScorer,
     writer: Writer,
     state: TrainState,
     step: int,
@@ -258,7 +261,12 @@ def _evaluate(
         return
     with writer.timer("eval"):
         metrics, records = heldout.evaluate(
-            policy, data, state.params, pool.score_batch, step=step, weight_version=int(state.step)
+            policy,
+            data,
+            state.params,
+            scorer.score_batch,
+            step=step,
+            weight_version=int(state.step),
         )
     writer.metrics(step, metrics | writer.timer.pop())
     writer.rollouts(records)

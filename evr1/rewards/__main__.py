@@ -19,6 +19,9 @@ from typing import IO, Any
 
 from evr1 import rewards
 from evr1.rewards.base import Score, Status, Task, Weights, make_task
+from evr1.rewards.judge import BatchScorer, Judge, Judged
+from evr1.rewards.judge_cache import Cached
+from evr1.rewards.judge_http import HttpJudge
 from evr1.rewards.pool import RewardPool
 
 BATCH = 4096  # rows in flight
@@ -37,6 +40,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--format_weight", type=float, default=0.1)
     parser.add_argument("--workers", type=int, default=2, help="scoring processes (default 2)")
     parser.add_argument("--timeout_s", type=float, default=2.0, help="per response (default 2)")
+    add = parser.add_argument_group("an LLM judge (none without --judge_url)").add_argument
+    add("--judge_url", default="", help="base URL of an OpenAI-compatible endpoint")
+    add("--judge_model", default="", help="the model's name there")
+    add("--judge_key_env", default="", help="environment variable that holds the API key")
+    add(
+        "--judge_types",
+        default="open-ended,preference",
+        help="problem types that it rules on (default open-ended,preference)",
+    )
+    add("--judge_cache", default="", help="JSONL file that keeps rulings")
     args = parser.parse_args(argv)
     try:
         run(args)
@@ -60,15 +73,30 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         rows = read_rows(_open(stack, args.rows), args.rows)
         pool = stack.enter_context(RewardPool(args.workers, args.timeout_s, weights))
+        scorer = _with_judge(args, pool, weights)
         out = stack.enter_context(_output(args.out))
         while batch := list(itertools.islice(rows, BATCH)):
-            scores = pool.score_batch([r.get("response") for r, _ in batch], [t for _, t in batch])
+            scores = scorer.score_batch(
+                [r.get("response") for r, _ in batch], [t for _, t in batch]
+            )
             for (row, task), score in zip(batch, scores, strict=True):
                 table[task.problem_type].append(score)
                 print(json.dumps({**row, **_fields(score)}, ensure_ascii=False), file=out)
         if not table:
             raise ValueError(f"{args.rows}: no rows")
     print(format_table(table), file=sys.stderr)
+
+
+def _with_judge(args: argparse.Namespace, scorer: BatchScorer, weights: Weights) -> BatchScorer:
+    """The scorer with the judge that the flags name; itself where they name none."""
+    if not args.judge_url:
+        if args.judge_model or args.judge_key_env or args.judge_cache:
+            raise ValueError("--judge_url is not given; add it, or drop the other --judge flags")
+        return scorer
+    judge: Judge = HttpJudge(args.judge_url, args.judge_model, api_key_env=args.judge_key_env)
+    if args.judge_cache:
+        judge = Cached(judge, Path(args.judge_cache))
+    return Judged(scorer, judge, args.judge_types.split(","), weights)
 
 
 def read_rows(lines: IO[str], name: str) -> Iterator[tuple[dict[str, Any], Task]]:

@@ -1,0 +1,179 @@
+"""An LLM judge beside the scorers: which answers it rules on, and what its rulings change.
+
+A scorer is a pure function, a judge does I/O. So it comes after the scorers, and sees only answers
+that they could read.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from evr1 import problems
+from evr1.rewards import parse
+from evr1.rewards.base import (
+    DEFAULT_WEIGHTS,
+    SHOWN_CHARS,
+    RowLike,
+    Score,
+    Status,
+    Task,
+    Weights,
+    make_task,
+)
+from evr1.rewards.judge_prompt import MAX_DATA_CHARS, Question, Ruling
+
+
+class Judge(Protocol):
+    """Rules on answers. A question that fails gets a ruling that says so; the others are ruled."""
+
+    @property
+    def identity(self) -> str:
+        """Names the model behind it; rulings are cached under it."""
+        ...
+
+    def __call__(self, questions: Sequence[Question]) -> list[Ruling]:
+        """One ruling for each question, in order."""
+        ...
+
+
+class BatchScorer(Protocol):
+    """What scores a batch: a `RewardPool`, or one with a judge behind it."""
+
+    def score_batch(
+        self, responses: Sequence[str | None], rows: Sequence[RowLike | Mapping[str, Any]]
+    ) -> list[Score]:
+        """The scores of responses[i] against rows[i], in order."""
+        ...
+
+
+class Judged:
+    """A scorer whose scores of some problem types are then ruled by a judge."""
+
+    def __init__(
+        self,
+        scorer: BatchScorer,
+        judge: Judge,
+        types: Sequence[str],
+        weights: Weights = DEFAULT_WEIGHTS,
+        is_graded: bool = False,
+    ) -> None:
+        """Checks the arguments; asks nothing yet.
+
+        Args:
+            scorer: scores first.
+            judge: rules on the answers that could be read.
+            types: problem types, or their aliases, that are judged.
+            weights: of accuracy and format in the overall score.
+            is_graded: the judge gives a score from 0 to 1 instead of right or wrong.
+
+        Raises:
+            ValueError: no types, or one that does not exist.
+        """
+        if isinstance(types, str) or not types:
+            raise ValueError(f"the judged types are {types!r}; give a list of problem types")
+        self._scorer = scorer
+        self._judge = judge
+        self._types = frozenset(problems.canonical(t) for t in types)
+        self._weights = weights.check()
+        self._is_graded = is_graded
+
+    def score_batch(
+        self, responses: Sequence[str | None], rows: Sequence[RowLike | Mapping[str, Any]]
+    ) -> list[Score]:
+        """The scores of responses[i] against rows[i], in order.
+
+        Raises:
+            ValueError: lengths differ, or a row has no scorer.
+        """
+        scores = self._scorer.score_batch(responses, rows)
+        tasks = [make_task(row) for row in rows]
+        chosen = [i for i, task in enumerate(tasks) if task.problem_type in self._types]
+        ruled = apply_judge(
+            [scores[i] for i in chosen],
+            [responses[i] for i in chosen],
+            [tasks[i] for i in chosen],
+            self._judge,
+            self._weights,
+            self._is_graded,
+        )
+        for i, score in zip(chosen, ruled, strict=True):
+            scores[i] = score
+        return scores
+
+
+def apply_judge(
+    scores: Sequence[Score],
+    responses: Sequence[str | None],
+    rows: Sequence[RowLike | Mapping[str, Any] | Task],
+    judge: Judge,
+    weights: Weights = DEFAULT_WEIGHTS,
+    is_graded: bool = False,
+) -> list[Score]:
+    """The scores with the accuracy that the judge gives, wherever an answer was read.
+
+    An answer that is the ground truth needs no judge, and equal questions are asked once. Where
+    the judge fails, the score has status timeout or error: it is no zero.
+
+    Args:
+        scores: of the scorers.
+        responses: the models' whole texts.
+        rows: the questions, with their ground truths.
+        judge: rules on the answers.
+        weights: of accuracy and format in the overall score.
+        is_graded: ask for a score from 0 to 1.
+    """
+    asked: dict[int, Question] = {}
+    for i, (score, response, row) in enumerate(zip(scores, responses, rows, strict=True)):
+        if score.status is not Status.OK:
+            continue
+        task, answer = make_task(row), whole_answer(response or "", score.extracted)
+        if not any(_same(answer, truth) for truth in truths(task.answer)):
+            asked[i] = make_question(task, answer, is_graded)
+    questions = list(dict.fromkeys(asked.values()))
+    rulings = dict(zip(questions, judge(questions) if questions else [], strict=True))
+    return [
+        _ruled(score, rulings[asked[i]], weights) if i in asked else score
+        for i, score in enumerate(scores)
+    ]
+
+
+def _ruled(score: Score, ruling: Ruling, weights: Weights) -> Score:
+    reason = ruling.reason[:SHOWN_CHARS]
+    if ruling.status is Status.OK:
+        overall = weights.accuracy * ruling.accuracy + weights.format * score.format
+        return score._replace(overall=overall, accuracy=ruling.accuracy, detail=reason)
+    # A reply that is no verdict is the judge's fault; `unparsed` would blame the response.
+    status = Status.ERROR if ruling.status is Status.UNPARSED else ruling.status
+    return Score(0.0, 0.0, 0.0, status, score.extracted, f"judge: {reason}")
+
+
+def whole_answer(response: str, extracted: str) -> str:
+    """The answer that a scorer found, also where its score shows only the beginning of it."""
+    if len(extracted) < SHOWN_CHARS:
+        return extracted
+    found = (f.text for f in parse.candidates(response) if f.text.startswith(extracted))
+    return next(found, extracted)
+
+
+def truths(answer: Any) -> list[str]:
+    """The accepted texts of a ground truth: one, or those of a list."""
+    answer = parse.ground_truth(answer)
+    several = answer if isinstance(answer, list) and answer else [answer]
+    texts = [parse.ground_truth(a) for a in several]
+    return [t if isinstance(t, str) else json.dumps(t, default=str) for t in texts]
+
+
+def make_question(task: Task, answer: str, is_graded: bool = False) -> Question:
+    """What the judge is asked about an answer to a task."""
+    options = problems.label_options(task.options)
+    problem = "\n".join([task.problem, *(f"{k}. {v}" for k, v in options.items())])
+    return Question(problem, "\nor\n".join(truths(task.answer)), answer, is_graded)
+
+
+def _same(a: str, b: str) -> bool:
+    """Whether two texts are equal but for case, spaces and Unicode form."""
+    return max(len(a), len(b)) <= MAX_DATA_CHARS and _plain(a) == _plain(b)
+
+
+def _plain(text: str) -> list[str]:
+    return parse.normalize(text).casefold().split()
