@@ -68,8 +68,7 @@ def with_judge(
 
 
 class SamplerJudge:
-    """Asks a model of a HF or Orbax directory. Greedy, so the same question gets the same ruling
-    in the same batch."""
+    """Asks a model of a HF or Orbax directory, greedily."""
 
     def __init__(
         self,

