@@ -30,6 +30,7 @@ from evr1.data.preprocess import preprocess
 from evr1.data.records import Budgets, Geometry
 from evr1.models import load_model
 from evr1.rewards import compose
+from evr1.rewards.judge import Judged
 from evr1.rewards.pool import RewardPool
 
 # clips, seconds, frames per second, width, height, pixel budget per frame
@@ -155,7 +156,7 @@ def _step_function(config, stack: contextlib.ExitStack):
     model = load_model(config.model, dtype=config.train.dtype, remat=config.train.remat)
     data = run.open_data(config, model, stack)
     policy = run.open_policy(config, model, data)
-    pool = stack.enter_context(RewardPool(workers=1))
+    scorer = Judged(stack.enter_context(RewardPool(workers=1)), None)
     terms = compose.Terms((), compose.Settings(1, 1, 1))
     state = policy.init_state(policy.load(config.model))
 
@@ -163,9 +164,12 @@ def _step_function(config, stack: contextlib.ExitStack):
         nonlocal state
         examples = next(data.train)
         ids = list(range(len(examples)))
-        rollouts = policy.sampler.generate(state.params, examples, ids, policy.sampling)
-        scores = train.score(pool, terms, data, examples, rollouts)
-        batch, _ = train.judge(config, data, examples, rollouts, scores)
+        scoring = train.Scoring(scorer, data, examples)
+        rollouts = policy.sampler.generate(
+            state.params, examples, ids, policy.sampling, on_finish=scoring.start
+        )
+        scores = scoring.finish(rollouts, terms)
+        batch, _ = train.assess(config, data, examples, rollouts, scores)
         # random advantages: the demo's model knows nothing of these clips
         noise = np.random.default_rng(0).normal(size=batch.advantages.shape[:2] + (1,))
         batch = batch._replace(advantages=noise.astype(np.float32) * batch.completion_mask)

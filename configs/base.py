@@ -111,6 +111,24 @@ def get_config() -> ml_collections.ConfigDict:
     c.rewards.timeout_s = 2.0  # for one completion
     c.rewards.max_failed_share = 0.01  # stop when more scorers time out or break
 
+    # An LLM that rules on the answers of some problem types, after the scorers; docs/rewards.md.
+    c.rewards.judge = ml_collections.ConfigDict()
+    c.rewards.judge.backend = ""  # http, or sampler: a model on this run's devices; empty: no judge
+    c.rewards.judge.types = ("open-ended", "preference")  # the problem types that it rules on
+    c.rewards.judge.is_graded = False  # ask for a score from 0 to 1 instead of right or wrong
+    c.rewards.judge.model = ""  # http: the name at the endpoint; sampler: a HF or Orbax directory
+    c.rewards.judge.url = ""  # http: base URL, e.g. http://localhost:8000/v1
+    c.rewards.judge.api_key_env = ""  # http: environment variable with the API key; empty: no key
+    c.rewards.judge.json_schema = False  # http: have the endpoint enforce the reply's schema
+    c.rewards.judge.cache = ""  # JSONL file of rulings, shared by runs; empty: none
+    c.rewards.judge.max_tokens = 256  # of a reply, its reasoning included
+    c.rewards.judge.timeout_s = 60.0  # http: for one request
+    c.rewards.judge.deadline_s = 600.0  # http: for all of a batch, retries included
+    c.rewards.judge.concurrency = 16  # http: requests at a time
+    c.rewards.judge.retries = 3  # http: after 429, 5xx and connection errors
+    c.rewards.judge.max_prompt_tokens = 8192  # sampler: longer prompts have their answer cut
+    c.rewards.judge.slots = 16  # sampler: questions that decode at the same time
+
     c.eval = ml_collections.ConfigDict()  # greedy answers to the held-out rows
     c.eval.every_steps = 10  # 0: only before the first and after the last step
     c.eval.prompts = 0  # how many held-out rows; 0: all

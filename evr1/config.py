@@ -215,6 +215,29 @@ def _check_rewards(r: Config) -> None:
     )
     _positive("rewards", r, ("workers", "timeout_s", "repetition_words"))
     _share("rewards.max_failed_share", r.max_failed_share)
+    if r.judge.backend:
+        _check_judge(r.judge)
+
+
+def _check_judge(j: Config) -> None:
+    _choice("rewards.judge.backend", j.backend, ("http", "sampler"))
+    is_http = j.backend == "http"
+    _require(
+        j.model if is_http else Path(j.model or "\0").is_dir(),
+        "rewards.judge.model",
+        f"is {j.model!r} with rewards.judge.backend={j.backend}",
+        "give the model's name at the endpoint" if is_http else "give a HF or Orbax directory",
+    )
+    _require(
+        not is_http or j.url.startswith(("http://", "https://")),
+        "rewards.judge.url",
+        f"is {j.url!r}",
+        "give a base URL such as http://localhost:8000/v1",
+    )
+    _require(j.types, "rewards.judge.types", "is empty", "name the problem types to judge")
+    names = ("max_tokens", "timeout_s", "deadline_s", "concurrency", "max_prompt_tokens", "slots")
+    _positive("rewards.judge", j, names)
+    _require(j.retries >= 0, "rewards.judge.retries", f"is {j.retries}", "need 0 or more")
 
 
 def _check_terms(r: Config, limit: int) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from evr1 import config as config_lib
 from evr1.checkpoint import Checkpoints
 from evr1.config import Config
 from evr1.data.records import Example
+from evr1.judge import with_judge
 from evr1.models import load_model
 from evr1.rewards import Score, Status, Weights, compose, extra
+from evr1.rewards.judge import Judged
 from evr1.rewards.pool import RewardPool
 from evr1.rl import diagnostics
 from evr1.rl.advantages import group_advantages, has_signal
@@ -52,14 +55,14 @@ def train(config: Config) -> None:
         stack.callback(checkpoints.close)
         state, first = _start(config, policy, data, checkpoints)
         reference = policy.load(config.model) if config.algorithm.kl_coef else None
-        pool = stack.enter_context(_reward_pool(config))
+        scorer = with_judge(config, stack.enter_context(_reward_pool(config)), policy.mesh)
         writer = stack.enter_context(_writer(config, first))
-        evaluate = functools.partial(_evaluate, config, policy, data, pool, writer)
+        evaluate = functools.partial(_evaluate, config, policy, data, scorer, writer)
 
         if not first:
             writer.line(config_lib.to_json(config))
             if config.canaries:
-                canaries.check(config, policy, data, state.params, pool.score_batch, writer.line)
+                canaries.check(config, policy, data, state.params, scorer.score_batch, writer.line)
             evaluate(state, 0)
         for step in range(first, config.num_steps):
             timer = writer.timer
@@ -67,10 +70,13 @@ def train(config: Config) -> None:
                 examples = next(data.train)
             with timer("rollout"):
                 ids = [step * len(examples) + g for g in range(len(examples))]
-                rollouts = policy.sampler.generate(state.params, examples, ids, policy.sampling)
+                scoring = Scoring(scorer, data, examples)
+                rollouts = policy.sampler.generate(
+                    state.params, examples, ids, policy.sampling, on_finish=scoring.start
+                )
             with timer("score"):
-                scores = score(pool, terms, data, examples, rollouts)
-                batch, metrics = judge(config, data, examples, rollouts, scores)
+                scores = scoring.finish(rollouts, terms)
+                batch, metrics = assess(config, data, examples, rollouts, scores)
             version = int(state.step)
             with timer("logprob"):
                 parts, gap = split(config, policy, data, examples, batch, state.params, reference)
@@ -105,21 +111,29 @@ def train(config: Config) -> None:
         writer.line(heldout.table(*report.read_metrics(workdir / "metrics.jsonl")))
 
 
-def score(
-    pool: RewardPool,
-    terms: compose.Terms,
-    data: Data,
-    examples: Sequence[Example],
-    rollouts: Rollouts,
-) -> list[Score]:
-    """The scores of G * N completions, in order."""
-    texts = heldout.texts(data, rollouts)
-    rows = [e.row for e in examples for _ in range(rollouts.lengths.shape[1])]
-    outcomes = zip(texts, rows, rollouts.lengths.flat, rollouts.finished.flat, strict=True)
-    return compose.add_terms(pool.score_batch(texts, rows), outcomes, terms)
+class Scoring:
+    """Scores the completions of a rollout batch, each group as soon as it is drawn."""
+
+    def __init__(self, scorer: Judged, data: Data, examples: Sequence[Example]) -> None:
+        self._scorer, self._data, self._examples = scorer, data, examples
+        self._started: dict[int, Future[list[Score]]] = {}
+
+    def start(self, g: int, group: Rollouts) -> None:
+        """Starts scoring the completions of prompt g; `group` has no G axis."""
+        texts = heldout.texts(self._data, group)
+        self._started[g] = self._scorer.submit(texts, [self._examples[g].row] * len(texts))
+
+    def finish(self, rollouts: Rollouts, terms: compose.Terms) -> list[Score]:
+        """The scores of all G * N completions, in order, with the judge's rulings and the terms."""
+        texts = heldout.texts(self._data, rollouts)
+        rows = [e.row for e in self._examples for _ in range(rollouts.lengths.shape[1])]
+        scores = [s for g in range(len(self._examples)) for s in self._started[g].result()]
+        scores = self._scorer.rule(scores, texts, rows)
+        outcomes = zip(texts, rows, rollouts.lengths.flat, rollouts.finished.flat, strict=True)
+        return compose.add_terms(scores, outcomes, terms)
 
 
-def judge(
+def assess(
     config: Config,
     data: Data,
     examples: Sequence[Example],
@@ -137,11 +151,12 @@ def judge(
     rewards = np.array([s.overall for s in scores], np.float32).reshape(shape)
     failed = np.array([s.status in (Status.TIMEOUT, Status.ERROR) for s in scores]).reshape(shape)
     if failed.mean() > config.rewards.max_failed_share:
-        g = int(np.flatnonzero(failed.any(axis=1))[0])
+        first = int(np.flatnonzero(failed)[0])
+        g = first // shape[1]
         raise ValueError(
             f"{failed.sum()} of {failed.size} rewards failed, over rewards.max_failed_share="
             f"{config.rewards.max_failed_share:g}; first: {examples[g].row.source} "
-            f"({examples[g].row.problem_type}); see rollouts.jsonl"
+            f"({examples[g].row.problem_type}): {scores[first].detail}"
         )
     advantages = group_advantages(rewards, config.algorithm.advantage, ~failed)
     batch = group_batch(
@@ -258,7 +273,7 @@ def _evaluate(
     config: Config,
     policy: Policy,
     data: Data,
-    pool: RewardPool,
+    scorer: Judged,
     writer: Writer,
     state: TrainState,
     step: int,
@@ -268,7 +283,12 @@ def _evaluate(
         return
     with writer.timer("eval"):
         metrics, records = heldout.evaluate(
-            policy, data, state.params, pool.score_batch, step=step, weight_version=int(state.step)
+            policy,
+            data,
+            state.params,
+            scorer.score_batch,
+            step=step,
+            weight_version=int(state.step),
         )
     writer.metrics(step, metrics | writer.timer.pop())
     writer.rollouts(records)

@@ -81,6 +81,9 @@ def test_every_config_has_the_fields_of_base(name):
         ("rewards.overlong_cache_tokens", -1, "need more than 0 and at most the limit"),
         ("rewards.repetition_words", 0, "config.rewards.repetition_words is 0; need more than 0"),
         ("shapes.prompt_tokens", (256, 128), "need ascending sizes"),
+        ("rewards.judge.backend", "gpt", "choose one of http, sampler"),
+        ("rewards.judge.backend", "http", "rewards.judge.model is '' with rewards.judge.backend"),
+        ("rewards.judge.backend", "sampler", "give a HF or Orbax directory"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line(config, field, value, says):
@@ -92,6 +95,25 @@ def test_a_bad_value_is_refused_in_one_line(config, field, value, says):
     with pytest.raises(ValueError, match=re.escape(says)) as e:
         config_lib.resolve(config)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("url", "localhost:8000", "config.rewards.judge.url is 'localhost:8000'; give a base URL"),
+        ("types", (), "config.rewards.judge.types is empty"),
+        ("timeout_s", 0, "config.rewards.judge.timeout_s is 0.0; need more than 0"),
+        ("retries", -1, "config.rewards.judge.retries is -1; need 0 or more"),
+    ],
+)
+def test_a_bad_judge_is_refused_where_there_is_one(config, field, value, says):
+    judge = config.rewards.judge
+    judge.model, judge.url = "m", "http://localhost:8000/v1"
+    judge[field] = value
+    config_lib.resolve(config)
+    judge.backend = "http"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        config_lib.resolve(config)
 
 
 @pytest.mark.parametrize(

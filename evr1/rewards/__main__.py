@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +24,9 @@ from rich.progress import Progress
 from evr1 import coordinates, problems, rewards
 from evr1.rewards import compose, extra, files
 from evr1.rewards.base import Score, Status, Task, Weights, make_task
+from evr1.rewards.judge import BatchScorer, Judge, Judged
+from evr1.rewards.judge_cache import Cached
+from evr1.rewards.judge_http import HttpJudge
 from evr1.rewards.pool import RewardPool
 
 BATCH = 1024  # rows in flight
@@ -71,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--max_length", type=int, default=0, help="limit that the length terms go by")
     add("--overlong_cache", type=int, default=0, help="default: a fifth of --max_length")
     add("--repetition_words", type=int, default=4, help="words of a phrase (default 4)")
+    add = parser.add_argument_group("an LLM judge (none without --judge_url)").add_argument
+    add("--judge_url", default="", help="base URL of an OpenAI-compatible endpoint")
+    add("--judge_model", default="", help="the model's name there")
+    add("--judge_key_env", default="", help="environment variable that holds the API key")
+    add("--judge_types", default="open-ended", help="problem types that it rules on (open-ended)")
+    add("--judge_cache", default="", help="JSONL file that keeps rulings")
     return parser
 
 
@@ -88,13 +98,13 @@ def run(args: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(files.reading(args.rows))
         pool = RewardPool(args.workers, args.timeout_s, weights, args.extra, args.box_scale)
-        pool = stack.enter_context(pool)
+        scorer = _with_judge(args, stack.enter_context(pool), weights)
         out = stack.enter_context(files.writing(args.out))
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # an own term may print
         advance = stack.enter_context(_progress(source.total))
         while rows := list(itertools.islice(source.rows, BATCH)):
             tasks = [_read(row, types, scorers, args.box_scale) for row in rows]
-            scores = compose.add_terms(_score(pool, rows, tasks), _outcomes(rows, tasks), terms)
+            scores = compose.add_terms(_score(scorer, rows, tasks), _outcomes(rows, tasks), terms)
             for row, task, score in zip(rows, tasks, scores, strict=True):
                 name = task.problem_type if isinstance(task, Task) else _name_of(row, types)
                 table[name].append(score)
@@ -103,6 +113,18 @@ def run(args: argparse.Namespace) -> None:
         if not table:
             raise ValueError(f"{args.rows}: no rows")
     print(*filter(None, [types.told(), format_table(table)]), sep="\n", file=sys.stderr)
+
+
+def _with_judge(args: argparse.Namespace, scorer: BatchScorer, weights: Weights) -> Judged:
+    """The scorer, with the judge that the flags name."""
+    if not args.judge_url:
+        if args.judge_model or args.judge_key_env or args.judge_cache:
+            raise ValueError("--judge_url is not given; add it, or drop the other --judge flags")
+        return Judged(scorer, None)
+    judge: Judge = HttpJudge(args.judge_url, args.judge_model, api_key_env=args.judge_key_env)
+    if args.judge_cache:
+        judge = Cached(judge, Path(args.judge_cache))
+    return Judged(scorer, judge, args.judge_types.split(","), weights)
 
 
 def _read(
@@ -120,7 +142,7 @@ def _read(
 
 
 def _score(
-    pool: RewardPool, rows: Sequence[dict[str, Any]], tasks: Sequence[Task | str]
+    scorer: BatchScorer, rows: Sequence[dict[str, Any]], tasks: Sequence[Task | str]
 ) -> list[Score]:
     """Scores in the order of the rows; those without a task are errors."""
     good = [
@@ -128,7 +150,7 @@ def _score(
         for row, task in zip(rows, tasks, strict=True)
         if isinstance(task, Task)
     ]
-    scores = iter(pool.score_batch([r for r, _ in good], [t for _, t in good]))
+    scores = iter(scorer.score_batch([r for r, _ in good], [t for _, t in good]))
     return [
         next(scores) if isinstance(task, Task) else Score(0.0, 0.0, 0.0, Status.ERROR, detail=task)
         for task in tasks

@@ -33,7 +33,7 @@ class Score(NamedTuple):
     format: float
     status: Status
     extracted: str = ""  # the answer as it was found
-    detail: str = ""  # what went wrong, for status error
+    detail: str = ""  # what went wrong, or why a judge decided so
     terms: tuple[tuple[str, float], ...] = ()  # further terms of overall, see compose
 
 
