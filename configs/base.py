@@ -114,7 +114,7 @@ def get_config() -> ml_collections.ConfigDict:
     # An LLM that rules on the answers of some problem types, after the scorers; docs/rewards.md.
     c.rewards.judge = ml_collections.ConfigDict()
     c.rewards.judge.backend = ""  # http, or sampler: a model on this run's devices; empty: no judge
-    c.rewards.judge.types = ("open-ended", "preference")  # the problem types that it rules on
+    c.rewards.judge.types = ("open-ended",)  # the problem types that it rules on
     c.rewards.judge.is_graded = False  # ask for a score from 0 to 1 instead of right or wrong
     c.rewards.judge.model = ""  # http: the name at the endpoint; sampler: a HF or Orbax directory
     c.rewards.judge.url = ""  # http: base URL, e.g. http://localhost:8000/v1
