@@ -13,11 +13,12 @@ import signal
 import sys
 from collections.abc import Callable
 
-from evr1.rewards import SCORERS, math, score, symbolic
+from evr1.rewards import SCORERS, code, math, score, symbolic
 from evr1.rewards.base import Task, Weights
 
 MEMORY_BYTES = 4 << 30
 READY = "ready\n"
+CODE_SHARE = 0.75  # of the deadline that programs may run; the rest is for starting them
 
 
 def main(timeout_s: float) -> None:
@@ -29,7 +30,11 @@ def main(timeout_s: float) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the trainer decides when to stop
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    scorers = {**SCORERS, "math": functools.partial(math.score, equal=_comparator(timeout_s))}
+    scorers = {
+        **SCORERS,
+        "math": functools.partial(math.score, equal=_comparator(timeout_s)),
+        "code": functools.partial(code.score, limit_s=CODE_SHARE * timeout_s),
+    }
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not reach the protocol
     print(READY, end="", file=out, flush=True)
