@@ -285,9 +285,15 @@ def _script(text: str, function: str, field: str) -> Mapping[str, Any]:
         tree = ast.parse(text)
     except SyntaxError as e:
         raise ValueError(f"{field}: {text.strip()[:80]!r} is no Python: {e.msg}") from e
-    called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    called = {
+        n.func.id
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+    }
     asserts = [n for n in ast.walk(tree) if isinstance(n, ast.Assert | ast.Raise)]
-    methods = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.startswith("assert")]
+    methods = [
+        n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.startswith("assert")
+    ]
     if not asserts and not methods:
         raise ValueError(f"{field}: {text.strip()[:80]!r} asserts nothing")
     for node in tree.body:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from evr1 import problems
-from evr1.rewards import boolean, choice, grounding, math, number, preference, text
+from evr1.rewards import boolean, choice, code, grounding, math, number, preference, text
 from evr1.rewards.base import RowLike, Task, make_task
 
 
@@ -65,6 +65,13 @@ def _seconds(tube: grounding.Tube) -> dict[str, grounding.Box | None]:
     return {f"{second:.10g}": box for second, box in tube.items()}
 
 
+def _code(task: Task) -> str:
+    solution = code.write_solution(task)
+    if solution is None:
+        raise ValueError("the row's tests tell no solution; give one in the field solution")
+    return solution
+
+
 _WRITERS: Mapping[str, Callable[[Task], str]] = {
     "multiple choice": _letters,
     "numerical": _number,
@@ -76,4 +83,5 @@ _WRITERS: Mapping[str, Callable[[Task], str]] = {
     "tracking": _tube,
     "spatial-temporal grounding": _both,
     "preference": lambda task: preference.read_truth(task.answer),
+    "code": _code,
 }

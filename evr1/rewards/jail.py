@@ -22,15 +22,17 @@ import time
 
 CONTROL = 3  # the socket to the host
 # What programs import: no file can be opened later. One that a Python version lacks is left out.
-_MODULES = """abc argparse array ast atexit base64 binascii bisect builtins calendar cmath codecs
-collections collections.abc contextlib copy csv dataclasses datetime decimal difflib enum errno
-fractions functools gc hashlib heapq html inspect io itertools json keyword linecache locale logging
-math numbers operator os os.path pprint queue random re reprlib resource secrets select shutil
-signal statistics string struct sys tempfile textwrap threading time timeit traceback types typing
+_MODULES = """
+abc argparse array ast atexit base64 binascii bisect builtins calendar cmath codecs collections
+collections.abc contextlib copy csv dataclasses datetime decimal difflib enum errno fractions
+functools gc hashlib heapq html inspect io itertools json keyword linecache locale logging math
+numbers operator os os.path pprint queue random re reprlib resource secrets select shutil signal
+statistics string struct sys tempfile textwrap threading time timeit traceback types typing
 unicodedata unittest uuid warnings weakref zlib _strptime _pydatetime _pydecimal
-encodings.ascii encodings.latin_1 encodings.utf_8 encodings.utf_8_sig encodings.idna
-encodings.raw_unicode_escape encodings.unicode_escape encodings.hex_codec encodings.rot_13
-encodings.utf_16 encodings.utf_32 encodings.cp1252""".split()
+encodings.ascii encodings.cp1252 encodings.hex_codec encodings.idna encodings.latin_1
+encodings.raw_unicode_escape encodings.rot_13 encodings.unicode_escape encodings.utf_16
+encodings.utf_32 encodings.utf_8 encodings.utf_8_sig
+"""
 _NEW_USER, _NEW_NET, _NEW_IPC = 0x10000000, 0x40000000, 0x08000000
 _SET_DEATH_SIGNAL, _SET_SECCOMP, _SET_NO_NEW_PRIVILEGES = 1, 22, 38  # prctl
 _FILTER = 2
@@ -46,11 +48,15 @@ def main(parent: int, instructions: bytes) -> None:
     """Serves the host until its end of the socket closes or it dies."""
     libc = ctypes.CDLL(None)
     roles = _load_roles()
-    for name in _MODULES:
+    for name in _MODULES.split():
         try:
             importlib.import_module(name)
         except ImportError:
             continue
+    # What is not loaded by now is "no module named" so, not a file that fails to open.
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+    sys.argv[:] = ["program.py"]
     # No network even in name. Where the machine forbids namespaces, the filter stands alone.
     if libc.unshare(_NEW_USER | _NEW_NET | _NEW_IPC) != 0:
         libc.unshare(_NEW_NET | _NEW_IPC)

@@ -17,6 +17,7 @@ import threading
 import types
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 NOT_A_PROGRAM = 98
 MAX_MESSAGE_BYTES = 8 << 20
@@ -56,8 +57,8 @@ def _execute(tree: ast.Module, name: str) -> tuple[dict, int]:
 
 def _main(role: dict) -> int:
     tree = _parse(role["code"])
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace", closefd=False)
-    out = sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)
+    sys.stdin = sys.__stdin__ = os.fdopen(0, encoding="utf-8", errors="replace", closefd=False)
+    out = sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     _, code = _execute(tree, "__main__")
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
@@ -220,8 +221,10 @@ class _Peer:
         self._names = names or {}
         self._is_open = names is not None  # the response's end
         self._objects: list = []
-        self._reader = open(3, "rb", closefd=False)  # a socket as a file: reads and writes only
-        self._writer = open(3, "wb", closefd=False)
+        self._reader = os.fdopen(
+            3, "rb", closefd=False
+        )  # a socket as a file: reads and writes only
+        self._writer = os.fdopen(3, "wb", closefd=False)
 
     def send(self, message) -> None:
         self._writer.write(json.dumps(message).encode() + b"\n")
@@ -243,7 +246,7 @@ class _Peer:
         given = [self._encode(a) for a in arguments]
         keywords = {k: self._encode(v) for k, v in named.items()}
         result, after = self._ask("call", self._encode(function), given, keywords)
-        for value, new in zip(values, map(self._decode, after)):
+        for value, new in zip(values, map(self._decode, after), strict=True):
             if isinstance(value, list) and isinstance(new, list):
                 value[:] = new
             elif isinstance(value, dict | set) and type(value) is type(new):
@@ -292,7 +295,8 @@ class _Peer:
             function, arguments, named = request
             given = [self._decode(a) for a in arguments]
             keywords = {k: self._decode(v) for k, v in named.items()}
-            result = self._encode(self._decode(function)(*given, **keywords))
+            called: Any = self._decode(function)
+            result = self._encode(called(*given, **keywords))
             return [result, [self._encode(v) for v in (*given, *keywords.values())]]
         if not self._is_open:
             raise PermissionError("the tests are not to be looked into")

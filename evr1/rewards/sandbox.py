@@ -165,7 +165,9 @@ def is_same_program(code: str, truth: str, seconds: float) -> bool | None:
     """Whether two programs are the same but for layout and comments; None if one is no program."""
     sandbox = get()
     with memory_file() as nothing, memory_file() as out:
-        pid = sandbox.start({"do": "compare", "code": code, "truth": truth}, [nothing, out], seconds)
+        pid = sandbox.start(
+            {"do": "compare", "code": code, "truth": truth}, [nothing, out], seconds
+        )
         exit_code = sandbox.wait(pid, seconds)
     return None if exit_code == NOT_A_PROGRAM else exit_code == 0
 
