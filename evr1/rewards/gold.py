@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from evr1 import problems
-from evr1.rewards import boolean, choice, code, grounding, math, number, preference, text
+from evr1.rewards import boolean, choice, code, grounding, markup, math, number, preference, text
 from evr1.rewards.base import RowLike, Task, make_task
 
 
@@ -84,4 +84,6 @@ _WRITERS: Mapping[str, Callable[[Task], str]] = {
     "spatial-temporal grounding": _both,
     "preference": lambda task: preference.read_truth(task.answer),
     "code": _code,
+    "svg-code": lambda task: markup.truth_text(task.answer).strip(),
+    "html-code": lambda task: markup.truth_text(task.answer).strip(),
 }
