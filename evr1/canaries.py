@@ -14,7 +14,7 @@ import numpy as np
 from evr1.config import Config
 from evr1.data.records import Example
 from evr1.heldout import Scorer
-from evr1.rewards.gold import gold_answer
+from evr1.rewards.gold import can_write, gold_answer
 from evr1.rl import diagnostics
 from evr1.rl.batches import group_batch, microbatches
 from evr1.run import Data, Policy
@@ -104,6 +104,7 @@ def _placeholders(data: Data, examples: Sequence[Example]) -> Finding:
 
 
 def _gold_rewards(data: Data, examples: Sequence[Example], score: Scorer) -> Finding:
+    examples = [e for e in examples if can_write(e.row)]
     answers = [gold_answer(e.row, thinking=data.processor.thinking) for e in examples]
     scores = score(answers, [e.row for e in examples])
     low = [

@@ -11,6 +11,8 @@ from evr1.data import prompts
 from evr1.data.processor import Processor
 
 BOX = [1, 2, 3, 4]
+ASKED_POINTS = "[[x, y], [x, y], [x, y]]"
+ON, OFF = [[1.5, 2.5], [2, 3], [2.5, 3.5]], [[9, 9], [8, 8], [7, 7]]
 ANSWERS = {
     "multiple choice": {"letter": "B"},
     "numerical": {"number": 3},
@@ -24,12 +26,23 @@ ANSWERS = {
     "tracking": {'"second": [x1, y1, x2, y2], ...': None},
     "open-ended": {"answer": "a cat"},
     "preference": {"Response 1": "Response 1"},
+    "segmentation": {
+        **{"second": 4, "x1": 1, "y1": 2, "x2": 3, "y2": 4},
+        f'"positive_points": {ASKED_POINTS}': f'"positive_points": {ON}',
+        f'"negative_points": {ASKED_POINTS}': f'"negative_points": {OFF}',
+    },
+    "code": {"code": "print(6 * 7)"},
+    "svg-code": {"...": "<circle r='1'/>"},
+    "html-code": {"...": "<p>Stop</p>"},
 }
 TRUTHS = {
     "temporal grounding": {"time": [1.5, 3]},
     "spatial grounding": {"boxes": BOX},
     "spatial-temporal grounding": {"time": [1, 2], "boxes": {"1": BOX, "2": BOX}},
     "tracking": {"boxes": {"1": BOX, "2": BOX}},
+    "segmentation": {"time": 4, "boxes": BOX, "positive_points": ON, "negative_points": OFF},
+    "svg-code": "<svg><circle r='1'/></svg>",
+    "html-code": "<html><p>Stop</p></html>",
 }
 
 
@@ -49,7 +62,7 @@ def test_the_asked_form_filled_in_scores_one(problem_type):
         filled = '"1": [1, 2, 3, 4], "2": [1, 2, 3, 4]' if value is None else str(value)
         form = form.replace(name, filled)
     truth = TRUTHS.get(problem_type, next(iter(values.values())))
-    if problem_type in TRUTHS:
+    if isinstance(truth, dict):
         assert json.loads(form) == truth
     row = {"problem_type": problem_type, "answer": truth}
     assert rewards.score(f"<answer>{form}</answer>", row).overall == 1
@@ -63,6 +76,17 @@ def test_the_question_comes_once_and_the_form_last(problem_type):
     assert text.count("What?") == 1
     assert text.endswith(("</answer>", "Tie</answer>"))
     assert "\n\n" not in text
+
+
+def test_segmentation_of_an_image_asks_for_no_time():
+    form = re.search(r"<answer>(.*?)</answer>", render("segmentation", data_type="image"))[1]
+    assert form.startswith('{"boxes": ')
+    assert "second" not in render("segmentation", data_type="image")
+
+
+def test_code_that_is_called_is_asked_for_by_name():
+    assert "a Python program" in render("code")
+    assert "a Python function add" in render("code", extra={"fn_name": "add"})
 
 
 def test_short_prompts():
@@ -96,7 +120,7 @@ def test_thinking_is_asked_for():
     [("pixels", "in pixels"), ("unit", "0 to 1"), ("thousand", "0 to 1000")],
 )
 @pytest.mark.parametrize(
-    "problem_type", ["spatial grounding", "spatial-temporal grounding", "tracking"]
+    "problem_type", ["spatial grounding", "spatial-temporal grounding", "tracking", "segmentation"]
 )
 def test_coordinate_frame_is_stated(problem_type, scale, words):
     assert words in render(problem_type, box_scale=scale)

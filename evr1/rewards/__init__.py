@@ -7,7 +7,18 @@ A ground truth that it cannot read raises ValueError, which becomes a score of s
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evr1.rewards import boolean, choice, code, grounding, markup, math, number, preference, text
+from evr1.rewards import (
+    boolean,
+    choice,
+    code,
+    grounding,
+    markup,
+    math,
+    number,
+    preference,
+    segmentation,
+    text,
+)
 from evr1.rewards.base import (
     DEFAULT_WEIGHTS,
     MAX_CHARS,
@@ -38,6 +49,7 @@ SCORERS: Mapping[str, Scorer] = {
     "tracking": grounding.score_tracking,
     "open-ended": text.score_open,
     "preference": preference.score,
+    "segmentation": segmentation.score,
     "code": code.score,
     "svg-code": markup.score_svg,
     "html-code": markup.score_html,

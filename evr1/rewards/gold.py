@@ -4,7 +4,18 @@ import json
 from collections.abc import Callable, Mapping
 
 from evr1 import problems
-from evr1.rewards import boolean, choice, code, grounding, markup, math, number, preference, text
+from evr1.rewards import (
+    boolean,
+    choice,
+    code,
+    grounding,
+    markup,
+    math,
+    number,
+    preference,
+    segmentation,
+    text,
+)
 from evr1.rewards.base import RowLike, Task, make_task
 
 
@@ -21,6 +32,16 @@ def gold_answer(row: RowLike, *, thinking: bool = False) -> str:
     task = make_task(row)
     write = _WRITERS.get(task.problem_type, _text)
     return f"{'<think>As asked.</think>' if thinking else ''}<answer>{write(task)}</answer>"
+
+
+def can_write(row: RowLike) -> bool:
+    """Whether a row tells an answer that earns 1; the tests of a program need not tell one.
+
+    Raises:
+        ValueError: the ground truth cannot be read.
+    """
+    task = make_task(row)
+    return task.problem_type != "code" or code.write_solution(task) is not None
 
 
 def _text(task: Task) -> str:
@@ -83,6 +104,7 @@ _WRITERS: Mapping[str, Callable[[Task], str]] = {
     "tracking": _tube,
     "spatial-temporal grounding": _both,
     "preference": lambda task: preference.read_truth(task.answer),
+    "segmentation": segmentation.write_answer,
     "code": _code,
     "svg-code": lambda task: markup.truth_text(task.answer).strip(),
     "html-code": lambda task: markup.truth_text(task.answer).strip(),

@@ -144,14 +144,13 @@ def run_judged(
     """
     sandbox, deadline = get(), time.monotonic() + seconds
     ends = socket.socketpair()
-    with memory_file() as nothing, memory_file() as out, ends[0], ends[1]:
-        null = os.open(os.devnull, os.O_WRONLY)
+    with open(os.devnull, "r+b", buffering=0) as null, memory_file() as out, ends[0], ends[1]:
+        nothing = null.fileno()
         served = sandbox.start(
-            {"do": "serve", "code": code}, [nothing, null, ends[0].fileno()], seconds
+            {"do": "serve", "code": code}, [nothing, nothing, ends[0].fileno()], seconds
         )
         role = {"do": "judge", "tests": list(tests), "is_partial": is_partial}
         judge = sandbox.start(role, [nothing, out, ends[1].fileno()], seconds)
-        os.close(null)
         for end in ends:
             end.close()
         sandbox.wait(judge, deadline - time.monotonic())
