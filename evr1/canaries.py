@@ -15,7 +15,7 @@ from evr1.config import Config
 from evr1.data.records import Example
 from evr1.heldout import Scorer
 from evr1.rewards import extra
-from evr1.rewards.gold import gold_answer
+from evr1.rewards.gold import can_write, gold_answer
 from evr1.rl import diagnostics
 from evr1.rl.batches import group_batch, microbatches
 from evr1.run import Data, Policy, with_patches
@@ -111,7 +111,7 @@ def _gold_rewards(
     config: Config, data: Data, examples: Sequence[Example], score: Scorer
 ) -> Finding:
     own = extra.load(config.rewards.extra).scorers  # only their author knows their answer form
-    examples = [e for e in examples if e.row.problem_type not in own]
+    examples = [e for e in examples if e.row.problem_type not in own and can_write(e.row)]
     thinking, box_scale = data.processor.thinking, data.processor.box_scale
     answers = [gold_answer(e.row, thinking=thinking, box_scale=box_scale) for e in examples]
     scores = score(answers, [e.row for e in examples])

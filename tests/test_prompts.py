@@ -12,6 +12,8 @@ from evr1.data.processor import Processor
 from evr1.rewards.gold import gold_answer
 
 BOX = [1, 2, 3, 4]
+ASKED_POINTS = "[[x, y], [x, y], [x, y]]"
+ON, OFF = [[1.5, 2.5], [2, 3], [2.5, 3.5]], [[9, 9], [8, 8], [7, 7]]
 ANSWERS = {
     "multiple choice": {"letter": "B"},
     "numerical": {"number": 3},
@@ -25,12 +27,19 @@ ANSWERS = {
     "tracking": {'"second": [x1, y1, x2, y2], ...': None},
     "open-ended": {"answer": "a cat"},
     "preference": {"Response 1": "Response 1"},
+    "segmentation": {},  # see asked_values
+    "code": {"code": "print(6 * 7)"},
+    "svg-code": {"...": "<circle r='1'/>"},
+    "html-code": {"...": "<p>Stop</p>"},
 }
 TRUTHS = {
     "temporal grounding": {"time": [1.5, 3]},
     "spatial grounding": {"boxes": BOX},
     "spatial-temporal grounding": {"time": [1, 2], "boxes": {"1": BOX, "2": BOX}},
     "tracking": {"boxes": {"1": BOX, "2": BOX}},
+    "segmentation": {"time": 4, "boxes": BOX, "positive_points": ON, "negative_points": OFF},
+    "svg-code": "<svg><circle r='1'/></svg>",
+    "html-code": "<html><p>Stop</p></html>",
 }
 
 
@@ -41,9 +50,25 @@ def render(problem_type: str, **fields) -> str:
     return prompts.render_task(row, prompts.built_in_template(), **options)
 
 
-# the same box of a medium of 10 x 20 pixels
+# the same box of a medium of 10 x 20 pixels, and what its x and y are multiplied by
 BOXES = {"pixels": BOX, "unit": [0.1, 0.1, 0.3, 0.2], "thousand": [100, 100, 300, 200]}
+SCALES = {"pixels": (1, 1), "unit": (0.1, 0.05), "thousand": (100, 50)}
 SIZED = {"width": 10, "height": 20, "box_scale": "pixels"}
+
+
+def asked_values(problem_type, data_type, box_scale):
+    """What stands in the asked form -> what a right answer puts there."""
+    corners = dict(zip(("x1", "y1", "x2", "y2"), BOXES[box_scale], strict=True))
+    if problem_type == "spatial grounding":
+        return corners
+    if problem_type != "segmentation":
+        return ANSWERS[problem_type]
+    x, y = SCALES[box_scale]
+    points = {
+        f'"{name}_points": {ASKED_POINTS}': f'"{name}_points": {[[u * x, v * y] for u, v in given]}'
+        for name, given in (("positive", ON), ("negative", OFF))
+    }
+    return ({"second": 4} if data_type == "video" else {}) | corners | points
 
 
 @pytest.mark.parametrize("box_scale", BOXES)
@@ -55,16 +80,15 @@ def test_the_asked_form_filled_in_scores_one(problem_type, data_type, thinking, 
     text = render(problem_type, data_type=data_type, extra=SIZED, **settings)
     before, form = re.search(r"(<think>.*?)?<answer>(.*?)</answer>", text, re.DOTALL).groups()
     assert bool(before) == thinking
-    values = ANSWERS[problem_type]
-    x1, y1, x2, y2 = BOXES[box_scale]
-    if problem_type == "spatial grounding":
-        values = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
+    values = asked_values(problem_type, data_type, box_scale)
     for name, value in values.items():
         assert name in form
-        box = json.dumps([x1, y1, x2, y2])
+        box = json.dumps(BOXES[box_scale])
         form = form.replace(name, f'"1": {box}, "2": {box}' if value is None else str(value))
     truth = TRUTHS.get(problem_type, next(iter(values.values())))
-    if problem_type in TRUTHS and box_scale == "pixels":
+    if problem_type == "segmentation" and data_type != "video":
+        truth = {k: v for k, v in truth.items() if k != "time"}
+    if isinstance(truth, dict) and box_scale == "pixels":
         assert json.loads(form) == truth
     row = {"problem_type": problem_type, "answer": truth, **SIZED}
     reasoning = "<think>First <answer>this</answer>, no.</think>\n" if thinking else ""
@@ -83,6 +107,17 @@ def test_the_question_comes_once_and_the_form_last(problem_type):
     assert text.count("What?") == 1
     assert text.endswith(("</answer>", "Tie</answer>"))
     assert "\n\n" not in text
+
+
+def test_segmentation_of_an_image_asks_for_no_time():
+    form = re.search(r"<answer>(.*?)</answer>", render("segmentation", data_type="image"))[1]
+    assert form.startswith('{"boxes": ')
+    assert "second" not in render("segmentation", data_type="image")
+
+
+def test_code_that_is_called_is_asked_for_by_name():
+    assert "a Python program" in render("code")
+    assert "a Python function add" in render("code", extra={"fn_name": "add"})
 
 
 def test_short_prompts():
@@ -116,7 +151,7 @@ def test_thinking_is_asked_for():
     [("pixels", "in pixels"), ("unit", "0 to 1"), ("thousand", "0 to 1000")],
 )
 @pytest.mark.parametrize(
-    "problem_type", ["spatial grounding", "spatial-temporal grounding", "tracking"]
+    "problem_type", ["spatial grounding", "spatial-temporal grounding", "tracking", "segmentation"]
 )
 def test_coordinate_frame_is_stated(problem_type, scale, words):
     assert words in render(problem_type, box_scale=scale)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evr1 import rewards
-from evr1.rewards import Status, __main__
+from evr1.rewards import Status, Task, __main__
 from evr1.rewards.base import make_task
 from evr1.rewards.pool import CHUNK, RewardPool, _encode
 
@@ -70,8 +70,10 @@ def test_a_dead_worker_is_replaced():
 def test_bad_requests_are_refused_at_once(pool):
     with pytest.raises(ValueError, match="1 responses for 2 rows"):
         pool.submit(["x"], numbers(2)[1])
-    with pytest.raises(ValueError, match="'code' has no scorer"):
-        pool.submit(["x"], [{"problem_type": "code", "answer": "x"}])
+    with pytest.raises(ValueError, match="unknown problem_type 'riddle'"):
+        pool.submit(["x"], [{"problem_type": "riddle", "answer": "x"}])
+    with pytest.raises(ValueError, match="'riddle' has no scorer"):
+        pool.submit(["x"], [Task("riddle", "x")])
     with pytest.raises(ValueError, match="cannot be written as JSON"):
         pool.submit(["x"], [{"problem_type": "ocr", "answer": object()}])
     with pytest.raises(ValueError, match="rewards.workers=0"):

@@ -27,7 +27,7 @@ WORDS = st.lists(
 @st.composite
 def truths(draw):
     """A problem type with a ground truth and the text that the prompt asks for."""
-    kind = draw(st.sampled_from([k for k in rewards.SCORERS if k != "math"]))
+    kind = draw(st.sampled_from([k for k in rewards.SCORERS if k not in ("math", "code")]))
     if kind == "multiple choice":
         answer = draw(st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
     elif kind in ("numerical", "regression"):
@@ -38,6 +38,16 @@ def truths(draw):
         answer = draw(st.sampled_from(["Response 1", "Response 2", "Tie"]))
     elif kind in ("ocr", "open-ended"):
         answer = " ".join(draw(WORDS))
+    elif kind == "svg-code":
+        x, y = draw(FINITE), draw(FINITE)
+        answer = f"<svg><g><rect x='{x}' fill='red'/></g><text y='{y}'>a b</text></svg>"
+    elif kind == "html-code":
+        answer = f"<ul><li class='{draw(FINITE)}'>one</li></ul><p>{draw(FINITE)} cats</p>"
+    elif kind == "segmentation":
+        left, top = draw(FINITE), draw(FINITE)
+        answer = {"boxes": [left, top, left + 8, top + 16]}
+        answer["positive_points"] = [[left + i, top + i] for i in (2, 4, 6)]
+        answer["negative_points"] = [[left - i, top + i] for i in (2, 4, 6)]
     elif kind == "temporal grounding":
         answer = {"time": list(draw(INTERVALS))}
     elif kind == "spatial grounding":

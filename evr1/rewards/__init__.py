@@ -8,7 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from evr1 import problems
-from evr1.rewards import boolean, choice, grounding, math, number, preference, text
+from evr1.rewards import (
+    boolean,
+    choice,
+    code,
+    grounding,
+    markup,
+    math,
+    number,
+    preference,
+    segmentation,
+    text,
+)
 from evr1.rewards.base import (
     DEFAULT_WEIGHTS,
     MAX_CHARS,
@@ -49,6 +60,10 @@ SCORERS: Mapping[str, Scorer] = {
     "tracking": grounding.score_tracking,
     "open-ended": text.score_open,
     "preference": preference.score,
+    "segmentation": segmentation.score,
+    "code": code.score,
+    "svg-code": markup.score_svg,
+    "html-code": markup.score_html,
 }
 
 

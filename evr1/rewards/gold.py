@@ -5,7 +5,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from evr1 import problems
-from evr1.rewards import boolean, choice, grounding, math, number, preference, text
+from evr1.rewards import (
+    boolean,
+    choice,
+    code,
+    grounding,
+    markup,
+    math,
+    number,
+    preference,
+    segmentation,
+    text,
+)
 from evr1.rewards.base import RowLike, Task, make_task
 
 
@@ -25,6 +36,16 @@ def gold_answer(
     task = make_task(row, box_scale)
     write = _WRITERS.get(task.problem_type, _text)
     return f"{'<think>As asked.</think>' if thinking else ''}<answer>{write(task)}</answer>"
+
+
+def can_write(row: RowLike) -> bool:
+    """Whether a row tells an answer that earns 1; the tests of a program need not tell one.
+
+    Raises:
+        ValueError: the ground truth cannot be read.
+    """
+    task = make_task(row)
+    return task.problem_type != "code" or code.write_solution(task) is not None
 
 
 def _text(task: Task) -> str:
@@ -69,6 +90,13 @@ def _seconds(tube: grounding.Tube) -> dict[str, grounding.Box | None]:
     return {f"{second:.10g}": box for second, box in tube.items()}
 
 
+def _code(task: Task) -> str:
+    solution = code.write_solution(task)
+    if solution is None:
+        raise ValueError("the row's tests tell no solution; give one in the field solution")
+    return solution
+
+
 _WRITERS: Mapping[str, Callable[[Task], str]] = {
     "multiple choice": _letters,
     "numerical": _number,
@@ -80,4 +108,8 @@ _WRITERS: Mapping[str, Callable[[Task], str]] = {
     "tracking": _tube,
     "spatial-temporal grounding": _both,
     "preference": lambda task: preference.read_truth(task.answer),
+    "segmentation": segmentation.write_answer,
+    "code": _code,
+    "svg-code": lambda task: markup.truth_text(task.answer).strip(),
+    "html-code": lambda task: markup.truth_text(task.answer).strip(),
 }

@@ -13,11 +13,12 @@ import signal
 import sys
 from collections.abc import Callable
 
-from evr1.rewards import extra, math, score, symbolic
+from evr1.rewards import code, extra, math, score, symbolic
 from evr1.rewards.base import Task, Weights
 
 MEMORY_BYTES = 4 << 30
 READY = "ready\n"
+CODE_SHARE = 0.75  # of the deadline that programs may run; the rest is for starting them
 
 
 def main(timeout_s: float, spec: str = "") -> None:
@@ -35,6 +36,8 @@ def main(timeout_s: float, spec: str = "") -> None:
     scorers = extra.all_scorers(spec)
     if scorers["math"] is math.score:
         scorers["math"] = functools.partial(math.score, equal=_comparator(timeout_s))
+    if scorers["code"] is code.score:
+        scorers["code"] = functools.partial(code.score, limit_s=CODE_SHARE * timeout_s)
     print(READY, end="", file=out, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
