@@ -17,6 +17,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 _SHARPNESS = -0.5  # of Keys' cubic kernel, as in Pillow
@@ -64,7 +65,7 @@ def _mix_rows_float(rows: np.ndarray, size: int) -> np.ndarray:
     return sums
 
 
-def _fused(a: np.ndarray, b: np.ndarray, c: np.ndarray | float) -> np.ndarray:
+def _fused(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> np.ndarray:
     """float32 a * b + c, rounded once."""
     out = np.multiply(a, b, dtype=np.float64)
     out += c
