@@ -259,6 +259,10 @@ BAD_CONFIGS = {
         lambda c: c["text_config"].update(hidden_size=None),
         "text_config.hidden_size=None; give a whole number over 0",
     ),
+    "deepstack": (
+        lambda c: c["vision_config"].update(deepstack_visual_indexes=[0, 3]),
+        r"deepstack_visual_indexes=\[0, 3\]; give distinct blocks from 0 to 2",
+    ),
     "section": (lambda c: c.update(vision_config=[1]), "vision_config is no object"),
 }
 

@@ -114,6 +114,24 @@ def test_visual_tokens(untied, case):
                 assert gap(visual.deepstack[0, k, mine], expected.numpy()) < TIGHT
 
 
+def test_deepstack_blocks_in_any_order(tmp_path):
+    """The features go to the text layers by block; the mergers stand in the config's order."""
+    raw = config()
+    raw["vision_config"]["deepstack_visual_indexes"] = [2, 0]
+    path = write_hf_dir(tmp_path / "model", raw)
+    model = load_model(str(path))
+    p = prompts(["image"])[0]
+    batch, _ = pack([p])
+    kwargs = hf_inputs(p, p.completions[0])
+    with torch.no_grad():
+        tower = hf_model(raw).model.visual
+        expected = tower(kwargs["pixel_values"], kwargs["image_grid_thw"]).deepstack_features
+    visual = jit(model.encode)(hf.load_params(path, model), batch.vision)
+    mine = batch.visual_index[0][batch.visual_index[0] >= 0]
+    for k in (0, 1):
+        assert gap(visual.deepstack[0, k, mine], expected[k].numpy()) < TIGHT
+
+
 def test_text_model_layer_by_layer(untied):
     """The first one, two, three layers with the final norm, on all cases at once."""
     reference, model, params = untied

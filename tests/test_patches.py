@@ -59,7 +59,7 @@ def test_a_given_maximum_over_768_tokens_is_cut():
         (720, 1280, (704, 1280)),  # both within the limits: the nearest multiples; 736 is as near
         (10, 10, (64, 64)),  # grown to at least 3136
         (2000, 2000, (1024, 1024)),
-        (16, 3000, (32, 3008)),  # never 0
+        (17, 3000, (32, 3008)),  # never 0
         (3000, 20, (3008, 32)),
     ],
 )
@@ -169,7 +169,7 @@ def smooth(rng, *shape):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("size", [(150, 210), (33, 47), (480, 300)])
+@pytest.mark.parametrize("size", [(150, 210), (33, 47), (480, 300), (10, 500), (500, 3)])
 def test_images_equal_hf(size):
     images, _ = hf_processors()
     pixels = smooth(np.random.default_rng(1), 1, *size)
@@ -177,7 +177,7 @@ def test_images_equal_hf(size):
     limits = {"shortest_edge": 4096, "longest_edge": 40000}
     theirs = images(images=[Image.fromarray(pixels[0])], size=limits, return_tensors="pt")
     height, width = patches.image_size(*size, budgets, GEOMETRY)
-    media = Media(patches.resize(pixels, height, width), np.zeros(0), is_video=False)
+    media = Media(resize.resize(pixels, height, width), np.zeros(0), is_video=False)
     ours, grid = patches.patchify(media, GEOMETRY)
     assert grid == tuple(theirs["image_grid_thw"][0].tolist())
     found = to_uint8(theirs["pixel_values"])
@@ -198,7 +198,7 @@ def test_images_equal_hf(size):
         ((1080, 480), (64, 480)),  # one side as it is, the other much shorter
     ],
 )
-def test_frames_are_resized_as_torchvision_does(size, content):
+def test_pixels_are_resized_as_torchvision_does(size, content):
     torch = load_torch()
     from torchvision.transforms.v2 import InterpolationMode, functional
 
@@ -213,10 +213,31 @@ def test_frames_are_resized_as_torchvision_does(size, content):
         interpolation=InterpolationMode.BICUBIC,
         antialias=True,
     ).permute(0, 2, 3, 1)
-    ours = patches.resize(pixels, *target)
+    ours = resize.resize(pixels, *target)
     np.testing.assert_array_equal(theirs.numpy(), ours)
     pillow = Image.fromarray(pixels[0]).resize(target[::-1], Image.Resampling.BICUBIC)
     assert (theirs[0].numpy() != np.asarray(pillow)).any()  # the test can see a rounding
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "size", [((90, 130), (64, 96)), ((144, 176), (128, 192)), ((359, 641), (224, 384))]
+)
+def test_frames_are_resized_as_qwen_vl_utils_does(size):
+    torch = load_torch()
+    from torchvision.transforms import InterpolationMode, functional
+
+    (height, width), target = size
+    pixels = np.random.default_rng(2).integers(0, 256, (2, height, width, 3), np.uint8)
+    theirs = functional.resize(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        list(target),
+        interpolation=InterpolationMode.BICUBIC,
+        antialias=True,
+    ).permute(0, 2, 3, 1)
+    np.testing.assert_array_equal(theirs.numpy(), resize.resize_float(pixels, *target))
+    whole = resize.resize(pixels, *target).astype(int)  # the way of images
+    assert np.abs(theirs.numpy() - whole).max() > 4
 
 
 @pytest.mark.parity

@@ -33,12 +33,26 @@ class Shape:
 
 
 def fit(
-    height: int, width: int, factor: int, min_pixels: float, max_pixels: float
+    height: int,
+    width: int,
+    factor: int,
+    min_pixels: float,
+    max_pixels: float,
+    thinnest: int = 1,
 ) -> tuple[int, int]:
     """The (height, width) nearest to the given one, in multiples of `factor`, within the two areas.
 
     >>> fit(720, 1280, 32, 3136, 262144)
     (384, 672)
+
+    Args:
+        height: of the frame or image.
+        width: of it.
+        factor: pixels on a side of one visual token.
+        min_pixels: the smaller area.
+        max_pixels: the larger area.
+        thinnest: multiples that a side has at least before the areas are looked at; with 0, as in
+            HF, an image that is thinner than half of one has no area and grows from its own size.
 
     Raises:
         ValueError: a side is more than 200 times the other, or the limits cross.
@@ -51,8 +65,8 @@ def fit(
         raise ValueError(
             f"{width}x{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other; crop it"
         )
-    rows = max(1, round(height / factor)) * factor
-    columns = max(1, round(width / factor)) * factor
+    rows = max(thinnest, round(height / factor)) * factor
+    columns = max(thinnest, round(width / factor)) * factor
     if rows * columns > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
         rows = max(1, math.floor(height / shrink / factor)) * factor
@@ -91,10 +105,14 @@ def video_size(
 def image_size(height: int, width: int, budgets: Budgets, geometry: Geometry) -> tuple[int, int]:
     """The (height, width) to which an image is resized.
 
+    >>> image_size(10, 1000, Budgets(), Geometry(16, 2, 2))  # a thin one shrinks, as in HF
+    (32, 576)
+
     Raises:
         ValueError: see `fit`.
     """
-    return fit(height, width, geometry.factor, budgets.image_min_pixels, budgets.image_max_pixels)
+    low, high = budgets.image_min_pixels, budgets.image_max_pixels
+    return fit(height, width, geometry.factor, low, high, thinnest=0)
 
 
 def grid_of(n_frames: int, height: int, width: int, geometry: Geometry) -> tuple[int, int, int]:

@@ -24,6 +24,7 @@ from evr1.data.records import Example, Geometry, Media, Row
 
 _MEMO_CHARS = 64  # pieces up to this length recur (time marks); longer ones are questions
 _MEMO_ENTRIES = 65536
+_HALVES = [0.5, 0.5, 0.5]  # the pixel statistics that the vision tower normalizes by
 
 
 class MediaSize(NamedTuple):
@@ -359,6 +360,12 @@ def _geometry(root: Path) -> Geometry:
         "processor_config.json video_processor": both.get("video_processor", {}),
         "config.json vision_config": vision,
     }
+    for file, source in found.items():
+        for name in ("image_mean", "image_std"):
+            if source.get(name) not in (None, _HALVES):
+                raise ValueError(
+                    f"{root}/{file}: {name}={source[name]} is not supported; Qwen3-VL has {_HALVES}"
+                )
     names = [f.name for f in dataclasses.fields(Geometry)]
     sizes = {
         file: tuple(source[n] for n in names)

@@ -33,7 +33,7 @@ from evr1.data import patches
 from evr1.data.errors import MediaError
 from evr1.data.records import Budgets, Geometry, Media
 
-DECODER = "pyav-1"  # raise the number whenever decoded pixels or timestamps change
+DECODER = "pyav-2"  # raise the number whenever decoded pixels or timestamps change
 NAME = "media"
 SPLIT = "train"
 SHARD_BYTES = 256 * 2**20

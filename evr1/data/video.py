@@ -21,6 +21,7 @@ import numpy as np
 from evr1.data import patches
 from evr1.data.errors import MediaError
 from evr1.data.records import Budgets, Geometry, Media
+from evr1.data.resize import resize_float
 
 MIN_FRAMES = 4
 FRAME_STEP = 2  # frame counts are even, whatever the temporal patch
@@ -370,7 +371,7 @@ class _Keep:
             self._size = _size(
                 self._path, self._n_frames, height, width, self._budgets, self._geometry
             )
-        self.frames[index] = patches.resize(rgb[None], *self._size)[0]
+        self.frames[index] = resize_float(rgb[None], *self._size)[0]
 
     def stack(self, indices: Sequence[int]) -> np.ndarray:
         return np.stack([self.frames[int(i)] for i in indices])

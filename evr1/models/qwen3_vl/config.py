@@ -123,8 +123,14 @@ def _section(hf: Mapping[str, Any], name: str, sizes: Sequence[str]) -> Mapping[
 def _vision(hf: Mapping[str, Any]) -> VisionConfig:
     patch, time = hf.get("patch_size", 16), hf.get("temporal_patch_size", 2)
     shape = (hf.get("in_channels", 3), time, patch, patch)
+    depth, taps = hf.get("depth", 27), tuple(hf.get("deepstack_visual_indexes", (8, 16, 24)))
+    if len(set(taps)) < len(taps) or not set(taps) <= set(range(depth)):
+        raise ValueError(
+            f"config.json: vision_config.deepstack_visual_indexes={list(taps)}; give distinct"
+            f" blocks from 0 to {depth - 1}"
+        )
     return VisionConfig(
-        depth=hf.get("depth", 27),
+        depth=depth,
         width=hf.get("hidden_size", 1152),
         mlp_width=hf.get("intermediate_size", 4304),
         heads=hf.get("num_heads", 16),
@@ -134,7 +140,7 @@ def _vision(hf: Mapping[str, Any]) -> VisionConfig:
         out_width=hf.get("out_hidden_size", 3584),
         table=hf.get("num_position_embeddings", 2304),
         rope_theta=float((hf.get("rope_parameters") or {}).get("rope_theta", 10000.0)),
-        taps=tuple(hf.get("deepstack_visual_indexes", (8, 16, 24))),
+        taps=taps,
         pixel_mean=0.5,
         pixel_std=0.5,
         init_scale=hf.get("initializer_range", 0.02),

@@ -147,5 +147,7 @@ def encode(
         lambda tap: layers.bind(Merger, c, True, params=tap[0])(tap[1]),
         (params["deepstack"], taps[:-1]),
     )
-    deepstack = jnp.moveaxis(deepstack.reshape(len(c.taps), g, tokens, c.out_width), 0, 1)
+    deepstack = deepstack.reshape(len(c.taps), g, tokens, c.out_width)
+    order = np.argsort(c.taps)  # the text model takes them by block, whatever the mergers' order
+    deepstack = jnp.moveaxis(deepstack[order], 0, 1)
     return Visual(embeds.reshape(g, tokens, c.out_width), deepstack)
