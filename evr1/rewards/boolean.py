@@ -12,7 +12,17 @@ _WORD = "yes|no|true|false"
 _EXACT = re.compile(rf"(?i)^\W*({_WORD})\W*$")
 _LEADING = re.compile(rf"(?i)^\W*({_WORD})\b\s*[,.;:!-]?\s*(?P<rest>.*)$", re.DOTALL)
 _SECOND = re.compile(
-    rf"(?i)(?:^|[,.;:!?/(\[-]|\b(?:or|and|but|maybe))\s*({_WORD})\b\s*(?:$|[,.;:!?/)\]])"
+    r"(?i)(?:^|[,.;:!?/|(\[-]|\b(?:or|and|but|maybe|perhaps|actually|rather|is|wait|mean)\b)"
+    rf"\s*({_WORD})\b\s*(?:$|[,.;:!?/|)\]])"
+)
+_OPINION = re.compile(
+    r"(?i)^(?:well|so|thus|hence|therefore|i(?:'d|\s+would)?\s+(?:think|believe|guess|say)|"
+    r"in\s+my\s+opinion|it\s+is|it's|that\s+is|that's)\b\s*[,:]?\s*(?:that\s+)?"
+)
+_PHRASES = {"i think so": True, "i believe so": True, "i think not": False}
+_PHRASES |= {"i don't think so": False, "i do not think so": False, "not true": False}
+_EVASION = re.compile(
+    r"(?i)^(?:idea|clue|comment|answer|opinion|information|way\s+to|one\s+knows)\b"
 )
 
 
@@ -56,7 +66,15 @@ def read_boolean(text: str) -> Reading | None:
         return Reading(_WORDS[bare])
     if bare in _DIGITS:
         return Reading(_DIGITS[bare], exact=False)
-    leading = _LEADING.match(text)
+    phrase = _PHRASES.get(" ".join(bare.casefold().split()))
+    if phrase is not None:
+        return Reading(phrase, exact=False)
+    plain = text
+    while (shorter := _OPINION.sub("", plain, count=1)) != plain:
+        plain = shorter
+    leading = _LEADING.match(plain)
+    if leading and plain != text and not leading["rest"]:
+        return Reading(_WORDS[leading[1].lower()], exact=False)
     if leading and leading["rest"] and not _contradicts(leading[1], leading["rest"]):
         return Reading(_WORDS[leading[1].lower()], exact=False)
     return None
@@ -64,6 +82,6 @@ def read_boolean(text: str) -> Reading | None:
 
 def _contradicts(first: str, rest: str) -> bool:
     polarity = _WORDS[first.lower()]
-    if re.match(r"(?i)\s*(?:or|and|/)\b", rest):
+    if re.match(r"(?i)\s*(?:(?:or|and)\b|[/|])", rest) or _EVASION.match(rest):
         return True
     return any(_WORDS[m[1].lower()] != polarity for m in _SECOND.finditer(rest))

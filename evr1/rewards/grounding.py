@@ -16,9 +16,15 @@ _TIME_KEYS = ("time", "times", "timestamp", "timestamps", "span", "interval")
 _BOX_KEYS = ("boxes", "box", "bbox", "bbox_2d", "bboxes")
 _CLOCK = r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2}(?:\.\d{1,6})?)"
 _SECONDS = r"(\d{1,7}(?:\.\d{1,6})?)"
-_JOIN = r"\s{0,4}(?:s|sec|secs|second|seconds|秒)?\.?\s{0,4}(?:-|to|and|until|till|到|至|~)\s{0,4}"
-_SPAN = re.compile(rf"(?<![\d.:]){_SECONDS}{_JOIN}{_SECONDS}(?![\d:])")
-_CLOCK_SPAN = re.compile(rf"(?<![\d.:]){_CLOCK}{_JOIN}{_CLOCK}(?![\d:])")
+_JOIN = (
+    r"\s{0,4}(?:s|sec|secs|second|seconds|秒)?\.?,?\s{0,4}"
+    r"(?:->?|→|to|and|until|till|through|到|至|~|(?:and\s)?(?:ends?|ending|ended)\b(?:\stime)?"
+    r"(?:\s(?:at|is))?\s?[:=]?)\s{0,4}"
+)
+_NO_MORE = r"(?!\.?\d|:|\s?[-~]\s?\d)"
+_SPAN = re.compile(rf"(?<![\d.:]){_SECONDS}{_JOIN}{_SECONDS}{_NO_MORE}")
+_CLOCK_SPAN = re.compile(rf"(?<![\d.:]){_CLOCK}{_JOIN}{_CLOCK}{_NO_MORE}")
+_BARE_NUMBERS = re.compile(r"^[\d\s.,+\-()\[\]]{3,200}$")
 
 
 class Grounding(NamedTuple):
@@ -183,11 +189,25 @@ def _score(
 def _read(text: str, read: Callable[[Any], Reading | None]) -> Reading | None:
     """What a text says as JSON, or else in prose; a reading is exact if both steps are."""
     text = parse.normalize(text)
-    data = parse.read_json(text)
+    data = parse.read_json(text) or _bare_numbers(text)
     reading = read(data.value if data else text)
     if reading is None:
         return None
     return Reading(reading.value, reading.exact and data is not None and data.exact)
+
+
+def _bare_numbers(text: str) -> Reading | None:
+    """Numbers without keys: "(1, 2)", "[1, 2] s", "(0, 0), (10, 10)"."""
+    text = re.sub(r"(?<=[\d)\]])\s?(?:s|sec|seconds)\.?$", "", text)
+    if not _BARE_NUMBERS.match(text):
+        return None
+    data = parse.read_json(f"[{text.translate(_SQUARE)}]")
+    while data and isinstance(data.value, list) and len(data.value) == 1:
+        data = Reading(data.value[0])
+    return data and Reading(data.value, exact=False)
+
+
+_SQUARE = str.maketrans("()", "[]")
 
 
 def _truth(answer: Any, read: Callable[[Any], Reading | None], form: str) -> Any:
@@ -208,12 +228,16 @@ def _interval_of(data: Any) -> Reading | None:
             if pair:
                 return Reading(pair)
         for key in _TIME_KEYS:
-            if isinstance(data.get(key), list | Mapping):
+            if isinstance(data.get(key), list | Mapping | str):
                 inner = _interval_of(data[key])
                 return inner and Reading(inner.value, exact=False)
         pair = _numbers([data.get("start"), data.get("end")], 2)
         return Reading(pair, exact=False) if pair else None
+    if isinstance(data, list) and len(data) == 1 and isinstance(data[0], list):
+        return _interval_of(data[0])
     pair = _numbers(data, 2)
+    if pair is None and isinstance(data, list) and [type(x) for x in data] == [str, str]:
+        return _span_of(" - ".join(data))
     return Reading(pair, exact=False) if pair else None
 
 
@@ -238,11 +262,16 @@ def _box_of(data: Any) -> Reading | None:
             if box:
                 return Reading(box)
         inner = next((data[k] for k in _BOX_KEYS if k in data), None)
-        reading = _box_of(inner) if isinstance(inner, list) else None
+        sides = _numbers([data.get(k) for k in ("x1", "y1", "x2", "y2")], 4)
+        reading = Reading(sides) if sides else None
+        if isinstance(inner, list) or (isinstance(inner, Mapping) and "x1" in inner):
+            reading = _box_of(inner)
         return reading and Reading(reading.value, exact=False)
     if isinstance(data, list) and len(data) == 1:
         reading = _box_of(data[0])
         return reading and Reading(reading.value, exact=False)
+    if isinstance(data, list) and len(data) == 2 and all(_numbers(p, 2) for p in data):
+        data = [*data[0], *data[1]]  # two corners
     box = _numbers(data, 4)
     return Reading(box, exact=False) if box else None
 
@@ -253,12 +282,16 @@ def _tube_of(data: Any) -> Reading | None:
         return None
     boxes = next((data[k] for k in _BOX_KEYS if isinstance(data.get(k), Mapping)), None)
     exact = isinstance(data.get("boxes"), Mapping)
+    if boxes is None and not any(k in data for k in (*_BOX_KEYS, *_TIME_KEYS)):
+        boxes = data
     if boxes is None:
         return None
     tube: Tube = {}
     for key, value in boxes.items():
         second = _number(str(key).strip().removesuffix("s"))
         box = _numbers(value, 4)
+        if box is None and isinstance(value, list) and len(value) == 1:
+            box, exact = _numbers(value[0], 4), False
         if second is None:
             exact = False
             continue

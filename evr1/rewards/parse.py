@@ -46,7 +46,9 @@ _IS_CHOSEN = re.compile(
     r"(?:(?:correct|right|best|final)\s{1,4})?(?:answer|option|choice|correct)\b"
 )
 _STATEMENTS = {"sentence": (_SENTENCE,), "choice": (_CHOICE, _IS_CHOSEN)}
-_BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*")
+_BOLD = re.compile(r"(?<![\w*])\*\*([^*\n]{1,400})\*\*(?![\w*])")
+_OR_BEFORE = re.compile(r"(?i)(?:\b(?:or|nor|not)|[/&|或和不])\s*$")
+_OR_BEHIND = re.compile(r"(?i)^\s*(?:or\b|[/&|或和])")
 _FENCE = re.compile(r"```[a-zA-Z]{0,12}\s*\n?(.*?)```", re.DOTALL)
 _NEGATION = re.compile(r"(?i)^(?:not|n't|never|neither|nor|不|没)")
 
@@ -85,8 +87,9 @@ def candidates(response: str) -> Iterator[Found]:
         content = tagged.strip()
         if content:
             yield Found(content, "tag")
-            for found in _inside(content):
-                yield Found(found.text, "tag")
+            # Several emphasised answers in one tag are no answer; one of them is.
+            if len(_BOLD.findall(content)) < 2 and content.count("boxed{") < 2:
+                yield from (Found(found.text, "tag") for found in _inside(content))
         return
     after = after_reasoning(text)
     if after is None:
@@ -139,7 +142,7 @@ def after_reasoning(text: str) -> str | None:
 def _inside(text: str) -> Iterator[Found]:
     """Boxed, concluding and bold stretches of a text, last first within each kind."""
     boxed = last_boxed(text)
-    if boxed is not None:
+    if boxed is not None and not _is_hedged(text, rf"\boxed{{{boxed}}}"):
         yield Found(boxed.strip(), "boxed")
     sentences = sorted(
         (m.start("tail"), m["tail"], how)
@@ -154,8 +157,14 @@ def _inside(text: str) -> Iterator[Found]:
         if tail:
             yield Found(tail, how)
     bold = _BOLD.findall(text)
-    if bold:
+    if bold and not _is_hedged(text, f"**{bold[-1]}**"):
         yield Found(bold[-1].strip(), "bold")
+
+
+def _is_hedged(text: str, part: str) -> bool:
+    """Whether a second answer stands beside a part of a text: "**A** or B", "\\boxed{3} / 4"."""
+    before, _, behind = text.rpartition(part)
+    return bool(_OR_BEFORE.search(before[-20:]) or _OR_BEHIND.match(behind[:20]))
 
 
 def _overlapping(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
@@ -197,7 +206,7 @@ def read_json(text: str) -> Reading | None:
         return Reading(value)
     fenced = _FENCE.findall(text)
     for inner in [*fenced[-1:], *_last_object(text)]:
-        value = _loads(inner.strip())
+        value = _loads(inner.strip()) or _loads(_double_quotes(inner.strip()))
         if value is not None:
             return Reading(value, exact=False)
     return None
@@ -216,6 +225,11 @@ def _loads(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse, parse_int=float)
     except ValueError:
         return None
+
+
+def _double_quotes(text: str) -> str:
+    """A Python literal's quotes as those of JSON."""
+    return "" if '"' in text else text.replace("'", '"')
 
 
 def _refuse(constant: str) -> Any:

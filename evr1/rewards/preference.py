@@ -10,7 +10,7 @@ _NAMES = {"1": _FIRST, "a": _FIRST, "first": _FIRST, "one": _FIRST}
 _NAMES |= {"2": _SECOND, "b": _SECOND, "second": _SECOND, "two": _SECOND}
 _NAMES |= {"0": _TIE, "tie": _TIE, "equal": _TIE, "both equal": _TIE, "equally good": _TIE}
 _NAMES |= {"a tie": _TIE, "same": _TIE, "both are equally good": _TIE, "tied": _TIE}
-_FILLER = re.compile(r"\b(?:the|response|answer|assistant|model|candidate|one)\b")
+_FILLER = re.compile(r"\b(?:the|response|answer|assistant|model|candidate)\b")
 _BETTER = re.compile(
     r"^(?P<best>.{1,40}?)\s+(?:is|wins|was)\b\s*(?:the\s+)?(?:better|best|preferred)?"
 )
@@ -49,12 +49,18 @@ def read_label(text: str) -> Reading | None:
     if len(text) > parse.MAX_LABEL_CHARS:
         return None
     text = parse.normalize(text).casefold().strip(" .!\"'*()[]")
-    label = _NAMES.get(" ".join(_FILLER.sub(" ", text).split())) or _NAMES.get(text)
+    label = _name(text)
     if label is not None:
         return Reading(label)
     better = _BETTER.match(text)
     if better and "better" in text and " not " not in text:
-        label = _NAMES.get(" ".join(_FILLER.sub(" ", better["best"]).split()))
+        label = _name(better["best"])
         if label in (_FIRST, _SECOND):
             return Reading(label, exact=False)
     return None
+
+
+def _name(text: str) -> str | None:
+    """The label of "response 1", "the first one", "a tie"."""
+    bare = " ".join(_FILLER.sub(" ", text).split())
+    return _NAMES.get(text) or _NAMES.get(bare) or _NAMES.get(bare.removesuffix(" one"))

@@ -24,14 +24,16 @@ def score_open(response: str, task: Task) -> Verdict | None:
     """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L; 1 for the same text.
 
     Raises:
-        ValueError: the ground truth holds no words.
+        ValueError: the ground truth is empty.
     """
-    truths = [tokens(t) for t in read_truths(task.answer)]
-    found = parse.extract(response, _read_text, parse.FREE_TEXT)
+    texts = read_truths(task.answer)
+    count = tokens if all(map(tokens, texts)) else units  # a truth of signs alone has no words
+    truths = [count(t) for t in texts]
+    found = parse.extract(response, lambda t: Reading(t) if count(t) else None, parse.FREE_TEXT)
     if found is None:
         return None
     reading, where = found
-    given = tokens(reading.value)
+    given = count(reading.value)
     return Verdict(max(rouge(given, truth) for truth in truths), reading.exact, where.text)
 
 
@@ -42,7 +44,7 @@ def score_ocr(response: str, task: Task) -> Verdict | None:
         ValueError: the ground truth is empty.
     """
     truths = [units(t) for t in read_truths(task.answer)]
-    found = parse.extract(response, _read_text, parse.FREE_TEXT)
+    found = parse.extract(response, lambda t: Reading(t) if units(t) else None, parse.FREE_TEXT)
     if found is None:
         return None
     reading, where = found
@@ -103,7 +105,3 @@ def _overlap(a: Sequence, b: Sequence) -> int:
 
 def _f1(common: int, total: int) -> float:
     return 2 * common / total if total else 0.0
-
-
-def _read_text(text: str) -> Reading | None:
-    return Reading(text) if units(text) else None
