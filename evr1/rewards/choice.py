@@ -22,6 +22,10 @@ _OTHER = re.compile(
 )
 _HEDGE = re.compile(r"(?i)^\W*(?:or|and|&|/|[|+]|或|和|与)\b")
 _ONLY_LETTERS = re.compile(r"^(?:[\s,;/&|+()]|\b(?:or|and)\b|\b[A-Z]\b)*$")
+_DENIED = re.compile(
+    r"(?i)^\W*(?:(?:is|was|can|could|does|may|seems)\s{0,2}(?:not|n't|wrong|incorrect|false|never)"
+    r"|isn't|wasn't|doesn't|cannot|can't|wrong|incorrect)\b"
+)
 _ARTICLES = "AI"  # "A dog", "I see": capital words, not options
 
 
@@ -101,7 +105,7 @@ def _hedged(rest: str, options: Mapping[str, str]) -> bool:
     """Whether a second option is named right behind the first."""
     if any(_plain(rest) == _plain(o) for o in options.values()):
         return False
-    if _HEDGE.match(rest):
+    if _HEDGE.match(rest) or _DENIED.match(rest):
         return True
     others = [m[1] for m in _OTHER.finditer(rest)]
     return any(o not in _ARTICLES or _ONLY_LETTERS.match(rest) for o in others)

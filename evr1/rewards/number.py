@@ -15,6 +15,7 @@ ROUNDING_TOLERANCE = Fraction(1, 100)  # of the truth: how far its own rounding 
 MAX_DIGITS = 500
 MAX_EXPONENT = 400
 MAX_CHARS = 2000
+UNIT_WORDS = 3  # of a unit in the asked form: "metres per second"; more is a sentence
 
 
 class Number(NamedTuple):
@@ -43,15 +44,20 @@ _PERCENT = re.compile(r"(?i)^(.*?)\s?(?:%|percent|per cent|pct)(?: of [^\d]{1,40
 _GLOSS = re.compile(r"^(?P<number>.{1,60}?)\s?\((?P<gloss>[^()]{1,60})\)\.?$")
 _PREFIX = re.compile(
     r"(?i)^(?:about|around|approximately|approx\.?|roughly|nearly|almost|exactly|circa|ca\.?|~|≈|≃"
-    r"|约|大约|it is|it's|there are|there is|a total of)\s*"
+    r"|约|大约|大概|共有|共|总共|一共|有|it is|it's|there are|there is|(?:a )?total(?: of)?"
+    r"|(?:i|we) (?:can )?(?:see|count|counted)|usd|eur|rmb|us(?=\$)|=)\s*"
 )
 _STATEMENT = re.compile(
     r"^(?P<words>[A-Za-z' ]{1,60}?)(?:\s(?:is|are|was|were|equals)(?:\s(?:equal\s)?to)?\s|:\s)"
 )
 _LHS = re.compile(r"^[A-Za-z]\w{0,15}\s{0,4}=\s{0,4}")
-_UNIT = re.compile(r"^\s*(?:\\?text\{)?\s?([^\W\d_][^\d,;:?!=+*]{0,40}|°[CF]?|[²³]|)\}?\s*$")
+_UNIT = re.compile(
+    r"^\s*(?:\\?text\{)?\s?"
+    r"([^\W\d_][^\d,;:?!=+*^]{0,40}(?:(?<=[^\W\d_])\^?[23])?(?:\}\^\{?[23]\}?)?|°[CF]?|)\}?\s*$"
+)
 _HEDGE_UNIT = re.compile(
-    r"(?i)\b(?:or|to|and|but|not|plus|minus|times|than|maybe)\b|[-±/](?=\s*\d)"
+    r"(?i)\b(?:or|to|and|but|not|plus|minus|times|than|maybe|wrong|incorrect|false|never)\b|n't\b"
+    r"|[-±/](?=\s*\d)"
 )
 _SCALES = {
     "s": {"s": 1, "sec": 1, "second": 1, "ms": "1/1000", "millisecond": "1/1000", "min": 60},
@@ -61,7 +67,7 @@ _SCALES = {
 _SCALES["s"] |= {"minute": 60, "h": 3600, "hr": 3600, "hour": 3600}
 _SCALES["m"] |= {"centimetre": "1/100", "millimeter": "1/1000", "km": 1000, "kilometer": 1000}
 _SCALES["m"] |= {"kilometre": 1000}
-_UNITS = {u: (d, Fraction(f)) for d, units in _SCALES.items() for u, f in units.items()}
+UNITS = {u: (d, Fraction(f)) for d, units in _SCALES.items() for u, f in units.items()}
 
 
 def score_numerical(response: str, task: Task) -> Verdict | None:
@@ -135,7 +141,9 @@ def is_close(given: Number, truth: Number, in_percent: bool = False) -> bool:
             continue
         tolerance = RELATIVE_TOLERANCE * abs(t)
         if truth.step is not None:
-            tolerance = max(tolerance, min(truth.step / 2, ROUNDING_TOLERANCE * abs(t)))
+            tolerance = max(
+                tolerance, min(truth.step / 2, ROUNDING_TOLERANCE * max(abs(t), abs(p)))
+            )
         if abs(p - t) <= tolerance:
             return True
     return False
@@ -147,7 +155,7 @@ def _comparable(given: Number, truth: Number, in_percent: bool) -> list[tuple[Fr
     For a truth without a sign, one writing with a sign is right: 50 % for 0.5, and 50 % for 50.
     Only a truth of 1 or -1 could be either, so 1 % and 100 % are.
     """
-    a, b = _UNITS.get(given.unit), _UNITS.get(truth.unit)
+    a, b = UNITS.get(given.unit), UNITS.get(truth.unit)
     if a and b:
         if a[0] != b[0]:
             return [(truth.value + abs(truth.value) + 1, truth.value)]  # metres are no seconds
@@ -186,12 +194,13 @@ def read_number(text: str) -> Reading | None:
     """
     if len(text) > MAX_CHARS:
         return None
-    text = parse.normalize(text)
+    text = parse.normalize(parse.spell_powers(text))
     boxed = re.fullmatch(r"\$*\\(?:boxed|text|mathrm)\{(.{1,500})\}\$*", text)
     text = (boxed[1] if boxed else text).strip().strip("*`").strip()
+    text = re.sub(r"^\[(.{1,60})\]$", r"\1", text.strip("\"'")).strip("\"' ")
     number = _read_digits(text)
     if number is not None:
-        return Reading(number)
+        return Reading(number, exact=len(number.unit.split()) <= UNIT_WORDS)
     gloss = _GLOSS.match(text)
     if gloss:  # "5 (five)" says one number twice
         said = read_number(gloss["number"]), read_number(gloss["gloss"])
@@ -199,7 +208,11 @@ def read_number(text: str) -> Reading | None:
             return Reading(said[0].value, exact=False)
     plain = _LHS.sub("", re.sub(r"(?i)^(?:minus|negative)\s(?=\d)", "-", text))
     statement = _STATEMENT.match(plain)
-    if statement and not numerals.has_number_word(statement["words"]):
+    if (
+        statement
+        and not numerals.has_number_word(statement["words"])
+        and (not _HEDGE_UNIT.search(statement["words"]))
+    ):
         plain = plain[statement.end() :]
     while (shorter := _PREFIX.sub("", plain, count=1)) != plain:
         plain = shorter
@@ -262,7 +275,7 @@ def _read_decimal(text: str) -> Number | None:
     decimals = len(body.partition(".")[2])
     step = Fraction(10) ** (power - decimals) if decimals > max(power, 0) else None
     name = unit[1].strip().lower().rstrip(".")
-    name = name if name in _UNITS or name[:-1] not in _UNITS else name[:-1]  # plural s
+    name = name if name in UNITS or name[:-1] not in UNITS else name[:-1]  # plural s
     return Number(-value if match["sign"] == "-" else value, unit=name, step=step)
 
 

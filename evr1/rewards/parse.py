@@ -50,6 +50,10 @@ _BOLD = re.compile(r"(?<![\w*])\*\*([^*\n]{1,400})\*\*(?![\w*])")
 _OR_BEFORE = re.compile(r"(?i)(?:\b(?:or|nor|not)|[/&|或和不])\s*$")
 _OR_BEHIND = re.compile(r"(?i)^\s*(?:or\b|[/&|或和])")
 _FENCE = re.compile(r"```[a-zA-Z]{0,12}\s*\n?(.*?)```", re.DOTALL)
+_DENIED = re.compile(  # "I would not choose", "it is not true that the answer is"
+    r"(?i)(?:\b(?:not|never|cannot)|n't|不|不能|不应)"
+    r"(?:\s+(?:think|believe|say|that|the|case|true|correct|right|final|would|to)){0,6}\s*$"
+)
 _NEGATION = re.compile(r"(?i)^(?:not|n't|never|neither|nor|不|没)")
 
 
@@ -145,14 +149,14 @@ def _inside(text: str) -> Iterator[Found]:
     if boxed is not None and not _is_hedged(text, rf"\boxed{{{boxed}}}"):
         yield Found(boxed.strip(), "boxed")
     sentences = sorted(
-        (m.start("tail"), m["tail"], how)
+        (m.start("tail"), m["tail"], how, bool(_DENIED.search(text[: m.start()][-60:])))
         for how, patterns in _STATEMENTS.items()
         for pattern in patterns
         for m in _overlapping(pattern, text)
     )
-    for _, tail, how in reversed(sentences[-16:]):
+    for _, tail, how, is_denied in reversed(sentences[-16:]):
         tail = tail.strip().strip("*_ ").rstrip(" .;。；!！")
-        if _NEGATION.match(tail):
+        if is_denied or _NEGATION.match(tail):
             return
         if tail:
             yield Found(tail, how)
@@ -262,6 +266,16 @@ def ground_truth(answer: Any) -> Any:
             if "$" not in inner:
                 return inner.strip()
     return text
+
+
+def spell_powers(text: str) -> str:
+    """Raised digits and vulgar fractions, which `normalize` would merge with the digits before.
+
+    >>> spell_powers("1½ m²")
+    '1 ½ m^2'
+    """
+    text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text[:MAX_NORMALIZED_CHARS])
+    return re.sub(r"(?<=[\w)}\]])(?=[⁻⁰¹²³⁴-⁹])(?<![⁻⁰¹²³⁴-⁹])", "^", text)
 
 
 def normalize(text: str) -> str:

@@ -10,11 +10,15 @@ import os
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 CHILD_TIMEOUT_S = 30.0  # the child first imports sympy: seconds on a busy machine
 MAX_CHARS = 1000
+MAX_DEPTH = 10  # of brackets: parsing time grows fast with it
 
+_DECIMAL = re.compile(r"^-?\d{1,20}\.\d{2,20}$")
 _TOWER = re.compile(
     r"(?:\^|\*\*)[^+\-=]{0,40}(?:\^|\*\*)|\d{5,}\s*!|!\s*!|(?:\^|\*\*)\s*[{(]?\s*\d{5,}"
 )
@@ -34,7 +38,20 @@ def equal_inline(given: str, truth: str) -> bool:
     # Its own time limits rest on alarms, which belong to the worker; it warns when they are off.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     gold, target = (math_verify.parse(f"${side}$", parsing_timeout=0) for side in (truth, given))
-    return bool(gold and target and math_verify.verify(gold, target, timeout_seconds=None))
+    if not gold or not target:
+        return False
+    if math_verify.verify(gold, target, allow_set_relation_comp=True, timeout_seconds=None):
+        return True
+    return bool(_DECIMAL.match(truth)) and _rounds_to(target[0], truth)
+
+
+def _rounds_to(expression: Any, decimal: str) -> bool:
+    """Whether an exact result, such as pi, is what a truth such as 3.14 was rounded from."""
+    if not getattr(expression, "is_number", False) or not expression.is_real:
+        return False
+    step = Fraction(1, 10 ** len(decimal.partition(".")[2]))
+    value = expression.evalf(30)
+    return bool(value.is_finite) and abs(Fraction(str(value)) - Fraction(decimal)) <= step / 2
 
 
 def equal_in_child(given: str, truth: str) -> bool:
@@ -72,8 +89,14 @@ def child_environment() -> dict[str, str]:
 
 
 def is_tame(text: str) -> bool:
-    """Whether an expression is short and holds no tower of powers, no huge power or factorial."""
-    return 0 < len(text) <= MAX_CHARS and not _TOWER.search(text.replace(" ", ""))
+    """Whether an expression is short and flat, with no tower of powers, huge power or factorial."""
+    if not 0 < len(text) <= MAX_CHARS or _TOWER.search(text.replace(" ", "")):
+        return False
+    depth = deepest = 0
+    for bracket in re.finditer(r"[](){}[]", text):
+        depth += 1 if bracket[0] in "({[" else -1
+        deepest = max(deepest, depth)
+    return deepest <= MAX_DEPTH
 
 
 if __name__ == "__main__":
