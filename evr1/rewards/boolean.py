@@ -7,20 +7,31 @@ from evr1.rewards.base import Reading, Task, Verdict
 
 _WORDS = {"yes": True, "true": True, "no": False, "false": False}
 _WORDS |= {"是": True, "对": True, "正确": True, "否": False, "不是": False, "错误": False}
+_OTHERS: dict[str, bool] = dict.fromkeys(
+    ("y", "t", "yeah", "yep", "correct", "right", "是的", "对的", "有"), True
+)
+_OTHERS |= dict.fromkeys(("n", "f", "nope", "incorrect", "wrong", "not correct", "not true"), False)
+_OTHERS |= dict.fromkeys(("不", "不对", "不正确", "不是的", "没有", "没"), False)
+_OTHERS |= {"i think so": True, "i believe so": True, "of course": True, "i think not": False}
+_OTHERS |= dict.fromkeys(("i don't think so", "i do not think so", "of course not"), False)
+_OTHERS |= dict.fromkeys(("absolutely not", "certainly not", "definitely not"), False)
 _DIGITS = {"1": True, "0": False}
 _WORD = "yes|no|true|false"
 _EXACT = re.compile(rf"(?i)^\W*({_WORD})\W*$")
 _LEADING = re.compile(rf"(?i)^\W*({_WORD})\b\s*[,.;:!-]?\s*(?P<rest>.*)$", re.DOTALL)
 _SECOND = re.compile(
     r"(?i)(?:^|[,.;:!?/|(\[-]|\b(?:or|and|but|maybe|perhaps|actually|rather|is|wait|mean)\b)"
-    rf"\s*({_WORD})\b\s*(?:$|[,.;:!?/|)\]])"
+    rf"\s*({_WORD})\b\s*(?:$|[,.;:!?/|)\]]|(?:{_WORD})\b)"
 )
 _OPINION = re.compile(
     r"(?i)^(?:well|so|thus|hence|therefore|i(?:'d|\s+would)?\s+(?:think|believe|guess|say)|"
-    r"in\s+my\s+opinion|it\s+is|it's|that\s+is|that's)\b\s*[,:]?\s*(?:that\s+)?"
+    r"in\s+my\s+opinion|it\s+is|it's|that\s+is|that's"
+    r"|the\s+(?:statement|claim|sentence)\s+is|definitely|certainly|absolutely|clearly)\b\s*[,:]?\s*(?:that\s+)?"
 )
-_PHRASES = {"i think so": True, "i believe so": True, "i think not": False}
-_PHRASES |= {"i don't think so": False, "i do not think so": False, "not true": False}
+_DENIAL = re.compile(
+    r"(?i)^(?:it|he|she|they|there|that|this)\s+"
+    r"(?:is|are|was|were|does|do|did|can|has|have|will)(?:\s+not\b|n't\b)"
+)
 _EVASION = re.compile(
     r"(?i)^(?:idea|clue|comment|answer|opinion|information|way\s+to|one\s+knows)\b"
 )
@@ -66,7 +77,7 @@ def read_boolean(text: str) -> Reading | None:
         return Reading(_WORDS[bare])
     if bare in _DIGITS:
         return Reading(_DIGITS[bare], exact=False)
-    phrase = _PHRASES.get(" ".join(bare.casefold().split()))
+    phrase = _OTHERS.get(" ".join(bare.casefold().split()))
     if phrase is not None:
         return Reading(phrase, exact=False)
     plain = text
@@ -83,5 +94,7 @@ def read_boolean(text: str) -> Reading | None:
 def _contradicts(first: str, rest: str) -> bool:
     polarity = _WORDS[first.lower()]
     if re.match(r"(?i)\s*(?:(?:or|and)\b|[/|])", rest) or _EVASION.match(rest):
+        return True
+    if polarity and _DENIAL.match(rest):
         return True
     return any(_WORDS[m[1].lower()] != polarity for m in _SECOND.finditer(rest))

@@ -210,6 +210,8 @@ def read_json(text: str) -> Reading | None:
         return Reading(value)
     fenced = _FENCE.findall(text)
     for inner in [*fenced[-1:], *_last_object(text)]:
+        if _is_hedged(text, inner):
+            return None
         value = _loads(inner.strip()) or _loads(_double_quotes(inner.strip()))
         if value is not None:
             return Reading(value, exact=False)
@@ -291,5 +293,6 @@ _PLAIN = str.maketrans(
     {**dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\ufe63", "-"), "\u2044": "/"}
     | dict.fromkeys("\u2018\u2019\u02bc", "'")
     | dict.fromkeys("\u201c\u201d", '"')
-    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff")
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f")  # no width
+    | dict.fromkeys("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # writing direction
 )

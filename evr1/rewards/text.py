@@ -19,6 +19,10 @@ _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:[\u0300-\u036f][^\W_{_
 _SPACELESS = re.compile(rf"\s+(?=[{_UNSPACED}])|(?<=[{_UNSPACED}])\s+")
 _UNIT = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 
+_WRAPPED = re.compile(
+    r"""^(?:"([^"]+)"|'([^']+)'|“([^”]+)”|`([^`]+)`|\*\*([^*]+)\*\*|\\boxed\{([^{}]+)\})$"""
+)
+
 
 def score_open(response: str, task: Task) -> Verdict | None:
     """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L; 1 for the same text.
@@ -48,8 +52,8 @@ def score_ocr(response: str, task: Task) -> Verdict | None:
     if found is None:
         return None
     reading, where = found
-    given = units(reading.value)
-    accuracy = max(1 - Levenshtein.distance(given, t) / len(t) for t in truths)
+    readings = [units(reading.value), units(_unwrap(reading.value))]
+    accuracy = max(1 - Levenshtein.distance(r, t) / len(t) for t in truths for r in readings)
     return Verdict(max(0.0, accuracy), reading.exact, where.text)
 
 
@@ -105,3 +109,9 @@ def _overlap(a: Sequence, b: Sequence) -> int:
 
 def _f1(common: int, total: int) -> float:
     return 2 * common / total if total else 0.0
+
+
+def _unwrap(text: str) -> str:
+    """A text without the quotes, emphasis or box that wrap all of it."""
+    wrapped = _WRAPPED.match(text.strip())
+    return next(part for part in wrapped.groups() if part is not None) if wrapped else text
