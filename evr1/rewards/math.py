@@ -87,6 +87,8 @@ def clean(text: str) -> str:
 
 def _read_expression(text: str) -> Reading | None:
     """An expression; prose of many words is none."""
+    if len(text) > parse.MAX_LABEL_CHARS:
+        return None
     expression = clean(text)
     words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", expression)
     if not expression or len(expression) > symbolic.MAX_CHARS or len(words) > 6:

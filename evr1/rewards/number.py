@@ -35,7 +35,7 @@ _POWER = (
 )
 _NUMBER = re.compile(rf"(?P<sign>[+-]?)\s?(?P<body>{_EUROPEAN}|{_PLAIN}){_POWER}?(?![\d.,]*\d)")
 _FRACTION = re.compile(
-    r"^(?P<sign>[+-]?)\s?(?:(?P<whole>\d{1,50})[ -]\s?)?"
+    r"^(?P<sign>[+-]?)\s?(?:(?P<whole>\d{1,50})(?:[ -]\s?|(?=\\)))?"
     r"(?:(?P<a>\d{1,50})\s?/\s?(?P<b>\d{1,50})|\\[dt]?frac\{(?P<c>-?\d{1,50})\}\{(?P<d>\d{1,50})\})$"
 )
 _POWER_OF_TEN = re.compile(r"^(?P<sign>[+-]?)10\s?(?:\^|\*\*)\s?\{?(?P<e>[+-]?\d{1,3})\}?$")
