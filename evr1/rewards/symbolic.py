@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 CHILD_TIMEOUT_S = 30.0  # the child first imports sympy: seconds on a busy machine
-MAX_CHARS = 1000
-MAX_DEPTH = 10  # of brackets: parsing time grows fast with it
-
+MAX_CHARS = 400
+MAX_DEPTH = 6  # of brackets: parsing time grows fast with it
+MAX_OPERATORS = 3  # sums, products, integrals and limits, each of which may be evaluated
+MAX_POWERS = 16  # and quotients
+_ENDLESS = re.compile(r"[A-Za-z]{20}|[-+|]{8}")  # to the algebra, a product of twenty symbols
+_OPERATOR = re.compile(r"\\(?:sum|prod|int|lim)(?![a-z])")
 _DECIMAL = re.compile(r"^-?\d{1,20}\.\d{2,20}$")
 _TOWER = re.compile(
     r"(?:\^|\*\*)[^+\-=]{0,40}(?:\^|\*\*)|\d{5,}\s*!|!\s*!|(?:\^|\*\*)\s*[{(]?\s*\d{5,}"
@@ -90,7 +93,11 @@ def child_environment() -> dict[str, str]:
 
 def is_tame(text: str) -> bool:
     """Whether an expression is short and flat, with no tower of powers, huge power or factorial."""
-    if not 0 < len(text) <= MAX_CHARS or _TOWER.search(text.replace(" ", "")):
+    if not 0 < len(text) <= MAX_CHARS or _ENDLESS.search(text):
+        return False
+    if _TOWER.search(text.replace(" ", "")) or len(_OPERATOR.findall(text)) > MAX_OPERATORS:
+        return False
+    if len(re.findall(r"[\^/]", text)) > MAX_POWERS or text.count(":") > 2:
         return False
     depth = deepest = 0
     for bracket in re.finditer(r"[](){}[]", text):
