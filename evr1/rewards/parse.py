@@ -210,7 +210,7 @@ def read_json(text: str) -> Reading | None:
         return Reading(value)
     fenced = _FENCE.findall(text)
     for inner in [*fenced[-1:], *_last_object(text)]:
-        if _is_hedged(text, inner):
+        if inner and _is_hedged(text, inner):
             return None
         value = _loads(inner.strip()) or _loads(_double_quotes(inner.strip()))
         if value is not None:

@@ -4,6 +4,7 @@ Computer algebra on model text has no time bound, so it runs where it can be kil
 worker (`equal_inline`), or in a child process of its own (`equal_in_child`).
 """
 
+import functools
 import json
 import logging
 import os
@@ -13,6 +14,8 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from evr1.rewards.number import ROUNDING_TOLERANCE
 
 CHILD_TIMEOUT_S = 30.0  # the child first imports sympy: seconds on a busy machine
 MAX_CHARS = 400
@@ -32,29 +35,62 @@ def load() -> None:
     import math_verify  # noqa: F401
 
 
+@functools.lru_cache(maxsize=4096)  # a group's completions often end in the same result
 def equal_inline(given: str, truth: str) -> bool:
     """Whether two expressions are equal; unbounded in time, see the module."""
     if not is_tame(given) or not is_tame(truth):
         return False
     import math_verify
 
-    # Its own time limits rest on alarms, which belong to the worker; it warns when they are off.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    gold, target = (math_verify.parse(f"${side}$", parsing_timeout=0) for side in (truth, given))
+    gold, target = _parse(truth), _parse(given)
     if not gold or not target:
         return False
-    if math_verify.verify(gold, target, allow_set_relation_comp=True, timeout_seconds=None):
+    if _DECIMAL.match(truth) and _rounds_to(target[0], truth):
         return True
-    return bool(_DECIMAL.match(truth)) and _rounds_to(target[0], truth)
+    if _differ(gold[0], target[0]):
+        return False
+    return math_verify.verify(gold, target, allow_set_relation_comp=True, timeout_seconds=None)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse(side: str) -> list[Any]:
+    """What math-verify makes of an expression: the expression, then its text; or nothing."""
+    import math_verify
+
+    # Its own time limits rest on alarms, which belong to the worker; it warns when they are off.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    return math_verify.parse(f"${side}$", parsing_timeout=0)
+
+
+def _differ(a: Any, b: Any) -> bool:
+    """Whether two expressions plainly differ at one point, which is cheaper to see than by algebra.
+
+    Sets, relations and what has no value there are left to the algebra.
+    """
+    import sympy
+
+    unevaluated = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative)
+    if not all(isinstance(e, sympy.Expr) and not e.has(*unevaluated) for e in (a, b)):
+        return False
+    names = sorted(a.free_symbols | b.free_symbols, key=str)
+    point = {name: sympy.Rational(7 * i + 5, 11 * i + 13) for i, name in enumerate(names)}
+    try:
+        x, y = (complex(e.evalf(15, subs=point)) for e in (a, b))
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return abs(x - y) > 1e-4 * max(1.0, abs(x), abs(y))
 
 
 def _rounds_to(expression: Any, decimal: str) -> bool:
     """Whether an exact result, such as pi, is what a truth such as 3.14 was rounded from."""
     if not getattr(expression, "is_number", False) or not expression.is_real:
         return False
-    step = Fraction(1, 10 ** len(decimal.partition(".")[2]))
     value = expression.evalf(30)
-    return bool(value.is_finite) and abs(Fraction(str(value)) - Fraction(decimal)) <= step / 2
+    if not value.is_finite:
+        return False
+    exact, written = Fraction(str(value)), Fraction(decimal)
+    step = Fraction(1, 10 ** len(decimal.partition(".")[2]))
+    return abs(exact - written) <= min(step / 2, ROUNDING_TOLERANCE * max(abs(exact), abs(written)))
 
 
 def equal_in_child(given: str, truth: str) -> bool:
