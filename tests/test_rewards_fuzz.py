@@ -31,6 +31,7 @@ def test_nothing_breaks_the_scorers(count, seed):
     statuses: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     slowest, cut, peak = (0.0, ""), [], 0.0
     with RewardPool(workers=1, timeout_s=TIMEOUT_S) as pool:
+        pool.score_batch(["<answer>x+x</answer>"], [{"problem_type": "math", "answer": "2x"}])
         for i, (response, row) in enumerate(cases(count, seed)):
             start = time.perf_counter()
             [score] = pool.score_batch([response], [row])
