@@ -14,7 +14,7 @@ from evr1.rewards import Status, Task, __main__
 from evr1.rewards.base import make_task
 from evr1.rewards.pool import CHUNK, RewardPool, _encode
 
-SLOW = r"<answer>(a+b+c+d)^{300}</answer>"
+SLOW = "<answer>y > (a+b+c+d)^{300}</answer>"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_unicode_null_and_huge_responses_travel(pool):
 def test_a_hang_is_cut_and_the_others_are_scored(pool):
     responses, rows = numbers(6)
     responses.insert(2, SLOW)
-    rows.insert(2, {"problem_type": "math", "answer": "(a+b+c+d+1)^{300}"})
+    rows.insert(2, {"problem_type": "math", "answer": "y > (a+b+c+d+1)^{300}"})
     start = time.perf_counter()
     scores = pool.score_batch(responses, rows)
     assert time.perf_counter() - start < 20

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evr1 import rewards
-from evr1.rewards import Status, grounding, number, text
+from evr1.rewards import Status, grounding, math, number, symbolic, text
 from evr1.rewards.gold import gold_answer
 
 FINITE = st.integers(-999, 999).map(lambda x: x / 8)
@@ -162,3 +162,116 @@ def test_relative_accuracy_falls_with_the_error(truth, error):
     t = number.read_truth(truth).value
     near, far = (number.mean_relative_accuracy(t + t * e, t) for e in (error / 2, error))
     assert near >= far
+
+
+INLINE = {
+    **rewards.SCORERS,
+    "math": lambda response, task: math.score(response, task, symbolic.equal_inline),
+}
+
+
+def accuracy(kind, content, answer) -> float:
+    row = {"problem_type": kind, "answer": answer}
+    return rewards.score(f"<answer>{content}</answer>", row, scorers=INLINE).accuracy
+
+
+@settings(max_examples=200, deadline=None)
+@given(truths(), st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]), st.data())
+def test_spacing_case_and_unicode_forms_do_not_matter(truth, form, data):
+    kind, answer, written = truth
+    space = data.draw(st.sampled_from(["", " ", "\n", "\t ", "\u200b", "\u3000"]))
+    changed = unicodedata.normalize(form, f"{space}{written}{space}")
+    if kind in ("boolean", "preference", "multiple choice", "ocr", "open-ended"):
+        changed = data.draw(st.sampled_from([changed, changed.upper(), changed.lower()]))
+    assert accuracy(kind, changed, answer) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(truths(), truths())
+def test_another_answer_scores_less(truth, other):
+    """Damage: the answer of another row of the same type, unless it says the same."""
+    kind, answer, written = truth
+    wrong = other[2] if other[0] == kind else "zzz"
+    score = accuracy(kind, wrong, answer)
+    if score < 1:
+        return
+    back = accuracy(kind, written, other[1])
+    near = kind in ("numerical", "regression")  # within a tolerance
+    assert back == 1 or near
+    if kind not in ("ocr", "open-ended") and not near:
+        assert answer == other[1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(TUBES, st.randoms(use_true_random=False), INTERVALS)
+def test_the_order_of_seconds_and_keys_does_not_matter(tube, random, time):
+    items = [(str(k), list(v)) for k, v in tube.items()]
+    answer = {"time": list(time), "boxes": dict(items)}
+    random.shuffle(items)
+    shuffled = json.dumps({"boxes": dict(items), "time": list(time)})
+    assert accuracy("tracking", shuffled, answer) == 1
+    assert accuracy("spatial-temporal grounding", shuffled, answer) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(TUBES, BOXES)
+def test_a_wrong_or_an_extra_box_costs(tube, box):
+    answer = {"boxes": {str(k): list(v) for k, v in tube.items()}}
+    more = {"boxes": {**answer["boxes"], "77": list(box)}}
+    share = len(tube) / (len(tube) + 1)
+    assert accuracy("tracking", json.dumps(more), answer) == pytest.approx(share)
+    second, right = next(iter(answer["boxes"].items()))
+    moved = {"boxes": {**answer["boxes"], second: [x + 1000 for x in right]}}
+    expected = 1 - 1 / len(tube)
+    assert accuracy("tracking", json.dumps(moved), answer) == pytest.approx(expected)
+
+
+@given(INTERVALS, INTERVALS, FINITE)
+def test_interval_overlap_moves_and_scales_with_its_intervals(a, b, shift):
+    iou = grounding.interval_iou
+    moved = [(x[0] + shift, x[1] + shift) for x in (a, b)]
+    assert iou(*moved) == pytest.approx(iou(a, b))
+    wider = (a[0] - 1, a[1] + 1)
+    assert iou(wider, a) < 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(WORDS, st.integers(0, 7))
+def test_losing_words_costs(words, at):
+    answer = " ".join(words)
+    fewer = [w for i, w in enumerate(words) if i != at % len(words)]
+    for kind in ("ocr", "open-ended"):
+        assert accuracy(kind, " ".join(fewer), answer) < 1
+        assert accuracy(kind, answer, answer) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(-99, 99), st.integers(1, 99), st.integers(2, 9))
+def test_fractions_in_any_writing(top, bottom, factor):
+    writings = [
+        f"{top}/{bottom}",
+        rf"\frac{{{top}}}{{{bottom}}}",
+        f"{top * factor}/{bottom * factor}",
+    ]
+    for written in writings:
+        for truth in writings:
+            assert accuracy("math", written, truth) == 1
+            assert accuracy("numerical", written, truth) == 1
+        assert accuracy("math", f"{top + bottom}/{bottom}", written) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(-9, 9), st.integers(-9, 9))
+def test_polynomials_in_any_order(a, b, c):
+    truth = f"{a}x^2{b:+d}x{c:+d}"
+    assert accuracy("math", f"{c}{b:+d}x{a:+d}x^2", truth) == 1
+    assert accuracy("math", f"x({a}x{b:+d}){c:+d}", truth) == 1
+    assert accuracy("math", f"{a}x^2{b:+d}x{c + 1:+d}", truth) == 0
+    assert accuracy("math", f"{a + 1}x^2{b:+d}x{c:+d}", truth) == 0
+
+
+@given(FINITE.filter(bool), st.integers(2, 50))
+def test_a_number_off_by_a_part_is_wrong(truth, parts):
+    off = truth + truth / parts
+    assert accuracy("numerical", repr(off), truth) == 0
+    assert accuracy("regression", repr(off), truth) < 1 or parts >= 20

@@ -7,12 +7,33 @@ from evr1.rewards.base import Reading, Task, Verdict
 
 _WORDS = {"yes": True, "true": True, "no": False, "false": False}
 _WORDS |= {"是": True, "对": True, "正确": True, "否": False, "不是": False, "错误": False}
+_OTHERS: dict[str, bool] = dict.fromkeys(
+    ("y", "t", "yeah", "yep", "correct", "right", "是的", "对的", "有"), True
+)
+_OTHERS |= dict.fromkeys(("n", "f", "nope", "incorrect", "wrong", "not correct", "not true"), False)
+_OTHERS |= dict.fromkeys(("不", "不对", "不正确", "不是的", "没有", "没"), False)
+_OTHERS |= {"i think so": True, "i believe so": True, "of course": True, "i think not": False}
+_OTHERS |= dict.fromkeys(("i don't think so", "i do not think so", "of course not"), False)
+_OTHERS |= dict.fromkeys(("absolutely not", "certainly not", "definitely not"), False)
 _DIGITS = {"1": True, "0": False}
 _WORD = "yes|no|true|false"
 _EXACT = re.compile(rf"(?i)^\W*({_WORD})\W*$")
 _LEADING = re.compile(rf"(?i)^\W*({_WORD})\b\s*[,.;:!-]?\s*(?P<rest>.*)$", re.DOTALL)
 _SECOND = re.compile(
-    rf"(?i)(?:^|[,.;:!?/(\[-]|\b(?:or|and|but|maybe))\s*({_WORD})\b\s*(?:$|[,.;:!?/)\]])"
+    r"(?i)(?:^|[,.;:!?/|(\[-]|\b(?:or|and|but|maybe|perhaps|actually|rather|is|wait|mean)\b)"
+    rf"\s*({_WORD})\b\s*(?:$|[,.;:!?/|)\]]|(?:{_WORD})\b)"
+)
+_OPINION = re.compile(
+    r"(?i)^(?:well|so|thus|hence|therefore|i(?:'d|\s+would)?\s+(?:think|believe|guess|say)|"
+    r"in\s+my\s+opinion|it\s+is|it's|that\s+is|that's"
+    r"|the\s+(?:statement|claim|sentence)\s+is|definitely|certainly|absolutely|clearly)\b\s*[,:]?\s*(?:that\s+)?"
+)
+_DENIAL = re.compile(
+    r"(?i)^(?:it|he|she|they|there|that|this)\s+"
+    r"(?:is|are|was|were|does|do|did|can|has|have|will)(?:\s+not\b|n't\b)"
+)
+_EVASION = re.compile(
+    r"(?i)^(?:idea|clue|comment|answer|opinion|information|way\s+to|one\s+knows)\b"
 )
 
 
@@ -56,7 +77,15 @@ def read_boolean(text: str) -> Reading | None:
         return Reading(_WORDS[bare])
     if bare in _DIGITS:
         return Reading(_DIGITS[bare], exact=False)
-    leading = _LEADING.match(text)
+    phrase = _OTHERS.get(" ".join(bare.casefold().split()))
+    if phrase is not None:
+        return Reading(phrase, exact=False)
+    plain = text
+    while (shorter := _OPINION.sub("", plain, count=1)) != plain:
+        plain = shorter
+    leading = _LEADING.match(plain)
+    if leading and plain != text and not leading["rest"]:
+        return Reading(_WORDS[leading[1].lower()], exact=False)
     if leading and leading["rest"] and not _contradicts(leading[1], leading["rest"]):
         return Reading(_WORDS[leading[1].lower()], exact=False)
     return None
@@ -64,6 +93,8 @@ def read_boolean(text: str) -> Reading | None:
 
 def _contradicts(first: str, rest: str) -> bool:
     polarity = _WORDS[first.lower()]
-    if re.match(r"(?i)\s*(?:or|and|/)\b", rest):
+    if re.match(r"(?i)\s*(?:(?:or|and)\b|[/|])", rest) or _EVASION.match(rest):
+        return True
+    if polarity and _DENIAL.match(rest):
         return True
     return any(_WORDS[m[1].lower()] != polarity for m in _SECOND.finditer(rest))

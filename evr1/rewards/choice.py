@@ -17,9 +17,15 @@ _LEADING = re.compile(
     re.DOTALL,
 )
 _OTHER = re.compile(
-    r"(?:^|[\s,;/&]|\b(?:or|and|或|和|与)\b)\s*[(\[\"'*]*([A-Z])[)\]\"'*]*(?=$|[\s,.;:/)&])"
+    r"(?:^|(?<!\bnot)(?<!\bthan)(?<!\bof)[\s,;/&|+]|\b(?:or|and|或|和|与)\b)\s*[(\[\"'*]*([A-Z])"
+    r"[)\]\"'*]*(?=$|[\s,.;:/)&|+])(?!\s+(?:is|are)\s+(?:wrong|incorrect|false|not)\b)"
 )
-_HEDGE = re.compile(r"(?i)^\W*(?:or|and|&|/|或|和|与)\b")
+_HEDGE = re.compile(r"(?i)^\W*(?:or|and|&|/|[|+]|或|和|与)\b")
+_ONLY_LETTERS = re.compile(r"^(?:[\s,;/&|+()]|\b(?:or|and)\b|\b[A-Z]\b)*$")
+_DENIED = re.compile(
+    r"(?i)^\W*(?:(?:is|was|can|could|does|may|seems)\s{0,2}(?:not|n't|wrong|incorrect|false|never)"
+    r"|isn't|wasn't|doesn't|cannot|can't|wrong|incorrect)\b"
+)
 _ARTICLES = "AI"  # "A dog", "I see": capital words, not options
 
 
@@ -72,7 +78,7 @@ def read_choice(text: str, options: Mapping[str, str]) -> Reading | None:
     if alone:
         return _among(alone[1].upper(), options)
     leading = _LEADING.match(text)
-    if leading and not _hedged(leading["rest"], leading["after"], options):
+    if leading and not _hedged(leading["rest"], options):
         letter, rest = leading["letter"].upper(), leading["rest"].strip()
         same = _plain(rest) == _plain(options.get(letter, ""))
         if same or _may_lead(letter, leading["close"] + leading["after"], rest, options):
@@ -95,14 +101,14 @@ def _may_lead(letter: str, after: str, rest: str, options: Mapping[str, str]) ->
     return letter not in _ARTICLES and not rest[:1].isupper()
 
 
-def _hedged(rest: str, after: str, options: Mapping[str, str]) -> bool:
+def _hedged(rest: str, options: Mapping[str, str]) -> bool:
     """Whether a second option is named right behind the first."""
     if any(_plain(rest) == _plain(o) for o in options.values()):
         return False
-    if _HEDGE.match(rest):
+    if _HEDGE.match(rest) or _DENIED.match(rest):
         return True
     others = [m[1] for m in _OTHER.finditer(rest)]
-    return any(o not in _ARTICLES or after == "," or rest.strip() == o for o in others)
+    return any(o not in _ARTICLES or _ONLY_LETTERS.match(rest) for o in others)
 
 
 def _among(letter: str, options: Mapping[str, str]) -> Reading | None:
@@ -132,5 +138,7 @@ def _read_set(text: str, options: Mapping[str, str]) -> Reading | None:
 def _plain(text: str) -> str:
     """Letters and digits of a text, case folded: what two writings of an option share."""
     return " ".join(
-        re.findall(r"\w+|[^\w\s]+(?=\s*$)", parse.normalize(text).casefold().rstrip("."))
+        re.findall(
+            r"\w+|[^\w\s]+(?=\s*$)", parse.normalize(text).casefold().rstrip(".").strip("\"'*`")
+        )
     )

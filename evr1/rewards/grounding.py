@@ -1,31 +1,21 @@
 """When and where: intervals, boxes, boxes over time."""
 
 import math
-import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from evr1.rewards import frames, parse
+from evr1.rewards import frames, parse, regions
 from evr1.rewards.base import Reading, Task, Verdict
-
-Interval = tuple[float, float]  # seconds
-Box = tuple[float, float, float, float]  # left, top, right, bottom; any unit
-Tube = dict[float, Box | None]  # second → box; None where what stands there is no box
-
-_TIME_KEYS = ("time", "times", "timestamp", "timestamps", "span", "interval")
-_BOX_KEYS = ("boxes", "box", "bbox", "bbox_2d", "bboxes")
-_CLOCK = r"(?:(\d{1,2}):)?(\d{1,3}):(\d{2}(?:\.\d{1,6})?)"
-_SECONDS = r"(\d{1,7}(?:\.\d{1,6})?)"
-_JOIN = r"\s{0,4}(?:s|sec|secs|second|seconds|秒)?\.?\s{0,4}(?:-|to|and|until|till|到|至|~)\s{0,4}"
-_SPAN = re.compile(rf"(?<![\d.:]){_SECONDS}{_JOIN}{_SECONDS}(?![\d:])")
-_CLOCK_SPAN = re.compile(rf"(?<![\d.:]){_CLOCK}{_JOIN}{_CLOCK}(?![\d:])")
-
-
-class Grounding(NamedTuple):
-    """What an answer says; None where it says nothing."""
-
-    time: Interval | None = None
-    tube: Tube | None = None
+from evr1.rewards.regions import (
+    Box,
+    Grounding,
+    Interval,
+    Tube,
+    both_of,
+    box_of,
+    interval_of,
+    tube_of,
+)
 
 
 def score_temporal(response: str, task: Task) -> Verdict | None:
@@ -35,7 +25,7 @@ def score_temporal(response: str, task: Task) -> Verdict | None:
         ValueError: the ground truth is no interval.
     """
     truth = read_interval(task.answer)
-    return _score(response, _interval_of, lambda given: interval_iou(given, truth))
+    return _score(response, interval_of, lambda given: interval_iou(given, truth))
 
 
 def score_spatial(response: str, task: Task) -> Verdict | None:
@@ -45,7 +35,7 @@ def score_spatial(response: str, task: Task) -> Verdict | None:
         ValueError: the ground truth is no box.
     """
     truth = asked_box(task)
-    return _score(response, _box_of, lambda given: box_iou(given, truth))
+    return _score(response, box_of, lambda given: box_iou(given, truth))
 
 
 def score_tracking(response: str, task: Task) -> Verdict | None:
@@ -55,7 +45,7 @@ def score_tracking(response: str, task: Task) -> Verdict | None:
         ValueError: the ground truth names no boxes.
     """
     truth = asked_tube(task)
-    return _score(response, _tube_of, lambda given: tube_iou(given, truth))
+    return _score(response, tube_of, lambda given: tube_iou(given, truth))
 
 
 def score_spatial_temporal(response: str, task: Task) -> Verdict | None:
@@ -69,13 +59,13 @@ def score_spatial_temporal(response: str, task: Task) -> Verdict | None:
     truth = asked_both(task)
     time, tube = truth.time or (0.0, 0.0), truth.tube
     if not tube:
-        return _score(response, _interval_of, lambda given: interval_iou(given, time))
+        return _score(response, interval_of, lambda given: interval_iou(given, time))
 
     def accuracy(given: Grounding) -> float:
         when = interval_iou(given.time, time) if given.time else 0.0
         return 0.5 * when + 0.5 * tube_iou(given.tube or {}, tube)
 
-    return _score(response, _both_of, accuracy)
+    return _score(response, both_of, accuracy)
 
 
 def read_interval(answer: Any) -> Interval:
@@ -84,25 +74,26 @@ def read_interval(answer: Any) -> Interval:
     Raises:
         ValueError: it is none, or ends before it starts.
     """
-    return _forward(_truth(answer, _interval_of, 'an interval such as {"time": [1, 2.5]}'), answer)
+    return _forward(_truth(answer, interval_of, 'an interval such as {"time": [1, 2.5]}'), answer)
 
 
 def read_box(answer: Any) -> Box:
     """The box of a ground truth.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or its corners are reversed.
     """
-    return _truth(answer, _box_of, 'a box such as {"boxes": [0, 0, 10, 10]}')
+    return _upright(_truth(answer, box_of, 'a box such as {"boxes": [0, 0, 10, 10]}'), answer)
 
 
 def read_tube(answer: Any) -> Tube:
     """The boxes by second of a ground truth.
 
     Raises:
-        ValueError: it has none.
+        ValueError: it has none, or one that is no box.
     """
-    return _truth(answer, _tube_of, 'boxes such as {"boxes": {"1": [0, 0, 10, 10]}}')
+    tube = _truth(answer, tube_of, 'boxes such as {"boxes": {"1": [0, 0, 10, 10]}}')
+    return _all_upright(tube, answer)
 
 
 def read_both(answer: Any) -> Grounding:
@@ -112,10 +103,10 @@ def read_both(answer: Any) -> Grounding:
         ValueError: it has no interval.
     """
     form = '{"time": [1, 2], "boxes": {"1": [0, 0, 10, 10]}}'
-    truth = _truth(answer, _both_of, form)
+    truth = _truth(answer, both_of, form)
     if truth.time is None:
         raise ValueError(f"the answer {answer!r} has no time as in {form}; correct the row")
-    return Grounding(_forward(truth.time, answer), truth.tube)
+    return Grounding(_forward(truth.time, answer), _all_upright(truth.tube or {}, answer) or None)
 
 
 def asked_box(task: Task) -> Box:
@@ -155,6 +146,18 @@ def _forward(interval: Interval, answer: Any) -> Interval:
     if interval[0] > interval[1]:
         raise ValueError(f"the answer {answer!r} ends before it starts; correct the row")
     return interval
+
+
+def _upright(box: Box | None, answer: Any) -> Box:
+    if box is None or box[0] > box[2] or box[1] > box[3]:
+        raise ValueError(
+            f"the answer {answer!r} has a box that no answer can meet; correct the row"
+        )
+    return box
+
+
+def _all_upright(tube: Tube, answer: Any) -> Tube:
+    return {second: _upright(box, answer) for second, box in tube.items()}
 
 
 def interval_iou(a: Interval, b: Interval) -> float:
@@ -206,125 +209,16 @@ def _area(box: Box) -> float:
 def _score(
     response: str, read: Callable[[Any], Reading | None], accuracy: Callable[[Any], float]
 ) -> Verdict | None:
-    found = parse.extract(response, lambda text: _read(text, read))
+    found = parse.extract(response, lambda text: regions.read(text, read))
     if found is None:
         return None
     reading, where = found
     return Verdict(accuracy(reading.value), reading.exact, where.text)
 
 
-def _read(text: str, read: Callable[[Any], Reading | None]) -> Reading | None:
-    """What a text says as JSON, or else in prose; a reading is exact if both steps are."""
-    text = parse.normalize(text)
-    data = parse.read_json(text)
-    reading = read(data.value if data else text)
-    if reading is None:
-        return None
-    return Reading(reading.value, reading.exact and data is not None and data.exact)
-
-
 def _truth(answer: Any, read: Callable[[Any], Reading | None], form: str) -> Any:
     answer = parse.ground_truth(answer)
-    reading = _read(answer, read) if isinstance(answer, str) else read(answer)
+    reading = regions.read(answer, read) if isinstance(answer, str) else read(answer)
     if reading is None:
         raise ValueError(f"the answer {answer!r} is not {form}; correct the row")
     return reading.value
-
-
-def _interval_of(data: Any) -> Reading | None:
-    """The interval in decoded JSON, or in prose if it is a text."""
-    if isinstance(data, str):
-        return _span_of(data)
-    if isinstance(data, Mapping):
-        if "time" in data:
-            pair = _numbers(data["time"], 2)
-            if pair:
-                return Reading(pair)
-        for key in _TIME_KEYS:
-            if isinstance(data.get(key), list | Mapping):
-                inner = _interval_of(data[key])
-                return inner and Reading(inner.value, exact=False)
-        pair = _numbers([data.get("start"), data.get("end")], 2)
-        return Reading(pair, exact=False) if pair else None
-    pair = _numbers(data, 2)
-    return Reading(pair, exact=False) if pair else None
-
-
-def _span_of(text: str) -> Reading | None:
-    """The one span of seconds that a text states; with two different ones there is none."""
-    text = text.lower()
-    if len(text) > 2000 or "{" in text:
-        return None
-    spans = {tuple(map(float, m.groups())) for m in _SPAN.finditer(text)}
-    for m in _CLOCK_SPAN.finditer(text):
-        a, b = m.groups("0")[:3], m.groups("0")[3:]
-        start, end = (float(h) * 3600 + float(mi) * 60 + float(s) for h, mi, s in (a, b))
-        spans.add((start, end))
-    return Reading(spans.pop(), exact=False) if len(spans) == 1 else None
-
-
-def _box_of(data: Any) -> Reading | None:
-    """The one box in decoded JSON."""
-    if isinstance(data, Mapping):
-        if "boxes" in data:
-            box = _numbers(data["boxes"], 4)
-            if box:
-                return Reading(box)
-        inner = next((data[k] for k in _BOX_KEYS if k in data), None)
-        reading = _box_of(inner) if isinstance(inner, list) else None
-        return reading and Reading(reading.value, exact=False)
-    if isinstance(data, list) and len(data) == 1:
-        reading = _box_of(data[0])
-        return reading and Reading(reading.value, exact=False)
-    box = _numbers(data, 4)
-    return Reading(box, exact=False) if box else None
-
-
-def _tube_of(data: Any) -> Reading | None:
-    """Boxes by second in decoded JSON; seconds may be written "9", "09", "9.0" or "9s"."""
-    if not isinstance(data, Mapping):
-        return None
-    boxes = next((data[k] for k in _BOX_KEYS if isinstance(data.get(k), Mapping)), None)
-    exact = isinstance(data.get("boxes"), Mapping)
-    if boxes is None:
-        return None
-    tube: Tube = {}
-    for key, value in boxes.items():
-        second = _number(str(key).strip().removesuffix("s"))
-        box = _numbers(value, 4)
-        if second is None:
-            exact = False
-            continue
-        exact = exact and box is not None
-        tube[second] = box
-    return Reading(tube, exact and bool(tube)) if tube else None
-
-
-def _both_of(data: Any) -> Reading | None:
-    """Interval and boxes in decoded JSON; a span in prose gives the interval alone."""
-    time, tube = _interval_of(data), _tube_of(data)
-    if time is None and tube is None:
-        return None
-    exact = bool(time and tube and time.exact and tube.exact)
-    return Reading(Grounding(time and time.value, tube and tube.value), exact)
-
-
-def _numbers(values: Any, count: int) -> Any:
-    """A tuple of `count` finite numbers, or None."""
-    if not isinstance(values, list | tuple) or len(values) != count:
-        return None
-    numbers = tuple(_number(v) for v in values)
-    return None if None in numbers else numbers
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, also one written as text; booleans are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    if isinstance(value, str) and len(value) > 40:
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

@@ -7,6 +7,18 @@ from evr1.rewards import choice, number, parse, symbolic
 from evr1.rewards.base import Reading, Task, Verdict
 
 _WRAPPER = re.compile(r"^\\(?:boxed|text|mathrm|textbf|mbox)\{(.*)\}$", re.DOTALL)
+_ROOT = re.compile(r"√\s?(\d+(?:\.\d+)?|[A-Za-z]|\([^()]{1,200}\)|\{[^{}]{1,200}\})")
+_PLAIN_SIGNS = [
+    (re.compile(r"(?<!\\)\$"), ""),
+    (re.compile(r"(?<=[\w)}])\s?\*\*\s?(?=[\w(-])"), "^"),
+    (re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])"), r"\\pi "),
+    (re.compile("∞"), r"\\infty "),
+    (re.compile("[·⋅]"), r"\\cdot "),
+]
+_UNCLEAR = re.compile(r"\.\.\.|…|\\[lc]?dots|\\\\(?!.*\\end)|^[^|]*\|[^|]*$")
+_BOUND = re.compile(r"^\s*(?:[<>≤≥]|\\(?:le|leq|ge|geq|lt|gt|neq?)\b)")
+_SYMBOL = re.compile(r"\b(?:pi|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|[A-Za-z])\b")
+_JOINED = re.compile(r"\d([A-Za-z]+)$")
 _NAME_OF_RESULT = re.compile(r"^[A-Za-z]\w{0,9}\s*=(?!=)\s*")
 _SPACING = re.compile(r"\\(?:left|right|displaystyle|,|;|!|quad|qquad)|\s+")
 
@@ -56,7 +68,9 @@ def clean(text: str) -> str:
     >>> clean(r"$x = \boxed{5}$.")
     '5'
     """
-    text = parse.normalize(text)
+    text = _ROOT.sub(r"\\sqrt{\1}", parse.normalize(parse.spell_powers(text)))
+    for pattern, plain in _PLAIN_SIGNS:
+        text = pattern.sub(plain, text)
     while True:
         shorter = text.strip().rstrip(".").strip("$ ")
         shorter = shorter.removeprefix("\\(").removesuffix("\\)")
@@ -64,7 +78,8 @@ def clean(text: str) -> str:
         wrapped = _WRAPPER.match(shorter)
         if wrapped and parse.last_boxed(r"\boxed{" + wrapped[1] + "}") == wrapped[1]:
             shorter = wrapped[1]
-        shorter = _NAME_OF_RESULT.sub("", shorter)
+        if shorter.count("=") == 1:  # "x = 1, y = 2" needs its names
+            shorter = _NAME_OF_RESULT.sub("", shorter)
         if shorter == text:
             return text
         text = shorter
@@ -72,6 +87,8 @@ def clean(text: str) -> str:
 
 def _read_expression(text: str) -> Reading | None:
     """An expression; prose of many words is none."""
+    if len(text) > parse.MAX_LABEL_CHARS:
+        return None
     expression = clean(text)
     words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", expression)
     if not expression or len(expression) > symbolic.MAX_CHARS or len(words) > 6:
@@ -82,12 +99,27 @@ def _read_expression(text: str) -> Reading | None:
 def _equal(given: str, truth: str, equal: Callable[[str, str], bool]) -> bool:
     if _SPACING.sub("", given).casefold() == _SPACING.sub("", truth).casefold():
         return True
-    a, b = number.read_number(given), number.read_number(truth)
+    a, b = _read_number(given), _read_number(truth)
     if a is not None and b is not None:
-        return number.is_close(a.value, b.value)
+        return number.is_close(a, b)
     if re.fullmatch(r"[A-Za-z]", truth):
         reading = choice.read_choice(given, {})
         return reading is not None and reading.value == truth.upper()
-    if b is not None and not re.search(r"[\d\\]", given):
-        return False  # a text without digits and macros is no number; this needs no algebra
+    # The algebra picks one of several parts, so what is not one expression must not reach it.
+    if _UNCLEAR.search(given) or (_BOUND.match(given) and not _BOUND.match(truth)):
+        return False
+    if b is not None and (_JOINED.search(given) or not re.search(r"[\d\\]", given)):
+        return False  # "4ab" is no number, nor is a text without digits and macros
     return equal(given, truth)
+
+
+def _read_number(text: str) -> number.Number | None:
+    """The number that a text is, perhaps with a unit; "4x", "4 sin x" and "4ab" are none."""
+    reading = number.read_number(text)
+    if reading is None:
+        return None
+    unit = reading.value.unit
+    if unit and unit not in number.UNITS and _SYMBOL.search(unit):
+        return None
+    joined = _JOINED.search(text)
+    return None if joined and joined[1].lower() not in number.UNITS else reading.value

@@ -7,7 +7,7 @@ import re
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from evr1.rewards import parse
+from evr1.rewards import numerals, parse
 from evr1.rewards.base import Reading, Task, Verdict
 
 RELATIVE_TOLERANCE = Fraction(1, 1000)
@@ -15,6 +15,7 @@ ROUNDING_TOLERANCE = Fraction(1, 100)  # of the truth: how far its own rounding 
 MAX_DIGITS = 500
 MAX_EXPONENT = 400
 MAX_CHARS = 2000
+UNIT_WORDS = 3  # of a unit in the asked form: "metres per second"; more is a sentence
 
 
 class Number(NamedTuple):
@@ -34,36 +35,30 @@ _POWER = (
 )
 _NUMBER = re.compile(rf"(?P<sign>[+-]?)\s?(?P<body>{_EUROPEAN}|{_PLAIN}){_POWER}?(?![\d.,]*\d)")
 _FRACTION = re.compile(
-    r"^(?P<sign>[+-]?)\s?(?:(?P<whole>\d{1,50})[ -]\s?)?"
+    r"^(?P<sign>[+-]?)\s?(?:(?P<whole>\d{1,50})(?:[ -]\s?|(?=\\)))?"
     r"(?:(?P<a>\d{1,50})\s?/\s?(?P<b>\d{1,50})|\\[dt]?frac\{(?P<c>-?\d{1,50})\}\{(?P<d>\d{1,50})\})$"
 )
 _POWER_OF_TEN = re.compile(r"^(?P<sign>[+-]?)10\s?(?:\^|\*\*)\s?\{?(?P<e>[+-]?\d{1,3})\}?$")
 _CURRENCY = "$€£¥₹"
+_PERCENT = re.compile(r"(?i)^(.*?)\s?(?:%|percent|per cent|pct)(?: of [^\d]{1,40})?$")
+_GLOSS = re.compile(r"^(?P<number>.{1,60}?)\s?\((?P<gloss>[^()]{1,60})\)\.?$")
 _PREFIX = re.compile(
     r"(?i)^(?:about|around|approximately|approx\.?|roughly|nearly|almost|exactly|circa|ca\.?|~|≈|≃"
-    r"|约|大约|it is|it's|there are|there is|a total of)\s*"
+    r"|约|大约|大概|共有|共|总共|一共|有|it is|it's|there are|there is|(?:a )?total(?: of)?"
+    r"|(?:i|we) (?:can )?(?:see|count|counted)|usd|eur|rmb|us(?=\$)|=)\s*"
 )
 _STATEMENT = re.compile(
     r"^(?P<words>[A-Za-z' ]{1,60}?)(?:\s(?:is|are|was|were|equals)(?:\s(?:equal\s)?to)?\s|:\s)"
 )
 _LHS = re.compile(r"^[A-Za-z]\w{0,15}\s{0,4}=\s{0,4}")
-_UNIT = re.compile(r"^\s*(?:\\?text\{)?\s?([^\W\d_][^\d,;:?!=+*]{0,40}|°[CF]?|[²³]|)\}?\s*$")
-_HEDGE_UNIT = re.compile(
-    r"(?i)\b(?:or|to|and|but|not|plus|minus|times|than|maybe)\b|[-±/](?=\s*\d)"
+_UNIT = re.compile(
+    r"^\s*(?:\\?text\{)?\s?"
+    r"([^\W\d_][^\d,;:?!=+*^]{0,40}(?:(?<=[^\W\d_])\^?[23])?(?:\}\^\{?[23]\}?)?|°[CF]?|)\}?\s*$"
 )
-_MAGNITUDES = {
-    **{"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12},
-    **{"百": 2, "千": 3, "万": 4, "亿": 8},
-}
-_SMALL = [
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORDS = {w: i for i, w in enumerate(_SMALL)} | {w: 20 + 10 * i for i, w in enumerate(_TENS)}
-_CHINESE = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
-_CHINESE_UNITS = {"十": 10, "百": 100, "千": 1000}
+_HEDGE_UNIT = re.compile(
+    r"(?i)\b(?:or|to|and|but|not|plus|minus|times|than|maybe|wrong|incorrect|false|never)\b|n't\b"
+    r"|[-±/](?=\s*\d)"
+)
 _SCALES = {
     "s": {"s": 1, "sec": 1, "second": 1, "ms": "1/1000", "millisecond": "1/1000", "min": 60},
     "m": {"m": 1, "meter": 1, "metre": 1, "cm": "1/100", "centimeter": "1/100", "mm": "1/1000"},
@@ -72,7 +67,7 @@ _SCALES = {
 _SCALES["s"] |= {"minute": 60, "h": 3600, "hr": 3600, "hour": 3600}
 _SCALES["m"] |= {"centimetre": "1/100", "millimeter": "1/1000", "km": 1000, "kilometer": 1000}
 _SCALES["m"] |= {"kilometre": 1000}
-_UNITS = {u: (d, Fraction(f)) for d, units in _SCALES.items() for u, f in units.items()}
+UNITS = {u: (d, Fraction(f)) for d, units in _SCALES.items() for u, f in units.items()}
 
 
 def score_numerical(response: str, task: Task) -> Verdict | None:
@@ -86,7 +81,8 @@ def score_numerical(response: str, task: Task) -> Verdict | None:
     if found is None:
         return None
     reading, where = found
-    return Verdict(float(is_close(reading.value, truth)), reading.exact, where.text)
+    right = is_close(reading.value, truth, asks_percent(task))
+    return Verdict(float(right), reading.exact, where.text)
 
 
 def score_regression(response: str, task: Task) -> Verdict | None:
@@ -100,7 +96,8 @@ def score_regression(response: str, task: Task) -> Verdict | None:
     if found is None:
         return None
     reading, where = found
-    accuracy = max(mean_relative_accuracy(p, t) for p, t in _comparable(reading.value, truth))
+    pairs = _comparable(reading.value, truth, asks_percent(task))
+    accuracy = max(mean_relative_accuracy(p, t) for p, t in pairs)
     return Verdict(accuracy, reading.exact, where.text)
 
 
@@ -120,13 +117,23 @@ def mean_relative_accuracy(prediction: Fraction, truth: Fraction) -> float:
     return sum(error <= Fraction(k, 20) for k in range(1, 11)) / 10
 
 
-def is_close(given: Number, truth: Number) -> bool:
+def asks_percent(task: Task) -> bool:
+    """Whether the problem asks for a percentage, so that a bare truth is one."""
+    return bool(re.search(r"(?i)%|percent|per cent|百分", task.problem))
+
+
+def is_close(given: Number, truth: Number, in_percent: bool = False) -> bool:
     """Whether a number answers for the truth.
 
     Integers must be equal. Otherwise the difference may reach 0.1 % of the truth, or half a unit in
     the last place that the truth was written with, as long as that is no more than 1 % of it.
+
+    Args:
+        given: the response's number.
+        truth: the row's.
+        in_percent: a truth without a percent sign is a percentage all the same.
     """
-    for p, t in _comparable(given, truth):
+    for p, t in _comparable(given, truth, in_percent):
         if p == t:
             return True
         integers = given.step is None and truth.step is None
@@ -134,24 +141,34 @@ def is_close(given: Number, truth: Number) -> bool:
             continue
         tolerance = RELATIVE_TOLERANCE * abs(t)
         if truth.step is not None:
-            tolerance = max(tolerance, min(truth.step / 2, ROUNDING_TOLERANCE * abs(t)))
+            tolerance = max(
+                tolerance, min(truth.step / 2, ROUNDING_TOLERANCE * max(abs(t), abs(p)))
+            )
         if abs(p - t) <= tolerance:
             return True
     return False
 
 
-def _comparable(given: Number, truth: Number) -> list[tuple[Fraction, Fraction]]:
-    """The pairs (given, truth) by which the two may agree: units and percent signs taken in."""
-    a, b = _UNITS.get(given.unit), _UNITS.get(truth.unit)
+def _comparable(given: Number, truth: Number, in_percent: bool) -> list[tuple[Fraction, Fraction]]:
+    """The pairs (given, truth) by which the two may agree: units and percent signs taken in.
+
+    For a truth without a sign, one writing with a sign is right: 50 % for 0.5, and 50 % for 50.
+    Only a truth of 1 or -1 could be either, so 1 % and 100 % are.
+    """
+    a, b = UNITS.get(given.unit), UNITS.get(truth.unit)
     if a and b:
         if a[0] != b[0]:
             return [(truth.value + abs(truth.value) + 1, truth.value)]  # metres are no seconds
         return [(given.value * a[1] / b[1], truth.value)]
-    pairs = [(given.value, truth.value)]
-    if given.percent != truth.percent:
-        scale = Fraction(1, 100) if given.percent else Fraction(100)
-        pairs.append((given.value * scale, truth.value))
-    return pairs
+    as_written = (given.value, truth.value)
+    if given.percent == truth.percent:
+        return [as_written]
+    if truth.percent:
+        return [as_written, (given.value * 100, truth.value)]
+    as_share = (given.value / 100, truth.value)
+    if in_percent or abs(truth.value) > 1:
+        return [as_written]
+    return [as_written, as_share] if abs(truth.value) == 1 else [as_share]
 
 
 def read_truth(answer: Any) -> Number:
@@ -177,15 +194,25 @@ def read_number(text: str) -> Reading | None:
     """
     if len(text) > MAX_CHARS:
         return None
-    text = parse.normalize(text)
+    text = parse.normalize(parse.spell_powers(text))
     boxed = re.fullmatch(r"\$*\\(?:boxed|text|mathrm)\{(.{1,500})\}\$*", text)
     text = (boxed[1] if boxed else text).strip().strip("*`").strip()
+    text = re.sub(r"^\[(.{1,60})\]$", r"\1", text.strip("\"'")).strip("\"' ")
     number = _read_digits(text)
     if number is not None:
-        return Reading(number)
-    plain = _LHS.sub("", text)
+        return Reading(number, exact=len(number.unit.split()) <= UNIT_WORDS)
+    gloss = _GLOSS.match(text)
+    if gloss:  # "5 (five)" says one number twice
+        said = read_number(gloss["number"]), read_number(gloss["gloss"])
+        if said[0] and said[1] and said[0].value.value == said[1].value.value:
+            return Reading(said[0].value, exact=False)
+    plain = _LHS.sub("", re.sub(r"(?i)^(?:minus|negative)\s(?=\d)", "-", text))
     statement = _STATEMENT.match(plain)
-    if statement and not _has_number_word(statement["words"]):
+    if (
+        statement
+        and not numerals.has_number_word(statement["words"])
+        and (not _HEDGE_UNIT.search(statement["words"]))
+    ):
         plain = plain[statement.end() :]
     while (shorter := _PREFIX.sub("", plain, count=1)) != plain:
         plain = shorter
@@ -201,8 +228,9 @@ def _read_digits(text: str) -> Number | None:
     sign = re.match(rf"^([+-]?)\s?[{_CURRENCY}]\s?", text)
     if sign:
         text = sign[1] + text[sign.end() :]
+    text = re.sub(rf"(?<=\d)\s?[{_CURRENCY}]$", "", text)
     text = re.sub(r"^\((.*)\)$", r"\1", text.strip("$ "))
-    percent = re.match(r"^(.*?)\s?(?:%|percent|per cent|pct)$", text, re.IGNORECASE)
+    percent = _PERCENT.match(text)
     if percent:
         text = percent[1]
     number = _read_fraction(text) or _read_decimal(text)
@@ -237,93 +265,30 @@ def _read_decimal(text: str) -> Number | None:
         return None
     rest = text[match.end() :]
     magnitude = re.match(r"^\s?([a-z]+|[百千万亿])", rest)
-    if magnitude and magnitude[1] in _MAGNITUDES:
-        power += _MAGNITUDES[magnitude[1]]
+    if magnitude and magnitude[1] in numerals.MAGNITUDES:
+        power += numerals.MAGNITUDES[magnitude[1]]
         rest = rest[magnitude.end() :]
     unit = _UNIT.match(rest)
-    if not unit or _HEDGE_UNIT.search(rest) or _has_number_word(rest):
+    if not unit or _HEDGE_UNIT.search(rest) or numerals.has_number_word(rest):
         return None
     value = Fraction(body) * Fraction(10) ** power
     decimals = len(body.partition(".")[2])
     step = Fraction(10) ** (power - decimals) if decimals > max(power, 0) else None
     name = unit[1].strip().lower().rstrip(".")
-    name = name if name in _UNITS or name[:-1] not in _UNITS else name[:-1]  # plural s
+    name = name if name in UNITS or name[:-1] not in UNITS else name[:-1]  # plural s
     return Number(-value if match["sign"] == "-" else value, unit=name, step=step)
 
 
-def _has_number_word(text: str) -> bool:
-    return any(w in _WORDS for w in re.findall(r"[a-z]+", text.lower()))
-
-
 def _read_words(text: str) -> Number | None:
-    """A number in English or Chinese words, with at most a unit behind it."""
-    text = text.casefold().strip(" .。!")
-    sign = -1 if re.match(r"^(?:minus|negative|负)\s?", text) else 1
-    text = re.sub(r"^(?:minus|negative|负)\s?", "", text)
-    chinese = re.match(rf"^([{''.join(_CHINESE)}十百千万]{{1,12}})\w{{0,4}}$", text)
-    if chinese:
-        return _signed(_chinese_value(chinese[1]), sign)
-    words = re.findall(r"[a-z]+", text.replace("-", " "))
-    if re.search(r"\d", text) or not words or len(words) > 30:
+    """A number in words, or a number and a half, with at most a unit behind it."""
+    mixed = re.match(r"(?i)^(\d{1,9}) and an? (half|quarter)\b(.{0,40})$", text)
+    found = numerals.read(text)
+    if mixed:
+        part = Fraction(1, 2 if mixed[2].lower() == "half" else 4)
+        found = int(mixed[1]) + part, mixed[3].strip()
+    if found is None:
         return None
-    used = 0
-    while used < len(words) and (
-        words[used] in _WORDS
-        or words[used] in _MAGNITUDES
-        or (words[used] == "and" and 0 < used < len(words) - 1 and words[used + 1] in _WORDS)
-    ):
-        used += 1
-    rest = " ".join(words[used:])
-    if used == 0 or words[0] in _MAGNITUDES or len(rest) > 40:
+    value, rest = found
+    if len(rest) > 40 or _HEDGE_UNIT.search(rest) or numerals.has_number_word(rest):
         return None
-    if _HEDGE_UNIT.search(rest) or _has_number_word(rest):
-        return None
-    return _signed(_english_value(words[:used]), sign)
-
-
-def _signed(value: int | None, sign: int) -> Number | None:
-    return None if value is None else Number(Fraction(sign * value))
-
-
-def _english_value(words: list[str]) -> int | None:
-    """The value of number words, or None where they do not form one number."""
-    total, group, last = 0, 0, 10**15
-    for word in words:
-        if word == "and":
-            if group % 100 or not (group or total):
-                return None  # "three and four" are two numbers
-        elif word == "hundred":
-            if not 0 < group < 20:
-                return None
-            group, last = group * 100, 100
-        elif word in _MAGNITUDES:
-            power = 10 ** _MAGNITUDES[word]
-            if group == 0 or (total and total % (power * 1000) and total < power * 1000):
-                return None
-            total, group, last = total + group * power, 0, 100
-        else:
-            value = _WORDS[word]
-            size = 100 if value >= 20 else 10
-            if group and (size >= last or (group % 100 and not (group % 10 == 0 and value < 10))):
-                return None
-            group, last = group + value, size
-    return total + group
-
-
-def _chinese_value(text: str) -> int | None:
-    """The value of a Chinese numeral below 100,000,000.
-
-    >>> _chinese_value("两百零五"), _chinese_value("十二")
-    (205, 12)
-    """
-    if len(text) > 1 and all(c in _CHINESE for c in text):
-        return None  # digit by digit: a name or a year, not surely a count
-    total = group = digit = 0
-    for c in text:
-        if c in _CHINESE:
-            digit = _CHINESE[c]
-        elif c in _CHINESE_UNITS:
-            group, digit = group + (digit or 1) * _CHINESE_UNITS[c], 0
-        else:
-            total, group, digit = (total + group + digit) * 10_000, 0, 0
-    return total + group + digit
+    return Number(value, percent=bool(re.match(r"percent|per cent|pct", rest)))

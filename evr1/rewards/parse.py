@@ -46,8 +46,14 @@ _IS_CHOSEN = re.compile(
     r"(?:(?:correct|right|best|final)\s{1,4})?(?:answer|option|choice|correct)\b"
 )
 _STATEMENTS = {"sentence": (_SENTENCE,), "choice": (_CHOICE, _IS_CHOSEN)}
-_BOLD = re.compile(r"\*\*([^*\n]{1,400})\*\*")
+_BOLD = re.compile(r"(?<![\w*])\*\*([^*\n]{1,400})\*\*(?![\w*])")
+_OR_BEFORE = re.compile(r"(?i)(?:\b(?:or|nor|not)|[/&|或和不])\s*$")
+_OR_BEHIND = re.compile(r"(?i)^\s*(?:or\b|[/&|或和])")
 _FENCE = re.compile(r"```[a-zA-Z]{0,12}\s*\n?(.*?)```", re.DOTALL)
+_DENIED = re.compile(  # "I would not choose", "it is not true that the answer is"
+    r"(?i)(?:\b(?:not|never|cannot)|n't|不|不能|不应)"
+    r"(?:\s+(?:think|believe|say|that|the|case|true|correct|right|final|would|to)){0,6}\s*$"
+)
 _NEGATION = re.compile(r"(?i)^(?:not|n't|never|neither|nor|不|没)")
 
 
@@ -85,8 +91,9 @@ def candidates(response: str) -> Iterator[Found]:
         content = tagged.strip()
         if content:
             yield Found(content, "tag")
-            for found in _inside(content):
-                yield Found(found.text, "tag")
+            # Several emphasised answers in one tag are no answer; one of them is.
+            if len(_BOLD.findall(content)) < 2 and content.count("boxed{") < 2:
+                yield from (Found(found.text, "tag") for found in _inside(content))
         return
     after = after_reasoning(text)
     if after is None:
@@ -139,23 +146,29 @@ def after_reasoning(text: str) -> str | None:
 def _inside(text: str) -> Iterator[Found]:
     """Boxed, concluding and bold stretches of a text, last first within each kind."""
     boxed = last_boxed(text)
-    if boxed is not None:
+    if boxed is not None and not _is_hedged(text, rf"\boxed{{{boxed}}}"):
         yield Found(boxed.strip(), "boxed")
     sentences = sorted(
-        (m.start("tail"), m["tail"], how)
+        (m.start("tail"), m["tail"], how, bool(_DENIED.search(text[: m.start()][-60:])))
         for how, patterns in _STATEMENTS.items()
         for pattern in patterns
         for m in _overlapping(pattern, text)
     )
-    for _, tail, how in reversed(sentences[-16:]):
+    for _, tail, how, is_denied in reversed(sentences[-16:]):
         tail = tail.strip().strip("*_ ").rstrip(" .;。；!！")
-        if _NEGATION.match(tail):
+        if is_denied or _NEGATION.match(tail):
             return
         if tail:
             yield Found(tail, how)
     bold = _BOLD.findall(text)
-    if bold:
+    if bold and not _is_hedged(text, f"**{bold[-1]}**"):
         yield Found(bold[-1].strip(), "bold")
+
+
+def _is_hedged(text: str, part: str) -> bool:
+    """Whether a second answer stands beside a part of a text: "**A** or B", "\\boxed{3} / 4"."""
+    before, _, behind = text.rpartition(part)
+    return bool(_OR_BEFORE.search(before[-20:]) or _OR_BEHIND.match(behind[:20]))
 
 
 def _overlapping(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
@@ -197,7 +210,9 @@ def read_json(text: str) -> Reading | None:
         return Reading(value)
     fenced = _FENCE.findall(text)
     for inner in [*fenced[-1:], *_last_object(text)]:
-        value = _loads(inner.strip())
+        if inner and _is_hedged(text, inner):
+            return None
+        value = _loads(inner.strip()) or _loads(_double_quotes(inner.strip()))
         if value is not None:
             return Reading(value, exact=False)
     return None
@@ -216,6 +231,11 @@ def _loads(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse, parse_int=float)
     except ValueError:
         return None
+
+
+def _double_quotes(text: str) -> str:
+    """A Python literal's quotes as those of JSON."""
+    return "" if '"' in text else text.replace("'", '"')
 
 
 def _refuse(constant: str) -> Any:
@@ -250,6 +270,16 @@ def ground_truth(answer: Any) -> Any:
     return text
 
 
+def spell_powers(text: str) -> str:
+    """Raised digits and vulgar fractions, which `normalize` would merge with the digits before.
+
+    >>> spell_powers("1½ m²")
+    '1 ½ m^2'
+    """
+    text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text[:MAX_NORMALIZED_CHARS])
+    return re.sub(r"(?<=[\w)}\]])(?=[⁻⁰¹²³⁴-⁹])(?<![⁻⁰¹²³⁴-⁹])", "^", text)
+
+
 def normalize(text: str) -> str:
     """Compatibility forms (full-width letters, ligatures) folded, dashes and quotes made plain.
 
@@ -263,5 +293,6 @@ _PLAIN = str.maketrans(
     {**dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\ufe63", "-"), "\u2044": "/"}
     | dict.fromkeys("\u2018\u2019\u02bc", "'")
     | dict.fromkeys("\u201c\u201d", '"')
-    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff")
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f")  # no width
+    | dict.fromkeys("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # writing direction
 )

@@ -6,14 +6,22 @@ from evr1.rewards import parse
 from evr1.rewards.base import Reading, Task, Verdict
 
 _FIRST, _SECOND, _TIE = "Response 1", "Response 2", "Tie"
-_NAMES = {"1": _FIRST, "a": _FIRST, "first": _FIRST, "one": _FIRST}
-_NAMES |= {"2": _SECOND, "b": _SECOND, "second": _SECOND, "two": _SECOND}
+_NAMES = {"1": _FIRST, "a": _FIRST, "first": _FIRST, "1st": _FIRST, "one": _FIRST}
+_NAMES |= {"2": _SECOND, "b": _SECOND, "second": _SECOND, "2nd": _SECOND, "two": _SECOND}
 _NAMES |= {"0": _TIE, "tie": _TIE, "equal": _TIE, "both equal": _TIE, "equally good": _TIE}
 _NAMES |= {"a tie": _TIE, "same": _TIE, "both are equally good": _TIE, "tied": _TIE}
-_FILLER = re.compile(r"\b(?:the|response|answer|assistant|model|candidate|one)\b")
+_NAMES |= dict.fromkeys(("no difference", "neither is better", "both are equal"), _TIE)
+_NAMES |= dict.fromkeys(("1 and 2 are equal", "a and b are equal", "a = b", "1 = 2"), _TIE)
+_FILLER = re.compile(r"\b(?:the|responses?|answer|assistant|model|candidate)\b|回答")
 _BETTER = re.compile(
-    r"^(?P<best>.{1,40}?)\s+(?:is|wins|was)\b\s*(?:the\s+)?(?:better|best|preferred)?"
+    r"^(?P<best>.{1,40}?)\s*(?:\b(?:is|was)\s+(?:\w+\s+)?(?:better|best|preferred|preferable|stronger)"
+    r"|\b(?:slightly\s+|much\s+)?better|\bwins|>|,?\s+(?:not|over|rather than)\s)(?P<rest>.*)$"
 )
+_CHOSEN = re.compile(
+    r"^(?:i\s+(?:prefer|choose|pick)|the\s+(?:better|best|preferred)\s+(?:response|answer|one)\s+is)"
+    r"\s+(?P<best>.{1,40})$"
+)
+_TURN = re.compile(r"\b(?:but|however|although|worse|or)\b|n't\b|\bnot\s+(?:better|the|as)\b")
 
 
 def score(response: str, task: Task) -> Verdict | None:
@@ -49,12 +57,19 @@ def read_label(text: str) -> Reading | None:
     if len(text) > parse.MAX_LABEL_CHARS:
         return None
     text = parse.normalize(text).casefold().strip(" .!\"'*()[]")
-    label = _NAMES.get(" ".join(_FILLER.sub(" ", text).split())) or _NAMES.get(text)
+    text = re.sub(r"(?<=[a-z答])[\s#_-]*(?=\d)|^#(?=\d)", " ", text).strip()
+    label = _name(text)
     if label is not None:
         return Reading(label)
-    better = _BETTER.match(text)
-    if better and "better" in text and " not " not in text:
-        label = _NAMES.get(" ".join(_FILLER.sub(" ", better["best"]).split()))
-        if label in (_FIRST, _SECOND):
+    better = _CHOSEN.match(text) or _BETTER.match(text)
+    if better and not _TURN.search(text):
+        label, rest = _name(better["best"]), better.groupdict().get("rest") or ""
+        if label in (_FIRST, _SECOND) and _name(rest) != label:
             return Reading(label, exact=False)
     return None
+
+
+def _name(text: str) -> str | None:
+    """The label of "response 1", "the first one", "a tie"."""
+    bare = " ".join(_FILLER.sub(" ", text).split())
+    return _NAMES.get(text) or _NAMES.get(bare) or _NAMES.get(bare.removesuffix(" one"))

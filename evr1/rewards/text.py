@@ -19,19 +19,25 @@ _TOKEN = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:[\u0300-\u036f][^\W_{UNS
 _SPACELESS = re.compile(rf"\s+(?=[{UNSPACED}])|(?<=[{UNSPACED}])\s+")
 _UNIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
+_WRAPPED = re.compile(
+    r"""^(?:"([^"]+)"|'([^']+)'|“([^”]+)”|`([^`]+)`|\*\*([^*]+)\*\*|\\boxed\{([^{}]+)\})$"""
+)
+
 
 def score_open(response: str, task: Task) -> Verdict | None:
     """Mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L; 1 for the same text.
 
     Raises:
-        ValueError: the ground truth holds no words.
+        ValueError: the ground truth is empty.
     """
-    truths = [tokens(t) for t in read_truths(task.answer)]
-    found = parse.extract(response, _read_text, parse.FREE_TEXT)
+    texts = read_truths(task.answer)
+    count = tokens if all(map(tokens, texts)) else units  # a truth of signs alone has no words
+    truths = [count(t) for t in texts]
+    found = parse.extract(response, lambda t: Reading(t) if count(t) else None, parse.FREE_TEXT)
     if found is None:
         return None
     reading, where = found
-    given = tokens(reading.value)
+    given = count(reading.value)
     return Verdict(max(rouge(given, truth) for truth in truths), reading.exact, where.text)
 
 
@@ -42,12 +48,12 @@ def score_ocr(response: str, task: Task) -> Verdict | None:
         ValueError: the ground truth is empty.
     """
     truths = [units(t) for t in read_truths(task.answer)]
-    found = parse.extract(response, _read_text, parse.FREE_TEXT)
+    found = parse.extract(response, lambda t: Reading(t) if units(t) else None, parse.FREE_TEXT)
     if found is None:
         return None
     reading, where = found
-    given = units(reading.value)
-    accuracy = max(1 - Levenshtein.distance(given, t) / len(t) for t in truths)
+    readings = [units(reading.value), units(_unwrap(reading.value))]
+    accuracy = max(1 - Levenshtein.distance(r, t) / len(t) for t in truths for r in readings)
     return Verdict(max(0.0, accuracy), reading.exact, where.text)
 
 
@@ -105,5 +111,7 @@ def _f1(common: int, total: int) -> float:
     return 2 * common / total if total else 0.0
 
 
-def _read_text(text: str) -> Reading | None:
-    return Reading(text) if units(text) else None
+def _unwrap(text: str) -> str:
+    """A text without the quotes, emphasis or box that wrap all of it."""
+    wrapped = _WRAPPED.match(text.strip())
+    return next(part for part in wrapped.groups() if part is not None) if wrapped else text

@@ -1,0 +1,177 @@
+"""How fast responses are scored: `python benchmarks/bench_rewards.py [--workers 2] [--json OUT]`.
+
+Two tables, both of responses with 200 words of reasoning, of every type that runs no code:
+  batch  a rollout batch of 2,048 mixed responses in groups of 8 through warm scoring processes
+  types  microseconds a response by type, in this process
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import common
+from evr1 import rewards
+from evr1.rewards import math, symbolic
+from evr1.rewards.pool import RewardPool
+
+GROUP = 8  # responses of one row
+WORDS = [
+    "the",
+    "car",
+    "turns",
+    "left",
+    "a",
+    "man",
+    "in",
+    "red",
+    "opens",
+    "one",
+    "door",
+    "we",
+    "count",
+]
+
+
+def number_row(rng: random.Random) -> tuple[object, list[str]]:
+    """A truth and answers as models write them, right and wrong."""
+    n = rng.randrange(1, 999)
+    return n, [f"{n}", f"{n}.0", f"{n} s", f"about {n}", f"{n + 1}", f"{n - 1}", f"{n * 2}", "many"]
+
+
+def math_row(rng: random.Random) -> tuple[object, list[str]]:
+    """As above; five in eight need algebra."""
+    a, b = rng.randrange(2, 30), rng.randrange(2, 30)
+    roots = [
+        rf"{a}\sqrt{{{b}}}",
+        rf"\sqrt{{{a * a * b}}}",
+        rf"{b}\sqrt{{{a}}}",
+        rf"\frac{{{a}}}{{{b}}}",
+    ]
+    return roots[0], [*roots, f"{a}", f"x = {roots[1]}", rf"{a}x + {b}", "no solution"]
+
+
+def text_row(rng: random.Random) -> tuple[object, list[str]]:
+    """As above: sentences of twelve words with some of them changed."""
+    words = rng.choices(WORDS, k=12)
+    return " ".join(words), [" ".join(words[i:] + rng.choices(WORDS, k=i)) for i in range(GROUP)]
+
+
+def span_row(rng: random.Random) -> tuple[object, list[str]]:
+    """As above."""
+    start = rng.randrange(0, 60)
+    spans = [json.dumps({"time": [start + i, start + 10]}) for i in range(GROUP - 2)]
+    return {"time": [start, start + 10]}, [*spans, f"from {start} to {start + 10} s", "never"]
+
+
+def box_row(rng: random.Random) -> tuple[object, list[str]]:
+    """As above."""
+    box = [rng.randrange(500) for _ in range(2)]
+    boxes = [[*box, box[0] + 90 + 9 * i, box[1] + 90] for i in range(GROUP)]
+    return {"boxes": boxes[0]}, [json.dumps({"boxes": b}) for b in boxes]
+
+
+def tube_row(rng: random.Random) -> tuple[object, list[str]]:
+    """As above: 20 seconds."""
+    boxes = {str(i): [10 * i, 0, 10 * i + rng.randrange(50, 90), 100] for i in range(20)}
+    parts = [dict(list(boxes.items())[i:]) for i in range(GROUP)]
+    return {"boxes": boxes}, [json.dumps({"boxes": p}) for p in parts]
+
+
+def both_row(rng: random.Random) -> tuple[object, list[str]]:
+    """As above."""
+    truth, tubes = tube_row(rng)
+    time_ = {"time": [0, 20]}
+    return {**truth, **time_}, [json.dumps({**json.loads(t), **time_}) for t in tubes]
+
+
+CHOICES = ["B", "(B)", "B. Blue", "A", "C", "Blue", "A or B", "The answer is B"]
+YES = ["Yes", "yes.", "True", "No", "false", "Yes, it is", "I think so", "maybe"]
+LABELS = ["Response 1", "A", "first", "Response 2", "Tie", "Response 1 is better", "B", "both"]
+MAKERS = {
+    "multiple choice": lambda _: ("B", CHOICES),
+    "numerical": number_row,
+    "regression": number_row,
+    "boolean": lambda _: ("Yes", YES),
+    "ocr": text_row,
+    "math": math_row,
+    "temporal grounding": span_row,
+    "spatial grounding": box_row,
+    "tracking": tube_row,
+    "spatial-temporal grounding": both_row,
+    "open-ended": text_row,
+    "preference": lambda _: ("Response 1", LABELS),
+}
+
+
+def make_batch(count: int, kinds: list[str], seed: int = 0) -> tuple[list[str], list[dict]]:
+    """Responses and their rows, in groups of one row."""
+    rng = random.Random(seed)
+    responses, rows = [], []
+    for i in range(count // GROUP):
+        kind = kinds[i % len(kinds)]
+        truth, answers = MAKERS[kind](rng)
+        options = ["Red", "Blue", "Green", "White"] if kind == "multiple choice" else []
+        for answer in answers:
+            thought = " ".join(rng.choices(WORDS, k=200))
+            responses.append(f"<think>{thought}</think>\n<answer>{answer}</answer>")
+            rows.append({"problem_type": kind, "answer": truth, "options": options})
+    return responses, rows
+
+
+def bench_batch(count: int, workers: int, repeats: int) -> list[dict]:
+    """Rows of the table: seconds for a whole batch, each time other responses."""
+    with RewardPool(workers) as pool:
+        pool.score_batch(*make_batch(count, list(MAKERS), seed=99))  # imports the algebra
+        seconds = []
+        for seed in range(repeats):
+            batch = make_batch(count, list(MAKERS), seed)
+            begin = time.perf_counter()
+            scores = pool.score_batch(*batch)
+            seconds.append(time.perf_counter() - begin)
+            assert all(s.status in ("ok", "unparsed") for s in scores)
+    low, middle = min(seconds), statistics.median(seconds)
+    columns = {"min s": low, "median s": middle, "responses/s": count / middle}
+    return [{"responses": count, "workers": workers, **columns}]
+
+
+def bench_types(count: int, repeats: int) -> list[dict]:
+    """Rows of the table: microseconds a response; the processor's time, not the clock's."""
+    symbolic.load()
+    scorers = dict(rewards.SCORERS)
+    scorers["math"] = lambda response, task: math.score(response, task, symbolic.equal_inline)
+    table = []
+    for kind in MAKERS:
+        micros = []
+        for seed in range(repeats):
+            batch = list(zip(*make_batch(count, [kind], seed), strict=True))
+            begin = time.process_time()
+            for response, row in batch:
+                rewards.score(response, row, scorers=scorers)
+            micros.append((time.process_time() - begin) / count * 1e6)
+        table.append({"type": kind, "min µs": min(micros), "median µs": statistics.median(micros)})
+    return table
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=2048, help="responses of a batch")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", help="stem of the two files for the figures")
+    args = parser.parse_args()
+    batch = bench_batch(args.count, args.workers, args.repeats)
+    common.show("A batch of mixed responses", batch, args.json and f"{args.json}-batch.json")
+    types = bench_types(args.count // GROUP, args.repeats)
+    common.show("A response by type", types, args.json and f"{args.json}-types.json")
+
+
+if __name__ == "__main__":
+    main()
