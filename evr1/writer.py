@@ -247,7 +247,8 @@ class _Lines:
 
     def __init__(self, path: Path, start_step: int) -> None:
         _drop_lines(path, start_step)
-        self._file = path.open("ab")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         text = "".join(
@@ -255,8 +256,12 @@ class _Lines:
             for r in records
         )
         # whole lines in one write: a reader or a kill -9 meets no half line
-        self._file.write(text.encode("utf-8", errors="replace"))
-        self._file.flush()
+        data = memoryview(text.encode("utf-8", errors="replace"))
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:  # a full disk: say of which file
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())
