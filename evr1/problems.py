@@ -50,7 +50,7 @@ def canonical(problem_type: object) -> str:
         return _CANONICAL[key]
     near = difflib.get_close_matches(key, _CANONICAL, n=3) or TYPES
     raise ValueError(
-        f"unknown problem_type {problem_type!r}; did you mean one of {', '.join(near)}?"
+        f"unknown problem_type {problem_type[:60]!r}; did you mean one of {', '.join(near)}?"
     )
 
 

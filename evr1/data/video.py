@@ -240,8 +240,9 @@ def _check_present(path: str | pathlib.Path, present: int, promised: int) -> Non
 @contextlib.contextmanager
 def _open(path: str | pathlib.Path, options: Mapping[str, str] | None = None) -> Iterator[tuple]:
     try:
+        # by its protocol, or a path with a colon would be a URL
         with av.open(
-            str(path), options=dict(options or {}), metadata_errors="replace"
+            f"file:{path}", options=dict(options or {}), metadata_errors="replace"
         ) as container:
             if not container.streams.video:
                 raise MediaError("undecodable", path, "holds no video stream")
@@ -253,7 +254,7 @@ def _open(path: str | pathlib.Path, options: Mapping[str, str] | None = None) ->
     except FileNotFoundError:
         raise MediaError("missing", path, "no such video") from None
     except (av.error.FFmpegError, OSError) as error:
-        text = " ".join(str(error).split()).replace(f": '{path}'", "")
+        text = " ".join(str(error).split()).replace(f": 'file:{path}'", "")
         raise MediaError("undecodable", path, f"cannot be read as a video ({text})") from None
 
 
