@@ -353,7 +353,7 @@ def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> lis
     config = json.loads(json.dumps(config))
     changes = []
     if resumed and path.exists():
-        before, now = _fields(json.loads(path.read_text())), _fields(config)
+        before, now = _fields(_record(path)), _fields(config)
         changes = [
             f"config changed since the run began: {name} was {before.get(name)!r}, "
             f"is {now.get(name)!r}"
@@ -368,6 +368,13 @@ def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> lis
     }
     _replace(path, [json.dumps({**config, "run": run}, indent=2).encode() + b"\n"])
     return changes
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")).items())
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path}: no JSON object; remove it, it is written again") from None
 
 
 def git_commit(repository: Path) -> str:

@@ -150,6 +150,8 @@ def test_the_policy_moved_and_the_sampler_agrees_with_the_trainer(whole):
 def test_running_again_goes_on_bit_for_bit(data, whole, tmp_path):
     common = {"checkpoint__export_dtype": "float32"}
     run(data, tmp_path, num_steps=2, **common)
+    fewer = subprocess.run(**command(data, tmp_path, num_steps=1), capture_output=True, check=False)
+    assert "num_steps=1, but" in fewer.stderr.strip().splitlines()[-1]
     run(data, tmp_path, **common)
     assert_same_run(whole[0], tmp_path)
 
