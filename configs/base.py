@@ -145,4 +145,4 @@ def get_config() -> ml_collections.ConfigDict:
     c.log.wandb = ""  # project name; needs the wandb extra
     c.log.rollouts_per_step = 0  # how many go to rollouts.jsonl; 0: all
     c.log.report = True  # write report.html at the end
-    return c
+    return c.lock()  # a misspelt field in a config file is an error

@@ -6,10 +6,11 @@ at the end, so a `kill -9` leaves either a whole checkpoint or none. Orbax does 
 bit in array data; the checksums do.
 """
 
+import contextlib
 import json
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from jax.experimental import multihost_utils
 
 PyTree = Any
 _TEMPORARY = ".orbax-checkpoint-tmp"
+_FULL = "No space left on device"  # stands at the end of a message of many lines
 
 
 class Restored(NamedTuple):
@@ -78,7 +80,8 @@ class Checkpoints:
             "extra": ocp.args.JsonSave(dict(extra)),
             "checksums": ocp.args.JsonSave(_checksums(state, extra)),
         }
-        self._manager.save(step, args=ocp.args.Composite(**arguments), force=True)
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(**arguments), force=True)
 
     def restore(self, abstract: PyTree, step: int | None = None) -> Restored | None:
         """Reads the newest whole checkpoint straight onto its devices; None: there is none.
@@ -114,14 +117,31 @@ class Checkpoints:
         return None
 
     def wait(self) -> None:
-        """Blocks until the last save is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Blocks until the last save is on disk.
+
+        Raises:
+            ValueError: it could not be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
 
     def close(self) -> None:
         """Waits for the last save and frees the manager's threads."""
         self.wait()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            text = " ".join(str(error).split())
+            why = "no space left on device" if _FULL in text else text[:200]
+            raise ValueError(
+                f"{self.directory}: a checkpoint could not be written ({why}); mend that and give "
+                "the same command, which goes on from the last whole one"
+            ) from error
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
@@ -142,19 +162,17 @@ class Checkpoints:
             "extra": ocp.args.JsonRestore(),
             "checksums": ocp.args.JsonRestore(),
         }
-        try:
-            saved = _array_shapes(self._manager.item_metadata(step).state)
-        except (OSError, ValueError, LookupError) as error:
-            return None, _one_line(error)
+        saved, problem = _attempt(lambda: _array_shapes(self._manager.item_metadata(step).state))
         if saved is None:
-            return None, "the list of its arrays is missing"
+            return None, problem or "the list of its arrays is missing"
         _check_same_arrays(f"checkpoint {self.directory / str(step)}", saved, abstract)
-        try:
-            items = self._manager.restore(step, args=ocp.args.Composite(**arguments))
-        except Exception as error:  # noqa: BLE001  Orbax raises a bare Exception on a short array file
-            return None, _one_line(error)
-        got = _checksums(items["state"], items["extra"])
-        wrong = sorted(path for path, n in got.items() if items["checksums"].get(path) != n)
+        restore = ocp.args.Composite(**arguments)
+        items, problem = _attempt(lambda: self._manager.restore(step, args=restore))
+        if items is None:
+            return None, problem
+        got, sums = _checksums(items["state"], items["extra"]), items["checksums"]
+        sums = sums if isinstance(sums, dict) else {}
+        wrong = sorted(path for path, n in got.items() if sums.get(path) != n)
         if wrong:
             names = ", ".join(path or "the JSON record" for path in wrong[:3])
             return None, f"checksum of {names} differs from the one saved"
@@ -266,6 +284,14 @@ def _check_same_arrays(source: str, saved: Mapping[str, str], abstract: PyTree) 
             f"{source} is of another model: {'; '.join(problems[:5])}{more}; "
             "give the model it was made with, or another workdir"
         )
+
+
+def _attempt(read: Callable[[], Any]) -> tuple[Any, str]:
+    """What a read gives, or None and why it failed."""
+    try:
+        return read(), ""
+    except Exception as error:  # noqa: BLE001  Orbax raises whatever it stumbles over in damaged files
+        return None, _one_line(error)
 
 
 def _one_line(error: Exception) -> str:

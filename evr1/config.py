@@ -18,6 +18,7 @@ AGGREGATIONS = ("token_mean", "sequence_mean", "fixed_length")
 KL_ESTIMATORS = ("k1", "k2", "k3")
 SCHEDULES = ("constant", "cosine", "linear")
 BOX_SCALES = ("pixels", "unit", "thousand")
+LONGEST_TIMEOUT_S = 86400.0  # poll and setitimer take no more than some weeks
 
 
 def resolve(config: Config) -> Config:
@@ -27,6 +28,7 @@ def resolve(config: Config) -> Config:
         ValueError: one line that names the field, its value and the fix.
     """
     c = cast(Config, ml_collections.ConfigDict(config.to_dict()))
+    _check_numbers("", c)
     if c.data.generate:
         _fill_generated_paths(c)
     _check_paths(c)
@@ -45,6 +47,23 @@ def resolve(config: Config) -> Config:
 def to_json(config: Config) -> str:
     """The config as indented JSON text."""
     return json.dumps(config.to_dict(), indent=2, default=list)
+
+
+def _check_numbers(group: str, values: Config) -> None:
+    """Floats are finite, whole numbers fit the device's, tuples hold what they are tuples of."""
+    for name, value in values.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            _check_numbers(f"{group}{name}.", value)
+        elif isinstance(value, float):
+            _require(math.isfinite(value), group + name, f"is {value}", "need a finite number")
+        elif isinstance(value, int) and name != "seed":
+            _require(abs(value) < 2**31, group + name, f"is {value}", "need less than 2**31")
+        elif isinstance(value, tuple | list):
+            is_text = name == "freeze"
+            need = "need " + ("regular expressions" if is_text else "whole numbers over 0")
+            for item in value:
+                ok = isinstance(item, str) if is_text else isinstance(item, int) and item > 0
+                _require(ok, group + name, f"holds {item!r}", need)
 
 
 def _fill_generated_paths(c: Config) -> None:
@@ -73,6 +92,12 @@ def _check_paths(c: Config) -> None:
         f"is {c.model}, which is not a directory",
         "give a HF directory (config.json, *.safetensors, tokenizer) or an Orbax one",
     )
+    _require(
+        not c.data.template or Path(c.data.template).is_file(),
+        "data.template",
+        f"is {c.data.template}: no such file",
+        "give a Jinja2 file, or nothing for the built-in template",
+    )
     if c.data.generate:
         return  # the rows are written first
     for field in ("train", "eval"):
@@ -91,18 +116,14 @@ def _check_data(d: Config) -> None:
             f"is {low} with data.{kind}_max_pixels={high}",
             "need 0 < min <= max",
         )
-    _positive("data", d, ("video_fps", "max_prompt_tokens", "decode_timeout_s", "workers"))
+    _positive("data", d, ("video_fps", "max_prompt_tokens", "workers"))
+    _timeout("data.decode_timeout_s", d.decode_timeout_s)
+    _at_least_0("data", d, ("video_total_pixels", "prefetch_batches"))
     _require(
         d.video_max_frames >= 2,
         "data.video_max_frames",
         f"is {d.video_max_frames}",
         "need 2 or more",
-    )
-    _require(
-        d.video_total_pixels >= 0,
-        "data.video_total_pixels",
-        f"is {d.video_total_pixels}",
-        "need >= 0",
     )
     _share("data.max_failed_share", d.max_failed_share)
     _require(
@@ -128,6 +149,7 @@ def _check_shapes(s: Config) -> None:
             f"is {buckets}",
             "need ascending sizes, or () to derive them",
         )
+    _at_least_0("shapes", s, ("row_patches",))
 
 
 def _check_rollout(r: Config) -> None:
@@ -167,7 +189,7 @@ def _check_algorithm(a: Config, r: Config) -> None:
     _require(
         a.clip_dual == 0 or a.clip_dual > 1, "algorithm.clip_dual", f"is {a.clip_dual}", "0 or > 1"
     )
-    _require(a.kl_coef >= 0, "algorithm.kl_coef", f"is {a.kl_coef}", "need >= 0")
+    _at_least_0("algorithm", a, ("kl_coef",))
     _require(
         a.updates_per_rollout >= 1 and r.prompts % a.updates_per_rollout == 0,
         "algorithm.updates_per_rollout",
@@ -179,7 +201,15 @@ def _check_algorithm(a: Config, r: Config) -> None:
 def _check_optim(o: Config) -> None:
     _choice("optim.schedule", o.schedule, SCHEDULES)
     _positive("optim", o, ("learning_rate", "max_grad_norm", "eps"))
-    _require(o.warmup_steps >= 0, "optim.warmup_steps", f"is {o.warmup_steps}", "need >= 0")
+    _at_least_0("optim", o, ("warmup_steps", "weight_decay"))
+    for name in ("b1", "b2"):
+        _require(0 <= o[name] < 1, f"optim.{name}", f"is {o[name]}", "need 0 <= value < 1")
+    _require(
+        0 <= o.min_learning_rate <= o.learning_rate,
+        "optim.min_learning_rate",
+        f"is {o.min_learning_rate} with optim.learning_rate={o.learning_rate}",
+        "need 0 up to that",
+    )
     for pattern in o.freeze:
         try:
             re.compile(pattern)
@@ -199,7 +229,9 @@ def _check_train(c: Config) -> None:
         f"is data={axes[0]} fsdp={axes[1]} tensor={axes[2]}",
         "need sizes of 1 or more, and -1 (the rest) at most once",
     )
-    _require(c.eval.every_steps >= 0, "eval.every_steps", f"is {c.eval.every_steps}", "need >= 0")
+    _at_least_0("eval", c.eval, ("every_steps", "prompts", "max_completion_tokens"))
+    _at_least_0("checkpoint", c.checkpoint, ("every_steps",))
+    _at_least_0("log", c.log, ("rollouts_per_step",))
     _choice("checkpoint.export_dtype", c.checkpoint.export_dtype, ("float32", "bfloat16"))
     _require(c.checkpoint.keep >= 1, "checkpoint.keep", f"is {c.checkpoint.keep}", "need 1 or more")
 
@@ -213,7 +245,8 @@ def _check_rewards(r: Config) -> None:
         f"is {total:g}",
         "two weights of 0 or more that add up to 1",
     )
-    _positive("rewards", r, ("workers", "timeout_s", "repetition_words"))
+    _positive("rewards", r, ("workers", "repetition_words"))
+    _timeout("rewards.timeout_s", r.timeout_s)
     _share("rewards.max_failed_share", r.max_failed_share)
     if r.judge.backend:
         _check_judge(r.judge)
@@ -275,6 +308,20 @@ def _choice(field: str, value: str, allowed: tuple[str, ...]) -> None:
 def _positive(group: str, values: Config, names: tuple[str, ...]) -> None:
     for name in names:
         _require(values[name] > 0, f"{group}.{name}", f"is {values[name]}", "need more than 0")
+
+
+def _at_least_0(group: str, values: Config, names: tuple[str, ...]) -> None:
+    for name in names:
+        _require(values[name] >= 0, f"{group}.{name}", f"is {values[name]}", "need 0 or more")
+
+
+def _timeout(field: str, seconds: float) -> None:
+    _require(
+        0 < seconds <= LONGEST_TIMEOUT_S,
+        field,
+        f"is {seconds}",
+        f"need more than 0 and at most {LONGEST_TIMEOUT_S:g} seconds",
+    )
 
 
 def _share(field: str, value: float) -> None:

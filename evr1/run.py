@@ -343,7 +343,7 @@ def plan_shapes(
     whole = geometry.merge_size**2
     row_patches = config.shapes.row_patches or max(frames, default=whole)
     prompt_rows = [batch.vision_rows(grid, row_patches) for grid in grids]
-    return ShapeTable(
+    table = ShapeTable(
         prompt_tokens=tuple(config.shapes.prompt_tokens)
         or _buckets(lengths[used], 128 if limit > 1024 else 32),
         vision_rows=tuple(config.shapes.vision_rows) or _buckets(np.array(prompt_rows), 1),
@@ -352,6 +352,14 @@ def plan_shapes(
             config.rollout.max_completion_tokens, config.eval.max_completion_tokens
         ),
     )
+    table.prompt_bucket(int(lengths[used].max()))  # what does not fit is told now, not at its turn
+    table.vision_bucket(max(prompt_rows))
+    if row_patches % whole:
+        raise ValueError(
+            f"shapes.row_patches={row_patches} is not a multiple of merge_size**2={whole}; round "
+            "it up"
+        )
+    return table
 
 
 def _check_scorable(

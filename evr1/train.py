@@ -265,6 +265,11 @@ def _start(
     restored = checkpoints.restore(abstract)
     if restored is None:
         return state, 0
+    if restored.step > config.num_steps:
+        raise ValueError(
+            f"num_steps={config.num_steps}, but {checkpoints.directory} is at step "
+            f"{restored.step}; raise num_steps or choose another config.workdir"
+        )
     data.train.set_state(restored.extra["data"])
     return restored.state, restored.step
 

@@ -247,7 +247,8 @@ class _Lines:
 
     def __init__(self, path: Path, start_step: int) -> None:
         _drop_lines(path, start_step)
-        self._file = path.open("ab")
+        self._path = path
+        self._file = path.open("ab", buffering=0)
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         text = "".join(
@@ -255,8 +256,12 @@ class _Lines:
             for r in records
         )
         # whole lines in one write: a reader or a kill -9 meets no half line
-        self._file.write(text.encode("utf-8", errors="replace"))
-        self._file.flush()
+        data = memoryview(text.encode("utf-8", errors="replace"))
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:  # a full disk: say of which file
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())
@@ -348,7 +353,7 @@ def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> lis
     config = json.loads(json.dumps(config))
     changes = []
     if resumed and path.exists():
-        before, now = _fields(json.loads(path.read_text())), _fields(config)
+        before, now = _fields(_record(path)), _fields(config)
         changes = [
             f"config changed since the run began: {name} was {before.get(name)!r}, "
             f"is {now.get(name)!r}"
@@ -363,6 +368,13 @@ def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> lis
     }
     _replace(path, [json.dumps({**config, "run": run}, indent=2).encode() + b"\n"])
     return changes
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")).items())
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path}: no JSON object; remove it, it is written again") from None
 
 
 def git_commit(repository: Path) -> str:

@@ -172,9 +172,13 @@ def truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+def replace(path: Path) -> None:
+    path.write_text("[1]")  # JSON, and not what is expected
+
+
 # Orbax drops the coroutines that were reading the other arrays
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("damage", [flip, truncate, os.remove])
+@pytest.mark.parametrize("damage", [flip, truncate, os.remove, replace])
 def test_a_damaged_checkpoint_is_never_taken_for_a_good_one(tmp_path, log, damage):
     """Every file of the newest checkpoint in turn: it gives its own state or the one before."""
     first, second = make_state(1, width=512), make_state(2, width=512)
@@ -189,6 +193,8 @@ def test_a_damaged_checkpoint_is_never_taken_for_a_good_one(tmp_path, log, damag
     for i, path in enumerate(p for p in paths if "ocdbt.process_0" not in p.parts):
         copy = tmp_path / f"{i}"
         shutil.copytree(tmp_path / "whole", copy)
+        if damage is replace and path.name == "_CHECKPOINT_METADATA":
+            continue  # Orbax reads it before anything of ours, and says so in a line
         damage(copy / path.relative_to(tmp_path / "whole"))
         log.clear()
         c = Checkpoints(copy, log=log.append)
@@ -209,6 +215,20 @@ def test_a_damaged_checkpoint_is_never_taken_for_a_good_one(tmp_path, log, damag
         shutil.rmtree(copy)
     assert fell_back >= 3
     gc.collect()  # their warnings belong to this test
+
+
+def test_a_save_that_fails_is_one_line(tmp_path, monkeypatch):
+    c = Checkpoints(tmp_path / "c")
+
+    def full(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Error\nwriting: No space left on device [28]")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(c._manager, "wait_until_finished", full)
+        with pytest.raises(ValueError, match="could not be written .no space left on device") as e:
+            c.wait()
+    assert "\n" not in str(e.value)
+    c.close()
 
 
 def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path, log):

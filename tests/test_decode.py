@@ -196,9 +196,25 @@ def test_missing_files_and_wrong_clips_are_no_fault_of_a_file(pool, tmp_path):
     assert not (tmp_path / "quarantine.jsonl").exists()
 
 
+def test_a_path_is_never_a_url(pool, tmp_path):
+    for url in ("http://127.0.0.1:1/a.mp4", "pipe:0", "concat:/etc/passwd"):
+        with pytest.raises(MediaError, match="no such video"):
+            pool.measure(job(url))
+    assert pool.measure(job(write_clip(tmp_path / "a:b.mp4"))).frames
+
+
+def test_a_quarantine_line_cut_short_is_made_good(tmp_path):
+    path, clip = tmp_path / "q.jsonl", tmp_path / "a.mp4"
+    path.write_text('{"path": "/x')
+    Quarantine(path).add(MediaError("empty", clip, "no frames"))
+    assert len(path.read_text().splitlines()) == 1
+    with pytest.raises(MediaError, match="no frames"):
+        Quarantine(path).check(str(clip))
+
+
 def test_a_damaged_quarantine_list_is_named_by_line(tmp_path):
     (tmp_path / "q.jsonl").write_text('{"path": "a"}\n{"pa\n')
-    with pytest.raises(ValueError, match=r"q.jsonl:2: not a quarantine entry; delete the line"):
+    with pytest.raises(ValueError, match=r"q.jsonl:1: not a quarantine entry; delete the line"):
         Quarantine(tmp_path / "q.jsonl")
 
 

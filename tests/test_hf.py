@@ -218,6 +218,11 @@ def _garble(path):
     (path / "model.safetensors").write_bytes(data)
 
 
+def _header(path, value):
+    text = json.dumps(value).encode()
+    (path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+
+
 def _index(path, text):
     (path / "model.safetensors.index.json").write_text(text)
 
@@ -232,6 +237,10 @@ BAD_FILES = {
         "names model-1.safetensors, not there",
     ),
     "bad index": (lambda p: _index(p, "{"), "not an index"),
+    "index of another kind": (lambda p: _index(p, "[]"), "not an index"),
+    "index of numbers": (lambda p: _index(p, '{"weight_map": {"a": 5}}'), "names 5, not there"),
+    "header of another kind": (lambda p: _header(p, []), "unreadable header"),
+    "entry without a type": (lambda p: _header(p, {"a": {"shape": [1]}}), "unreadable entry of a"),
 }
 
 

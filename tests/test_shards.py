@@ -290,6 +290,23 @@ def test_a_known_file_is_not_read_again(tmp_path, monkeypatch):
     FileTable(tmp_path).identity("x.png", str(path))
 
 
+def test_a_file_entry_cut_short_is_made_good(tmp_path):
+    path = write_image(tmp_path / "x.png")
+    (tmp_path / "files.jsonl").write_text('{"name": "y.png", "si')
+    FileTable(tmp_path).identity("x.png", str(path), is_written=True)
+    [line] = (tmp_path / "files.jsonl").read_text().splitlines()
+    assert json.loads(line)["name"] == "x.png"
+
+
+def test_an_index_whose_arrays_do_not_fit_is_damaged(tmp_path):
+    (tmp_path / "media-train.array_record-00000").write_bytes(b"")
+    arrays = {"sizes": np.zeros(3, np.int32), "offsets": np.zeros(1, np.int64)}
+    arrays |= {"keys": np.zeros(2, "S32"), "timestamps": np.zeros(0), "is_video": np.zeros(2, bool)}
+    np.savez(tmp_path / "index-00000.npz", **arrays)
+    with pytest.raises(ValueError, match="damaged index"):
+        ShardStore(tmp_path)
+
+
 def test_a_damaged_file_table_is_named_by_line(tmp_path):
     (tmp_path / "files.jsonl").write_text(json.dumps({"name": "a"}) + "\n")
     with pytest.raises(ValueError, match=r"files.jsonl:1: not a file entry; delete the line"):

@@ -150,22 +150,30 @@ def test_the_policy_moved_and_the_sampler_agrees_with_the_trainer(whole):
 def test_running_again_goes_on_bit_for_bit(data, whole, tmp_path):
     common = {"checkpoint__export_dtype": "float32"}
     run(data, tmp_path, num_steps=2, **common)
+    fewer = subprocess.run(**command(data, tmp_path, num_steps=1), capture_output=True, check=False)
+    assert "num_steps=1, but" in fewer.stderr.strip().splitlines()[-1]
     run(data, tmp_path, **common)
     assert_same_run(whole[0], tmp_path)
 
 
-def test_kill_9_loses_only_what_came_after_the_last_checkpoint(data, whole, tmp_path):
+def test_a_run_that_is_ended_or_killed_loses_only_what_came_after_the_last_checkpoint(
+    data, whole, tmp_path
+):
     common = {"checkpoint__export_dtype": "float32"}
-    process = subprocess.Popen(
-        **command(data, tmp_path, **common), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "checkpoints" / "2").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(
+            **command(data, tmp_path, **common), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 240
+        while not (tmp_path / "checkpoints" / "2").exists():
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        said = process.communicate()[1]
+        if number == signal.SIGTERM:
+            assert process.returncode == 1
+            assert said == "interrupted; the same command goes on from the last checkpoint\n"
     run(data, tmp_path, **common)
     assert_same_run(whole[0], tmp_path)
 
@@ -220,6 +228,7 @@ def test_a_bad_row_ends_in_one_line(data, tmp_path, row, says):
         ({"mesh__data": 3, "mesh__fsdp": 1}, "mesh.data=3"),
         ({"data__max_prompt_tokens": 5, "shapes__prompt_tokens": "()"}, "data.max_prompt_tokens"),
         ({"train__microbatch_tokens": 10}, "train.microbatch_tokens=10"),
+        ({"shapes__prompt_tokens": "(10,)"}, "raise shapes.prompt_tokens"),
     ],
 )
 def test_what_does_not_fit_ends_in_one_line(data, tmp_path, overrides, says):

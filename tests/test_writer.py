@@ -339,3 +339,9 @@ def test_docstring_example():
     import doctest
 
     assert doctest.testmod(writer_module).failed == 0
+
+
+def test_a_garbled_config_record_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{gar")
+    with pytest.raises(ValueError, match=r"config.json: no JSON object; remove it"):
+        writer_module.write_config(tmp_path / "config.json", {"a": 1}, resumed=True)

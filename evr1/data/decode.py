@@ -20,14 +20,16 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any, cast
 
 import av.logging
 import numpy as np
+from PIL import Image
 
-from evr1.data import patches, video
-from evr1.data.errors import MediaError
+from evr1.data import jsonl, patches, video
+from evr1.data.errors import KINDS, MediaError
 from evr1.data.records import Budgets, Geometry, Media
 
 QUARANTINED = ("undecodable", "empty", "timeout", "crashed")  # faults of the file, not of the row
@@ -89,15 +91,15 @@ class Quarantine:
         self.path = pathlib.Path(path)
         self._lock = threading.Lock()
         self._entries: dict[str, dict[str, Any]] = {}
-        if self.path.is_file():
-            for number, line in enumerate(self.path.read_text("utf-8").splitlines(), start=1):
-                try:
-                    entry = json.loads(line)
-                    self._entries[entry["path"]] = entry
-                except (ValueError, KeyError, TypeError):
-                    raise ValueError(
-                        f"{self.path}:{number}: not a quarantine entry; delete the line"
-                    ) from None
+        for number, entry in jsonl.read(self.path):
+            try:
+                fields = ("path", "kind", "reason", "size", "mtime_ns")
+                self._entries[entry["path"]] = {name: entry[name] for name in fields}
+                KINDS[entry["kind"]]  # one that exists
+            except (KeyError, TypeError):
+                raise ValueError(
+                    f"{self.path}:{number}: not a quarantine entry; delete the line"
+                ) from None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -128,8 +130,7 @@ class Quarantine:
         with self._lock:
             self._entries[entry["path"]] = entry
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            jsonl.append(self.path, entry)
 
 
 class DecodePool:
@@ -359,6 +360,7 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     av.logging.set_level(av.logging.PANIC)  # the reason travels in the answer, once
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is an error
     answers = os.dup(1)
     os.dup2(2, 1)  # a library that prints must not write into the answers
     with open(answers, "wb", buffering=0) as out:
@@ -383,4 +385,5 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    _serve()
+    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+        _serve()

@@ -151,6 +151,8 @@ class MediaSource:
 
     def _job(self, request: Request) -> Job:
         path = self._path(request)
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would keep a decoder waiting
+            raise MediaError("undecodable", path, "not a regular file")
         clip = request.start, request.end
         return Job(request.kind, path, self._budgets, self._geometry, *clip)
 

@@ -110,7 +110,7 @@ class Processor:
             end_ids=ends,
             banned_ids=tuple(_id_of(root, tokenizer, t) for t in vision[:2]),
             vision=vision,
-            template=Path(template).read_text("utf-8") if template else prompts.built_in_template(),
+            template=_read_text(Path(template)) if template else prompts.built_in_template(),
             thinking=thinking,
             box_scale=box_scale,
         )
@@ -330,10 +330,17 @@ def _end_ids(
     return tuple(dict.fromkeys(ids))
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8; copy the file again") from None
+
+
 def _chat_template(root: Path, config: Mapping[str, Any]) -> str:
     path = root / "chat_template.jinja"
     if path.exists():
-        return path.read_text("utf-8")
+        return _read_text(path)
     for file, source in (
         ("chat_template.json", _read_json(root / "chat_template.json")),
         ("tokenizer_config.json", config),

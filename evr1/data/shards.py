@@ -13,12 +13,14 @@ discarded by the next.
 """
 
 import dataclasses
+import errno
 import fcntl
 import functools
 import hashlib
 import json
 import os
 import pathlib
+import stat
 import threading
 import time
 import zipfile
@@ -29,7 +31,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 
-from evr1.data import patches
+from evr1.data import jsonl, patches
 from evr1.data.errors import MediaError
 from evr1.data.records import Budgets, Geometry, Media
 
@@ -62,8 +64,10 @@ def file_identity(path: str | pathlib.Path) -> str:
     a copied corpus keeps its cache.
 
     Raises:
-        FileNotFoundError: no such file.
+        OSError: no such file, or not a regular one: to open a pipe would wait for its writer.
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         digest = hashlib.blake2b(str(size).encode(), digest_size=16)
@@ -109,15 +113,13 @@ class FileTable:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, int, int], str] = {}
         self._by_name: dict[str, set[str]] = {}
-        if self._path and self._path.is_file():
-            for number, line in enumerate(self._path.read_text("utf-8").splitlines(), start=1):
-                try:
-                    e = json.loads(line)
-                    self._remember((e["name"], e["size"], e["mtime_ns"]), e["identity"])
-                except (ValueError, KeyError, TypeError):
-                    raise ValueError(
-                        f"{self._path}:{number}: not a file entry; delete the line"
-                    ) from None
+        for number, e in jsonl.read(self._path) if self._path else ():
+            try:
+                self._remember((e["name"], e["size"], e["mtime_ns"]), e["identity"])
+            except (KeyError, TypeError):
+                raise ValueError(
+                    f"{self._path}:{number}: not a file entry; delete the line"
+                ) from None
 
     def identity(self, name: str, path: str, *, is_written: bool = False) -> str:
         """The content of the file `name`, found at `path`; a missing file is known by its name
@@ -132,8 +134,8 @@ class FileTable:
             MediaError: no such file, and no (or no single) content known for its name.
         """
         try:
-            stat = os.stat(path)
-            key = (name, stat.st_size, stat.st_mtime_ns)
+            status = os.stat(path)
+            key = (name, status.st_size, status.st_mtime_ns)
             if key in self._known:
                 return self._known[key]
             found = file_identity(path)
@@ -151,8 +153,7 @@ class FileTable:
             self._remember(key, found)
             if is_written and self._path:
                 entry = dict(zip(("name", "size", "mtime_ns"), key, strict=True), identity=found)
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+                jsonl.append(self._path, entry)
         return found
 
     def _remember(self, key: tuple[str, int, int], identity: str) -> None:
@@ -400,6 +401,14 @@ def _read_index(path: pathlib.Path, shard: int) -> Iterator[tuple[str, Entry]]:
             f"{path}: damaged index ({' '.join(str(error).split())}); delete it and run "
             "tools/preprocess_videos.py again, which rebuilds it from the shard"
         ) from None
+    if not np.shape(sizes) == (len(keys), 3) or (len(is_video), len(offsets)) != (
+        len(keys),
+        len(keys) + 1,
+    ):
+        raise ValueError(
+            f"{path}: damaged index (its arrays are of different lengths); delete it and run "
+            "tools/preprocess_videos.py again, which rebuilds it from the shard"
+        )
     for i, (key, (frames, height, width)) in enumerate(zip(keys, sizes, strict=True)):
         times = timestamps[offsets[i] : offsets[i + 1]]
         shape = patches.Shape(frames, height, width, times, is_video[i])

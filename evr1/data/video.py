@@ -244,7 +244,8 @@ def _check_present(path: str | pathlib.Path, present: int, promised: int) -> Non
 @contextlib.contextmanager
 def _open(path: str | pathlib.Path, options: Mapping[str, str] | None = None) -> Iterator[tuple]:
     try:
-        with av.open(str(path), options=dict(options or {}), **_ANY_METADATA) as container:
+        # by its protocol, or a path with a colon would be a URL
+        with av.open(f"file:{path}", options=dict(options or {}), **_ANY_METADATA) as container:
             if not container.streams.video:
                 raise MediaError("undecodable", path, "holds no video stream")
             stream = container.streams.video[0]
@@ -255,7 +256,7 @@ def _open(path: str | pathlib.Path, options: Mapping[str, str] | None = None) ->
     except FileNotFoundError:
         raise MediaError("missing", path, "no such video") from None
     except (av.error.FFmpegError, OSError) as error:
-        text = " ".join(str(error).split()).replace(f": '{path}'", "")
+        text = " ".join(str(error).split()).replace(f": 'file:{path}'", "")
         raise MediaError("undecodable", path, f"cannot be read as a video ({text})") from None
 
 

@@ -78,8 +78,9 @@ def entries(hf_dir: str | Path) -> dict[str, Entry]:
     root = Path(hf_dir)
     if (root / INDEX).is_file():
         try:
-            names = sorted(set(json.loads((root / INDEX).read_text())["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError) as e:
+            where = json.loads((root / INDEX).read_text("utf-8"))["weight_map"]
+            names = sorted({str(file) for file in where.values()})
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"{root / INDEX}: not an index ({e}); copy the file again") from None
     elif (root / SINGLE).is_file():
         names = [SINGLE]

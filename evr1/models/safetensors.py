@@ -49,19 +49,23 @@ def read_header(path: Path) -> dict[str, Entry]:
             )
         raw = f.read(length)
     try:
-        header = json.loads(raw)
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
+        header = dict(json.loads(raw).items())
+    except (ValueError, AttributeError, RecursionError) as e:
         raise ValueError(f"{path}: unreadable header ({e}): corrupt; {_FIX}") from None
     entries = {}
     for name, info in header.items():
         if name == "__metadata__":
             continue
-        if info["dtype"] not in DTYPES:
-            raise ValueError(f"{path}: {name} is {info['dtype']}; supported: {', '.join(DTYPES)}")
-        dtype, shape = DTYPES[info["dtype"]], tuple(info["shape"])
-        start, end = info["data_offsets"]
+        try:
+            code, shape = str(info["dtype"]), tuple(int(n) for n in info["shape"])
+            start, end = (int(n) for n in info["data_offsets"])
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path}: unreadable entry of {name}: corrupt; {_FIX}") from None
+        if code not in DTYPES:
+            raise ValueError(f"{path}: {name} is {code}; supported: {', '.join(DTYPES)}")
+        dtype = DTYPES[code]
         need = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if end - start != need or 8 + length + end > size:
+        if min(start, *shape, 0) < 0 or end - start != need or 8 + length + end > size:
             raise ValueError(
                 f"{path}: {name} {list(shape)} needs {need} bytes at {start}, the file has"
                 f" {max(0, min(end, size - 8 - length) - start)}: truncated; {_FIX}"

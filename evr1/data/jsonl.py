@@ -1,0 +1,37 @@
+"""Lists that grow by a line at a time: one that a full disk or a kill cut short is made good."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+
+def read(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of each line; None for one that is no JSON. No file: no lines.
+
+    A last line without its end was never finished, and is left out.
+    """
+    if not path.is_file():
+        return
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        yield number, value
+
+
+def append(path: pathlib.Path, value: Any) -> None:
+    """Adds a line; an unfinished one before it is cut off."""
+    with path.open("ab+") as file:
+        data = b""
+        if size := file.tell():
+            file.seek(size - 1)
+            data = file.read()
+        if data not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)
+        file.write(json.dumps(value).encode() + b"\n")
