@@ -49,6 +49,9 @@ def to_json(config: Config) -> str:
     return json.dumps(config.to_dict(), indent=2, default=list)
 
 
+_TEXTS = {"freeze": "regular expressions", "types": "problem types"}  # of tuples
+
+
 def _check_numbers(group: str, values: Config) -> None:
     """Floats are finite, whole numbers fit the device's, tuples hold what they are tuples of."""
     for name, value in values.items():
@@ -59,8 +62,10 @@ def _check_numbers(group: str, values: Config) -> None:
         elif isinstance(value, int) and name != "seed":
             _require(abs(value) < 2**31, group + name, f"is {value}", "need less than 2**31")
         elif isinstance(value, tuple | list):
-            is_text = name == "freeze"
-            need = "need " + ("regular expressions" if is_text else "whole numbers over 0")
+            if name == "terms":
+                continue  # see _check_terms
+            is_text = name in _TEXTS
+            need = f"need {_TEXTS[name]}" if is_text else "need whole numbers over 0"
             for item in value:
                 ok = isinstance(item, str) if is_text else isinstance(item, int) and item > 0
                 _require(ok, group + name, f"holds {item!r}", need)

@@ -283,11 +283,10 @@ def test_what_only_looks_like_the_ground_truth_is_asked():
 
 
 @pytest.mark.parametrize("answer", [":", "...", "\"'", "。", "-\u200b\u2060", "\U000e0041!"])
-def test_an_answer_of_punctuation_is_wrong_unasked(answer):
+def test_punctuation_is_no_answer_and_never_asked(answer):
     judge = Stub({}, RIGHT)
     score = ruled(answered(answer), judge)
-    assert (score.accuracy, score.status, judge.asked) == (0, Status.OK, [])
-    assert ruled(answered(answer), judge, {**ROW, "answer": answer}).accuracy == 1
+    assert (score.overall, score.status, judge.asked) == (0, Status.UNPARSED, [])
 
 
 @pytest.mark.parametrize("answer", ["7", "✓", "👍", "=", "是"])

@@ -179,7 +179,8 @@ def accuracy(kind, content, answer) -> float:
 @given(truths(), st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]), st.data())
 def test_spacing_case_and_unicode_forms_do_not_matter(truth, form, data):
     kind, answer, written = truth
-    space = data.draw(st.sampled_from(["", " ", "\n", "\t ", "\u200b", "\u3000"]))
+    unseen = [] if kind.endswith("code") else ["\u200b", "\u3000"]  # text, in a page
+    space = data.draw(st.sampled_from(["", " ", "\n", "\t ", *unseen]))
     changed = unicodedata.normalize(form, f"{space}{written}{space}")
     if kind in ("boolean", "preference", "multiple choice", "ocr", "open-ended"):
         changed = data.draw(st.sampled_from([changed, changed.upper(), changed.lower()]))

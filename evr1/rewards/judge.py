@@ -144,9 +144,8 @@ def apply_judge(
 ) -> list[Score]:
     """The scores with the accuracy that the judge gives, wherever an answer was read.
 
-    An answer that is the ground truth needs no judge, nor does one that says nothing, and equal
-    questions are asked once. Where the judge fails, the score has status timeout or error: it is no
-    zero.
+    An answer that is the ground truth needs no judge, and equal questions are asked once. Where the
+    judge fails, the score has status timeout or error: it is no zero.
 
     Args:
         scores: of the scorers.
@@ -157,22 +156,18 @@ def apply_judge(
         is_graded: ask for a score from 0 to 1.
     """
     asked: dict[int, Question] = {}
-    ruled: dict[int, Ruling] = {}
     for i, (score, response, row) in enumerate(zip(scores, responses, rows, strict=True)):
         if score.status is not Status.OK:
             continue
         task, answer = make_task(row), whole_answer(response or "", score.extracted)
         if any(_same(answer, truth) for truth in truths(task.answer)):
             continue
-        if _says_nothing(answer):
-            ruled[i] = Ruling(Status.OK, 0.0, "nothing but punctuation")
-        else:
-            asked[i] = make_question(task, answer, is_graded)
+        asked[i] = make_question(task, answer, is_graded)
     questions = list(dict.fromkeys(asked.values()))
     rulings = dict(zip(questions, judge(questions) if questions else [], strict=True))
-    ruled |= {i: rulings[question] for i, question in asked.items()}
     return [
-        _ruled(score, ruled[i], weights) if i in ruled else score for i, score in enumerate(scores)
+        _ruled(score, rulings[asked[i]], weights) if i in asked else score
+        for i, score in enumerate(scores)
     ]
 
 
@@ -219,8 +214,3 @@ def _same(a: str, b: str) -> bool:
 
 def _plain(text: str) -> list[str]:
     return unicodedata.normalize("NFC", text).casefold().split()
-
-
-def _says_nothing(text: str) -> bool:
-    """Whether it is all punctuation, spaces and characters that are not seen."""
-    return all(unicodedata.category(c)[0] in "PZC" for c in text)

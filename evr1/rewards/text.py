@@ -1,6 +1,7 @@
 """Free text: ROUGE for open answers, error rates for text in pictures. Works in any script."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -31,9 +32,10 @@ def score_open(response: str, task: Task) -> Verdict | None:
         ValueError: the ground truth is empty.
     """
     texts = read_truths(task.answer)
-    count = tokens if all(map(tokens, texts)) else units  # a truth of signs alone has no words
+    has_words = all(map(tokens, texts))
+    count = tokens if has_words else units  # a truth of signs alone has no words
     truths = [count(t) for t in texts]
-    found = parse.extract(response, lambda t: Reading(t) if count(t) else None, parse.FREE_TEXT)
+    found = parse.extract(response, _read_words if has_words else _read_signs, parse.FREE_TEXT)
     if found is None:
         return None
     reading, where = found
@@ -48,7 +50,7 @@ def score_ocr(response: str, task: Task) -> Verdict | None:
         ValueError: the ground truth is empty.
     """
     truths = [units(t) for t in read_truths(task.answer)]
-    found = parse.extract(response, lambda t: Reading(t) if units(t) else None, parse.FREE_TEXT)
+    found = parse.extract(response, _read_signs, parse.FREE_TEXT)
     if found is None:
         return None
     reading, where = found
@@ -115,3 +117,13 @@ def _unwrap(text: str) -> str:
     """A text without the quotes, emphasis or box that wrap all of it."""
     wrapped = _WRAPPED.match(text.strip())
     return next(part for part in wrapped.groups() if part is not None) if wrapped else text
+
+
+def _read_signs(text: str) -> Reading | None:
+    """A text that is not blank."""
+    return Reading(text) if units(text) else None
+
+
+def _read_words(text: str) -> Reading | None:
+    """A text that says something: punctuation, spaces and what is not seen do not."""
+    return None if all(unicodedata.category(c)[0] in "PZC" for c in text) else Reading(text)
