@@ -57,11 +57,6 @@ def is_kl_in_reward(config: Config) -> bool:
     return config.algorithm.kl_coef > 0 and config.algorithm.kl_placement == "reward"
 
 
-def is_kl_in_loss(config: Config) -> bool:
-    """Whether the loss has a KL term."""
-    return config.algorithm.kl_coef > 0 and config.algorithm.kl_placement == "loss"
-
-
 def empty_batch(
     config: Config, prompts: Prompts, rollouts: Rollouts, outcomes: Outcomes, kl_coef: float
 ) -> GroupBatch:

@@ -1,4 +1,4 @@
-"""The policy losses, KL terms and corrections in float64, token by token, from their definitions.
+"""Advantages, policy losses, KL terms and corrections in float64, from their definitions.
 
 Nothing here comes from evr1.rl. Where a formula holds a value still (stop-gradient), it is worked
 out from `frozen`, so that finite differences in `new` see only what has a gradient.
@@ -118,4 +118,79 @@ def gradient(new, x, weights, c, h=1e-5):
         step[i] = h
         up, down = (total_loss(new + s, new, x, weights, c) for s in (step, -step))
         result[i] = (up - down) / (2 * h)
+    return result
+
+
+def advantages(mode, rewards, lengths, parts, tasks):
+    """One list a group; every argument is a list of lists, `parts` pairs of weight and scores."""
+    mean = [sum(r) / len(r) for r in rewards]
+    everyone = [x for r in rewards for x in r]
+
+    def std(values, ddof):
+        m = sum(values) / len(values)
+        return math.sqrt(sum((v - m) ** 2 for v in values) / (len(values) - ddof))
+
+    def each(f):
+        return [[f(g, x, i) for i, x in enumerate(r)] for g, r in enumerate(rewards)]
+
+    if mode == "grpo":
+        return each(lambda g, x, i: (x - mean[g]) / (std(rewards[g], 1) + 1e-6))
+    if mode == "dr_grpo":
+        return each(lambda g, x, i: x - mean[g])
+    if mode == "grpo_passk":
+        top = [sorted(r)[::-1][:2] for r in rewards]
+        return each(
+            lambda g, x, i: (
+                (top[g][0] - top[g][1]) / (std(rewards[g], 1) + 1e-6) if x == top[g][0] else 0.0
+            )
+        )
+    if mode == "rloo":
+        return each(
+            lambda g, x, i: (
+                x - sum(v for j, v in enumerate(rewards[g]) if j != i) / (len(rewards[g]) - 1)
+            )
+        )
+    if mode == "reinforce_plus_plus":
+        tokens = [
+            x
+            for r, n in zip(rewards, lengths, strict=True)
+            for x, k in zip(r, n, strict=True)
+            for _ in range(k)
+        ]
+        m, s = sum(tokens) / len(tokens), math.sqrt(std(tokens, 1) ** 2 + 1e-8)
+        return each(lambda g, x, i: (x - m) / s)
+    if mode == "maxrl":
+        return each(lambda g, x, i: (x - mean[g]) / mean[g] if mean[g] > 0 else 0.0)
+    if mode == "opo":
+        base = [
+            sum(x * k for x, k in zip(r, n, strict=True)) / sum(n)
+            for r, n in zip(rewards, lengths, strict=True)
+        ]
+        return each(lambda g, x, i: x - base[g])
+    if mode == "lite_ppo":
+        return each(lambda g, x, i: (x - mean[g]) / (std(everyone, 1) + 1e-6))
+    if mode == "reinforce_plus_plus_baseline":
+        above = each(lambda g, x, i: x - mean[g])
+        s = std([x for r in above for x in r], 1) + 1e-6
+        return [[x / s for x in r] for r in above]
+    if mode == "gdpo":
+        total = each(lambda g, x, i: 0.0)
+        for weight, scores in parts:
+            for g, r in enumerate(scores):
+                s = std(r, 1) + 1e-6
+                for i, x in enumerate(r):
+                    total[g][i] += weight * (x - sum(r) / len(r)) / s
+        s = std([x for r in total for x in r], 1) + 1e-6
+        return [[x / s for x in r] for r in total]
+    assert mode == "ema_grpo"
+    sigma = {}
+    for task in set(tasks):
+        mine = [x for r, t in zip(rewards, tasks, strict=True) if t == task for x in r]
+        sigma[task] = max(std(mine, 0), 1e-3)
+    result = []
+    for g, r in enumerate(rewards):
+        row = [(x - mean[g]) / sigma[tasks[g]] for x in r]
+        if max(map(abs, row)) > 5:
+            row = [(x - mean[g]) / max(std(r, 0), 1e-3) for x in r]
+        result.append(row)
     return result

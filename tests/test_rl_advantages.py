@@ -1,8 +1,8 @@
 import itertools
-import math
 
 import numpy as np
 import pytest
+import rl_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -282,81 +282,6 @@ def test_a_group_without_valid_completions_is_zero(mode):
     np.testing.assert_array_equal(advantages(rewards, mode, np.zeros((2, 3), bool)), 0)
 
 
-def oracle(mode, rewards, lengths, parts, tasks):
-    """The definitions in plain Python numbers, group by group."""
-    mean = [sum(r) / len(r) for r in rewards]
-    everyone = [x for r in rewards for x in r]
-
-    def std(values, ddof):
-        m = sum(values) / len(values)
-        return math.sqrt(sum((v - m) ** 2 for v in values) / (len(values) - ddof))
-
-    def each(f):
-        return [[f(g, x, i) for i, x in enumerate(r)] for g, r in enumerate(rewards)]
-
-    if mode == "grpo":
-        return each(lambda g, x, i: (x - mean[g]) / (std(rewards[g], 1) + 1e-6))
-    if mode == "dr_grpo":
-        return each(lambda g, x, i: x - mean[g])
-    if mode == "grpo_passk":
-        top = [sorted(r)[::-1][:2] for r in rewards]
-        return each(
-            lambda g, x, i: (
-                (top[g][0] - top[g][1]) / (std(rewards[g], 1) + 1e-6) if x == top[g][0] else 0.0
-            )
-        )
-    if mode == "rloo":
-        return each(
-            lambda g, x, i: (
-                x - sum(v for j, v in enumerate(rewards[g]) if j != i) / (len(rewards[g]) - 1)
-            )
-        )
-    if mode == "reinforce_plus_plus":
-        tokens = [
-            x
-            for r, n in zip(rewards, lengths, strict=True)
-            for x, k in zip(r, n, strict=True)
-            for _ in range(k)
-        ]
-        m, s = sum(tokens) / len(tokens), math.sqrt(std(tokens, 1) ** 2 + 1e-8)
-        return each(lambda g, x, i: (x - m) / s)
-    if mode == "maxrl":
-        return each(lambda g, x, i: (x - mean[g]) / mean[g] if mean[g] > 0 else 0.0)
-    if mode == "opo":
-        base = [
-            sum(x * k for x, k in zip(r, n, strict=True)) / sum(n)
-            for r, n in zip(rewards, lengths, strict=True)
-        ]
-        return each(lambda g, x, i: x - base[g])
-    if mode == "lite_ppo":
-        return each(lambda g, x, i: (x - mean[g]) / (std(everyone, 1) + 1e-6))
-    if mode == "reinforce_plus_plus_baseline":
-        above = each(lambda g, x, i: x - mean[g])
-        s = std([x for r in above for x in r], 1) + 1e-6
-        return [[x / s for x in r] for r in above]
-    if mode == "gdpo":
-        total = each(lambda g, x, i: 0.0)
-        for weight, scores in parts:
-            for g, r in enumerate(scores):
-                s = std(r, 1) + 1e-6
-                for i, x in enumerate(r):
-                    total[g][i] += weight * (x - sum(r) / len(r)) / s
-        s = std([x for r in total for x in r], 1) + 1e-6
-        return [[x / s for x in r] for r in total]
-    assert mode == "ema_grpo"
-    sigma = {}
-    for task in set(tasks):
-        mine = [x for r, t in zip(rewards, tasks, strict=True) if t == task for x in r]
-        sigma[task] = max(std(mine, 0), 1e-3)
-    result = []
-    for g, r in enumerate(rewards):
-        row = [(x - mean[g]) / sigma[tasks[g]] for x in r]
-        if max(map(abs, row)) > 5:
-            row = [(x - mean[g]) / max(std(r, 0), 1e-3) for x in r]
-        result.append(row)
-    return result
-
-
 @pytest.mark.parametrize(("mode", "seed"), itertools.product(ESTIMATORS, range(3)))
 def test_against_the_definitions(mode, seed):
     rng = np.random.default_rng(seed)
@@ -369,7 +294,7 @@ def test_against_the_definitions(mode, seed):
     rewards = 0.75 * accuracy + 0.25 * form  # exact in float32
     got = advantages(rewards, mode, lengths=lengths, parts=parts, tasks=tasks)
     plain = [(p.weight, p.scores.astype(float).tolist()) for p in parts.values()]
-    expected = oracle(mode, rewards.tolist(), lengths.tolist(), plain, tasks)
+    expected = oracle.advantages(mode, rewards.tolist(), lengths.tolist(), plain, tasks)
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
 
 

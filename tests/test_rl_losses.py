@@ -8,7 +8,10 @@ import pytest
 import rl_oracle as oracle
 
 from evr1 import algorithms
+from evr1.rl.advantages import ESTIMATORS, group_advantages
+from evr1.rl.batches import token_advantages
 from evr1.rl.losses import POLICY_LOSSES, LossConfig, TokenInputs, token_loss
+from evr1.rl.outcomes import Outcomes, Part, update_moments
 from evr1.rl.weights import loss_weights
 
 PLAIN = LossConfig(clip_low=0.2, clip_high=0.28, clip_dual=3.0)
@@ -270,6 +273,44 @@ def test_value_and_gradient_against_finite_differences_in_float64(case, aggregat
     assert scale > 0
     np.testing.assert_allclose(gradient, expected, rtol=2e-6, atol=1e-6 * scale)
     np.testing.assert_array_equal(gradient[~x.mask], 0)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_from_rewards_to_the_gradient(seed):
+    """A random pick of estimator, loss, aggregation, KL term and correction against float64.
+
+    5e-6: the advantages are rounded to float32 before the loss sees them.
+    """
+    rng = np.random.default_rng(seed)
+
+    def pick(names):
+        return str(rng.choice(list(names)))
+
+    inputs = random_batch(seed, shape=(3, 4, 5))
+    mask = np.asarray(inputs.mask)
+    correct, form = rng.integers(0, 2, (2, 3, 4))
+    rewards = np.float32(0.75 * correct + 0.25 * form)
+    parts = {"accuracy": Part(0.75, correct), "format": Part(0.25, form)}
+    tasks, lengths = ["a", "b", "a"], np.maximum(mask.sum(-1), 1)
+    mode = pick(ESTIMATORS)
+    outcomes = Outcomes(rewards, np.ones((3, 4), bool), lengths, parts, tasks)
+    outcomes = outcomes._replace(moments=update_moments({}, outcomes, 0.99))
+    plain = [(p.weight, p.scores.tolist()) for p in parts.values()]
+    exact = oracle.advantages(mode, rewards.tolist(), lengths.tolist(), plain, tasks)
+    got = group_advantages(outcomes, mode)
+    inputs = inputs._replace(advantages=jnp.asarray(token_advantages(got, mask)))
+    c = config(
+        pick(POLICY_LOSSES),
+        has_kl=bool(rng.integers(2)),
+        kl_estimator=pick(algorithms.KL_ESTIMATORS),
+        correction=pick(["", *algorithms.CORRECTIONS]),
+        on_policy=bool(rng.integers(2)),
+    )
+    weights = loss_weights(mask, pick(algorithms.AGGREGATIONS), 5)
+    x = wide(inputs)._replace(advantages=np.where(mask, np.array(exact)[..., None], 0))
+    expected = oracle.gradient(x.logprobs, x, weights, c)
+    _, gradient = value_and_gradient(inputs, c, weights)
+    np.testing.assert_allclose(gradient, expected, rtol=5e-6, atol=2e-6 * abs(expected).max())
 
 
 @pytest.mark.parametrize("policy", POLICY_LOSSES)

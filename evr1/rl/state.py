@@ -6,13 +6,10 @@ from evr1.rl.outcomes import Moments
 
 
 class AlgorithmState(NamedTuple):
-    """Attributes:
-    kl_coef: coefficient of the KL term or penalty.
-    moments: see `evr1.rl.outcomes.update_moments`.
-    """
+    """All of it is plain numbers."""
 
-    kl_coef: float
-    moments: Moments = {}
+    kl_coef: float  # coefficient of the KL term or penalty
+    moments: Moments = {}  # see `evr1.rl.outcomes.update_moments`
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it, every bit of its numbers kept."""
