@@ -370,6 +370,32 @@ def test_groups_completions_and_padding_do_not_touch_each_other(policy):
 
 
 @pytest.mark.parametrize("policy", POLICY_LOSSES)
+def test_devices_and_parts_change_nothing(policy):
+    """Groups over 1 and 8 devices, and in 1, 2, 4 and 8 parts."""
+    inputs, c = random_batch(8, shape=(8, 2, 4)), config(policy, correction="sequence_mis")
+    weights = loss_weights(np.asarray(inputs.mask), "sequence_mean", 4)
+
+    @jax.jit
+    def gradient(inputs, weights):
+        def total(x):
+            return jnp.sum(weights * token_loss(inputs._replace(logprobs=x), c)[0])
+
+        return jax.grad(total)(inputs.logprobs)
+
+    whole = np.asarray(gradient(inputs, weights))
+    mesh = jax.make_mesh((8,), ("groups",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.sharding.NamedSharding(mesh, jax.P("groups"))
+    got = gradient(*jax.device_put((inputs, weights), spread))
+    assert len(got.sharding.device_set) == 8
+    np.testing.assert_allclose(got, whole, rtol=1e-6)
+    for size in (1, 2, 4):
+        for start in range(0, 8, size):
+            part = slice(start, start + size)
+            got = gradient(jax.tree.map(lambda x, at=part: x[at], inputs), weights[part])
+            np.testing.assert_allclose(got, whole[part], rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", POLICY_LOSSES)
 def test_wild_values_off_the_mask_stay_out(policy):
     inputs = random_batch(5)
     off = ~np.asarray(inputs.mask)
