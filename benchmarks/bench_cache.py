@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks import common
 from configs import demo
 from evr1 import config as config_lib
-from evr1 import run, train
+from evr1 import learn, run, train
 from evr1.data import media, rows
 from evr1.data.decode import DecodePool
 from evr1.data.preprocess import preprocess
@@ -32,6 +32,7 @@ from evr1.models import load_model
 from evr1.rewards import compose
 from evr1.rewards.judge import Judged
 from evr1.rewards.pool import RewardPool
+from evr1.rl.state import AlgorithmState
 
 # clips, seconds, frames per second, width, height, pixel budget per frame
 PRESETS = {"cpu": (4, 10, 30, 640, 360, 65536), "gpu": (32, 60, 30, 1280, 720, 262144)}
@@ -158,7 +159,7 @@ def _step_function(config, stack: contextlib.ExitStack):
     policy = run.open_policy(config, model, data)
     scorer = Judged(stack.enter_context(RewardPool(workers=1)), None)
     terms = compose.Terms((), compose.Settings(1, 1, 1))
-    state = policy.init_state(policy.load(config.model))
+    state, memory = policy.init_state(policy.load(config.model)), AlgorithmState(0.0)
 
     def step() -> None:
         nonlocal state
@@ -169,12 +170,23 @@ def _step_function(config, stack: contextlib.ExitStack):
             state.params, examples, ids, policy.sampling, on_finish=scoring.start
         )
         scores = scoring.finish(rollouts, terms)
-        batch, _ = train.assess(config, data, examples, rollouts, scores)
+        outcomes, _ = train.assess(config, examples, rollouts, scores)
+        batch, _, _ = learn.make_batch(
+            config,
+            policy,
+            data,
+            examples,
+            rollouts,
+            outcomes,
+            memory,
+            state.params,
+            None,
+        )
         # random advantages: the demo's model knows nothing of these clips
         noise = np.random.default_rng(0).normal(size=batch.advantages.shape[:2] + (1,))
         batch = batch._replace(advantages=noise.astype(np.float32) * batch.completion_mask)
-        parts, _ = train.split(config, policy, data, examples, batch, state.params, None)
-        state, _ = train.update(policy, state, examples, parts)
+        parts = learn.split(config, policy, data, batch)
+        state, _ = learn.update(policy, state, examples, parts)
 
     return step
 

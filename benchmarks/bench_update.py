@@ -162,11 +162,12 @@ def _example(rng: np.random.Generator, shape: Shape, size: Size) -> Example:
 
 def one_row_per_group(batch: GroupBatch) -> GroupBatch:
     """Every completion with a copy of its prompt: G * N groups of one."""
-    g, n, r = batch.completions.shape
+    g, n = batch.completions.shape[:2]
     prompts = jax.tree.map(lambda x: np.repeat(x, n, axis=0), batch.prompts)
-    rest = batch._replace(prompts=None, groups=None)
-    rest = jax.tree.map(lambda x: x.reshape(g * n, 1, r), rest)
-    return rest._replace(prompts=prompts, groups=np.repeat(batch.groups, n))
+    rest = batch._replace(prompts=None, groups=None, kl_coef=None)
+    rest = jax.tree.map(lambda x: x.reshape(g * n, 1, *x.shape[2:]), rest)
+    groups, kl_coef = (np.repeat(x, n) for x in (batch.groups, batch.kl_coef))
+    return rest._replace(prompts=prompts, groups=groups, kl_coef=kl_coef)
 
 
 def measure(shape: Shape, size: Size, repeats: int, max_tokens: int) -> dict:

@@ -63,13 +63,32 @@ def get_config() -> ml_collections.ConfigDict:
     c.rollout.window_steps = 16  # decode steps per dispatch, 8 to 32
 
     c.algorithm = ml_collections.ConfigDict()
-    c.algorithm.advantage = "grpo"  # or dr_grpo, rloo
-    c.algorithm.clip_low = 0.2  # the ratio is clipped to [1 - clip_low, 1 + clip_high]
-    c.algorithm.clip_high = 0.28  # DAPO's higher upper bound
-    c.algorithm.clip_dual = 3.0  # bound on the loss of a negative advantage; 0: off
-    c.algorithm.kl_coef = 0.0  # of the KL to the starting model, in the loss; 0: no such model
-    c.algorithm.kl_estimator = "k3"  # or k1, k2
-    c.algorithm.aggregation = "token_mean"  # or sequence_mean, fixed_length
+    # docs/algorithms.md has a table of what follows. None: as algorithm.policy has it by default.
+    c.algorithm.advantage = "grpo"  # or another of evr1/algorithms.py
+    c.algorithm.ema_decay = 0.99  # of the running moments of ema_grpo, a step
+    c.algorithm.policy = "ppo"  # or gspo, gspo_token, cispo, sapo, reinforce, luffy, gmpo
+    # The ratio is clipped to [1 - clip_low, 1 + clip_high]; 0: no such bound. ppo: DAPO's .2, .28.
+    c.algorithm.clip_low = config_dict.placeholder(float)
+    c.algorithm.clip_high = config_dict.placeholder(float)
+    # Bound on the loss of a negative advantage; 0: off. ppo: 3.
+    c.algorithm.clip_dual = config_dict.placeholder(float)
+    c.algorithm.sapo_temperature_positive = 1.0  # of the gate, for positive advantages
+    c.algorithm.sapo_temperature_negative = 1.05  # for the others
+    c.algorithm.luffy_gamma = 0.1  # the smaller, the more unlikely offline tokens count
+    # token_mean, sequence_mean or fixed_length. ppo: token_mean.
+    c.algorithm.aggregation = config_dict.placeholder(str)
+    c.algorithm.kl_coef = 0.0  # of the KL to the starting model; 0: no such model
+    c.algorithm.kl_estimator = "k3"  # or k1, k2, abs
+    c.algorithm.kl_placement = "loss"  # or reward: a penalty of each token, off the reward
+    c.algorithm.kl_controller = "fixed"  # or adaptive: the coefficient follows kl_target
+    c.algorithm.kl_target = 0.1  # mean KL of a token, in nats
+    c.algorithm.kl_horizon = 10000.0  # completions over which the coefficient adapts
+    c.algorithm.entropy_coef = 0.0  # of the entropy that the loss rewards; 0: off
+    # Weights for what the sampler and the trainer disagree on: token_tis, sequence_tis, token_mis,
+    # sequence_mis, geometric or veto; empty: none. Bounds of None: its own defaults.
+    c.algorithm.correction = ""
+    c.algorithm.correction_low = config_dict.placeholder(float)
+    c.algorithm.correction_high = config_dict.placeholder(float)
     c.algorithm.updates_per_rollout = 1  # optimizer updates (minibatches) per rollout batch
     # What the ratio compares with. recompute: one more forward pass before the first update;
     # sampler: the sampler's own; on_policy: the policy itself (one update per rollout batch only).

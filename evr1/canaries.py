@@ -133,7 +133,7 @@ def _sampler_gap(policy: Policy, params: Params, parts: Sequence[GroupBatch]) ->
     for part in parts:
         prompts, completions = policy.place((part.prompts, part.completions))
         logprobs = np.asarray(policy.logprobs(params, prompts, completions))
-        gap = np.abs(logprobs - part.old_logprobs)[part.completion_mask]
+        gap = np.abs(logprobs - part.behavior_logprobs)[part.completion_mask]
         total, count = total + float(gap.sum()), count + gap.size
     mean, limit = total / max(count, 1), GAP_LIMIT[policy.model.dtype]
     return Finding(

@@ -11,11 +11,10 @@ from typing import Any, cast
 
 import ml_collections
 
+from evr1 import algorithms
+
 Config = Any  # a ConfigDict, frozen once resolved: its fields have no static types
 SOURCES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
-ADVANTAGES = ("grpo", "dr_grpo", "rloo")
-AGGREGATIONS = ("token_mean", "sequence_mean", "fixed_length")
-KL_ESTIMATORS = ("k1", "k2", "k3")
 SCHEDULES = ("constant", "cosine", "linear")
 BOX_SCALES = ("pixels", "unit", "thousand")
 LONGEST_TIMEOUT_S = 86400.0  # poll and setitimer take no more than some weeks
@@ -36,6 +35,8 @@ def resolve(config: Config) -> Config:
     _check_shapes(c.shapes)
     _check_rollout(c.rollout)
     _check_algorithm(c.algorithm, c.rollout)
+    _check_loss(c.algorithm)
+    fill_algorithm(c.algorithm)
     _check_optim(c.optim)
     _check_train(c)
     _check_rewards(c.rewards)
@@ -47,6 +48,20 @@ def resolve(config: Config) -> Config:
 def to_json(config: Config) -> str:
     """The config as indented JSON text."""
     return json.dumps(config.to_dict(), indent=2, default=list)
+
+
+def fill_algorithm(a: Config) -> None:
+    """Gives the fields of `algorithm` that are None what its policy and correction have by default;
+    0 to those that are not looked at.
+    """
+    policy = algorithms.POLICIES[a.policy]
+    for name, default in policy._asdict().items():
+        if a[name] is None:
+            a[name] = 0.0 if default is None else default
+    bounds = algorithms.CORRECTIONS[a.correction] if a.correction else (None, None)
+    for name, default in zip(("correction_low", "correction_high"), bounds, strict=True):
+        if a[name] is None:
+            a[name] = 0.0 if default is None else default
 
 
 _TEXTS = {"freeze": "regular expressions", "types": "problem types"}  # of tuples
@@ -173,9 +188,10 @@ def _check_rollout(r: Config) -> None:
 
 
 def _check_algorithm(a: Config, r: Config) -> None:
-    _choice("algorithm.advantage", a.advantage, ADVANTAGES)
-    _choice("algorithm.aggregation", a.aggregation, AGGREGATIONS)
-    _choice("algorithm.kl_estimator", a.kl_estimator, KL_ESTIMATORS)
+    _choice("algorithm.advantage", a.advantage, algorithms.ADVANTAGES)
+    _choice("algorithm.kl_estimator", a.kl_estimator, algorithms.KL_ESTIMATORS)
+    _choice("algorithm.kl_placement", a.kl_placement, algorithms.KL_PLACEMENTS)
+    _choice("algorithm.kl_controller", a.kl_controller, algorithms.KL_CONTROLLERS)
     _choice("algorithm.old_logprobs", a.old_logprobs, ("recompute", "sampler", "on_policy"))
     _require(
         a.old_logprobs != "on_policy" or a.updates_per_rollout == 1,
@@ -184,22 +200,82 @@ def _check_algorithm(a: Config, r: Config) -> None:
         "use recompute: after the first update the policy is no longer the one that sampled",
     )
     _require(
-        r.n >= 2,
+        r.n >= 2 or a.advantage in algorithms.WITHOUT_GROUPS,
         "rollout.n",
         f"is {r.n} with algorithm.advantage={a.advantage}",
         "a group needs at least 2 completions",
     )
-    _require(0 < a.clip_low < 1, "algorithm.clip_low", f"is {a.clip_low}", "need 0 < clip_low < 1")
-    _require(a.clip_high > 0, "algorithm.clip_high", f"is {a.clip_high}", "need > 0")
-    _require(
-        a.clip_dual == 0 or a.clip_dual > 1, "algorithm.clip_dual", f"is {a.clip_dual}", "0 or > 1"
-    )
     _at_least_0("algorithm", a, ("kl_coef",))
+    _require(
+        a.kl_coef > 0 or a.kl_controller == "fixed",
+        "algorithm.kl_coef",
+        f"is {a.kl_coef} with algorithm.kl_controller={a.kl_controller}",
+        "give what it starts from",
+    )
+    _require(
+        not (
+            a.kl_coef and a.kl_placement == "reward" and a.advantage in algorithms.WITHOUT_PENALTY
+        ),
+        "algorithm.kl_placement",
+        f"is reward with algorithm.advantage={a.advantage}, which no penalty can be taken off from",
+        "use loss",
+    )
+    _positive("algorithm", a, ("kl_target", "kl_horizon"))
+    _share("algorithm.ema_decay", a.ema_decay)
     _require(
         a.updates_per_rollout >= 1 and r.prompts % a.updates_per_rollout == 0,
         "algorithm.updates_per_rollout",
         f"is {a.updates_per_rollout}, which does not divide rollout.prompts={r.prompts}",
         "choose a divisor",
+    )
+
+
+def _check_loss(a: Config) -> None:
+    _choice("algorithm.policy", a.policy, tuple(algorithms.POLICIES))
+    policy = algorithms.POLICIES[a.policy]
+    for name in ("clip_low", "clip_high", "clip_dual"):
+        _require(
+            a[name] is None or getattr(policy, name) is not None,
+            f"algorithm.{name}",
+            f"is {a[name]}, but algorithm.policy={a.policy} does not look at it",
+            "leave it out",
+        )
+    low, high, dual = a.clip_low or 0, a.clip_high or 0, a.clip_dual or 0
+    _require(0 <= low < 1, "algorithm.clip_low", f"is {low}", "need 0 (off) or more, below 1")
+    _require(high >= 0, "algorithm.clip_high", f"is {high}", "need 0 (off) or more")
+    _require(dual == 0 or dual > 1, "algorithm.clip_dual", f"is {dual}", "need 0 (off) or over 1")
+    if a.aggregation is not None:
+        _choice("algorithm.aggregation", a.aggregation, algorithms.AGGREGATIONS)
+    _positive(
+        "algorithm",
+        a,
+        ("sapo_temperature_positive", "sapo_temperature_negative", "luffy_gamma"),
+    )
+    _require(a.entropy_coef >= 0, "algorithm.entropy_coef", f"is {a.entropy_coef}", "need >= 0")
+    if a.correction:
+        _choice("algorithm.correction", a.correction, tuple(algorithms.CORRECTIONS))
+    _require(
+        not a.correction or a.old_logprobs != "sampler",
+        "algorithm.correction",
+        f"is {a.correction} with algorithm.old_logprobs=sampler",
+        "use one of them: the ratio to the sampler holds the correction already",
+    )
+    bounds = algorithms.CORRECTIONS[a.correction] if a.correction else (None, None)
+    given = (a.correction_low, a.correction_high)
+    for name, value, default in zip(("low", "high"), given, bounds, strict=True):
+        _require(
+            value is None or default is not None,
+            f"algorithm.correction_{name}",
+            f"is {value}, but algorithm.correction={a.correction!r} does not look at it",
+            "leave it out",
+        )
+    low, high = (d if v is None else v for v, d in zip(given, bounds, strict=True))
+    _require(low is None or low > 0, "algorithm.correction_low", f"is {low}", "need more than 0")
+    _require(
+        high is None or high > (low or 0),
+        "algorithm.correction_high",
+        f"is {high}",
+        "need more than algorithm.correction_low" if low else "need more than 0",
     )
 
 

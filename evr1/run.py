@@ -272,15 +272,6 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         max_grad_norm=o.max_grad_norm,
         freeze=o.freeze,
     )
-    loss = LossConfig(
-        clip_low=a.clip_low,
-        clip_high=a.clip_high,
-        clip_dual=a.clip_dual,
-        kl_coef=a.kl_coef,
-        kl_estimator=a.kl_estimator,
-        temperature=r.temperature,
-        on_policy=a.old_logprobs == "on_policy",
-    )
     sampling = Sampling(
         temperature=r.temperature,
         top_p=r.top_p,
@@ -303,7 +294,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         mesh=mesh,
         optimizer=optimizer,
         schedule=schedule,
-        update=step.make_update(model, optimizer, loss, freeze=o.freeze, mesh=mesh),
+        update=step.make_update(model, optimizer, loss_config(config), freeze=o.freeze, mesh=mesh),
         logprobs=step.make_logprobs(model, temperature=r.temperature, mesh=mesh),
         sampler=Sampler(model, n=r.n, slots=r.slots, **common),
         sampling=sampling,
@@ -312,6 +303,18 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
             sampling, temperature=0.0, max_tokens=config.eval.max_completion_tokens
         ),
     )
+
+
+def loss_config(config: Config) -> LossConfig:
+    """The loss that a resolved config describes."""
+    a = config.algorithm
+    derived = {
+        "has_kl": a.kl_coef > 0 and a.kl_placement == "loss",
+        "temperature": config.rollout.temperature,
+        "on_policy": a.old_logprobs == "on_policy",
+    }
+    names = [field.name for field in dataclasses.fields(LossConfig)]
+    return LossConfig(**{n: a[n] for n in names if n not in derived}, **derived)
 
 
 def budgets(config: Config) -> Budgets:

@@ -176,14 +176,32 @@ def batch_loss(
     `policy/loss` is the weighted mean of the per-token loss.
     """
     mask = batch.completion_mask
-    logprobs, entropy = token_logprobs(model, params, hidden, batch.completions, loss.temperature)
+    logprobs, entropy = token_logprobs(
+        model,
+        params,
+        hidden,
+        batch.completions,
+        loss.temperature,
+        has_entropy_gradient=bool(loss.entropy_coef),
+    )
     old = jax.lax.stop_gradient(logprobs) if loss.on_policy else batch.old_logprobs
-    inputs = TokenInputs(logprobs, old, batch.advantages, mask)
-    per_token, sums = token_loss(inputs, batch.ref_logprobs, loss)
+    inputs = TokenInputs(
+        logprobs=logprobs,
+        entropy=entropy,
+        old_logprobs=old,
+        behavior_logprobs=batch.behavior_logprobs,
+        ref_logprobs=batch.ref_logprobs,
+        advantages=batch.advantages,
+        mask=mask,
+        is_offline=batch.is_offline[:, :, None],
+        kl_coef=batch.kl_coef[:, None, None],
+    )
+    per_token, sums = token_loss(inputs, loss)
     weighted = jnp.where(mask, batch.loss_weights * per_token, 0)
     sums |= policy_sums(logprobs, old, entropy, mask)
-    if loss.on_policy:  # the batch then carries what the sampler reported
-        sums |= sampler_sums(logprobs, batch.old_logprobs, mask)
+    if loss.on_policy:
+        sampled = mask & ~batch.is_offline[:, :, None]
+        sums |= sampler_sums(logprobs, batch.behavior_logprobs, sampled)
     sums["policy/loss"] = (masked(weighted, mask)[0], masked(batch.loss_weights, mask)[0])
     return jnp.sum(weighted), sums
 
@@ -194,9 +212,11 @@ def token_logprobs(
     hidden: Float[Array, "g n r d"],
     tokens: Int[Array, "g n r"],
     temperature: float = 1.0,
+    *,
+    has_entropy_gradient: bool = False,
 ) -> tuple[Float[Array, "g n r"], Float[Array, "g n r"]]:
     """Log-probability of every token and the entropy of its distribution (nats; no gradient flows
-    through it).
+    through it unless asked for).
 
     Logits exist only for some token positions of every completion at a time, in the backward pass
     too: at most LOGITS_BYTES for each group. Axis 0 is left alone, so that groups stay spread over
@@ -215,7 +235,9 @@ def token_logprobs(
         chosen = jnp.where(is_token, shifted, 0).sum(axis=-1)
         log_total = jnp.log(total)
         entropy = log_total - (weights * shifted).sum(axis=-1) / total
-        return chosen - log_total, jax.lax.stop_gradient(entropy)
+        if not has_entropy_gradient:
+            entropy = jax.lax.stop_gradient(entropy)
+        return chosen - log_total, entropy
 
     vocab = model.config.vocab_size
     chunks = math.ceil(n * r * vocab * 4 / LOGITS_BYTES)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from evr1 import canaries, export, gauges, heldout, report
+from evr1 import canaries, export, gauges, heldout, learn, report
 from evr1 import config as config_lib
 from evr1.checkpoint import Checkpoints
 from evr1.config import Config
@@ -20,12 +20,11 @@ from evr1.models import load_model
 from evr1.rewards import Score, Status, Weights, compose, extra
 from evr1.rewards.judge import Judged
 from evr1.rewards.pool import RewardPool
-from evr1.rl import diagnostics
-from evr1.rl.advantages import group_advantages, has_signal
-from evr1.rl.batches import group_batch, microbatches, minibatches
-from evr1.run import Data, Policy, open_data, open_policy, sole_run, with_patches
+from evr1.rl.outcomes import Outcomes, Part, has_signal
+from evr1.rl.state import AlgorithmState
+from evr1.run import Data, Policy, open_data, open_policy, sole_run
 from evr1.step import TrainState
-from evr1.types import GroupBatch, Params, Rollouts
+from evr1.types import GroupBatch, Rollouts
 from evr1.writer import Writer
 
 
@@ -53,7 +52,7 @@ def train(config: Config) -> None:
             stack.enter_context(jax.set_mesh(policy.mesh))
         checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
         stack.callback(checkpoints.close)
-        state, first = _start(config, policy, data, checkpoints)
+        state, memory, first = _start(config, policy, data, checkpoints)
         reference = policy.load(config.model) if config.algorithm.kl_coef else None
         scorer = with_judge(config, stack.enter_context(_reward_pool(config)), policy.mesh)
         writer = stack.enter_context(_writer(config, first))
@@ -76,20 +75,35 @@ def train(config: Config) -> None:
                 )
             with timer("score"):
                 scores = scoring.finish(rollouts, terms)
-                batch, metrics = assess(config, data, examples, rollouts, scores)
+                outcomes, metrics = assess(config, examples, rollouts, scores)
             version = int(state.step)
             with timer("logprob"):
-                parts, gap = split(config, policy, data, examples, batch, state.params, reference)
+                batch, memory, more = learn.make_batch(
+                    config,
+                    policy,
+                    data,
+                    examples,
+                    rollouts,
+                    outcomes,
+                    memory,
+                    state.params,
+                    reference,
+                )
+                parts = learn.split(config, policy, data, batch)
             with timer("update"):
-                state, update_metrics = update(policy, state, examples, parts)
+                state, update_metrics = learn.update(policy, state, examples, parts)
             _stop_if_not_finite(update_metrics, examples, parts, workdir, step + 1)
+            metrics |= more | update_metrics
+            if "policy/kl_ref" in metrics:
+                metrics["policy/kl_coef"] = memory.kl_coef
+                memory = learn.next_kl_coef(config, memory, metrics["policy/kl_ref"])
 
             done = step + 1
             records = heldout.rollout_records(
                 data, examples, rollouts, scores, batch.advantages[..., 0], done, version, "train"
             )
             writer.rollouts(records[: config.log.rollouts_per_step or None])
-            metrics |= gap | update_metrics | data.train.metrics() | gauges.readings(compiles)
+            metrics |= data.train.metrics() | gauges.readings(compiles)
             metrics["optim/learning_rate"] = np.asarray(policy.schedule(version)).item()
             metrics |= timer.pop()
             metrics |= gauges.speed(model, batch, metrics, jax.device_count())
@@ -98,7 +112,8 @@ def train(config: Config) -> None:
                 evaluate(state, done)
             if _is_due(config.checkpoint.every_steps, done, config.num_steps):
                 writer.sync()
-                checkpoints.save(done, state, {"data": data.train.get_state()})
+                extra = {"data": data.train.get_state(), "algorithm": memory.to_json()}
+                checkpoints.save(done, state, extra)
 
         checkpoints.wait()
         if config.checkpoint.export:
@@ -134,13 +149,9 @@ class Scoring:
 
 
 def assess(
-    config: Config,
-    data: Data,
-    examples: Sequence[Example],
-    rollouts: Rollouts,
-    scores: Sequence[Score],
-) -> tuple[GroupBatch, dict[str, float]]:
-    """The rollouts with their advantages as one batch, and the metrics of what they earned.
+    config: Config, examples: Sequence[Example], rollouts: Rollouts, scores: Sequence[Score]
+) -> tuple[Outcomes, dict[str, float]]:
+    """What the rollouts earned, for the advantages, and the metrics of it.
 
     A completion whose scorer failed is no zero: it enters no mean and is not trained on.
 
@@ -158,120 +169,49 @@ def assess(
             f"{config.rewards.max_failed_share:g}; first: {examples[g].row.source} "
             f"({examples[g].row.problem_type}): {scores[first].detail}"
         )
-    advantages = group_advantages(rewards, config.algorithm.advantage, ~failed)
-    batch = group_batch(
-        data.collate(examples),
-        rollouts,
-        advantages,
-        aggregation=config.algorithm.aggregation,
-        max_tokens=config.rollout.max_completion_tokens,
-        valid=~failed,
+    r = config.rewards
+    parts = {
+        "accuracy": (r.accuracy_weight, [s.accuracy for s in scores]),
+        "format": (r.format_weight, [s.format for s in scores]),
+    }
+    parts |= {name: (w, [dict(s.terms).get(name, 0.0) for s in scores]) for name, w in r.terms}
+    outcomes = Outcomes(
+        rewards,
+        ~failed,
+        rollouts.lengths,
+        {name: Part(w, np.array(x, np.float32).reshape(shape)) for name, (w, x) in parts.items()},
+        [e.row.problem_type for e in examples],
     )
     metrics = _reward_metrics(examples, scores, failed)
     metrics["group/no_signal_share"] = 1 - float(has_signal(rewards, ~failed).mean())
     metrics["completion/length"] = float(rollouts.lengths.mean())
     metrics["completion/length_max"] = float(rollouts.lengths.max())
     metrics["completion/truncated_share"] = 1 - float(rollouts.finished.mean())
-    return batch, metrics
-
-
-def split(
-    config: Config,
-    policy: Policy,
-    data: Data,
-    examples: Sequence[Example],
-    batch: GroupBatch,
-    params: Params,
-    reference: Params | None,
-) -> tuple[list[list[GroupBatch]], dict[str, float]]:
-    """The batch as minibatches (one optimizer update each) of microbatches (what fits at a time),
-    and how far the sampler's log-probabilities are from the trainer's.
-
-    Every part has the log-probabilities that its loss looks at, all under the weights before the
-    first update.
-    """
-    a = config.algorithm
-    whole = (
-        [batch]
-        if a.updates_per_rollout == 1
-        else minibatches(
-            batch,
-            a.updates_per_rollout,
-            aggregation=a.aggregation,
-            max_tokens=config.rollout.max_completion_tokens,
-        )
-    )
-
-    gaps: list[diagnostics.Sums] = []
-
-    def with_logprobs(part: GroupBatch) -> GroupBatch:
-        if a.old_logprobs != "recompute" and reference is None:
-            return part
-        prompts, completions = policy.place_prompts(part, examples)
-        if a.old_logprobs == "recompute":
-            old = policy.logprobs(params, prompts, completions)
-            gaps.append(diagnostics.sampler_sums(old, part.old_logprobs, part.completion_mask))
-            part = part._replace(old_logprobs=np.asarray(old))
-        if reference is not None:
-            ref = np.asarray(policy.logprobs(reference, prompts, completions))
-            part = part._replace(ref_logprobs=ref)
-        return part
-
-    parts = [
-        [
-            with_logprobs(part)
-            for part in microbatches(
-                minibatch,
-                config.train.microbatch_tokens,
-                shapes=data.shapes,
-                group_multiple=policy.group_multiple,
-                drop_silent=not a.kl_coef,
-            )
-        ]
-        for minibatch in whole
-    ]
-    return parts, diagnostics.means(functools.reduce(diagnostics.add, gaps)) if gaps else {}
-
-
-def update(
-    policy: Policy,
-    state: TrainState,
-    examples: Sequence[Example],
-    parts: Sequence[Sequence[GroupBatch]],
-) -> tuple[TrainState, dict[str, float]]:
-    """One optimizer update per minibatch; the gradients of its microbatches are added."""
-    sums: diagnostics.Sums = {}
-    applied: list[dict[str, jax.Array]] = []
-    for minibatch in parts:
-        grads = policy.update.zeros(state.params)
-        for part in minibatch:
-            part = policy.place(with_patches(part, examples))
-            grads, more = policy.update.accumulate(state.params, grads, part)
-            sums = diagnostics.add(sums, more) if sums else more
-        state, metrics = policy.update.apply(state, grads)
-        applied.append(metrics)
-    means = {name: float(np.mean([float(m[name]) for m in applied])) for name in applied[0]}
-    return state, diagnostics.means(sums) | means
+    return outcomes, metrics
 
 
 def _start(
     config: Config, policy: Policy, data: Data, checkpoints: Checkpoints
-) -> tuple[TrainState, int]:
-    """The state to go on from, and how many steps are behind it."""
+) -> tuple[TrainState, AlgorithmState, int]:
+    """The states to go on from, and how many steps are behind them."""
     state = policy.init_state(policy.load(config.model))
+    memory = AlgorithmState(config.algorithm.kl_coef)
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
     restored = checkpoints.restore(abstract)
     if restored is None:
-        return state, 0
+        return state, memory, 0
     if restored.step > config.num_steps:
         raise ValueError(
             f"num_steps={config.num_steps}, but {checkpoints.directory} is at step "
             f"{restored.step}; raise num_steps or choose another config.workdir"
         )
     data.train.set_state(restored.extra["data"])
-    return restored.state, restored.step
+    saved = AlgorithmState.from_json(restored.extra["algorithm"])
+    if config.algorithm.kl_controller == "fixed":  # then the config may have a new one
+        saved = saved._replace(kl_coef=memory.kl_coef)
+    return restored.state, saved, restored.step
 
 
 def _evaluate(

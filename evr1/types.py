@@ -54,17 +54,21 @@ class GroupBatch(NamedTuple):
     """G prompts and the N completions of each: what the update sees.
 
     `completions[g, n, t]` is a token, `old_logprobs[g, n, t]` its log-probability given everything
-    before it.
+    before it. `behavior_logprobs` are those of the sampler, `old_logprobs` those that the ratio
+    compares with.
     """
 
     prompts: Prompts
     groups: Array  # int32[G], which prompt of the rollout batch this is; -1 = padding
     completions: Array  # int32[G, N, R]
     completion_mask: Array  # bool[G, N, R], true up to and including the end token
+    behavior_logprobs: Array  # float32[G, N, R]
     old_logprobs: Array  # float32[G, N, R]
     ref_logprobs: Array  # float32[G, N, R]
     advantages: Array  # float32[G, N, R]
     loss_weights: Array  # float32[G, N, R]; the minibatch's loss is sum(loss_weights * token loss)
+    is_offline: Array  # bool[G, N], completions that the policy did not sample
+    kl_coef: Array  # float32[G], of the KL term; data, because a controller may change it
 
 
 class Rollouts(NamedTuple):

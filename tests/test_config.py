@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from configs import base
+from evr1 import algorithms
 from evr1 import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -68,8 +69,23 @@ def test_every_config_has_the_fields_of_base(name):
         ("rollout.n", 1, "a group needs at least 2 completions"),
         ("rollout.top_p", 0.9, "train on the full distribution"),
         ("rollout.window_steps", 4, "need 8 to 32"),
-        ("algorithm.advantage", "gae", "choose one of grpo, dr_grpo, rloo"),
-        ("algorithm.clip_low", 1.5, "need 0 < clip_low < 1"),
+        ("algorithm.advantage", "gae", "choose one of grpo, dr_grpo, grpo_passk"),
+        ("algorithm.clip_low", 1.5, "config.algorithm.clip_low is 1.5; need 0 (off) or more"),
+        ("algorithm.clip_high", -0.1, "config.algorithm.clip_high is -0.1; need 0 (off) or more"),
+        ("algorithm.clip_dual", 0.5, "need 0 (off) or over 1"),
+        ("algorithm.policy", "gpso", "choose one of ppo, gspo, gspo_token, cispo"),
+        ("algorithm.aggregation", "mean", "choose one of token_mean, sequence_mean, fixed_length"),
+        ("algorithm.sapo_temperature_negative", 0.0, "need more than 0"),
+        ("algorithm.luffy_gamma", -1.0, "need more than 0"),
+        ("algorithm.entropy_coef", -1.0, "need >= 0"),
+        ("algorithm.ema_decay", 1.0, "a share from 0 up to"),
+        ("algorithm.kl_coef", -1.0, "need 0 or more"),
+        ("algorithm.kl_estimator", "k4", "choose one of k1, k2, k3, abs"),
+        ("algorithm.kl_placement", "both", "choose one of loss, reward"),
+        ("algorithm.kl_controller", "adaptive", "kl_controller=adaptive; give what it starts from"),
+        ("algorithm.kl_horizon", 0.0, "need more than 0"),
+        ("algorithm.correction", "tis", "choose one of token_tis, sequence_tis"),
+        ("algorithm.correction_low", 0.5, "algorithm.correction='' does not look at it"),
         ("algorithm.updates_per_rollout", 7, "does not divide rollout.prompts=256"),
         ("optim.freeze", ("vision/(",), "fix the pattern"),
         ("mesh.data", -1, "-1 (the rest) at most once"),
@@ -126,6 +142,72 @@ def test_a_bad_judge_is_refused_where_there_is_one(config, field, value, says):
     judge.backend = "http"
     with pytest.raises(ValueError, match=re.escape(says)):
         config_lib.resolve(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            {"correction": "token_tis", "old_logprobs": "sampler"},
+            "config.algorithm.correction is token_tis with algorithm.old_logprobs=sampler; use one",
+        ),
+        (
+            {"correction": "token_tis", "correction_low": 0.5},
+            "correction_low is 0.5, but algorithm.correction='token_tis' does not look at it",
+        ),
+        (
+            {"correction": "token_mis", "correction_low": 3.0},
+            "config.algorithm.correction_high is 2.0; need more than algorithm.correction_low",
+        ),
+        (
+            {"policy": "sapo", "clip_low": 0.2},
+            "clip_low is 0.2, but algorithm.policy=sapo does not look at it; leave it out",
+        ),
+        (
+            {"policy": "cispo", "clip_dual": 3.0},
+            "clip_dual is 3.0, but algorithm.policy=cispo does not look at it",
+        ),
+        (
+            {"advantage": "gdpo", "kl_placement": "reward", "kl_coef": 0.1},
+            "which no penalty can be taken off from; use loss",
+        ),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(config, fields, says):
+    config.algorithm.update(fields)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        config_lib.resolve(config)
+
+
+@pytest.mark.parametrize("policy", algorithms.POLICIES)
+def test_a_policy_brings_its_own_defaults(config, policy):
+    config.algorithm.policy = policy
+    a = config_lib.resolve(config).algorithm
+    wanted = algorithms.POLICIES[policy]
+    got = (a.clip_low, a.clip_high, a.clip_dual, a.aggregation)
+    assert got == (*(x or 0.0 for x in wanted[:3]), wanted.aggregation)
+
+
+def test_what_is_given_is_kept(config):
+    given = {"policy": "gspo", "clip_low": 0.0, "clip_dual": 4.0, "aggregation": "token_mean"}
+    config.algorithm.update(given)
+    a = config_lib.resolve(config).algorithm
+    assert {name: a[name] for name in given} == given
+    assert a.clip_high == 4e-4
+
+
+@pytest.mark.parametrize("correction", ["", *algorithms.CORRECTIONS])
+def test_a_correction_brings_its_own_bounds(config, correction):
+    config.algorithm.correction = correction
+    a = config_lib.resolve(config).algorithm
+    low, high = algorithms.CORRECTIONS[correction] if correction else (None, None)
+    assert (a.correction_low, a.correction_high) == (low or 0, high or 0)
+
+
+def test_one_completion_a_prompt_is_enough_without_groups(config):
+    config.rollout.n = 1
+    config.algorithm.advantage = "reinforce_plus_plus"
+    assert config_lib.resolve(config).rollout.n == 1
 
 
 @pytest.mark.parametrize(

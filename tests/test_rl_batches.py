@@ -2,7 +2,13 @@ import jax
 import numpy as np
 import pytest
 
-from evr1.rl.batches import completion_bucket, group_batch, microbatches, minibatches
+from evr1.rl.batches import (
+    completion_bucket,
+    group_batch,
+    microbatches,
+    minibatches,
+    token_advantages,
+)
 from evr1.types import Prompts, Rollouts, ShapeTable, VisionInput
 
 N, R, P, F, S = 2, 8, 16, 3, 4
@@ -60,7 +66,18 @@ def test_assembly_by_hand():
     assert not batch.completion_mask[1].any()
     np.testing.assert_allclose(batch.loss_weights[batch.completion_mask], 1 / 3)
     np.testing.assert_array_equal(batch.old_logprobs, np.where(batch.completion_mask, -1, 0))
+    np.testing.assert_array_equal(batch.behavior_logprobs, batch.old_logprobs)
     np.testing.assert_array_equal(batch.advantages, np.where(batch.completion_mask, 1, 0))
+    np.testing.assert_array_equal(batch.is_offline, [[False] * N] * 2)
+    np.testing.assert_array_equal(batch.kl_coef, [0, 0])
+
+
+def test_advantages_may_stand_on_tokens():
+    mask = np.arange(3) < np.array([[2, 1]])[..., None]
+    per_token = np.float32([[[1, 2, 3], [4, 5, 6]]])
+    np.testing.assert_array_equal(token_advantages(per_token, mask), [[[1, 2, 0], [4, 0, 0]]])
+    per_completion = np.float32([[1, 2]])
+    np.testing.assert_array_equal(token_advantages(per_completion, mask), [[[1, 1, 0], [2, 0, 0]]])
 
 
 def test_completions_that_are_not_valid_are_not_trained_on():
@@ -121,6 +138,17 @@ def test_the_last_part_is_filled_up_with_groups_of_weight_zero():
     assert last.prompts.lengths[2] == last.prompts.next_positions[2] == 1
     np.testing.assert_array_equal(last.prompts.visual_index[2], -1)
     assert last.groups.tolist() == [3, 4, -1]
+    assert not last.is_offline[2].any()
+    assert last.kl_coef[2] == 0
+
+
+def test_offline_completions_and_coefficients_go_with_their_groups():
+    batch = make([4, 16, 3, 15], [8, 2, 8, 8])
+    is_offline = np.array([[False, g % 2 == 1] for g in range(4)])
+    batch = batch._replace(is_offline=is_offline, kl_coef=np.float32([0, 1, 2, 3]))
+    for part in microbatches(batch, 2 * (16 + N * R), shapes=SHAPES):
+        np.testing.assert_array_equal(part.is_offline, is_offline[part.groups])
+        np.testing.assert_array_equal(part.kl_coef, part.groups)
 
 
 def test_parts_are_evened_out():

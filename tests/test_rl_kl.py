@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evr1.rl.kl import ESTIMATORS, kl
+from evr1 import algorithms
+from evr1.rl.kl import CONTROLLERS, ESTIMATORS, kl
 from evr1.rl.ratio import LIMIT, log_ratio
 
 ON = jnp.ones((1, 1, 1), bool)
@@ -20,6 +21,7 @@ def at(estimator, d):
     [
         ("k1", math.log(2), math.log(2)),
         ("k1", -0.5, -0.5),
+        ("abs", -0.5, 0.5),
         ("k2", -0.5, 0.125),
         ("k3", 0.0, 0.0),
         ("k3", math.log(2), 0.5 + math.log(2) - 1),
@@ -37,6 +39,7 @@ def test_k3_keeps_its_digits_near_zero():
 
 FORMULAS = {
     "k1": lambda d: d,
+    "abs": abs,
     "k2": lambda d: d**2 / 2,
     "k3": lambda d: np.exp(-d) + d - 1,
 }
@@ -70,6 +73,27 @@ def test_log_ratio_is_bounded():
     np.testing.assert_array_equal(d, [[[LIMIT, -LIMIT]]])
 
 
+@pytest.mark.parametrize(
+    ("observed", "share", "expected"),
+    [
+        (0.2, 0.25, 0.105),  # twice the target: as far as the bound of .2, times the share
+        (0.11, 0.25, 0.1025),  # 10 % above
+        (0.1, 0.25, 0.1),
+        (0.0, 0.25, 0.095),
+        (100.0, 1.0, 0.12),
+    ],
+)
+def test_the_adaptive_controller_by_hand(observed, share, expected):
+    """.1 * (1 + clip(observed / .1 - 1, -.2, .2) * share)."""
+    assert CONTROLLERS["adaptive"](0.1, observed, 0.1, share) == pytest.approx(expected)
+    assert CONTROLLERS["fixed"](0.1, observed, 0.1, share) == 0.1
+
+
+def test_names():
+    assert tuple(ESTIMATORS) == algorithms.KL_ESTIMATORS
+    assert tuple(CONTROLLERS) == algorithms.KL_CONTROLLERS
+
+
 def test_refusal():
-    with pytest.raises(ValueError, match="'k4' is unknown; use one of k1, k2, k3"):
+    with pytest.raises(ValueError, match="'k4' is unknown; use one of k1, k2, k3, abs"):
         at("k4", 0.0)

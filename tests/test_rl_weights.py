@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from evr1 import algorithms
 from evr1.rl.weights import MODES, loss_weights
 
 # Two groups of two completions with 1, 3, 0 and 2 trained tokens.
@@ -42,6 +43,10 @@ def test_padding_changes_nothing(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_to_train_on_is_all_zero(mode):
     np.testing.assert_array_equal(loss_weights(np.zeros((1, 2, 3), bool), mode, 3), 0)
+
+
+def test_names():
+    assert tuple(MODES) == algorithms.AGGREGATIONS
 
 
 def test_refusals():

@@ -17,7 +17,7 @@ from evr1.rl.diagnostics import means
 from evr1.rl.losses import LossConfig
 from evr1.types import Rollouts, ShapeTable
 
-LOSS = LossConfig(kl_coef=0.1, temperature=0.7)
+LOSS = LossConfig(has_kl=True, temperature=0.7)
 G, N, R = 4, 3, 6
 LENGTHS = np.array([[6, 3, 1], [2, 6, 5], [4, 0, 2], [1, 5, 3]])
 PARTS = (
@@ -60,10 +60,16 @@ def make_batch(seed=0):
     prompts, completions = oracle.pack([oracle.prompt(rng, parts, (N, R)) for parts in PARTS])
     rollouts = Rollouts(completions, np.zeros((G, N, R), np.float32), LENGTHS, LENGTHS < R)
     advantages = rng.normal(size=(G, N)).astype(np.float32)
-    batch = group_batch(prompts, rollouts, advantages, aggregation="sequence_mean", max_tokens=R)
+    batch = group_batch(
+        prompts, rollouts, advantages, aggregation="sequence_mean", max_tokens=R, kl_coef=0.1
+    )
     now = np.asarray(logprobs()(params(), prompts, completions))
     noise = rng.normal(size=(2, G, N, R)).astype(np.float32) * 0.3
-    return batch._replace(old_logprobs=now + noise[0], ref_logprobs=now + noise[1])
+    return batch._replace(
+        old_logprobs=now + noise[0],
+        ref_logprobs=now + noise[1],
+        behavior_logprobs=now + 0.5 * noise[0],
+    )
 
 
 @functools.cache
@@ -115,9 +121,10 @@ def distance(got, expected):
 def one_row_per_group(batch):
     """Every completion with a copy of its prompt: G * N groups of one."""
     prompts = jax.tree.map(lambda x: np.repeat(x, N, axis=0), batch.prompts)
-    rest = batch._replace(prompts=None, groups=None)
-    rest = jax.tree.map(lambda x: x.reshape(G * N, 1, R).copy(), rest)
-    return rest._replace(prompts=prompts, groups=np.repeat(batch.groups, N))
+    rest = batch._replace(prompts=None, groups=None, kl_coef=None)
+    rest = jax.tree.map(lambda x: x.reshape(G * N, 1, *x.shape[2:]).copy(), rest)
+    groups, kl_coef = (np.repeat(x, N) for x in (batch.groups, batch.kl_coef))
+    return rest._replace(prompts=prompts, groups=groups, kl_coef=kl_coef)
 
 
 def test_group_gradient_is_that_of_separate_sequences():
@@ -162,7 +169,7 @@ def padded():
         vision=jax.tree.map(lambda x: widen(x, 1), prompts.vision),
     )
     rest = jax.tree.map(lambda x: widen(x, 2), batch()._replace(prompts=None))
-    return rest._replace(prompts=wide)
+    return rest._replace(prompts=wide)  # arrays without an R axis stay as they are
 
 
 def test_padding_does_not_matter():
@@ -214,7 +221,7 @@ def test_old_logprobs_of_make_logprobs_make_the_first_ratio_one():
 
 def test_on_policy_compares_the_sampler_with_the_policy():
     loss = dataclasses.replace(LOSS, on_policy=True)
-    mask, old = batch().completion_mask, batch().old_logprobs
+    mask, old = batch().completion_mask, batch().behavior_logprobs
     now = np.asarray(logprobs()(params(), batch().prompts, batch().completions))
     _, sums = step.batch_loss(model(), params(), hidden(), batch(), loss)
     got = means(sums)
@@ -253,16 +260,66 @@ def test_logprobs_and_entropy_are_those_of_the_softmax():
     np.testing.assert_allclose(entropy, -(np.exp(logp) * logp).sum(-1), rtol=1e-5)
 
 
+def test_the_entropy_bonus_has_the_gradient_of_the_entropy():
+    """Against jax.grad of the entropy of log_softmax; without the bonus no gradient flows."""
+    c = LossConfig(policy="reinforce", entropy_coef=0.5, temperature=0.7)
+    silent = batch()._replace(advantages=np.zeros_like(batch().advantages))
+
+    def plain(head, hidden):
+        tree = {**params(), "text": {**params()["text"], "head": head}}
+        logp = jax.nn.log_softmax(model().logits(tree, hidden) / 0.7)
+        entropy = -(jnp.exp(logp) * logp).sum(-1)
+        return -0.5 * jnp.sum(silent.loss_weights * entropy)
+
+    expected = jax.jit(jax.grad(plain, argnums=(0, 1)))(params()["text"]["head"], hidden())
+    assert distance(head_gradient(c, silent), expected) < 1e-5
+    for leaf in jax.tree.leaves(head_gradient(dataclasses.replace(c, entropy_coef=0.0), silent)):
+        np.testing.assert_array_equal(leaf, 0)
+
+
+@pytest.mark.parametrize("policy", ["gspo", "gmpo", "luffy"])
+def test_a_split_gives_the_gradient_of_losses_of_whole_completions(policy):
+    """Those that look at all tokens of a completion, or at who sampled it."""
+    c = LossConfig(policy=policy, clip_high=1.0, correction="sequence_tis", has_kl=True)
+    data = batch()._replace(is_offline=np.arange(G * N).reshape(G, N) % 2 == 0)
+
+    @jax.jit
+    def gradient(hidden, data):
+        return jax.grad(lambda h: step.batch_loss(model(), params(), h, data, c)[0])(hidden)
+
+    whole = np.asarray(gradient(hidden(), data))
+    for half in (slice(0, 2), slice(2, 4)):
+        got = gradient(hidden()[half], jax.tree.map(lambda x, at=half: x[at], data))
+        np.testing.assert_allclose(got, whole[half], atol=1e-6 * np.abs(whole).max())
+
+
+def test_the_correction_compares_old_with_the_sampler():
+    c = LossConfig(correction="token_tis", correction_high=1.1, temperature=0.7)
+    mask = batch().completion_mask
+    rho = np.exp(batch().old_logprobs - batch().behavior_logprobs)[mask]
+    got = means(step.batch_loss(model(), params(), hidden(), batch(), c)[1])
+    weights = np.minimum(rho, 1.1)
+    assert got["correction/weight"] == pytest.approx(weights.mean(), rel=1e-5)
+    assert got["correction/clipped_share"] == pytest.approx((rho > 1.1).mean())
+    assert got["correction/masked_share"] == 0
+    ess = weights.sum() ** 2 / len(weights) / (weights**2).sum()
+    assert got["correction/ess"] == pytest.approx(ess, rel=1e-5)
+
+
+@pytest.mark.parametrize("entropy_coef", [0.0, 0.5])
 @pytest.mark.parametrize("positions", [1, 4])
-def test_logits_in_chunks_change_nothing(monkeypatch, positions):
-    expected = head_gradient()
+def test_logits_in_chunks_change_nothing(monkeypatch, positions, entropy_coef):
+    loss = dataclasses.replace(LOSS, entropy_coef=entropy_coef)
+    expected = head_gradient(loss)
     monkeypatch.setattr(step, "LOGITS_BYTES", positions * N * oracle.VOCAB * 4)
-    assert distance(head_gradient(), expected) < 1e-5
+    assert distance(head_gradient(loss), expected) < 1e-5
 
 
-def test_chunked_backward_never_holds_all_logits(monkeypatch):
+@pytest.mark.parametrize("entropy_coef", [0.0, 0.5])
+def test_chunked_backward_never_holds_all_logits(monkeypatch, entropy_coef):
     monkeypatch.setattr(step, "LOGITS_BYTES", N * oracle.VOCAB * 4)
-    made = step.make_update(model(), optimizer(), LOSS)
+    loss = dataclasses.replace(LOSS, entropy_coef=entropy_coef)
+    made = step.make_update(model(), optimizer(), loss)
     text = made.accumulate.lower(params(), params(), batch()).as_text()
     assert f"{G}x{N}x1x{oracle.VOCAB}xf32" in text
     for tokens in (f"{N}x{R}", f"{N * R}", f"{R}x{N}", f"{R}x{G}x{N}x1"):

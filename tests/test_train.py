@@ -178,6 +178,31 @@ def test_a_run_that_is_ended_or_killed_loses_only_what_came_after_the_last_check
     assert_same_run(whole[0], tmp_path)
 
 
+def test_what_an_algorithm_carries_is_resumed_bit_for_bit(data, tmp_path):
+    """Running moments of the tasks and an adaptive KL coefficient, in the reward."""
+    fields = {
+        **BARE,
+        "data__eval": "",
+        "canaries": False,
+        "checkpoint__export": False,
+        "checkpoint__every_steps": 1,
+        "log__report": False,
+        "algorithm__advantage": "ema_grpo",
+        "algorithm__kl_coef": 0.5,
+        "algorithm__kl_placement": "reward",
+        "algorithm__kl_controller": "adaptive",
+        "algorithm__kl_horizon": 64.0,
+    }
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(data, whole, num_steps=3, **fields)
+    run(data, parts, num_steps=2, **fields)
+    run(data, parts, num_steps=3, **fields)
+    assert metrics(whole) == metrics(parts)
+    assert (whole / "rollouts.jsonl").read_text() == (parts / "rollouts.jsonl").read_text()
+    coefs = [m["policy/kl_coef"] for m in metrics(whole)]
+    assert coefs == pytest.approx([0.5, 0.45, 0.405])  # the KL is far under its target
+
+
 def test_eight_devices_give_the_numbers_of_one(data, whole, tmp_path):
     mesh = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
     run(data, tmp_path, devices=8, num_steps=1, eval__every_steps=0, **mesh)

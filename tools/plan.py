@@ -40,11 +40,12 @@ from rich.console import Console
 from rich.table import Table
 
 from evr1 import flops, optim, step
+from evr1.config import fill_algorithm
 from evr1.models import FAMILIES, Model
 from evr1.parallel import mesh as mesh_lib
 from evr1.parallel import sharding
 from evr1.rl import batches
-from evr1.rl.losses import LossConfig
+from evr1.run import loss_config
 from evr1.sampler import driver, engine
 from evr1.sampler.sampling import Sampling, make_draws
 from evr1.types import GroupBatch, Prompts, VisionInput
@@ -265,10 +266,13 @@ def abstract_batch(n: int, shapes: Shapes, model: Model) -> GroupBatch:
         groups=jax.ShapeDtypeStruct((shapes.micro_groups,), jnp.int32),
         completions=jax.ShapeDtypeStruct(rows, jnp.int32),
         completion_mask=jax.ShapeDtypeStruct(rows, jnp.bool_),
+        behavior_logprobs=floats,
         old_logprobs=floats,
         ref_logprobs=floats,
         advantages=floats,
         loss_weights=floats,
+        is_offline=jax.ShapeDtypeStruct(rows[:2], jnp.bool_),
+        kl_coef=jax.ShapeDtypeStruct(rows[:1], jnp.float32),
     )
 
 
@@ -293,16 +297,7 @@ def programs(
         max_grad_norm=o.max_grad_norm,
         freeze=o.freeze,
     )
-    loss = LossConfig(
-        clip_low=a.clip_low,
-        clip_high=a.clip_high,
-        clip_dual=a.clip_dual,
-        kl_coef=a.kl_coef,
-        kl_estimator=a.kl_estimator,
-        temperature=r.temperature,
-        on_policy=a.old_logprobs == "on_policy",
-    )
-    update = step.make_update(model, optimizer, loss, freeze=o.freeze, mesh=mesh)
+    update = step.make_update(model, optimizer, loss_config(config), freeze=o.freeze, mesh=mesh)
     logprobs = step.make_logprobs(model, temperature=r.temperature, mesh=mesh)
     state = jax.eval_shape(functools.partial(step.init_state, optimizer=optimizer), params)
     state = _placed(state, step.train_state_shardings(params, optimizer, mesh))
@@ -474,6 +469,8 @@ def plan(
         raise ValueError(f"--programs={unknown[0]}: there is {', '.join(PROGRAMS)}")
     devices = find_devices(topology)
     chip = find_chip(devices[0].device_kind)
+    config = config.copy_and_resolve_references()
+    fill_algorithm(config.algorithm)
     model = find_model(config, hf_config)
     mesh = mesh_lib.make_mesh(**config.mesh, devices=devices)
     shards = engine.batch_shards(mesh)

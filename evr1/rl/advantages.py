@@ -1,111 +1,218 @@
-"""Advantages of the N completions of each prompt, from their rewards (host side, NumPy).
+"""Advantages of the N completions of each prompt, from what they earned (host side, NumPy).
 
-A new estimator is a function of `Groups` and a line in `MODES`.
+A new estimator is a function of `Outcomes` and a line in `ESTIMATORS`. In the examples of the
+docstrings the rewards of a group are (1, 0, 0, 0) and EPSILON is left out.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
+
+from evr1.rl.outcomes import Outcomes, centered, counts, deviation, has_signal
 
 EPSILON = 1e-6  # keeps the division finite when rewards are nearly equal
+WHITEN_EPSILON = 1e-8  # added to a variance
+MIN_DEVIATION = 1e-3  # of a task's running deviation
+MAX_EMA_ADVANTAGE = 5.0  # a group beyond it takes its own deviation
+
+Advantages = Float[np.ndarray, "g n"] | Float[np.ndarray, "g n r"]
 
 
-class Groups(NamedTuple):
-    """Rewards of G groups and their statistics over the valid completions, in float64.
+def group_advantages(outcomes: Outcomes, estimator: str) -> Advantages:
+    """float32 advantages: one for each completion [G, N], or one for each token [G, N, R].
 
-    Sums of equal numbers are not exactly n times the number, so a group of equal rewards is found
-    by max == min and its `centered` is set to exactly 0: otherwise rounding noise divided by a
-    near-zero deviation gives advantages.
-    """
-
-    rewards: Float[np.ndarray, "g n"]
-    valid: Bool[np.ndarray, "g n"]
-    counts: Float[np.ndarray, "g 1"]  # valid completions, at least 1
-    centered: Float[np.ndarray, "g n"]  # reward - mean; 0 where invalid or where all are equal
-
-
-def group_advantages(
-    rewards: Float[np.ndarray, "g n"],
-    mode: str,
-    valid: Bool[np.ndarray, "g n"] | None = None,
-) -> Float[np.ndarray, "g n"]:
-    """One advantage for each completion; every token of the completion takes it.
-
-    >>> group_advantages(np.float32([[1, 0, 0, 0]]), "dr_grpo")
+    >>> rewards, valid = np.float32([[1, 0, 0, 0]]), np.ones((1, 4), bool)
+    >>> group_advantages(Outcomes(rewards, valid, np.ones((1, 4), int)), "dr_grpo")
     array([[ 0.75, -0.25, -0.25, -0.25]], dtype=float32)
 
-    A group of equal rewards, or with fewer than two valid completions, gives exactly 0.
+    In all estimators but `reinforce_plus_plus`, a group of equal rewards, or with fewer than two
+    valid completions, gives exactly 0.
 
     Args:
-        rewards: weighted sum of the scores of each completion.
-        mode: a key of `MODES`.
-        valid: completions that count (all by default); the others get 0 and enter no mean, for
-            instance where the scorer itself failed.
+        outcomes: of the whole rollout batch.
+        estimator: a key of `ESTIMATORS`.
 
     Raises:
-        ValueError: unknown mode, or a valid reward that is not finite.
+        ValueError: unknown estimator, or a valid reward or a penalty that is not finite.
     """
-    if mode not in MODES:
-        raise ValueError(f"algorithm.advantage={mode!r} is unknown; use one of {', '.join(MODES)}")
-    valid = np.ones(rewards.shape, bool) if valid is None else valid
-    if not np.isfinite(rewards[valid]).all():
-        g, n = np.argwhere(valid & ~np.isfinite(rewards))[0]
+    if estimator not in ESTIMATORS:
         raise ValueError(
-            f"reward of group {g}, completion {n} is {rewards[g, n]}, not finite; "
+            f"algorithm.advantage={estimator!r} is unknown; use one of {', '.join(ESTIMATORS)}"
+        )
+    finite = np.isfinite(outcomes.returns)
+    if not finite.all():
+        g, n = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"reward of group {g}, completion {n} is {outcomes.returns[g, n]}, not finite; "
             "mark the completion invalid"
         )
-    return np.where(valid, MODES[mode](_groups(rewards, valid)), 0).astype(np.float32)
+    values = ESTIMATORS[estimator](outcomes)
+    valid = outcomes.valid if values.ndim == 2 else outcomes.valid[..., None]
+    return np.where(valid, values, 0).astype(np.float32)
 
 
-def grpo(groups: Groups) -> Float[np.ndarray, "g n"]:
-    """(R - mean) / (std + EPSILON), std with ddof 1.
-
-    (1, 0, 0, 0): mean .25, std .5, so (1.5, -.5, -.5, -.5).
+def grpo(o: Outcomes) -> Advantages:
+    """(R - mean) / (std + EPSILON), std with ddof 1: (1.5, -.5, -.5, -.5).
 
     Source: 2402.03300 §4.1; ddof and EPSILON as in EasyR1 and verl.
     """
-    freedom = np.maximum(groups.counts - 1, 1)
-    std = np.sqrt((groups.centered**2).sum(axis=1, keepdims=True) / freedom)
-    return groups.centered / (std + EPSILON)
+    above = centered(o.returns, o.valid)
+    return above / (deviation(above, o.valid) + EPSILON)
 
 
-def dr_grpo(groups: Groups) -> Float[np.ndarray, "g n"]:
-    """R - mean, not divided by the deviation. Goes with `fixed_length` weights.
-
-    (1, 0, 0, 0) gives (.75, -.25, -.25, -.25).
+def dr_grpo(o: Outcomes) -> Advantages:
+    """R - mean, not divided by the deviation: (.75, -.25, -.25, -.25).
 
     Source: 2503.20783 §3.
     """
-    return groups.centered
+    return centered(o.returns, o.valid)
 
 
-def rloo(groups: Groups) -> Float[np.ndarray, "g n"]:
-    """R - mean of the others = n / (n - 1) * (R - mean).
+def grpo_passk(o: Outcomes) -> Advantages:
+    """(best - second) / (std + EPSILON) for the best completion, 0 for the others: (2, 0, 0, 0).
 
-    (1, 0, 0, 0) gives (1, -1/3, -1/3, -1/3).
+    Two that share the first place get 0.
+
+    Source: 2503.19595, as EasyR1 has it, with k = the group.
+    """
+    values = np.where(o.valid, o.returns, -np.inf)
+    order = np.sort(values, axis=1)
+    is_best = values == order[:, -1:]
+    above = centered(o.returns, o.valid)
+    lead = np.zeros((len(values), 1))
+    if values.shape[1] > 1:
+        some = has_signal(o.returns, o.valid)
+        lead[some, 0] = order[some, -1] - order[some, -2]
+    return np.where(is_best, lead, 0) / (deviation(above, o.valid) + EPSILON)
+
+
+def rloo(o: Outcomes) -> Advantages:
+    """R - mean of the others = n / (n - 1) * (R - mean): (1, -1/3, -1/3, -1/3).
 
     Source: 2402.14740 eq. 8.
     """
-    return groups.centered * groups.counts / np.maximum(groups.counts - 1, 1)
+    n = counts(o.valid)
+    return centered(o.returns, o.valid) * n / np.maximum(n - 1, 1)
 
 
-MODES: dict[str, Callable[[Groups], np.ndarray]] = {"grpo": grpo, "dr_grpo": dr_grpo, "rloo": rloo}
+def reinforce_plus_plus(o: Outcomes) -> Advantages:
+    """(return - mean) / std over all tokens of the batch, with no regard to groups.
+
+    The return of a token is the reward less the KL penalties from this token on: [G, N, R].
+
+    Source: 2501.03262; unbiased variance, with WHITEN_EPSILON added, as in EasyR1.
+    """
+    rewards = np.where(o.valid, o.rewards, 0).astype(np.float64)[..., None]
+    if o.penalties is None:
+        mask = np.arange(max(int(o.lengths.max(initial=0)), 1)) < o.lengths[..., None]
+        returns = np.broadcast_to(rewards, mask.shape)
+    else:
+        mask = np.arange(o.penalties.shape[2]) < o.lengths[..., None]
+        to_go = o.penalties[..., ::-1].cumsum(axis=2, dtype=np.float64)[..., ::-1]
+        returns = rewards - to_go
+    white = whiten(returns, mask & o.valid[..., None])
+    return white if o.penalties is not None else white[..., 0]
 
 
-def has_signal(
-    rewards: Float[np.ndarray, "g n"], valid: Bool[np.ndarray, "g n"] | None = None
-) -> Bool[np.ndarray, " g"]:
-    """Which groups have rewards that differ: the only ones that move the policy."""
-    valid = np.ones(rewards.shape, bool) if valid is None else valid
-    highest = np.where(valid, rewards, -np.inf).max(axis=1)
-    lowest = np.where(valid, rewards, np.inf).min(axis=1)
-    return highest > lowest
+def reinforce_plus_plus_baseline(o: Outcomes) -> Advantages:
+    """(R - mean of the group) / std of that over all completions of the batch.
+
+    The mean over the batch is 0 already. Alone in its batch: (1.5, -.5, -.5, -.5).
+
+    Source: 2501.03262.
+    """
+    above = centered(o.returns, o.valid)
+    return above / _batch_deviation(above, o.valid)
 
 
-def _groups(rewards: np.ndarray, valid: np.ndarray) -> Groups:
-    r = np.where(valid, rewards, 0).astype(np.float64)
-    counts = np.maximum(valid.sum(axis=1, keepdims=True), 1).astype(np.float64)
-    centered = np.where(valid, r - r.sum(axis=1, keepdims=True) / counts, 0)
-    return Groups(r, valid, counts, np.where(has_signal(rewards, valid)[:, None], centered, 0))
+def gdpo(o: Outcomes) -> Advantages:
+    """Every part of the reward normalised by itself in its group as in `grpo`, then summed with its
+    weight, then divided by the deviation over all completions of the batch.
+
+    A completion counts once, however long. Source: 2601.05242.
+    """
+    total = np.zeros(o.valid.shape)
+    for part in o.parts.values():
+        above = centered(part.scores, o.valid)
+        total += part.weight * above / (deviation(above, o.valid) + EPSILON)
+    return total / _batch_deviation(total, o.valid)
+
+
+def maxrl(o: Outcomes) -> Advantages:
+    """(R - mean) / mean, for rewards of 0 or more; 0 where the mean is 0: (3, -1, -1, -1).
+
+    Source: 2602.02710.
+    """
+    mean = o.returns.sum(axis=1, keepdims=True) / counts(o.valid)
+    return np.where(mean > 0, centered(o.returns, o.valid) / np.where(mean > 0, mean, 1), 0)
+
+
+def opo(o: Outcomes) -> Advantages:
+    """R - sum(L R) / sum(L), L the lengths: (.75, -.25, -.25, -.25) where all are equally long.
+
+    Source: 2505.23585.
+    """
+    lengths = np.where(o.valid, o.lengths, 0)
+    total = np.maximum(lengths.sum(axis=1, keepdims=True), 1)
+    return centered(o.returns, o.valid, (lengths * o.returns).sum(axis=1, keepdims=True) / total)
+
+
+def ema_grpo(o: Outcomes) -> Advantages:
+    """(R - mean of the group) / running deviation of the task, from `Outcomes.moments`.
+
+    The deviation is sqrt(E[R**2] - E[R]**2), at least MIN_DEVIATION. A group with an advantage
+    beyond MAX_EMA_ADVANTAGE takes its own deviation (ddof 0) instead.
+
+    Source: OneThinker, 2512.03043 and its code.
+    """
+    m = np.array([o.moments.get(task, (0.0, 0.0)) for task in o.tasks]).reshape(-1, 2)
+    running = np.sqrt(np.maximum(m[:, 1:] - m[:, :1] ** 2, 0))
+    above = centered(o.returns, o.valid)
+    result = above / np.maximum(running, MIN_DEVIATION)
+    is_far = np.abs(result).max(axis=1, keepdims=True) > MAX_EMA_ADVANTAGE
+    own = np.maximum(deviation(above, o.valid, ddof=0), MIN_DEVIATION)
+    return np.where(is_far, above / own, result)
+
+
+def lite_ppo(o: Outcomes) -> Advantages:
+    """(R - mean of the group) / (std of R over the batch + EPSILON), ddof 1.
+
+    Source: 2508.08221.
+    """
+    rewards = o.returns[o.valid]
+    std = rewards.std(ddof=1) if rewards.size > 1 else 0.0
+    return centered(o.returns, o.valid) / (std + EPSILON)
+
+
+ESTIMATORS: dict[str, Callable[[Outcomes], np.ndarray]] = {
+    "grpo": grpo,
+    "dr_grpo": dr_grpo,
+    "grpo_passk": grpo_passk,
+    "rloo": rloo,
+    "reinforce_plus_plus": reinforce_plus_plus,
+    "reinforce_plus_plus_baseline": reinforce_plus_plus_baseline,
+    "gdpo": gdpo,
+    "maxrl": maxrl,
+    "opo": opo,
+    "ema_grpo": ema_grpo,
+    "lite_ppo": lite_ppo,
+}
+
+
+def whiten(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(values - mean) / sqrt(variance + WHITEN_EPSILON) over the mask, ddof 1; 0 off the mask.
+
+    Exactly 0 where all are equal.
+    """
+    chosen = values[mask]
+    if chosen.size < 2 or chosen.max() == chosen.min():
+        return np.zeros(values.shape)
+    scale = 1 / np.sqrt(chosen.var(ddof=1) + WHITEN_EPSILON)
+    return np.where(mask, (values - chosen.mean()) * scale, 0)
+
+
+def _batch_deviation(centered_values: np.ndarray, valid: np.ndarray) -> float:
+    """Of values whose mean is 0 in every group, over the valid completions; ddof 1."""
+    freedom = max(int(valid.sum()) - 1, 1)
+    return float(np.sqrt((centered_values**2).sum() / freedom) + EPSILON)

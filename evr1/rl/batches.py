@@ -9,15 +9,19 @@ from jaxtyping import Bool, Float
 from evr1.rl.weights import loss_weights
 from evr1.types import GroupBatch, Prompts, Rollouts, ShapeTable
 
+PER_GROUP = ("groups", "is_offline", "kl_coef")  # the fields of GroupBatch that have no R axis
+
 
 def group_batch(
     prompts: Prompts,
     rollouts: Rollouts,
-    advantages: Float[np.ndarray, "g n"],
+    advantages: Float[np.ndarray, "g n"] | Float[np.ndarray, "g n r"],
     *,
     aggregation: str,
     max_tokens: int,
     valid: Bool[np.ndarray, "g n"] | None = None,
+    is_offline: Bool[np.ndarray, "g n"] | None = None,
+    kl_coef: float = 0.0,
 ) -> GroupBatch:
     """The rollouts of G prompts as one minibatch (host arrays).
 
@@ -26,10 +30,12 @@ def group_batch(
     Args:
         prompts: G of them, or more: what follows the first G is padding.
         rollouts: of the first G prompts.
-        advantages: one a completion.
+        advantages: one a completion, or one a token.
         aggregation: see `evr1.rl.weights`.
         max_tokens: the completion limit.
         valid: completions to train on, all by default.
+        is_offline: completions that the policy did not sample, none by default.
+        kl_coef: coefficient of the KL term in the loss.
 
     Raises:
         ValueError: more rollouts than prompts, or an advantage that is not finite.
@@ -42,17 +48,30 @@ def group_batch(
         raise ValueError("advantages must be finite; check the rewards")
     mask = np.arange(r) < rollouts.lengths[..., None]
     mask = mask if valid is None else mask & valid[..., None]
+    behavior = np.where(mask, rollouts.logprobs, 0).astype(np.float32)
     batch = GroupBatch(
         prompts=jax.tree.map(lambda x: x[:groups], prompts),
         groups=np.arange(groups, dtype=np.int32),
         completions=rollouts.completions.astype(np.int32),
         completion_mask=mask,
-        old_logprobs=np.where(mask, rollouts.logprobs, 0).astype(np.float32),
+        behavior_logprobs=behavior,
+        old_logprobs=behavior,
         ref_logprobs=np.zeros(mask.shape, np.float32),
-        advantages=np.where(mask, advantages[..., None], 0).astype(np.float32),
+        advantages=token_advantages(advantages, mask),
         loss_weights=loss_weights(mask, aggregation, max_tokens),
+        is_offline=np.zeros((groups, n), bool) if is_offline is None else is_offline,
+        kl_coef=np.full(groups, kl_coef, np.float32),
     )
     return _pad_groups(batch, groups + pad)
+
+
+def token_advantages(
+    advantages: Float[np.ndarray, "g n"] | Float[np.ndarray, "g n r"],
+    mask: Bool[np.ndarray, "g n r"],
+) -> Float[np.ndarray, "g n r"]:
+    """The advantage of every token; 0 off the mask."""
+    per_token = advantages if advantages.ndim == 3 else advantages[..., None]
+    return np.where(mask, per_token, 0).astype(np.float32)
 
 
 def minibatches(
@@ -101,7 +120,7 @@ def microbatches(
         shapes: the buckets; None: nothing is cut.
         group_multiple: number of devices that groups are spread over.
         drop_silent: leave out groups whose weighted advantages are all 0. They have no gradient,
-            unless there is a KL term. Diagnostics then say nothing of them.
+            unless there is a KL term or an entropy bonus. Diagnostics then say nothing of them.
 
     Raises:
         ValueError: `group_multiple` groups of the largest shape exceed `max_tokens`.
@@ -190,9 +209,10 @@ def _cut(batch: GroupBatch, p: int, r: int, f: int) -> GroupBatch:
         visual_index=prompts.visual_index[:, :p],
         vision=jax.tree.map(lambda x: x[:, :f], prompts.vision),
     )
-    rest = batch._replace(prompts=None, groups=None)
-    rest = jax.tree.map(lambda x: x[:, :, :r], rest)
-    return rest._replace(prompts=prompts, groups=batch.groups)
+    arrays = batch._asdict()
+    whole = {"prompts": prompts} | {name: arrays[name] for name in PER_GROUP}
+    rest = {name: x[:, :, :r] for name, x in arrays.items() if name not in whole}
+    return GroupBatch(**whole, **rest)
 
 
 def _pad_groups(batch: GroupBatch, groups: int) -> GroupBatch:

@@ -1,4 +1,7 @@
-"""Metrics as (sum, count) pairs: added over microbatches and devices, divided once, at the end."""
+"""Metrics as (sum, count) pairs: added over microbatches and devices, divided once, at the end.
+
+A name that ends in `_max` is a pair (largest value, 1), of which the larger is kept.
+"""
 
 from collections.abc import Mapping
 
@@ -6,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from evr1.rl.kl import k1, k3
-from evr1.rl.ratio import log_ratio
+from evr1.rl.ratio import LIMIT, log_ratio
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]  # name -> float32 sum, float32 count
 
@@ -17,15 +20,35 @@ def masked(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.sum(jnp.where(mask, values, 0), dtype=jnp.float32), jnp.sum(mask, dtype=jnp.float32)
 
 
+def largest(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The largest of values >= 0 on the mask, and 1; (0, 0) where the mask is empty."""
+    values = jax.lax.stop_gradient(values)
+    return jnp.max(jnp.where(mask, values, 0)), jnp.any(mask).astype(jnp.float32)
+
+
 def add(a: Sums, b: Sums) -> Sums:
     """The sums of two parts of a batch together."""
-    return jax.tree.map(lambda x, y: x + y, a, b)
+
+    def join(name, x, y):
+        return jnp.maximum(x, y) if name.endswith("_max") else x + y
+
+    return {
+        name: (join(name, a[name][0], total), join(name, a[name][1], count))
+        for name, (total, count) in b.items()
+    }
 
 
 def means(sums: Mapping[str, tuple[jax.Array, jax.Array]]) -> dict[str, float]:
-    """sum / count of each; a name that counted nothing is left out. Waits for the device."""
+    """sum / count of each; a name that counted nothing is left out. Waits for the device.
+
+    `correction/ess`, the effective share of the samples, is (mean weight)**2 / mean of its square.
+    """
     host = {name: (float(total), float(count)) for name, (total, count) in sums.items()}
-    return {name: total / count for name, (total, count) in host.items() if count}
+    result = {name: total / count for name, (total, count) in host.items() if count}
+    square = result.pop("correction/weight_square", None)
+    if square is not None:
+        result["correction/ess"] = result["correction/weight"] ** 2 / square if square else 0.0
+    return result
 
 
 def policy_sums(
@@ -50,11 +73,17 @@ def sampler_sums(logprobs: jax.Array, behavior_logprobs: jax.Array, mask: jax.Ar
     """How far the sampler's log-probabilities are from the trainer's, all arrays [G, N, R].
 
     `gap` is mean |difference| of log-probabilities, `gap_prob` of probabilities, `kl` is the k1
-    estimate of KL(sampler || trainer). Near 0 where both run the same mathematics.
+    estimate of KL(sampler || trainer). `chi2` is that of a token, E[rho**2] - 1 with rho = trainer
+    / sampler, `chi2_sequence` of a completion. Near 0 where both run the same mathematics.
     """
     d = log_ratio(behavior_logprobs, logprobs, mask)
+    gap_prob = jnp.abs(jnp.exp(behavior_logprobs) - jnp.exp(logprobs))
+    whole = jnp.clip(-d.sum(axis=-1), -LIMIT, LIMIT)
     return {
         "sampler/gap": masked(jnp.abs(d), mask),
-        "sampler/gap_prob": masked(jnp.abs(jnp.exp(behavior_logprobs) - jnp.exp(logprobs)), mask),
+        "sampler/gap_prob": masked(gap_prob, mask),
+        "sampler/gap_prob_max": largest(gap_prob, mask),
         "sampler/kl": masked(k1(d), mask),
+        "sampler/chi2": masked(jnp.expm1(-2 * d), mask),
+        "sampler/chi2_sequence": masked(jnp.expm1(2 * whole), mask.any(axis=-1)),
     }

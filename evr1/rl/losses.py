@@ -1,7 +1,9 @@
 """Per-token policy losses, to be minimised; `rl.weights` says how much each token counts.
 
 A new loss is a function `(TokenInputs, LossConfig) -> (loss[G, N, R], Sums)` and a line in
-`POLICY_LOSSES`.
+`POLICY_LOSSES`; its default bounds stand in `evr1.config.POLICIES`. The loss of a whole completion
+stands on each of its tokens: with `sequence_mean` weights they add up to it. A is the advantage,
+r = exp(logprobs - old_logprobs).
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from evr1.rl.correction import correction_weights
 from evr1.rl.diagnostics import Sums, masked
 from evr1.rl.kl import kl
 from evr1.rl.ratio import log_ratio
@@ -22,35 +25,85 @@ class LossConfig:
 
     Attributes:
         policy: a key of `POLICY_LOSSES`.
-        clip_low: the ratio is clipped below at 1 - clip_low.
-        clip_high: and above at 1 + clip_high.
+        clip_low: the ratio is clipped below at 1 - clip_low; 0: not clipped below.
+        clip_high: and above at 1 + clip_high; 0: not clipped above.
         clip_dual: bound on the loss of a token with advantage -1; 0: none.
-        kl_coef: weight of the KL to the reference; 0: the reference is not looked at.
+        sapo_temperature_positive: of `sapo`, where the advantage is above 0.
+        sapo_temperature_negative: of `sapo`, elsewhere.
+        luffy_gamma: of `luffy`.
+        has_kl: the KL to the reference is part of the loss, with the coefficient of the batch.
         kl_estimator: a key of `rl.kl.ESTIMATORS`.
+        entropy_coef: weight of the entropy, which the loss rewards; 0: no gradient through it.
+        correction: a key of `rl.correction.CORRECTIONS`; empty: none.
+        correction_low: bounds of the correction.
+        correction_high: likewise.
         temperature: what the logits are divided by, as when sampling.
         on_policy: for one update per rollout batch: the policy itself is the old one, which saves
             the forward pass that would compute `old_logprobs`. The ratio is 1 and its gradient
-            that of the log-probability; `old_logprobs` may hold the sampler's, which are then
-            compared with the policy's (`sampler/` metrics) and not trained on.
+            that of the log-probability.
     """
 
     policy: str = "ppo"
     clip_low: float = 0.2
     clip_high: float = 0.28
     clip_dual: float = 3.0
-    kl_coef: float = 0.0
+    sapo_temperature_positive: float = 1.0
+    sapo_temperature_negative: float = 1.05
+    luffy_gamma: float = 0.1
+    has_kl: bool = False
     kl_estimator: str = "k3"
+    entropy_coef: float = 0.0
+    correction: str = ""
+    correction_low: float = 0.5
+    correction_high: float = 2.0
     temperature: float = 1.0
     on_policy: bool = False
 
 
 class TokenInputs(NamedTuple):
-    """What a policy loss may look at. A completion is a row along the last axis."""
+    """What a loss may look at. A completion is a row along the last axis, never split."""
 
     logprobs: jax.Array  # float32[G, N, R], of the policy that is trained
+    entropy: jax.Array  # float32[G, N, R], of its distributions
     old_logprobs: jax.Array  # float32[G, N, R]
+    behavior_logprobs: jax.Array  # float32[G, N, R]
+    ref_logprobs: jax.Array  # float32[G, N, R]
     advantages: jax.Array  # float32[G, N, R]
     mask: jax.Array  # bool[G, N, R], trained tokens
+    is_offline: jax.Array  # bool[G, N, 1], completions that the policy did not sample
+    kl_coef: jax.Array  # float32[G, 1, 1]
+
+
+def token_loss(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
+    """The per-token loss float32[G, N, R] with all of its terms, and their diagnostics.
+
+    Raises:
+        ValueError: unknown policy loss.
+    """
+    if config.policy not in POLICY_LOSSES:
+        raise ValueError(
+            f"algorithm.policy={config.policy!r} is unknown; use one of {', '.join(POLICY_LOSSES)}"
+        )
+    if config.on_policy:
+        inputs = inputs._replace(old_logprobs=jax.lax.stop_gradient(inputs.logprobs))
+    loss, sums = POLICY_LOSSES[config.policy](inputs, config)
+    if config.correction:
+        weights, more = correction_weights(
+            config.correction,
+            inputs.old_logprobs,
+            inputs.behavior_logprobs,
+            inputs.mask & ~inputs.is_offline,  # no sampler drew the others
+            config.correction_low,
+            config.correction_high,
+        )
+        loss, sums = loss * jnp.where(inputs.is_offline, 1, weights), sums | more
+    if config.has_kl:
+        penalty = kl(config.kl_estimator, inputs.logprobs, inputs.ref_logprobs, inputs.mask)
+        loss = loss + inputs.kl_coef * penalty
+        sums["policy/kl_ref"] = masked(penalty, inputs.mask)
+    if config.entropy_coef:
+        loss = loss - config.entropy_coef * jnp.where(inputs.mask, inputs.entropy, 0)
+    return loss, sums
 
 
 def ppo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
@@ -60,41 +113,142 @@ def ppo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
 
     Source: 1707.06347 eq. 7; separate bounds 2503.14476 eq. 10; dual clip 1912.09729 eq. 5.
     """
-    a = inputs.advantages
-    ratio = jnp.exp(log_ratio(inputs.logprobs, inputs.old_logprobs, inputs.mask))
-    clipped = jnp.clip(ratio, 1 - config.clip_low, 1 + config.clip_high)
-    loss = jnp.maximum(-a * ratio, -a * clipped)
-    is_dual = jnp.zeros(a.shape, bool)
-    if config.clip_dual:
-        is_dual = (a < 0) & (ratio > config.clip_dual)
-        loss = jnp.where(a < 0, jnp.minimum(loss, -a * config.clip_dual), loss)
+    return _clipped(jnp.exp(_log_ratio(inputs)), inputs, config)
+
+
+def gspo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
+    """`ppo` with one ratio for a completion: s = exp(mean of log r over its tokens).
+
+    log r = (ln 4, 0): s = 2.
+
+    Source: 2507.18071 eq. 5 to 7.
+    """
+    mean = _completion_mean(_log_ratio(inputs), inputs.mask)
+    return _clipped(jnp.broadcast_to(jnp.exp(mean), inputs.mask.shape), inputs, config)
+
+
+def gspo_token(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
+    """`gspo` whose ratio has the value s and, on every token, the gradient of that token alone.
+
+    The gradient of `gspo` where all tokens of a completion have the same advantage.
+
+    Source: 2507.18071 eq. 13 and 14.
+    """
+    mean = jax.lax.stop_gradient(_completion_mean(_log_ratio(inputs), inputs.mask))
+    own = jnp.where(inputs.mask, inputs.logprobs, 0)
+    return _clipped(jnp.exp(mean + own - jax.lax.stop_gradient(own)), inputs, config)
+
+
+def cispo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
+    """-clip(r) A logprob, no gradient through clip(r): a clipped token still learns.
+
+    A = 1, r = 10, clip_high = .28: gradient -1.28.
+
+    Source: 2506.13585 eq. 4 and 5.
+    """
+    low, high = _bounds(config)
+    ratio = jax.lax.stop_gradient(jnp.exp(_log_ratio(inputs)))
+    loss = -jnp.clip(ratio, low, high) * inputs.advantages * _logprobs(inputs)
     return loss, {
-        "policy/clip_low_share": masked((a < 0) & (ratio < 1 - config.clip_low), inputs.mask),
-        "policy/clip_high_share": masked((a > 0) & (ratio > 1 + config.clip_high), inputs.mask),
-        "policy/clip_dual_share": masked(is_dual, inputs.mask),
+        "policy/clip_low_share": masked(ratio < low, inputs.mask),
+        "policy/clip_high_share": masked(ratio > high, inputs.mask),
     }
 
 
-POLICY_LOSSES: dict[str, Callable[[TokenInputs, LossConfig], tuple[jax.Array, Sums]]] = {"ppo": ppo}
+def sapo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
+    """-4 / tau sigmoid(tau (r - 1)) A: a gate that closes softly as r leaves 1. No bounds.
 
+    At r = 1, tau = 1, A = 1: loss -2, derivative in r -1, as that of `ppo`.
 
-def token_loss(
-    inputs: TokenInputs, ref_logprobs: jax.Array, config: LossConfig
-) -> tuple[jax.Array, Sums]:
-    """The per-token loss float32[G, N, R], KL term included, and the diagnostics of its parts.
-
-    Raises:
-        ValueError: unknown policy loss.
+    Source: 2511.20347.
     """
-    if config.policy not in POLICY_LOSSES:
-        raise ValueError(
-            f"policy loss {config.policy!r} is unknown; use one of {', '.join(POLICY_LOSSES)}"
-        )
-    if config.on_policy:
-        inputs = inputs._replace(old_logprobs=jax.lax.stop_gradient(inputs.logprobs))
-    loss, sums = POLICY_LOSSES[config.policy](inputs, config)
-    if config.kl_coef:
-        penalty = kl(config.kl_estimator, inputs.logprobs, ref_logprobs, inputs.mask)
-        loss = loss + config.kl_coef * penalty
-        sums["policy/kl_ref"] = masked(penalty, inputs.mask)
+    a = inputs.advantages
+    ratio = jnp.exp(_log_ratio(inputs))
+    tau = jnp.where(a > 0, config.sapo_temperature_positive, config.sapo_temperature_negative)
+    gate = jax.nn.sigmoid(tau * (ratio - 1))
+    return -4 / tau * gate * a, {"policy/gate": masked(4 * gate * (1 - gate), inputs.mask)}
+
+
+def reinforce(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
+    """-A logprob: no ratio, no bounds."""
+    return -inputs.advantages * _logprobs(inputs), {}
+
+
+def luffy(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
+    """`ppo` for what the policy sampled; -A p / (p + gamma) for offline tokens, p = exp(logprob).
+
+    The weight of an offline token's gradient is gamma / (p + gamma)**2: unlikely ones count more.
+    p = .1, gamma = .1: p / (p + gamma) is .5, its derivative 2.5.
+
+    Source: 2504.14945 §3.3; the probability of the offline policy is taken as 1.
+    """
+    online, sums = ppo(inputs, config)
+    p = jnp.exp(_logprobs(inputs))
+    shaped = p / (p + config.luffy_gamma)
+    sums["policy/offline_shape"] = masked(shaped, inputs.mask & inputs.is_offline)
+    return jnp.where(inputs.is_offline, -inputs.advantages * shaped, online), sums
+
+
+def gmpo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
+    """-A exp(mean over the tokens of clipped log r); A > 0 is clipped above at clip_high, A < 0
+    below at -clip_low, both in log space.
+
+    A = 1, log r = (.8, 0), clip_high = .4: -exp(.2), and only the second token learns.
+
+    Source: 2507.20673.
+    """
+    a, d = inputs.advantages, _log_ratio(inputs)
+    is_high = (a > 0) & (d > (config.clip_high or jnp.inf))
+    is_low = (a < 0) & (d < -(config.clip_low or jnp.inf))
+    d = jnp.where(is_high, config.clip_high, jnp.where(is_low, -config.clip_low, d))
+    return -a * jnp.exp(_completion_mean(d, inputs.mask)), {
+        "policy/clip_low_share": masked(is_low, inputs.mask),
+        "policy/clip_high_share": masked(is_high, inputs.mask),
+    }
+
+
+POLICY_LOSSES: dict[str, Callable[[TokenInputs, LossConfig], tuple[jax.Array, Sums]]] = {
+    "ppo": ppo,
+    "gspo": gspo,
+    "gspo_token": gspo_token,
+    "cispo": cispo,
+    "sapo": sapo,
+    "reinforce": reinforce,
+    "luffy": luffy,
+    "gmpo": gmpo,
+}
+
+
+def _clipped(ratio: jax.Array, inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
+    low, high = _bounds(config)
+    a = inputs.advantages
+    loss = jnp.maximum(-a * ratio, -a * jnp.clip(ratio, low, high))
+    sums = {
+        "policy/clip_low_share": masked((a < 0) & (ratio < low), inputs.mask),
+        "policy/clip_high_share": masked((a > 0) & (ratio > high), inputs.mask),
+    }
+    if config.clip_dual:
+        is_dual = (a < 0) & (ratio > config.clip_dual)
+        loss = jnp.where(a < 0, jnp.minimum(loss, -a * config.clip_dual), loss)
+        sums["policy/clip_dual_share"] = masked(is_dual, inputs.mask)
     return loss, sums
+
+
+def _bounds(config: LossConfig) -> tuple[float, float]:
+    low = 1 - config.clip_low if config.clip_low else 0.0
+    return low, 1 + config.clip_high if config.clip_high else float("inf")
+
+
+def _log_ratio(inputs: TokenInputs) -> jax.Array:
+    return log_ratio(inputs.logprobs, inputs.old_logprobs, inputs.mask)
+
+
+def _logprobs(inputs: TokenInputs) -> jax.Array:
+    """Log-probabilities on the mask, 0 elsewhere: a wild value on padding must not reach exp."""
+    return jnp.where(inputs.mask, inputs.logprobs, 0)
+
+
+def _completion_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """[G, N, 1]: the mean over each completion's tokens; 0 for an empty one."""
+    total = jnp.where(mask, values, 0).sum(axis=-1, keepdims=True)
+    return total / jnp.maximum(mask.sum(axis=-1, keepdims=True), 1)

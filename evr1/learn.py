@@ -1,0 +1,197 @@
+"""From what the rollouts earned to the update: advantages, log-probabilities, microbatches."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evr1.config import Config
+from evr1.data.records import Example
+from evr1.rl import diagnostics
+from evr1.rl.advantages import group_advantages
+from evr1.rl.batches import group_batch, microbatches, minibatches, token_advantages
+from evr1.rl.kl import CONTROLLERS, kl
+from evr1.rl.outcomes import Outcomes, update_moments
+from evr1.rl.state import AlgorithmState
+from evr1.run import Data, Policy, with_patches
+from evr1.step import TrainState
+from evr1.types import GroupBatch, Params, Prompts, Rollouts
+
+
+def make_batch(
+    config: Config,
+    policy: Policy,
+    data: Data,
+    examples: Sequence[Example],
+    rollouts: Rollouts,
+    outcomes: Outcomes,
+    memory: AlgorithmState,
+    params: Params,
+    reference: Params | None,
+) -> tuple[GroupBatch, AlgorithmState, dict[str, float]]:
+    """The rollout batch with advantages and with the log-probabilities that its loss looks at, all
+    under the weights before the first update; what the algorithm carries on; metrics.
+
+    A KL penalty in the reward needs the log-probabilities first. Otherwise the advantages come
+    first, so that no pass is spent on groups that move nothing.
+    """
+    a = config.algorithm
+    batch = empty_batch(config, data.collate(examples), rollouts, outcomes, memory.kl_coef)
+    fill = functools.partial(with_logprobs, config, policy, data, examples, params, reference)
+    if not is_kl_in_reward(config):
+        advantages, memory = estimate(config, outcomes, memory)
+        batch, metrics = fill(with_advantages(batch, advantages))
+        return batch, memory, metrics
+    batch, metrics = fill(batch)
+    estimates = token_kl(a.kl_estimator, batch)
+    outcomes = outcomes._replace(penalties=memory.kl_coef * estimates)
+    advantages, memory = estimate(config, outcomes, memory)
+    metrics["policy/kl_ref"] = float(estimates.sum() / max(batch.completion_mask.sum(), 1))
+    return with_advantages(batch, advantages), memory, metrics
+
+
+def is_kl_in_reward(config: Config) -> bool:
+    """Whether a KL penalty is taken off the rewards."""
+    return config.algorithm.kl_coef > 0 and config.algorithm.kl_placement == "reward"
+
+
+def empty_batch(
+    config: Config, prompts: Prompts, rollouts: Rollouts, outcomes: Outcomes, kl_coef: float
+) -> GroupBatch:
+    """The rollouts as a batch whose advantages are all 0."""
+    return group_batch(
+        prompts,
+        rollouts,
+        np.zeros(rollouts.lengths.shape, np.float32),
+        aggregation=config.algorithm.aggregation,
+        max_tokens=config.rollout.max_completion_tokens,
+        valid=outcomes.valid,
+        kl_coef=kl_coef,
+    )
+
+
+def with_advantages(batch: GroupBatch, advantages: np.ndarray) -> GroupBatch:
+    """The batch with these, [G, N] or [G, N, R]."""
+    return batch._replace(advantages=token_advantages(advantages, batch.completion_mask))
+
+
+def estimate(
+    config: Config, outcomes: Outcomes, memory: AlgorithmState
+) -> tuple[np.ndarray, AlgorithmState]:
+    """The advantages, and the moments that this batch has moved."""
+    a = config.algorithm
+    if a.advantage == "ema_grpo":
+        moved = update_moments(memory.moments, outcomes, a.ema_decay)
+        memory = memory._replace(moments=moved)
+    outcomes = outcomes._replace(moments=memory.moments)
+    return group_advantages(outcomes, a.advantage), memory
+
+
+def token_kl(estimator: str, batch: GroupBatch) -> np.ndarray:
+    """float32[G, N, R]: the KL of the old policy to the reference on every token, on the host."""
+    return np.asarray(
+        kl(
+            estimator,
+            jnp.asarray(batch.old_logprobs),
+            jnp.asarray(batch.ref_logprobs),
+            jnp.asarray(batch.completion_mask),
+        )
+    )
+
+
+def next_kl_coef(config: Config, memory: AlgorithmState, observed: float) -> AlgorithmState:
+    """What the algorithm carries on after a step with this mean KL of a token."""
+    a = config.algorithm
+    share = config.rollout.prompts * config.rollout.n / a.kl_horizon
+    coef = CONTROLLERS[a.kl_controller](memory.kl_coef, observed, a.kl_target, share)
+    return memory._replace(kl_coef=coef)
+
+
+def with_logprobs(
+    config: Config,
+    policy: Policy,
+    data: Data,
+    examples: Sequence[Example],
+    params: Params,
+    reference: Params | None,
+    batch: GroupBatch,
+) -> tuple[GroupBatch, dict[str, float]]:
+    """The batch with the log-probabilities that are to be computed, and how far the sampler's are
+    from them.
+
+    It is cut as for the update: the same shapes round in the same way. Groups that the update
+    leaves out keep what they had.
+    """
+    is_recomputed = config.algorithm.old_logprobs == "recompute"
+    if not is_recomputed and reference is None:
+        return batch, {}
+    old, ref = batch.old_logprobs.copy(), batch.ref_logprobs.copy()
+    gaps: list[diagnostics.Sums] = []
+    for part in (part for minibatch in split(config, policy, data, batch) for part in minibatch):
+        prompts, completions = policy.place_prompts(part, examples)
+        real = part.groups >= 0
+        place = (part.groups[real], slice(None), slice(part.completions.shape[2]))
+        if is_recomputed:
+            new = policy.logprobs(params, prompts, completions)
+            sampled = part.completion_mask & ~part.is_offline[..., None]
+            gaps.append(diagnostics.sampler_sums(new, part.behavior_logprobs, sampled))
+            old[place] = np.asarray(new)[real]
+        if reference is not None:
+            ref[place] = np.asarray(policy.logprobs(reference, prompts, completions))[real]
+    metrics = diagnostics.means(functools.reduce(diagnostics.add, gaps)) if gaps else {}
+    mask = batch.completion_mask
+    filled = batch._replace(
+        old_logprobs=np.where(mask, old, 0), ref_logprobs=np.where(mask, ref, 0)
+    )
+    return filled, metrics
+
+
+def split(config: Config, policy: Policy, data: Data, batch: GroupBatch) -> list[list[GroupBatch]]:
+    """The batch as minibatches (one optimizer update each) of microbatches (what fits at a time).
+
+    Groups whose advantages are all 0 are left out where nothing but advantages has a gradient.
+    """
+    a = config.algorithm
+    whole = (
+        [batch]
+        if a.updates_per_rollout == 1
+        else minibatches(
+            batch,
+            a.updates_per_rollout,
+            aggregation=a.aggregation,
+            max_tokens=config.rollout.max_completion_tokens,
+        )
+    )
+    return [
+        microbatches(
+            minibatch,
+            config.train.microbatch_tokens,
+            shapes=data.shapes,
+            group_multiple=policy.group_multiple,
+            drop_silent=not (a.kl_coef or a.entropy_coef),
+        )
+        for minibatch in whole
+    ]
+
+
+def update(
+    policy: Policy,
+    state: TrainState,
+    examples: Sequence[Example],
+    parts: Sequence[Sequence[GroupBatch]],
+) -> tuple[TrainState, dict[str, float]]:
+    """One optimizer update per minibatch; the gradients of its microbatches are added."""
+    sums: diagnostics.Sums = {}
+    applied: list[dict[str, jax.Array]] = []
+    for minibatch in parts:
+        grads = policy.update.zeros(state.params)
+        for part in minibatch:
+            part = policy.place(with_patches(part, examples))
+            grads, more = policy.update.accumulate(state.params, grads, part)
+            sums = diagnostics.add(sums, more) if sums else more
+        state, metrics = policy.update.apply(state, grads)
+        applied.append(metrics)
+    means = {name: float(np.mean([float(m[name]) for m in applied])) for name in applied[0]}
+    return state, diagnostics.means(sums) | means

@@ -1,0 +1,109 @@
+"""What an advantage estimator may look at, and the statistics that estimators share (host side)."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Moments = Mapping[str, tuple[float, float]]  # task -> running mean of R and of R**2
+
+
+class Part(NamedTuple):
+    """One part of the reward: its weight, and every completion's score."""
+
+    weight: float
+    scores: Float[np.ndarray, "g n"]
+
+
+class Outcomes(NamedTuple):
+    """What the N completions of each of G prompts earned.
+
+    Attributes:
+        rewards: weighted sum of the parts.
+        valid: completions that count. The others enter no mean and get 0, for instance where the
+            scorer itself failed.
+        lengths: tokens, the end token included.
+        parts: by name.
+        tasks: the problem type of each group.
+        moments: running moments of each task's rewards, see `update_moments`.
+        penalties: KL penalty of each token, coefficient included, 0 off the mask; None: no penalty
+            is taken from the reward.
+    """
+
+    rewards: Float[np.ndarray, "g n"]
+    valid: Bool[np.ndarray, "g n"]
+    lengths: Int[np.ndarray, "g n"]
+    parts: Mapping[str, Part] = {}
+    tasks: Sequence[str] = ()
+    moments: Moments = {}
+    penalties: Float[np.ndarray, "g n r"] | None = None
+
+    @property
+    def returns(self) -> Float[np.ndarray, "g n"]:
+        """float64 rewards less the penalties of all tokens; 0 where invalid."""
+        rewards = np.where(self.valid, self.rewards, 0).astype(np.float64)
+        if self.penalties is None:
+            return rewards
+        return rewards - np.where(self.valid, self.penalties.sum(axis=2, dtype=np.float64), 0)
+
+
+def counts(valid: Bool[np.ndarray, "g n"]) -> Float[np.ndarray, "g 1"]:
+    """Valid completions of each group, at least 1."""
+    return np.maximum(valid.sum(axis=1, keepdims=True), 1).astype(np.float64)
+
+
+def has_signal(
+    rewards: Float[np.ndarray, "g n"], valid: Bool[np.ndarray, "g n"] | None = None
+) -> Bool[np.ndarray, " g"]:
+    """Which groups have rewards that differ: the only ones that move the policy."""
+    valid = np.ones(rewards.shape, bool) if valid is None else valid
+    highest = np.where(valid, rewards, -np.inf).max(axis=1)
+    lowest = np.where(valid, rewards, np.inf).min(axis=1)
+    return highest > lowest
+
+
+def centered(
+    values: Float[np.ndarray, "g n"],
+    valid: Bool[np.ndarray, "g n"],
+    baseline: Float[np.ndarray, "g 1"] | None = None,
+) -> Float[np.ndarray, "g n"]:
+    """values - baseline in float64, by default the group's mean; 0 where invalid.
+
+    Sums of equal numbers are not exactly n times the number, so a group of equal values is found by
+    max == min and gives exactly 0: otherwise rounding noise divided by a near-zero deviation gives
+    advantages.
+    """
+    v = np.where(valid, values, 0).astype(np.float64)
+    mean = v.sum(axis=1, keepdims=True) / counts(valid)
+    above = v - (mean if baseline is None else baseline)
+    return np.where(valid & has_signal(values, valid)[:, None], above, 0)
+
+
+def deviation(
+    centered_values: Float[np.ndarray, "g n"], valid: Bool[np.ndarray, "g n"], ddof: int = 1
+) -> Float[np.ndarray, "g 1"]:
+    """Standard deviation of each group from its centered values."""
+    freedom = np.maximum(counts(valid) - ddof, 1)
+    return np.sqrt((centered_values**2).sum(axis=1, keepdims=True) / freedom)
+
+
+def update_moments(moments: Moments, outcomes: Outcomes, decay: float) -> dict[str, tuple]:
+    """The running moments after this batch: m <- decay * m + (1 - decay) * mean of the batch, for
+    each task in it. A task that is seen for the first time starts at the batch's own.
+
+    The second value of a task is the mean of R**2.
+    """
+    result = dict(moments)
+    rewards, tasks = outcomes.returns, np.array(outcomes.tasks)
+    for task in sorted(set(outcomes.tasks)):
+        mine = rewards[tasks == task][outcomes.valid[tasks == task]]
+        if not mine.size:
+            continue
+        new = (float(mine.mean()), float((mine**2).mean()))
+        old = result.get(task, new)
+        result[task] = (
+            decay * old[0] + (1 - decay) * new[0],
+            decay * old[1] + (1 - decay) * new[1],
+        )
+    return result

@@ -1,0 +1,151 @@
+"""Log-probabilities and advantages come together in the rollout batch; a policy of plain sums."""
+
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_rl_batches import SHAPES, N, R, make
+
+from configs import base
+from evr1 import config as config_lib
+from evr1 import learn
+from evr1.rl.outcomes import Outcomes
+from evr1.rl.state import AlgorithmState
+from evr1.types import Rollouts
+
+LENGTHS = np.array([[8, 1], [2, 1], [5, 1], [3, 1]])
+PROMPTS = [4, 16, 3, 15]
+
+
+class SumPolicy:
+    """log p = params - .01 * (token + position); every token of group g is g + 1."""
+
+    group_multiple = 1
+
+    def __init__(self):
+        self.groups = []
+
+    def place_prompts(self, part, examples):
+        self.groups += [g for g in part.groups.tolist() if g >= 0]
+        return part.prompts, part.completions
+
+    def logprobs(self, params, prompts, completions):
+        return jnp.asarray(logprobs(params, completions), jnp.float32)
+
+
+def logprobs(params, completions):
+    return params - 0.01 * (completions + np.arange(completions.shape[2]))
+
+
+def settings(**fields):
+    c = base.get_config()
+    c.rollout.prompts, c.rollout.n, c.rollout.max_completion_tokens = 4, N, R
+    c.train.microbatch_tokens = 2 * (16 + N * R)
+    c.algorithm.update(fields)
+    config_lib.fill_algorithm(c.algorithm)
+    return c
+
+
+def parts_of_a_step(rewards):
+    """Prompts, rollouts and what they earned."""
+    batch = make(PROMPTS, LENGTHS[:, 0])
+    rollouts = Rollouts(
+        batch.completions, np.full((4, N, R), -1, np.float32), LENGTHS, np.ones((4, N), bool)
+    )
+    outcomes = Outcomes(
+        np.float32(rewards), np.ones((4, N), bool), LENGTHS, tasks=["a", "b", "a", "b"]
+    )
+    return batch.prompts, rollouts, outcomes
+
+
+def make_batch(c, rewards, reference=None):
+    prompts, rollouts, outcomes = parts_of_a_step(rewards)
+    data = types.SimpleNamespace(shapes=SHAPES, collate=lambda examples: prompts)
+    policy, memory = SumPolicy(), AlgorithmState(c.algorithm.kl_coef)
+    batch, memory, metrics = learn.make_batch(
+        c, policy, data, [None] * 4, rollouts, outcomes, memory, 0.0, reference
+    )
+    return batch, memory, metrics, policy
+
+
+SPREAD = [[1, 0], [0, 1], [1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_every_token_gets_its_own_logprob_back(updates):
+    c = settings(kl_coef=0.1, updates_per_rollout=updates)
+    batch, _, metrics, policy = make_batch(c, SPREAD, reference=-1.0)
+    on = batch.completion_mask
+    expected = np.where(on, logprobs(0.0, batch.completions), 0)
+    np.testing.assert_allclose(batch.old_logprobs, expected, rtol=1e-6)
+    np.testing.assert_allclose(batch.ref_logprobs, np.where(on, expected - 1, 0), rtol=1e-6)
+    np.testing.assert_array_equal(batch.behavior_logprobs, np.where(on, -1, 0))
+    assert metrics["sampler/gap"] == pytest.approx(np.abs(expected[on] + 1).mean())
+    assert sorted(set(policy.groups)) == [0, 1, 2, 3]
+    np.testing.assert_allclose(batch.kl_coef, 0.1)
+
+
+def test_groups_that_move_nothing_cost_no_pass():
+    batch, _, _, policy = make_batch(settings(), [[1, 1], [0, 1], [1, 0], [0, 0]])
+    assert sorted(policy.groups) == [1, 2]
+    np.testing.assert_array_equal(batch.old_logprobs[0], batch.behavior_logprobs[0])
+    (minibatch,) = learn.split(settings(), policy, types.SimpleNamespace(shapes=SHAPES), batch)
+    assert sorted(g for part in minibatch for g in part.groups.tolist() if g >= 0) == [1, 2]
+
+
+@pytest.mark.parametrize("field", ["kl_coef", "entropy_coef"])
+def test_they_are_kept_where_something_else_has_a_gradient(field):
+    c = settings(**{field: 0.1})
+    batch, _, _, policy = make_batch(c, np.ones((4, 2)), reference=-1.0)
+    (minibatch,) = learn.split(c, policy, types.SimpleNamespace(shapes=SHAPES), batch)
+    assert sorted(g for part in minibatch for g in part.groups.tolist() if g >= 0) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("old", ["sampler", "on_policy"])
+def test_no_pass_where_nothing_is_to_be_computed(old):
+    batch, _, metrics, policy = make_batch(settings(old_logprobs=old), SPREAD)
+    assert policy.groups == []
+    assert metrics == {}
+    np.testing.assert_array_equal(batch.old_logprobs, batch.behavior_logprobs)
+
+
+def test_a_penalty_in_the_reward_by_hand():
+    """old - ref = 1 on every token (k1), coefficient .1: a completion of L tokens loses .1 L.
+
+    Group 0 has lengths (8, 1) and R = (1, 0): 1 - .8 and 0 - .1, so dr_grpo gives (.15, -.15).
+    """
+    c = settings(advantage="dr_grpo", kl_coef=0.1, kl_placement="reward", kl_estimator="k1")
+    batch, _, metrics, _ = make_batch(c, SPREAD, reference=-1.0)
+    np.testing.assert_allclose(batch.advantages[0, :, 0], [0.15, -0.15], rtol=1e-5)
+    assert metrics["policy/kl_ref"] == pytest.approx(1)
+
+
+def test_a_penalty_stands_on_its_tokens_in_reinforce_plus_plus():
+    c = settings(
+        advantage="reinforce_plus_plus", kl_coef=0.1, kl_placement="reward", kl_estimator="k1"
+    )
+    batch, _, _, _ = make_batch(c, SPREAD, reference=-1.0)
+    on = batch.completion_mask
+    steps = np.diff(batch.advantages[0, 0])
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-4)  # the return to go grows by .1 a token
+    assert steps[0] > 0
+    assert batch.advantages[on].mean() == pytest.approx(0, abs=1e-6)
+    assert batch.advantages[on].std(ddof=1) == pytest.approx(1, rel=1e-5)
+
+
+def test_moments_go_on_from_step_to_step():
+    c = settings(advantage="ema_grpo", ema_decay=0.5)
+    _, memory, _, _ = make_batch(c, SPREAD)
+    assert memory.moments == {"a": (0.5, 0.5), "b": (0.5, 0.5)}
+    _, _, outcomes = parts_of_a_step(np.ones((4, 2)))
+    _, memory = learn.estimate(c, outcomes, memory)
+    assert memory.moments == {"a": (0.75, 0.75), "b": (0.75, 0.75)}
+
+
+def test_the_coefficient_follows_its_target():
+    """8 completions a step, horizon 16: share .5. KL .15 of target .1: 1 + .2 * .5."""
+    c = settings(kl_coef=0.1, kl_controller="adaptive", kl_horizon=16.0)
+    assert learn.next_kl_coef(c, AlgorithmState(0.1), 0.15).kl_coef == pytest.approx(0.11)
+    c = settings(kl_coef=0.1)
+    assert learn.next_kl_coef(c, AlgorithmState(0.1), 0.15).kl_coef == 0.1
