@@ -104,8 +104,8 @@ def config(**fields):
 
 
 def test_no_judge_unless_asked():
-    rules = Rules()
-    assert with_judge(config(), rules) is rules
+    asked = ["<answer>a bus</answer>"], [{"problem_type": "open-ended", "answer": "a car"}]
+    assert with_judge(config(), Rules()).score_batch(*asked) == Rules().score_batch(*asked)
 
 
 def test_the_sampler_of_the_config_judges(tmp_path):
