@@ -1,8 +1,10 @@
 """How fast responses are scored: `python benchmarks/bench_rewards.py [--workers 2] [--json OUT]`.
 
-Two tables, both of responses with 200 words of reasoning, of every type that runs no code:
-  batch  a rollout batch of 2,048 mixed responses in groups of 8 through warm scoring processes
+Three tables, of responses with 200 words of reasoning:
+  batch  a rollout batch of 2,048 mixed responses in groups of 8 through warm scoring processes, of
+         every type that runs no code
   types  microseconds a response by type, in this process
+  code   programs with three tests each, through warm scoring processes and their sandboxes
 """
 
 import argparse
@@ -91,6 +93,32 @@ def both_row(rng: random.Random) -> tuple[object, list[str]]:
     return {**truth, **time_}, [json.dumps({**json.loads(t), **time_}) for t in tubes]
 
 
+def points_row(rng: random.Random) -> tuple[object, list[str]]:
+    """As above: a box with points on it and beside it."""
+    x, y = rng.randrange(100, 500), rng.randrange(100, 500)
+    beside = {"negative_points": [[x - 50, y], [x + 150, y], [x, y - 50]]}
+    answers = []
+    for i in range(GROUP):
+        points = [[x + 10 * i + 20 * j, y + 50] for j in range(1, 4)]
+        answers.append({"boxes": [x, y, x + 100, y + 100], "positive_points": points, **beside})
+    return answers[0], [json.dumps(a) for a in answers]
+
+
+def drawing_row(rng: random.Random) -> tuple[object, list[str]]:
+    """As above: drawings of twenty circles."""
+    radii = [rng.randrange(1, 9) for _ in range(20)]
+    circles = [f'<circle cx="{5 * i}" cy="50" r="{r}" fill="#f00"/>' for i, r in enumerate(radii)]
+    drawings = [f'<svg viewBox="0 0 100 100">{"".join(circles[i:])}</svg>' for i in range(GROUP)]
+    return drawings[0], drawings
+
+
+def page_row(rng: random.Random) -> tuple[object, list[str]]:
+    """As above: pages of twenty items."""
+    items = [f"<li class='{w}'>{w} {i}</li>" for i, w in enumerate(rng.choices(WORDS, k=20))]
+    pages = [f"<html><body><ul>{''.join(items[i:])}</ul></body></html>" for i in range(GROUP)]
+    return pages[0], pages
+
+
 CHOICES = ["B", "(B)", "B. Blue", "A", "C", "Blue", "A or B", "The answer is B"]
 YES = ["Yes", "yes.", "True", "No", "false", "Yes, it is", "I think so", "maybe"]
 LABELS = ["Response 1", "A", "first", "Response 2", "Tie", "Response 1 is better", "B", "both"]
@@ -107,6 +135,19 @@ MAKERS = {
     "spatial-temporal grounding": both_row,
     "open-ended": text_row,
     "preference": lambda _: ("Response 1", LABELS),
+    "segmentation": points_row,
+    "svg-code": drawing_row,
+    "html-code": page_row,
+}
+PROGRAMS = {
+    "runs": (
+        "n = int(input())\nprint(sum(range(n + 1)))",
+        [{"input": f"{n}\n", "output": str(n * (n + 1) // 2)} for n in (3, 10, 100)],
+    ),
+    "asserts": (
+        "def f(x):\n    return x + 1",
+        ["assert f(2) == 3", "assert f(0) == 1", "assert f(-1) == 0"],
+    ),
 }
 
 
@@ -159,6 +200,25 @@ def bench_types(count: int, repeats: int) -> list[dict]:
     return table
 
 
+def bench_code(count: int, workers: int, repeats: int) -> list[dict]:
+    """Rows of the table: programs a second by kind of test, each program right."""
+    table = []
+    with RewardPool(workers) as pool:
+        for kind, (program, tests) in PROGRAMS.items():
+            row = {"problem_type": "code", "answer": "", "tests": tests}
+            batch = [f"<answer>{program}</answer>"] * count, [row] * count
+            pool.score_batch(*batch)  # starts the launchers of the sandboxes
+            seconds = []
+            for _ in range(repeats):
+                begin = time.perf_counter()
+                scores = pool.score_batch(*batch)
+                seconds.append(time.perf_counter() - begin)
+                assert all(s.accuracy == 1 for s in scores)
+            middle = count / statistics.median(seconds)
+            table.append({"tests": f"3 {kind}", "programs/s": middle, "workers": workers})
+    return table
+
+
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -171,6 +231,8 @@ def main() -> None:
     common.show("A batch of mixed responses", batch, args.json and f"{args.json}-batch.json")
     types = bench_types(args.count // GROUP, args.repeats)
     common.show("A response by type", types, args.json and f"{args.json}-types.json")
+    code = bench_code(64, args.workers, args.repeats)
+    common.show("Programs in sandboxes", code, args.json and f"{args.json}-code.json")
 
 
 if __name__ == "__main__":
