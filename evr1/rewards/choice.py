@@ -7,21 +7,24 @@ from evr1 import problems
 from evr1.rewards import parse
 from evr1.rewards.base import Reading, Task, Verdict
 
-_ALONE = re.compile(r"^[\s(\[{\"'*`$]*([A-Za-z])[\s)\]}\"'*`$.,:;、。!]*$")
+_ALONE = re.compile(r"^[\s(\[{<\"'*`$]*([A-Za-z])[\s)\]}>\"'*`$.,:;、。!]*$")
 _NAMED = re.compile(
     r"(?i)^(?:option|choice|answer|letter|选项|答案)\s*[:：]?\s*(?=[(\[\"'*]*[a-z]\b)"
 )
+_MARK = re.compile(  # of a list, or of a conclusion
+    r"^(?:[-*>#•✅✓☑]+\s+|(?i:so|hence|thus|therefore|it is|it's)[,:]?\s+(?=\W?[A-Z]\W*$))+"
+)
 _LEADING = re.compile(
     r"^[(\[\"'*]*(?P<letter>[A-Z]|[a-z](?=[).:]))(?P<close>[)\]\"'*]*)"
-    r"(?P<after>[.,:;、。]|\s|$)(?P<rest>.*)$",
+    r"(?P<after>[.,:;、。]|\s|$|(?<=[)\]])|(?=[㐀-鿿]))(?P<rest>.*)$",
     re.DOTALL,
 )
 _OTHER = re.compile(
-    r"(?:^|(?<!\bnot)(?<!\bthan)(?<!\bof)[\s,;/&|+]|\b(?:or|and|或|和|与)\b)\s*[(\[\"'*]*([A-Z])"
+    r"(?:^|(?<!\bnot)(?<!\bthan)(?<!\bof)[\s,;/&|+>]|\.\.|\b(?:or|and|或|和|与)\b)\s*[(\[\"'*]*([A-Z])"
     r"[)\]\"'*]*(?=$|[\s,.;:/)&|+])(?!\s+(?:is|are)\s+(?:wrong|incorrect|false|not)\b)"
 )
 _HEDGE = re.compile(r"(?i)^\W*(?:or|and|&|/|[|+]|或|和|与)\b")
-_ONLY_LETTERS = re.compile(r"^(?:[\s,;/&|+()]|\b(?:or|and)\b|\b[A-Z]\b)*$")
+_ONLY_LETTERS = re.compile(r"^(?:[\s,;/&|+()<>=*{}.:\[\]-]|\b(?:or|and)\b|\b[A-Z]\b)*$")
 _DENIED = re.compile(
     r"(?i)^\W*(?:(?:is|was|can|could|does|may|seems)\s{0,2}(?:not|n't|wrong|incorrect|false|never)"
     r"|isn't|wasn't|doesn't|cannot|can't|wrong|incorrect)\b"
@@ -94,9 +97,9 @@ def read_choice(text: str, options: Mapping[str, str]) -> Reading | None:
 def _may_lead(letter: str, after: str, rest: str, options: Mapping[str, str]) -> bool:
     """Whether a capital letter with more text behind it is a choice and not a word."""
     contradicted = any(_plain(rest) == _plain(o) for k, o in options.items() if k != letter)
-    if contradicted:
+    if contradicted or (rest and not after):
         return False
-    if after.strip():
+    if after.strip() or after == "\n":  # a letter on a line of its own
         return True
     return letter not in _ARTICLES and not rest[:1].isupper()
 
@@ -116,9 +119,10 @@ def _among(letter: str, options: Mapping[str, str]) -> Reading | None:
 
 
 def _unwrap(text: str) -> str:
-    r"""Without \boxed{}, \text{} and the word "option" in front."""
-    inner = re.fullmatch(r"\$?\\(?:boxed|text|mathrm|textbf)\{(.{1,200})\}\$?", text, re.DOTALL)
-    return _NAMED.sub("", inner[1] if inner else text, count=1)
+    """Without LaTeX or tags that wrap all of it, list marks, and the word "option" in front."""
+    inner = re.fullmatch(r"<(b|strong|em|i|u)>(.{1,200})</\1>", parse.unwrap(text), re.DOTALL)
+    text = inner[2] if inner else parse.unwrap(text)
+    return _NAMED.sub("", _MARK.sub("", text), count=1)
 
 
 def _read_set(text: str, options: Mapping[str, str]) -> Reading | None:

@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import re
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +20,11 @@ SOLUTION_FIELDS = ("solution", "solutions", "canonical_solution")
 LANGUAGE_FIELDS = ("language", "lang")
 MAX_TESTS = 100
 
-_FENCE = re.compile(r"^[ \t]*```[^\n`]{0,40}\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"^[ \t]*(```|~~~)(?P<language>[^\n`]{0,40})\n(?P<code>.*?)(?:^[ \t]*\1|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_PYTHON = re.compile(r"(?i)\s{0,4}(?:python|py)[\d.]*\s*")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 
 
@@ -78,18 +83,22 @@ def find_code(response: str) -> Code | None:
     if fenced is None and tagged is None:
         return None
     code = Code(tagged or "" if fenced is None else fenced, is_raw=fenced is None)
-    return code._replace(text=code.text.strip("\n")) if code.text.strip() else None
+    return code._replace(text=textwrap.dedent(code.text.strip("\n"))) if code.text.strip() else None
 
 
 def _fenced(text: str) -> str | None:
-    """The last fenced block; none where the first fence stands within a text of the program."""
+    """The last fenced block, of those marked as Python where some are.
+
+    None where the first fence stands within a text of the program.
+    """
     blocks = list(_FENCE.finditer(text))
     if not blocks:
         return None
     before = text[: blocks[0].start()]
     if any(before.count(quotes) % 2 for quotes in ('"""', "'''")):
         return None
-    return blocks[-1][1]
+    marked = [block for block in blocks if _PYTHON.fullmatch(block["language"])]
+    return textwrap.dedent((marked or blocks)[-1]["code"])
 
 
 def _passed(code: str, truth: Truth, is_partial: bool, limit_s: float) -> float | None:

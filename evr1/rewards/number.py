@@ -43,20 +43,37 @@ _CURRENCY = "$€£¥₹"
 _PERCENT = re.compile(r"(?i)^(.*?)\s?(?:%|percent|per cent|pct)(?: of [^\d]{1,40})?$")
 _GLOSS = re.compile(r"^(?P<number>.{1,60}?)\s?\((?P<gloss>[^()]{1,60})\)\.?$")
 _PREFIX = re.compile(
-    r"(?i)^(?:about|around|approximately|approx\.?|roughly|nearly|almost|exactly|circa|ca\.?|~|≈|≃"
+    r"(?i)^(?:(?:so|thus|hence|therefore)\b,?|only|just|estimated|about|around|approximately|approx\.?|roughly|nearly|almost|exactly|circa|ca\.?|~|≈|≃"
     r"|约|大约|大概|共有|共|总共|一共|有|it is|it's|there are|there is|(?:a )?total(?: of)?"
-    r"|(?:i|we) (?:can )?(?:see|count|counted)|usd|eur|rmb|us(?=\$)|=)\s*"
+    r"|(?:i|we) (?:can )?(?:see|counted|count)|usd|eur|rmb|us(?=\$)|=)\s*"
 )
 _STATEMENT = re.compile(
     r"^(?P<words>[A-Za-z' ]{1,60}?)(?:\s(?:is|are|was|were|equals)(?:\s(?:equal\s)?to)?\s|:\s)"
 )
-_LHS = re.compile(r"^[A-Za-z]\w{0,15}\s{0,4}=\s{0,4}")
+_LHS = re.compile(
+    r"^(?:[A-Za-z]\w{0,15}|[\d\s.()]{1,40}[+*/×÷-][\d\s.+*/×÷()-]{1,40})\s{0,4}=\s{0,4}"
+)
+_MENTION = re.compile(  # "The man jumps 3 times."
+    r"(?i)^(?:the|a|an|in|he|she|they|it|this|that|there|we|i|year|you)\b[a-z', ]{0,80} "
+    r"(?P<number>-?[$€£¥]?\d[\d,]{0,20}(?:\.\d{1,20})?\s?%?(?: [a-z' ]{1,60})?)\.?$"
+)
+_VAGUE = re.compile(  # a bound, a doubt, or a number that names something
+    r"(?i)\b(?:no|least|most|over|under|above|below|more|less|fewer|between|beyond|within|up|if"
+    r"|unless|except|without|every|each|cannot|sure|unsure|unclear|frame|option|step|figure|choice"
+    r"|number|question|image|scene)\b"
+)
+_ESTIMATED = re.compile(r"(?i)\s?\((?:approximately|approx\.?|estimated|estimate|about|rounded)\)$")
+_LATEX = [
+    (re.compile(r"\s?\^\s?\{?\s?\\circ\s?\}?"), "°"),
+    (re.compile(r"(?<=\d)~(?=\\)|\\[ ,;:]"), " "),
+    (re.compile(r"\\(?:mathrm|textrm|mbox|operatorname)(?=\{)"), r"\\text"),
+]
 _UNIT = re.compile(
     r"^\s*(?:\\?text\{)?\s?"
     r"([^\W\d_][^\d,;:?!=+*^]{0,40}(?:(?<=[^\W\d_])\^?[23])?(?:\}\^\{?[23]\}?)?|°[CF]?|)\}?\s*$"
 )
 _HEDGE_UNIT = re.compile(
-    r"(?i)\b(?:or|to|and|but|not|plus|minus|times|than|maybe|wrong|incorrect|false|never)\b|n't\b"
+    r"(?i)\b(?:or|to|and|but|not|plus|minus|than|maybe|cannot|unless|doubt|if|unlikely|hardly|wrong|incorrect|false|never)\b|n't\b"
     r"|[-±/](?=\s*\d)"
 )
 _SCALES = {
@@ -136,8 +153,8 @@ def is_close(given: Number, truth: Number, in_percent: bool = False) -> bool:
     for p, t in _comparable(given, truth, in_percent):
         if p == t:
             return True
-        integers = given.step is None and truth.step is None
-        if integers and not (given.percent or truth.percent or p % 1 or t % 1):
+        is_percent = given.percent or truth.percent
+        if truth.step is None and not (is_percent or p % 1 or t % 1):
             continue
         tolerance = RELATIVE_TOLERANCE * abs(t)
         if truth.step is not None:
@@ -195,8 +212,9 @@ def read_number(text: str) -> Reading | None:
     if len(text) > MAX_CHARS:
         return None
     text = parse.normalize(parse.spell_powers(text))
-    boxed = re.fullmatch(r"\$*\\(?:boxed|text|mathrm)\{(.{1,500})\}\$*", text)
-    text = (boxed[1] if boxed else text).strip().strip("*`").strip()
+    text = parse.unwrap(text).strip().strip("*`").strip()
+    for pattern, plain in _LATEX:
+        text = pattern.sub(plain, text)
     text = re.sub(r"^\[(.{1,60})\]$", r"\1", text.strip("\"'")).strip("\"' ")
     number = _read_digits(text)
     if number is not None:
@@ -206,7 +224,8 @@ def read_number(text: str) -> Reading | None:
         said = read_number(gloss["number"]), read_number(gloss["gloss"])
         if said[0] and said[1] and said[0].value.value == said[1].value.value:
             return Reading(said[0].value, exact=False)
-    plain = _LHS.sub("", re.sub(r"(?i)^(?:minus|negative)\s(?=\d)", "-", text))
+    plain = re.sub(r"(?i)^(?:(?:minus|negative)\s|负\s?)(?=\d)", "-", _ESTIMATED.sub("", text))
+    plain = _LHS.sub("", re.sub(r"(?i)^(?:so|thus|hence|therefore)\b,?\s", "", plain))
     statement = _STATEMENT.match(plain)
     if (
         statement
@@ -216,8 +235,16 @@ def read_number(text: str) -> Reading | None:
         plain = plain[statement.end() :]
     while (shorter := _PREFIX.sub("", plain, count=1)) != plain:
         plain = shorter
-    number = _read_digits(plain) or _read_words(plain)
+    number = _read_digits(plain) or _read_words(plain) or _read_mention(text)
     return None if number is None else Reading(number, exact=False)
+
+
+def _read_mention(text: str) -> Number | None:
+    """The number in a short sentence that states one, and nothing else that counts or doubts."""
+    match = _MENTION.match(text)
+    if not match or _VAGUE.search(text) or _HEDGE_UNIT.search(text):
+        return None
+    return None if numerals.has_number_word(text) else _read_digits(match["number"])
 
 
 def _read_digits(text: str) -> Number | None:
@@ -282,6 +309,10 @@ def _read_decimal(text: str) -> Number | None:
 def _read_words(text: str) -> Number | None:
     """A number in words, or a number and a half, with at most a unit behind it."""
     mixed = re.match(r"(?i)^(\d{1,9}) and an? (half|quarter)\b(.{0,40})$", text)
+    share = re.match(r"^百分之(.{1,12}?)。?$", text)
+    if share:
+        part = numerals.read(share[1]) if not share[1].isdecimal() else (Fraction(share[1]), "")
+        return Number(part[0], percent=True) if part and not part[1] else None
     found = numerals.read(text)
     if mixed:
         part = Fraction(1, 2 if mixed[2].lower() == "half" else 4)

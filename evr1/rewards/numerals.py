@@ -15,7 +15,8 @@ _SMALL = [
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORDS = {w: i for i, w in enumerate(_SMALL)} | {w: 20 + 10 * i for i, w in enumerate(_TENS)}
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4, "third": 3, "thirds": 3}
-_PARTS |= {"fifth": 5, "fifths": 5, "tenth": 10, "tenths": 10}
+_PARTS |= {"fourth": 4, "fourths": 4, "fifth": 5, "fifths": 5, "sixth": 6, "sixths": 6}
+_PARTS |= {"eighth": 8, "eighths": 8, "tenth": 10, "tenths": 10}
 _CHINESE = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}
 _CHINESE_UNITS = {"十": 10, "百": 100, "千": 1000}
 _LIST = re.compile(rf"\b(?!{'|'.join(MAGNITUDES)})[a-z]+\s?[,;]")  # "one thousand, two" is no list
@@ -43,9 +44,13 @@ def read(text: str) -> tuple[Fraction, str] | None:
 
 
 def _read_chinese(text: str) -> tuple[Fraction, str] | None:
-    match = re.match(rf"^([{''.join(_CHINESE)}十百千万]{{1,12}})(\w{{0,4}})$", text)
+    digits = "".join(_CHINESE)
+    match = re.match(rf"^([{digits}十百千万]{{1,12}})(?:点([{digits}]{{1,12}}))?(\w{{0,4}})$", text)
     value = _chinese_value(match[1]) if match else None
-    return None if value is None or not match else (Fraction(value), match[2])
+    if value is None or not match:
+        return None
+    part = "".join(str(_CHINESE[c]) for c in match[2] or "")
+    return value + Fraction(int(part or 0), 10 ** len(part)), match[3]
 
 
 def _read_english(text: str) -> tuple[Fraction, str] | None:

@@ -202,26 +202,43 @@ def _read(text: str, has_time: bool) -> Reading | None:
 
 def _selection(data: Any, has_time: bool) -> Reading | None:
     """A selection in decoded JSON; exact if it says all that was asked for."""
+    if isinstance(data, list) and len(data) == 1:
+        inner = _selection(data[0], has_time)
+        return inner and Reading(inner.value, exact=False)
     if not isinstance(data, Mapping):
         return None
     box = _numbers(data.get("boxes"), 4)
     is_named = box is not None
-    for key in ("box", "bbox", "bbox_2d"):
-        box = box or _numbers(data.get(key), 4)
+    for key in ("boxes", "box", "bbox", "bbox_2d"):
+        value = data.get(key)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]  # a list of one box
+        box = box or _numbers(value, 4)
     positive, negative = (_points(data.get(f"{k}_points")) for k in ("positive", "negative"))
     time = data.get("time")
     single = _numbers(time if isinstance(time, list | tuple) else [time], 1)
     if box is None and positive is None and negative is None:
         return None
     counts = [len(points or ()) for points in (positive, negative)]
-    exact = is_named and counts == [POINTS, POINTS] and (single is not None or not has_time)
+    written = [p for k in ("positive", "negative") for p in _listed(data.get(f"{k}_points"))]
+    is_plain = not any(isinstance(p, Mapping) for p in written)
+    exact = (
+        is_named
+        and is_plain
+        and counts == [POINTS, POINTS]
+        and (single is not None or not has_time)
+    )
     return Reading(Selection(box, positive, negative, single and single[0]), exact)
+
+
+def _listed(data: Any) -> Sequence[Any]:
+    return data if isinstance(data, list | tuple) else ()
 
 
 def _points(data: Any) -> tuple[Point, ...] | None:
     if not isinstance(data, list | tuple) or not 0 < len(data) <= MAX_POINTS:
         return None
-    points = [_numbers(p, 2) for p in data]
+    points = [_numbers([p.get("x"), p.get("y")] if isinstance(p, Mapping) else p, 2) for p in data]
     return None if None in points else tuple(p for p in points if p)
 
 

@@ -21,7 +21,11 @@ _SPACELESS = re.compile(rf"\s+(?=[{UNSPACED}])|(?<=[{UNSPACED}])\s+")
 _UNIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 _WRAPPED = re.compile(
-    r"""^(?:"([^"]+)"|'([^']+)'|“([^”]+)”|`([^`]+)`|\*\*([^*]+)\*\*|\\boxed\{([^{}]+)\})$"""
+    r"""^(?:"([^"]+)"|'([^']+)'|“([^”]+)”|‘([^’]+)’|「([^」]+)」|`([^`]+)`|\*\*([^*]+)\*\*"""
+    r"""|```\w{0,12}\n([^`]+)```)$"""
+)
+_QUOTED = re.compile(  # The sign says "STOP".
+    r"""(?i)^[^"“”:]{1,60}\b(?:says?|reads?|is|states|shows)[:,]?\s?["“]([^"“”]+)["”]\.?$"""
 )
 
 
@@ -54,7 +58,9 @@ def score_ocr(response: str, task: Task) -> Verdict | None:
     if found is None:
         return None
     reading, where = found
-    readings = [units(reading.value), units(_unwrap(reading.value))]
+    plain = _unwrap(reading.value)
+    quoted = _QUOTED.match(plain)
+    readings = [units(reading.value), units(plain), *([units(quoted[1])] if quoted else [])]
     accuracy = max(1 - Levenshtein.distance(r, t) / len(t) for t in truths for r in readings)
     return Verdict(max(0.0, accuracy), reading.exact, where.text)
 
@@ -114,8 +120,9 @@ def _f1(common: int, total: int) -> float:
 
 
 def _unwrap(text: str) -> str:
-    """A text without the quotes, emphasis or box that wrap all of it."""
-    wrapped = _WRAPPED.match(text.strip())
+    """A text without the quotes, emphasis, fence or LaTeX that wrap all of it."""
+    text = parse.unwrap(text)
+    wrapped = _WRAPPED.match(text)
     return next(part for part in wrapped.groups() if part is not None) if wrapped else text
 
 
