@@ -21,6 +21,7 @@ def get_config():
     c.rollout.max_completion_tokens = 4096
     c.rollout.slots = 64  # a multiple of the chips: 64 here
     c.train.microbatch_tokens = 64 * (20_096 + 8 * 4096)  # a group a chip, at the longest
+    c.rewards.box_scale = "thousand"  # as Qwen3-VL was taught; rows may name their own frame
     c.optim.learning_rate = 1e-6
     c.optim.weight_decay = 0.01
     c.eval.every_steps = 10

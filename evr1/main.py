@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
@@ -98,7 +99,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 def _flag_error(error: Exception, argv: list[str]) -> str:
     overrides = [a.split("=")[0] for a in argv if a.startswith("--config.")]
     if isinstance(error, AttributeError | KeyError):
-        unknown = str(error.args[0]).strip("'\"")
+        unknown = "".join(re.findall(r"\w+", str(error.args[0]))[:1])  # a suggestion may follow
         for name in overrides:
             if unknown in name.split("."):
                 return f"unknown config field {name}; configs/base.py has every field"

@@ -231,6 +231,15 @@ def open_data(
             heldout_rows, processor, source, groups=groups, shuffle=False, epochs=1, **limits
         )
 
+    if d.shards and d.source != "realtime_only":
+        every = {r for row in (*train_rows, *heldout_rows) for r in media.requests(row)}
+        found = source.count_cached(every)
+        line(f"shards: {found} of {len(every)} media are there with these budgets")
+        if found < len(every):
+            line(
+                "  the others are decoded at every use: run tools/preprocess_videos.py on all data "
+                "files with the budgets of this config, or set data.preprocess"
+            )
     lengths = [train.lengths]
     if heldout_rows:
         with heldout() as loader:

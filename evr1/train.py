@@ -58,7 +58,10 @@ def train(config: Config) -> None:
         writer = stack.enter_context(_writer(config, first))
         evaluate = functools.partial(_evaluate, config, policy, data, scorer, writer)
 
-        if not first:
+        if first:
+            left = config.num_steps - first
+            writer.line(f"resumed from the checkpoint of step {first}; {left} steps to go")
+        else:
             writer.line(config_lib.to_json(config))
             if config.canaries:
                 canaries.check(config, policy, data, state.params, scorer.score_batch, writer.line)

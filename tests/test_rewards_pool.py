@@ -263,3 +263,18 @@ def test_the_other_fields_of_a_row_reach_the_scorer_and_none_stops_the_batch(poo
     item = json.loads(_encode(response, make_task(row)))
     assert item == [response, ["numerical", 3, [], "", ""], {"date": "2026-01-02", "size": 4}]
     assert [s.accuracy for s in pool.score_batch([response], [row])] == [1.0]
+
+
+def test_command_scores_rollouts_as_a_run_writes_them(tmp_path):
+    rows = [
+        {"problem_type": "numerical", "answer": 3, "completion": "<answer>3</answer>"},
+        {"problem_type": "numerical", "answer": 3},
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    __main__.main(["--rows", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl")])
+    first, second = (json.loads(s) for s in (tmp_path / "out.jsonl").read_text().splitlines())
+    assert first["overall"] == 1
+    assert (second["status"], second["detail"]) == (
+        "error",
+        "response is missing; give a text or null",
+    )

@@ -123,7 +123,7 @@ def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Sess
     Raises:
         ValueError: the directory is no model that evr1 knows, or budgets cross.
     """
-    processor = Processor.from_hf(flags.model, flags.template)
+    processor = Processor.from_hf(str(hf.side_dir(flags.model)), flags.template)
     model = load_model(flags.model, dtype=flags.dtype)
     budgets = Budgets(
         video_fps=flags.fps,

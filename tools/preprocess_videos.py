@@ -45,7 +45,9 @@ def _run(flags: argparse.Namespace) -> int:
     ]
     geometry = Geometry(flags.patch_size, flags.temporal_patch_size, flags.merge_size)
     if flags.model:
-        geometry = processor.Processor.from_hf(flags.model).geometry
+        from evr1.models import hf  # it loads jax, which nothing else here needs
+
+        geometry = processor.Processor.from_hf(str(hf.side_dir(flags.model))).geometry
     budgets = Budgets(
         video_fps=flags.fps,
         video_max_frames=flags.max_frames,

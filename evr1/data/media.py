@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from evr1.data import patches, rows
@@ -102,6 +102,17 @@ class MediaSource:
             ValueError: a damaged shard.
         """
         return self._counted(self._load, request)
+
+    def count_cached(self, requests: Iterable[Request]) -> int:
+        """How many of these media are in the shards, with the budgets of this source."""
+
+        def is_cached(request: Request) -> bool:
+            try:
+                return self._key(request) is not None
+            except MediaError:
+                return False
+
+        return sum(map(is_cached, requests))
 
     def _counted(self, what: Callable[[Request], T], request: Request) -> T:
         if request in self._failed:

@@ -1,10 +1,11 @@
 """Scores responses without a model: python -m evr1.rewards --rows in.jsonl --out out.jsonl.
 
-A row holds problem_type, response, answer (or ground_truth), and optionally options, problem and
-what its type asks for. An output row is the input row with overall, accuracy, format, status and
-extracted (and detail, where something went wrong; and terms, where they were asked for). A row that
-cannot be scored gets status error, and the others go on. "-" reads JSONL from stdin or writes to
-stdout; .json and .parquet files are read too. A table by problem type goes to stderr.
+A row holds problem_type, response (or completion), answer (or ground_truth), and optionally
+options, problem and what its type asks for. An output row is the input row with overall, accuracy,
+format, status and extracted (and detail, where something went wrong; and terms, where they were
+asked for). A row that cannot be scored gets status error, and the others go on. "-" reads JSONL
+from stdin or writes to stdout; .json and .parquet files are read too. A table by problem type goes
+to stderr.
 """
 
 import argparse
@@ -132,13 +133,20 @@ def _read(
 ) -> Task | str:
     """The task of a row, or what is wrong with the row."""
     try:
-        if not isinstance(row.get("response"), str | None):
-            raise ValueError(f"response is {row['response']!r}; give a text or null")
+        if not isinstance(_response(row), str | None):
+            raise ValueError(f"response is {_response(row)!r}; give a text or null")
         task = make_task(row, box_scale, types.canonical)
         rewards.find_scorer(task.problem_type, scorers)
+        if not {"response", "completion"} & row.keys():
+            raise ValueError("response is missing; give a text or null")
     except ValueError as e:
         return str(e)
     return task
+
+
+def _response(row: Mapping[str, Any]) -> Any:
+    """The text to score; rows of rollouts.jsonl and of tools/generate.py call it completion."""
+    return row["response"] if "response" in row else row.get("completion")
 
 
 def _score(
@@ -146,7 +154,7 @@ def _score(
 ) -> list[Score]:
     """Scores in the order of the rows; those without a task are errors."""
     good = [
-        (row.get("response"), task)
+        (_response(row), task)
         for row, task in zip(rows, tasks, strict=True)
         if isinstance(task, Task)
     ]
@@ -162,7 +170,7 @@ def _outcomes(
 ) -> Iterator[compose.Outcome]:
     """What terms look at; a rollout's row holds its length in tokens, and whether it was cut."""
     for row, task in zip(rows, tasks, strict=True):
-        text, length = row.get("response") or "", row.get("length")
+        text, length = _response(row) or "", row.get("length")
         if not isinstance(length, int) or isinstance(length, bool):
             length = len(text)
         known = task if isinstance(task, Task) else Task("", "")

@@ -11,7 +11,7 @@ T = TypeVar("T")
 MAX_CHARS = 100_000  # of a response that is looked at: its end, where the answer stands
 SHOWN_CHARS = 500  # of the extracted answer that a score carries
 _OWN_FIELDS = frozenset(
-    ("problem_type", "answer", "ground_truth", "options", "problem", "response")
+    ("problem_type", "answer", "ground_truth", "options", "problem", "response", "completion")
     + ("images", "videos", "offline_output", "has_offline_trajectory")  # nothing to score by
 )
 
