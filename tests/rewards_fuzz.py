@@ -21,6 +21,16 @@ TRUTHS: list[tuple[str, object]] = [
     ("spatial-temporal grounding", {"time": [8, 11], "boxes": {"9": [0, 0, 10, 10]}}),
     ("open-ended", "a red car turns left"),
     ("preference", "Response 1"),
+    (
+        "segmentation",
+        {
+            "boxes": [0, 0, 10, 10],
+            "positive_points": [[2, 2], [5, 5], [8, 8]],
+            "negative_points": [[20, 20], [30, 0], [0, 30]],
+        },
+    ),
+    ("svg-code", '<svg viewBox="0 0 9 9"><g fill="red"><circle cx="5" cy="5" r="4"/></g></svg>'),
+    ("html-code", "<html><body><p class='a'>STOP <b>here</b></p><ul><li>1<li>2</ul></body></html>"),
 ]
 TAGS = [
     "<answer>",
