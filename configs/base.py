@@ -89,10 +89,46 @@ def get_config() -> ml_collections.ConfigDict:
     c.algorithm.correction = ""
     c.algorithm.correction_low = config_dict.placeholder(float)
     c.algorithm.correction_high = config_dict.placeholder(float)
-    c.algorithm.updates_per_rollout = 1  # optimizer updates (minibatches) per rollout batch
+    # The model that the KL compares with, by default the starting one: how much of itself it keeps
+    # at each step while it follows the policy (1: all), or every how many steps it becomes the
+    # policy (0: never).
+    c.algorithm.temporal_bonus = 0.0
+    c.algorithm.temporal_margin = 1.0
+    c.algorithm.temporal_rollouts = 0
+    c.algorithm.reference_decay = 1.0
+    c.algorithm.reference_refresh_steps = 0
+    c.algorithm.updates_per_rollout = 1  # minibatches of a rollout batch, an optimizer update each
+    c.algorithm.epochs_per_rollout = 1  # times that each of them is trained on
     # What the ratio compares with. recompute: one more forward pass before the first update;
     # sampler: the sampler's own; on_policy: the policy itself (one update per rollout batch only).
     c.algorithm.old_logprobs = "recompute"
+
+    # Dynamic sampling (DAPO): draw until the batch is full of groups whose rewards differ.
+    c.dynamic = ml_collections.ConfigDict()
+    c.dynamic.enabled = False
+    c.dynamic.min_spread = 0.0  # highest minus lowest reward of a group must be over this
+    c.dynamic.draw_prompts = 0  # prompts are drawn in multiples of this; 0: rollout.prompts
+    c.dynamic.max_rounds = 8  # of drawing in a step; then groups without signal fill the batch
+
+    # Offline trajectories (the rows' offline_output) in the last slots of the groups.
+    c.mix = ml_collections.ConfigDict()
+    c.mix.enabled = False
+    # Only in groups whose mean accuracy is below this; None: in every group.
+    c.mix.accuracy_threshold = config_dict.placeholder(float)
+    c.mix.per_group = 1  # slots that they may take
+    c.mix.overlong = "refuse"  # trajectories over the completion limit; or truncate
+    c.mix.treatment = "on_policy"  # or importance, luffy, sft
+    c.mix.luffy_gamma = 0.1
+    c.mix.importance_clip = 1.0
+    c.mix.sft_coef = 1.0
+
+    # The policy's own best completions of a prompt, for when it comes again; they share the slots,
+    # the threshold and the treatment of mix.
+    c.replay = ml_collections.ConfigDict()
+    c.replay.enabled = False
+    c.replay.size = 1024  # prompts that are kept
+    c.replay.per_prompt = 1  # completions of each
+    c.replay.min_accuracy = 1.0  # that a completion must have to be kept
 
     c.optim = ml_collections.ConfigDict()  # AdamW
     c.optim.learning_rate = 1e-6  # at its highest

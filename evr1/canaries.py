@@ -54,6 +54,7 @@ def check(
     rollouts = policy.sampler.generate(
         params, examples, list(range(len(examples))), policy.sampling
     )
+    rollouts = Rollouts(*(part[:, : config.rollout.n] for part in rollouts))  # no greedy baseline
     parts = _parts(config, policy, data, examples, rollouts)
     findings = [
         _placeholders(data, examples),

@@ -36,6 +36,7 @@ def resolve(config: Config) -> Config:
     _check_rollout(c.rollout)
     _check_algorithm(c.algorithm, c.rollout)
     _check_loss(c.algorithm)
+    _check_schedule(c)
     fill_algorithm(c.algorithm)
     _check_optim(c.optim)
     _check_train(c)
@@ -194,12 +195,6 @@ def _check_algorithm(a: Config, r: Config) -> None:
     _choice("algorithm.kl_controller", a.kl_controller, algorithms.KL_CONTROLLERS)
     _choice("algorithm.old_logprobs", a.old_logprobs, ("recompute", "sampler", "on_policy"))
     _require(
-        a.old_logprobs != "on_policy" or a.updates_per_rollout == 1,
-        "algorithm.old_logprobs",
-        f"is on_policy with algorithm.updates_per_rollout={a.updates_per_rollout}",
-        "use recompute: after the first update the policy is no longer the one that sampled",
-    )
-    _require(
         r.n >= 2 or a.advantage in algorithms.WITHOUT_GROUPS,
         "rollout.n",
         f"is {r.n} with algorithm.advantage={a.advantage}",
@@ -222,11 +217,54 @@ def _check_algorithm(a: Config, r: Config) -> None:
     )
     _positive("algorithm", a, ("kl_target", "kl_horizon"))
     _share("algorithm.ema_decay", a.ema_decay)
+
+
+def _check_schedule(c: Config) -> None:
+    """Updates of a rollout batch, the reference model, dynamic sampling."""
+    a, r = c.algorithm, c.rollout
+    _positive("algorithm", a, ("epochs_per_rollout",))
+    updates = a.updates_per_rollout * a.epochs_per_rollout
+    _require(
+        a.old_logprobs != "on_policy" or updates == 1,
+        "algorithm.old_logprobs",
+        f"is on_policy with {updates} updates of a rollout batch (algorithm.updates_per_rollout * "
+        "algorithm.epochs_per_rollout)",
+        "use recompute: after the first update the policy is no longer the one that sampled",
+    )
     _require(
         a.updates_per_rollout >= 1 and r.prompts % a.updates_per_rollout == 0,
         "algorithm.updates_per_rollout",
         f"is {a.updates_per_rollout}, which does not divide rollout.prompts={r.prompts}",
         "choose a divisor",
+    )
+    _require(
+        0 <= a.reference_decay <= 1,
+        "algorithm.reference_decay",
+        f"is {a.reference_decay}",
+        "need 0 to 1 (the reference stays as it is)",
+    )
+    _at_least_0("algorithm", a, ("reference_refresh_steps",))
+    moves = a.reference_decay < 1 or a.reference_refresh_steps > 0
+    _require(
+        a.kl_coef > 0 or not moves,
+        "algorithm.kl_coef",
+        f"is {a.kl_coef} with a reference that moves (algorithm.reference_decay, "
+        "algorithm.reference_refresh_steps)",
+        "give a KL term, or leave the reference alone",
+    )
+    _require(
+        a.reference_decay == 1 or a.reference_refresh_steps == 0,
+        "algorithm.reference_refresh_steps",
+        f"is {a.reference_refresh_steps} with algorithm.reference_decay={a.reference_decay}",
+        "use one of them",
+    )
+    _at_least_0("dynamic", c.dynamic, ("min_spread", "draw_prompts"))
+    _positive("dynamic", c.dynamic, ("max_rounds",))
+    _require(
+        c.dynamic.enabled or not (c.dynamic.draw_prompts or c.dynamic.min_spread),
+        "dynamic.enabled",
+        "is False while dynamic.draw_prompts or dynamic.min_spread is set",
+        "set it to True, or leave them out",
     )
 
 

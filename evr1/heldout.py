@@ -38,7 +38,7 @@ def evaluate(
                 scores,
                 None,
                 step,
-                weight_version,
+                [weight_version] * len(examples),
                 "eval",
             )
     total = len(data.heldout_rows)
@@ -71,8 +71,9 @@ def rollout_records(
     scores: Sequence[Score],
     advantages: np.ndarray | None,
     step: int,
-    weight_version: int,
+    weight_versions: Sequence[int],
     split: str,
+    origins: Sequence[Sequence[str]] | None = None,
 ) -> list[RolloutRecord]:
     """One record for each completion, in the order of `texts`.
 
@@ -83,8 +84,9 @@ def rollout_records(
         scores: G * N of them.
         advantages: float32[G, N]; None for held-out rollouts.
         step: of the run.
-        weight_version: optimizer updates behind the weights that sampled.
+        weight_versions: of each prompt: optimizer updates behind the weights that sampled.
         split: train or eval.
+        origins: where every completion of each prompt comes from; None: the policy drew all.
     """
 
     def records() -> Iterator[RolloutRecord]:
@@ -98,7 +100,7 @@ def rollout_records(
                 yield RolloutRecord(
                     step=step,
                     split=split,
-                    weight_version=weight_version,
+                    weight_version=weight_versions[g],
                     problem_id=row.problem_id,
                     problem_type=row.problem_type,
                     prompt=prompt,
@@ -116,6 +118,7 @@ def rollout_records(
                     length=int(rollouts.lengths[g, n]),
                     finished=bool(rollouts.finished[g, n]),
                     media=[*row.videos, *row.images],
+                    origin="policy" if origins is None else origins[g][n],
                 )
 
     return list(records())

@@ -9,6 +9,7 @@ import numpy as np
 
 from evr1.config import Config
 from evr1.data.records import Example
+from evr1.networks import Networks
 from evr1.rl import diagnostics
 from evr1.rl.advantages import group_advantages
 from evr1.rl.batches import group_batch, microbatches, minibatches, token_advantages
@@ -28,8 +29,7 @@ def make_batch(
     rollouts: Rollouts,
     outcomes: Outcomes,
     memory: AlgorithmState,
-    params: Params,
-    reference: Params | None,
+    networks: Networks,
 ) -> tuple[GroupBatch, AlgorithmState, dict[str, float]]:
     """The rollout batch with advantages and with the log-probabilities that its loss looks at, all
     under the weights before the first update; what the algorithm carries on; metrics.
@@ -39,6 +39,7 @@ def make_batch(
     """
     a = config.algorithm
     batch = empty_batch(config, data.collate(examples), rollouts, outcomes, memory.kl_coef)
+    params, reference = networks.policy.params, networks.reference
     fill = functools.partial(with_logprobs, config, policy, data, examples, params, reference)
     if not is_kl_in_reward(config):
         advantages, memory = estimate(config, outcomes, memory)
@@ -68,6 +69,7 @@ def empty_batch(
         aggregation=config.algorithm.aggregation,
         max_tokens=config.rollout.max_completion_tokens,
         valid=outcomes.valid,
+        is_offline=outcomes.is_offline,
         kl_coef=kl_coef,
     )
 
@@ -80,13 +82,25 @@ def with_advantages(batch: GroupBatch, advantages: np.ndarray) -> GroupBatch:
 def estimate(
     config: Config, outcomes: Outcomes, memory: AlgorithmState
 ) -> tuple[np.ndarray, AlgorithmState]:
-    """The advantages, and the moments that this batch has moved."""
-    a = config.algorithm
+    """The advantages, and the moments that this batch has moved.
+
+    With mix.treatment=sft offline completions are no part of their groups' statistics; the weight
+    of their loss stands in the place of their advantage.
+    """
+    a, is_offline = config.algorithm, outcomes.is_offline
+    is_sft = config.mix.treatment == "sft" and is_offline is not None
+    imitated = outcomes.valid & is_offline if is_sft else None
+    if imitated is not None:
+        outcomes = outcomes._replace(valid=outcomes.valid & ~imitated)
     if a.advantage == "ema_grpo":
         moved = update_moments(memory.moments, outcomes, a.ema_decay)
         memory = memory._replace(moments=moved)
     outcomes = outcomes._replace(moments=memory.moments)
-    return group_advantages(outcomes, a.advantage), memory
+    advantages = group_advantages(outcomes, a.advantage)
+    if imitated is not None:
+        where = imitated if advantages.ndim == 2 else imitated[..., None]
+        advantages = np.where(where, np.float32(config.mix.sft_coef), advantages)
+    return advantages, memory
 
 
 def token_kl(estimator: str, batch: GroupBatch) -> np.ndarray:
@@ -181,11 +195,12 @@ def update(
     state: TrainState,
     examples: Sequence[Example],
     parts: Sequence[Sequence[GroupBatch]],
+    epochs: int = 1,
 ) -> tuple[TrainState, dict[str, float]]:
-    """One optimizer update per minibatch; the gradients of its microbatches are added."""
+    """One optimizer update per minibatch and epoch; the gradients of its microbatches are added."""
     sums: diagnostics.Sums = {}
     applied: list[dict[str, jax.Array]] = []
-    for minibatch in parts:
+    for minibatch in [*parts] * epochs:
         grads = policy.update.zeros(state.params)
         for part in minibatch:
             part = policy.place(with_patches(part, examples))

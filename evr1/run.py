@@ -62,6 +62,21 @@ class Data:
             has_patches=False,
         )
 
+    def example(self, source: str) -> Example:
+        """The example of a training row, by its file and line.
+
+        Raises:
+            ValueError: there is no such row, or its media cannot be used any more.
+        """
+        index = next((i for i, r in enumerate(self.train_rows) if r.source == source), None)
+        example = None if index is None else self.train.load(index)
+        if example is None:
+            raise ValueError(
+                f"{source}: a checkpoint holds completions of this row, which is gone or whose "
+                "media cannot be used; restore them, or choose a new config.workdir"
+            )
+        return example
+
     def frames(self, split: str, problem_id: str) -> list[np.ndarray]:
         """The sampled frames (uint8[H, W, 3]) of a row's media; none where they cannot be used."""
         every_row = self.heldout_rows if split == "eval" else self.train_rows
@@ -89,6 +104,7 @@ class Policy:
     sampling: Sampling
     greedy_sampler: Sampler
     greedy: Sampling
+    temporal_sampler: Sampler | None = None  # of the videos with shuffled frames
 
     @property
     def group_multiple(self) -> int:
@@ -217,7 +233,7 @@ def open_data(
             train_rows,
             processor,
             source,
-            groups=config.rollout.prompts,
+            groups=config.dynamic.draw_prompts or config.rollout.prompts,
             seed=config.seed,
             shuffle=d.shuffle,
             prefetch_batches=d.prefetch_batches,
@@ -264,7 +280,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
     r, o, a = config.rollout, config.optim, config.algorithm
     mesh = mesh_lib.make_mesh(**config.mesh)
     mesh = mesh if mesh.size > 1 else None
-    updates = config.num_steps * a.updates_per_rollout
+    updates = config.num_steps * a.updates_per_rollout * a.epochs_per_rollout
     schedule = optim.make_schedule(
         o.schedule,
         o.learning_rate,
@@ -289,7 +305,9 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         end_ids=data.processor.end_ids,
         banned_ids=data.processor.banned_ids,
         seed=config.seed,
+        greedy_rows=int(a.advantage == "remax"),
     )
+    shuffled = a.temporal_rollouts or math.ceil(r.n / 2)
     common = {
         "shapes": data.shapes,
         "geometry": data.processor.geometry,
@@ -305,12 +323,18 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         schedule=schedule,
         update=step.make_update(model, optimizer, loss_config(config), freeze=o.freeze, mesh=mesh),
         logprobs=step.make_logprobs(model, temperature=r.temperature, mesh=mesh),
-        sampler=Sampler(model, n=r.n, slots=r.slots, **common),
+        sampler=Sampler(model, n=r.n + sampling.greedy_rows, slots=r.slots, **common),
         sampling=sampling,
         greedy_sampler=Sampler(model, n=1, slots=r.slots * r.n, **common),
         greedy=dataclasses.replace(
-            sampling, temperature=0.0, max_tokens=config.eval.max_completion_tokens
+            sampling,
+            temperature=0.0,
+            max_tokens=config.eval.max_completion_tokens,
+            greedy_rows=0,
         ),
+        temporal_sampler=Sampler(model, n=shuffled, slots=r.slots, **common)
+        if a.temporal_bonus
+        else None,
     )
 
 

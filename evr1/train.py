@@ -3,7 +3,6 @@
 import contextlib
 import functools
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,22 @@ import numpy as np
 
 from evr1 import canaries, export, gauges, heldout, learn, report
 from evr1 import config as config_lib
+from evr1.assess import assess
 from evr1.checkpoint import Checkpoints
 from evr1.config import Config
 from evr1.data.records import Example
+from evr1.draw import Drawer
+from evr1.groups import stack as stack_groups
 from evr1.judge import with_judge
 from evr1.models import load_model
-from evr1.rewards import Score, Status, Weights, compose, extra
+from evr1.networks import Networks, init_networks, next_reference
+from evr1.rewards import Weights, compose, extra
 from evr1.rewards.judge import Judged
 from evr1.rewards.pool import RewardPool
-from evr1.rl.outcomes import Outcomes, Part, has_signal
 from evr1.rl.state import AlgorithmState
 from evr1.run import Data, Policy, open_data, open_policy, sole_run
 from evr1.step import TrainState
-from evr1.types import GroupBatch, Rollouts
+from evr1.types import GroupBatch
 from evr1.writer import Writer
 
 
@@ -52,9 +54,9 @@ def train(config: Config) -> None:
             stack.enter_context(jax.set_mesh(policy.mesh))
         checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
         stack.callback(checkpoints.close)
-        state, memory, first = _start(config, policy, data, checkpoints)
-        reference = policy.load(config.model) if config.algorithm.kl_coef else None
         scorer = with_judge(config, stack.enter_context(_reward_pool(config)), policy.mesh)
+        drawer = Drawer(config, policy, data, scorer, terms)
+        networks, memory, first = _start(config, policy, data, drawer, checkpoints)
         writer = stack.enter_context(_writer(config, first))
         evaluate = functools.partial(_evaluate, config, policy, data, scorer, writer)
 
@@ -64,64 +66,64 @@ def train(config: Config) -> None:
         else:
             writer.line(config_lib.to_json(config))
             if config.canaries:
-                canaries.check(config, policy, data, state.params, scorer.score_batch, writer.line)
-            evaluate(state, 0)
+                params, score = networks.policy.params, scorer.score_batch
+                canaries.check(config, policy, data, params, score, writer.line)
+            evaluate(networks.policy, 0)
         for step in range(first, config.num_steps):
             timer = writer.timer
-            with timer("data_wait"):
-                examples = next(data.train)
-            with timer("rollout"):
-                ids = [step * len(examples) + g for g in range(len(examples))]
-                scoring = Scoring(scorer, data, examples)
-                rollouts = policy.sampler.generate(
-                    state.params, examples, ids, policy.sampling, on_finish=scoring.start
-                )
-            with timer("score"):
-                scores = scoring.finish(rollouts, terms)
-                outcomes, metrics = assess(config, examples, rollouts, scores)
-            version = int(state.step)
+            version = int(networks.policy.step)
+            groups, metrics = drawer.next_batch(networks.policy.params, version, timer)
+            examples, rollouts = [g.example for g in groups], stack_groups(groups)
+            outcomes, earned = assess(config, groups)
+            metrics |= earned
             with timer("logprob"):
                 batch, memory, more = learn.make_batch(
-                    config,
-                    policy,
-                    data,
-                    examples,
-                    rollouts,
-                    outcomes,
-                    memory,
-                    state.params,
-                    reference,
+                    config, policy, data, examples, rollouts, outcomes, memory, networks
                 )
                 parts = learn.split(config, policy, data, batch)
             with timer("update"):
-                state, update_metrics = learn.update(policy, state, examples, parts)
+                state, update_metrics = learn.update(
+                    policy, networks.policy, examples, parts, config.algorithm.epochs_per_rollout
+                )
+                networks = networks._replace(policy=state)
             _stop_if_not_finite(update_metrics, examples, parts, workdir, step + 1)
             metrics |= more | update_metrics
+            done = step + 1
             if "policy/kl_ref" in metrics:
                 metrics["policy/kl_coef"] = memory.kl_coef
                 memory = learn.next_kl_coef(config, memory, metrics["policy/kl_ref"])
+                networks = next_reference(config, networks, done)
 
-            done = step + 1
-            records = heldout.rollout_records(
-                data, examples, rollouts, scores, batch.advantages[..., 0], done, version, "train"
+            writer.rollouts(
+                heldout.rollout_records(
+                    data,
+                    examples,
+                    rollouts,
+                    [s for g in groups for s in g.scores],
+                    batch.advantages[..., 0],
+                    done,
+                    [g.version for g in groups],
+                    "train",
+                    [g.origins for g in groups],
+                )[: config.log.rollouts_per_step or None]
             )
-            writer.rollouts(records[: config.log.rollouts_per_step or None])
             metrics |= data.train.metrics() | gauges.readings(compiles)
             metrics["optim/learning_rate"] = np.asarray(policy.schedule(version)).item()
             metrics |= timer.pop()
             metrics |= gauges.speed(model, batch, metrics, jax.device_count())
             writer.metrics(done, metrics)
             if _is_due(config.eval.every_steps, done, config.num_steps):
-                evaluate(state, done)
+                evaluate(networks.policy, done)
             if _is_due(config.checkpoint.every_steps, done, config.num_steps):
                 writer.sync()
-                extra = {"data": data.train.get_state(), "algorithm": memory.to_json()}
-                checkpoints.save(done, state, extra)
+                extra = {"data": data.train.get_state(), "draw": drawer.get_state()}
+                extra["algorithm"] = memory.to_json()
+                checkpoints.save(done, networks.saved(config), extra)
 
         checkpoints.wait()
         if config.checkpoint.export:
             out, dtype = workdir / "export", config.checkpoint.export_dtype
-            export.export(policy, state.params, config.model, out, dtype)
+            export.export(policy, networks.policy.params, config.model, out, dtype)
             writer.line(f"exported, reloaded and compared: {out}")
         writer.sync()
         if config.log.report:
@@ -129,92 +131,30 @@ def train(config: Config) -> None:
         writer.line(heldout.table(*report.read_metrics(workdir / "metrics.jsonl")))
 
 
-class Scoring:
-    """Scores the completions of a rollout batch, each group as soon as it is drawn."""
-
-    def __init__(self, scorer: Judged, data: Data, examples: Sequence[Example]) -> None:
-        self._scorer, self._data, self._examples = scorer, data, examples
-        self._started: dict[int, Future[list[Score]]] = {}
-
-    def start(self, g: int, group: Rollouts) -> None:
-        """Starts scoring the completions of prompt g; `group` has no G axis."""
-        texts = heldout.texts(self._data, group)
-        self._started[g] = self._scorer.submit(texts, [self._examples[g].row] * len(texts))
-
-    def finish(self, rollouts: Rollouts, terms: compose.Terms) -> list[Score]:
-        """The scores of all G * N completions, in order, with the judge's rulings and the terms."""
-        texts = heldout.texts(self._data, rollouts)
-        rows = [e.row for e in self._examples for _ in range(rollouts.lengths.shape[1])]
-        scores = [s for g in range(len(self._examples)) for s in self._started[g].result()]
-        scores = self._scorer.rule(scores, texts, rows)
-        outcomes = zip(texts, rows, rollouts.lengths.flat, rollouts.finished.flat, strict=True)
-        return compose.add_terms(scores, outcomes, terms)
-
-
-def assess(
-    config: Config, examples: Sequence[Example], rollouts: Rollouts, scores: Sequence[Score]
-) -> tuple[Outcomes, dict[str, float]]:
-    """What the rollouts earned, for the advantages, and the metrics of it.
-
-    A completion whose scorer failed is no zero: it enters no mean and is not trained on.
-
-    Raises:
-        ValueError: more than rewards.max_failed_share of the scorers failed.
-    """
-    shape = rollouts.lengths.shape
-    rewards = np.array([s.overall for s in scores], np.float32).reshape(shape)
-    failed = np.array([s.status in (Status.TIMEOUT, Status.ERROR) for s in scores]).reshape(shape)
-    if failed.mean() > config.rewards.max_failed_share:
-        first = int(np.flatnonzero(failed)[0])
-        g = first // shape[1]
-        raise ValueError(
-            f"{failed.sum()} of {failed.size} rewards failed, over rewards.max_failed_share="
-            f"{config.rewards.max_failed_share:g}; first: {examples[g].row.source} "
-            f"({examples[g].row.problem_type}): {scores[first].detail}"
-        )
-    r = config.rewards
-    parts = {
-        "accuracy": (r.accuracy_weight, [s.accuracy for s in scores]),
-        "format": (r.format_weight, [s.format for s in scores]),
-    }
-    parts |= {name: (w, [dict(s.terms).get(name, 0.0) for s in scores]) for name, w in r.terms}
-    outcomes = Outcomes(
-        rewards,
-        ~failed,
-        rollouts.lengths,
-        {name: Part(w, np.array(x, np.float32).reshape(shape)) for name, (w, x) in parts.items()},
-        [e.row.problem_type for e in examples],
-    )
-    metrics = _reward_metrics(examples, scores, failed)
-    metrics["group/no_signal_share"] = 1 - float(has_signal(rewards, ~failed).mean())
-    metrics["completion/length"] = float(rollouts.lengths.mean())
-    metrics["completion/length_max"] = float(rollouts.lengths.max())
-    metrics["completion/truncated_share"] = 1 - float(rollouts.finished.mean())
-    return outcomes, metrics
-
-
 def _start(
-    config: Config, policy: Policy, data: Data, checkpoints: Checkpoints
-) -> tuple[TrainState, AlgorithmState, int]:
-    """The states to go on from, and how many steps are behind them."""
-    state = policy.init_state(policy.load(config.model))
+    config: Config, policy: Policy, data: Data, drawer: Drawer, checkpoints: Checkpoints
+) -> tuple[Networks, AlgorithmState, int]:
+    """What to go on from, and how many steps are behind it."""
+    networks = init_networks(config, policy)
     memory = AlgorithmState(config.algorithm.kl_coef)
     abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+        networks.saved(config),
     )
     restored = checkpoints.restore(abstract)
     if restored is None:
-        return state, memory, 0
+        return networks, memory, 0
     if restored.step > config.num_steps:
         raise ValueError(
             f"num_steps={config.num_steps}, but {checkpoints.directory} is at step "
             f"{restored.step}; raise num_steps or choose another config.workdir"
         )
     data.train.set_state(restored.extra["data"])
+    drawer.set_state(restored.extra["draw"])
     saved = AlgorithmState.from_json(restored.extra["algorithm"])
     if config.algorithm.kl_controller == "fixed":  # then the config may have a new one
         saved = saved._replace(kl_coef=memory.kl_coef)
-    return restored.state, saved, restored.step
+    return networks.restored(restored.state), saved, restored.step
 
 
 def _evaluate(
@@ -240,31 +180,6 @@ def _evaluate(
         )
     writer.metrics(step, metrics | writer.timer.pop())
     writer.rollouts(records)
-
-
-def _reward_metrics(
-    examples: Sequence[Example], scores: Sequence[Score], failed: np.ndarray
-) -> dict[str, float]:
-    """Means over the completions whose scorer worked, in all and by problem type."""
-    n = failed.shape[1]
-    kinds = np.array([e.row.problem_type for e in examples for _ in range(n)])
-    used = ~failed.reshape(-1)
-    parts = {
-        "overall": np.array([s.overall for s in scores]),
-        "accuracy": np.array([s.accuracy for s in scores]),
-        "format": np.array([s.format for s in scores]),
-    }
-    for name in dict(next((s.terms for s in scores if s.terms), ())):
-        parts[f"term/{name}"] = np.array([dict(s.terms).get(name, 0.0) for s in scores])
-    metrics = {f"reward/{name}": float(v[used].mean()) for name, v in parts.items()}
-    for kind in sorted(set(kinds[used])):
-        mine = used & (kinds == kind)
-        metrics[f"reward/accuracy/{heldout.slug(kind)}"] = float(parts["accuracy"][mine].mean())
-    statuses = [s.status for s in scores]
-    for status in Status:
-        if status is not Status.OK:
-            metrics[f"reward/{status.value}_share"] = statuses.count(status) / len(statuses)
-    return metrics
 
 
 def _stop_if_not_finite(

@@ -47,6 +47,7 @@ class RolloutRecord:
         length: completion tokens, the end token included.
         finished: false where the length limit cut the completion.
         media: paths of the row's images and videos, as in the row.
+        origin: policy, offline (from the data) or replay (an earlier completion of the policy).
     """
 
     step: int
@@ -64,6 +65,7 @@ class RolloutRecord:
     length: int
     finished: bool
     media: Sequence[str]
+    origin: str = "policy"
 
 
 class PhaseTimer:

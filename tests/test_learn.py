@@ -10,8 +10,10 @@ from test_rl_batches import SHAPES, N, R, make
 from configs import base
 from evr1 import config as config_lib
 from evr1 import learn
+from evr1.networks import Networks
 from evr1.rl.outcomes import Outcomes
 from evr1.rl.state import AlgorithmState
+from evr1.step import TrainState
 from evr1.types import Rollouts
 
 LENGTHS = np.array([[8, 1], [2, 1], [5, 1], [3, 1]])
@@ -63,8 +65,9 @@ def make_batch(c, rewards, reference=None):
     prompts, rollouts, outcomes = parts_of_a_step(rewards)
     data = types.SimpleNamespace(shapes=SHAPES, collate=lambda examples: prompts)
     policy, memory = SumPolicy(), AlgorithmState(c.algorithm.kl_coef)
+    networks = Networks(TrainState(0, 0.0, None), reference=reference)
     batch, memory, metrics = learn.make_batch(
-        c, policy, data, [None] * 4, rollouts, outcomes, memory, 0.0, reference
+        c, policy, data, [None] * 4, rollouts, outcomes, memory, networks
     )
     return batch, memory, metrics, policy
 
@@ -149,3 +152,20 @@ def test_the_coefficient_follows_its_target():
     assert learn.next_kl_coef(c, AlgorithmState(0.1), 0.15).kl_coef == pytest.approx(0.11)
     c = settings(kl_coef=0.1)
     assert learn.next_kl_coef(c, AlgorithmState(0.1), 0.15).kl_coef == 0.1
+
+
+def test_an_imitated_completion_is_no_part_of_the_statistics_and_has_its_own_weight():
+    """Group 0: R = (1, 0, offline): mean .5 of the two drawn, so (.5, -.5), and 2 for the third."""
+    c = settings(advantage="dr_grpo")
+    c.mix.treatment, c.mix.sft_coef = "sft", 2.0
+    outcomes = Outcomes(
+        np.float32([[1, 0, 0.3], [0, 1, 0]]),
+        np.array([[True] * 3, [True, True, False]]),
+        np.ones((2, 3), int),
+        is_offline=np.array([[False, False, True]] * 2),
+    )
+    advantages, _ = learn.estimate(c, outcomes, AlgorithmState(0.0))
+    np.testing.assert_allclose(advantages, [[0.5, -0.5, 2], [-0.5, 0.5, 0]])
+    c.mix.treatment = "on_policy"
+    advantages, _ = learn.estimate(c, outcomes, AlgorithmState(0.0))
+    assert advantages[0, 2] == pytest.approx(0.3 - 1.3 / 3)

@@ -134,7 +134,7 @@ class Loader:
             num_threads=threads,
             prefetch_buffer_size=max(prefetch_batches * groups, threads) if threads else 0,
         )
-        examples = order.map(self._load).to_iter_dataset(options)  # passes over None
+        examples = order.map(self.load).to_iter_dataset(options)  # passes over None
         batches = examples.batch(groups, drop_remainder=False, batch_fn=list)
         self._iterator = cast("grain.DatasetIterator[list[Example]]", iter(batches))
 
@@ -204,7 +204,7 @@ class Loader:
             )
         return is_used
 
-    def _load(self, index: int) -> Example | None:
+    def load(self, index: int) -> Example | None:
         """The example of a row; None where the next row is to take its place."""
         if not self._is_used[index]:
             return None

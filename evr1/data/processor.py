@@ -178,6 +178,12 @@ class Processor:
         pieces = self._pieces(row, text, _in_order(row, text, sizes))
         return sum(len(piece) if count is None else count for piece, count in pieces)
 
+    @property
+    def end_id(self) -> int:
+        """The token that ends an answer in the chat."""
+        chat_end = self.tokenizer.token_to_id("<|im_end|>")
+        return chat_end if chat_end in self.end_ids else self.end_ids[0]
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a text; special tokens in it are read as such, none are added."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids

@@ -27,6 +27,7 @@ class Outcomes(NamedTuple):
         parts: by name.
         tasks: the problem type of each group.
         moments: running moments of each task's rewards, see `update_moments`.
+        is_offline: completions that the policy did not just draw; None: it drew all.
         penalties: KL penalty of each token, coefficient included, 0 off the mask; None: no penalty
             is taken from the reward.
     """
@@ -36,7 +37,9 @@ class Outcomes(NamedTuple):
     lengths: Int[np.ndarray, "g n"]
     parts: Mapping[str, Part] = {}
     tasks: Sequence[str] = ()
+    baselines: object = None
     moments: Moments = {}
+    is_offline: Bool[np.ndarray, "g n"] | None = None
     penalties: Float[np.ndarray, "g n r"] | None = None
 
     @property

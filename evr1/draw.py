@@ -1,0 +1,352 @@
+"""Drawing a rollout batch: sample, score, mix, and with dynamic sampling again until it is full."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from evr1 import groups as groups_lib
+from evr1 import heldout, offline
+from evr1.config import Config
+from evr1.data.records import Example
+from evr1.data.shuffle import shuffled
+from evr1.groups import POLICY, Group
+from evr1.offline import Trajectory
+from evr1.rewards import Score, Status, compose
+from evr1.rewards.judge import Judged
+from evr1.rl.temporal import temporal_bonus
+from evr1.run import Data, Policy
+from evr1.sampler.driver import Sampler
+from evr1.sampler.sampling import Sampling
+from evr1.types import Params, Rollouts
+from evr1.writer import PhaseTimer
+
+TEMPORAL = "temporal_bonus"  # the term of the reward that T-GRPO adds
+
+
+class Scoring:
+    """Scores the completions of some prompts, each group as soon as it is drawn."""
+
+    def __init__(self, scorer: Judged, data: Data, examples: Sequence[Example]) -> None:
+        self._scorer, self._data, self._examples = scorer, data, examples
+        self._started: dict[int, Future[list[Score]]] = {}
+
+    def start(self, g: int, group: Rollouts) -> None:
+        """Starts scoring the completions of prompt g; `group` has no G axis."""
+        texts = heldout.texts(self._data, group)
+        self._started[g] = self._scorer.submit(texts, [self._examples[g].row] * len(texts))
+
+    def finish(self, rollouts: Rollouts, terms: compose.Terms) -> list[Score]:
+        """The scores of all G * N completions, in order, with the judge's rulings and the terms."""
+        texts = heldout.texts(self._data, rollouts)
+        rows = [e.row for e in self._examples for _ in range(rollouts.lengths.shape[1])]
+        scores = [s for g in range(len(self._examples)) for s in self._started[g].result()]
+        scores = self._scorer.rule(scores, texts, rows)
+        outcomes = zip(texts, rows, rollouts.lengths.flat, rollouts.finished.flat, strict=True)
+        return compose.add_terms(scores, outcomes, terms)
+
+
+class Drawer:
+    """Makes the rollout batches of a run, one after the other.
+
+    What it carries from one to the next (the number of the next request, groups left over, the
+    replay buffer) is in its state; with it a run goes on exactly.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        data: Data,
+        scorer: Judged,
+        terms: compose.Terms,
+    ) -> None:
+        """Draws nothing yet.
+
+        Raises:
+            ValueError: an offline trajectory of the data that cannot be used.
+        """
+        self._config, self._policy, self._data = config, policy, data
+        self._scorer, self._terms, self._timer = scorer, terms, PhaseTimer()
+        self._next_id = 0
+        self._surplus: list[Group] = []
+        self._tally: dict[str, float] = collections.defaultdict(float)
+        r, m = config.replay, config.mix
+        self._replay = offline.Replay(
+            size=r.size, per_prompt=r.per_prompt, min_accuracy=r.min_accuracy
+        )
+        self._limit = config.rollout.max_completion_tokens
+        if m.enabled:
+            n = offline.check(data.train_rows, data.processor, self._limit, m.overlong)
+            if not n:
+                raise ValueError(
+                    "mix.enabled is on, but no training row has offline_output; add trajectories "
+                    "to the data file, or set mix.enabled=False"
+                )
+
+    def get_state(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "next_id": self._next_id,
+            "surplus": [groups_lib.to_json(g) for g in self._surplus],
+            "replay": self._replay.to_json(),
+        }
+
+    def set_state(self, saved: dict[str, Any]) -> None:
+        """Goes back to a state. The media of the groups left over are read again.
+
+        Raises:
+            ValueError: the row of such a group is gone, or its media cannot be used any more.
+        """
+        self._next_id = saved["next_id"]
+        self._replay.set_state(saved["replay"])
+        self._surplus = []
+        for group in saved["surplus"]:
+            example = self._data.example(group["row"])
+            self._surplus.append(groups_lib.from_json(group, example))
+
+    def next_batch(
+        self, params: Params, version: int, timer: PhaseTimer
+    ) -> tuple[list[Group], dict[str, float]]:
+        """`rollout.prompts` groups under these weights, and the metrics of making them.
+
+        With dynamic sampling, groups without signal are passed over and more are drawn until the
+        batch is full, for at most `dynamic.max_rounds` rounds; then some without signal fill it up.
+        Groups left over come first in the next batch.
+
+        Raises:
+            ValueError: more than rewards.max_failed_share of the scorers failed.
+        """
+        c, want = self._config, self._config.rollout.prompts
+        self._timer = timer
+        self._tally.clear()
+        if not c.dynamic.enabled:
+            batch = self._draw(params, version, 1)
+            return batch, self._metrics(batch)
+        kept, drawn = list(self._surplus), []
+        silent: list[Group] = []
+        rounds, carried = 0, len(kept)
+        size = c.dynamic.draw_prompts or want
+        while len(kept) < want and rounds < c.dynamic.max_rounds:
+            new = self._draw(params, version, math.ceil((want - len(kept)) / size))
+            for group in new:
+                (kept if self._moves(group) else silent).append(group)
+            drawn += new
+            rounds += 1
+        short = max(want - len(kept), 0)
+        batch, self._surplus = [*kept[:want], *silent[:short]], kept[want:]
+        metrics = {
+            "dynamic/rounds": float(rounds),
+            "dynamic/drawn": float(len(drawn)),
+            "dynamic/carried": float(carried),
+            "dynamic/left_over": float(len(self._surplus)),
+            "dynamic/filled_up": float(short),
+        }
+        if drawn:
+            accuracy = np.array([g.mean_accuracy() for g in drawn])
+            metrics["dynamic/kept_share"] = 1 - len(silent) / len(drawn)
+            metrics["dynamic/all_right_share"] = float((accuracy == 1).mean())
+            metrics["dynamic/all_wrong_share"] = float((accuracy == 0).mean())
+            if not np.isnan(accuracy).all():
+                metrics["dynamic/accuracy_drawn"] = float(np.nanmean(accuracy))
+        return batch, metrics | self._metrics(drawn)
+
+    def _moves(self, group: Group) -> bool:
+        """Whether the rewards of the group are spread enough to train on."""
+        if self._config.mix.treatment == "sft" and group.is_offline.any():
+            return True
+        rewards = group.rewards[group.valid]
+        if self._config.algorithm.advantage == "remax":
+            rewards = np.append(rewards, group.baseline)
+        return bool(np.ptp(rewards) > self._config.dynamic.min_spread) if rewards.size else False
+
+    def _metrics(self, drawn: Sequence[Group]) -> dict[str, float]:
+        """What mixing and the shuffled frames did to the groups that were drawn."""
+        c, t = self._config, self._tally
+        metrics: dict[str, float] = {}
+        if drawn and (c.mix.enabled or c.replay.enabled):
+            metrics |= offline.metrics(drawn, t["candidates"], t["triggered"])
+            metrics["mix/buffer_prompts"] = float(len(self._replay))
+        for name in ("ordered", "shuffled"):
+            if t[name]:
+                metrics[f"temporal/accuracy_{name}"] = t[f"{name}_accuracy"] / t[name]
+        if t["videos"]:
+            metrics["temporal/bonus_share"] = t["bonus"] / t["videos"]
+        return metrics
+
+    def _draw(self, params: Params, version: int, batches: int) -> list[Group]:
+        """So many batches of the loader, sampled, scored and mixed."""
+        with self._timer("data_wait"):
+            examples = [e for _ in range(batches) for e in next(self._data.train)]
+        ids = list(range(self._next_id, self._next_id + len(examples)))
+        self._next_id += len(examples)
+        sampling = self._policy.sampling
+        rollouts, scores = self._sample(self._policy.sampler, params, examples, ids, sampling)
+        check_failed(scores, examples, self._config.rewards.max_failed_share)
+        drawn = make_groups(examples, rollouts, scores, version, sampling.greedy_rows)
+        if self._config.algorithm.temporal_bonus:
+            drawn = self._with_temporal_bonus(params, drawn, ids)
+        if self._config.mix.enabled or self._config.replay.enabled:
+            drawn = self._mix(drawn, ids)
+        return drawn
+
+    def _sample(
+        self,
+        sampler: Sampler,
+        params: Params,
+        examples: Sequence[Example],
+        ids: Sequence[int],
+        sampling: Sampling,
+    ) -> tuple[Rollouts, list[Score]]:
+        scoring = Scoring(self._scorer, self._data, examples)
+        with self._timer("rollout"):
+            rollouts = sampler.generate(params, examples, ids, sampling, on_finish=scoring.start)
+        with self._timer("score"):
+            return rollouts, scoring.finish(rollouts, self._terms)
+
+    def _with_temporal_bonus(
+        self, params: Params, drawn: list[Group], ids: Sequence[int]
+    ) -> list[Group]:
+        """Answers to the same videos with shuffled frames; what beats them earns the bonus."""
+        a, policy = self._config.algorithm, self._policy
+        at = [g for g, group in enumerate(drawn) if group.example.row.videos]
+        if not at or policy.temporal_sampler is None:
+            return drawn
+        seed = (self._config.seed + 2**31) % 2**32  # other random numbers than the ordered had
+        sampling = dataclasses.replace(policy.sampling, seed=seed, greedy_rows=0)
+        geometry = self._data.processor.geometry
+        examples = [shuffled(drawn[g].example, geometry, ids[g]) for g in at]
+        request_ids = [ids[g] for g in at]
+        rollouts, scores = self._sample(
+            policy.temporal_sampler, params, examples, request_ids, sampling
+        )
+        other = make_groups(examples, rollouts, scores, 0)
+        bonus = temporal_bonus(
+            np.array([drawn[g].accuracy for g in at]),
+            np.array([drawn[g].valid for g in at]),
+            np.array([group.accuracy for group in other]),
+            np.array([group.valid for group in other]),
+            np.ones(len(at), bool),
+            bonus=a.temporal_bonus,
+            margin=a.temporal_margin,
+        )
+        result = [_with_bonus(group, np.zeros(len(group.scores))) for group in drawn]
+        for g, added in zip(at, bonus, strict=True):
+            result[g] = _with_bonus(drawn[g], added)
+        t = self._tally
+        t["videos"] += len(at)
+        t["bonus"] += int((bonus > 0).any(axis=1).sum())
+        for name, several in (("ordered", [drawn[g] for g in at]), ("shuffled", other)):
+            for group in several:
+                t[name] += int(group.valid.sum())
+                t[f"{name}_accuracy"] += float(group.accuracy[group.valid].sum())
+        return result
+
+    def _mix(self, drawn: list[Group], ids: Sequence[int]) -> list[Group]:
+        """The groups with trajectories in their last slots, wherever they are due."""
+        m = self._config.mix
+        chosen: dict[int, list[Trajectory]] = {}
+        for g, group in enumerate(drawn):
+            every = self._trajectories(group)
+            self._tally["candidates"] += bool(every)
+            if every and offline.is_triggered(group, m.accuracy_threshold):
+                chosen[g] = offline.choose(every, m.per_group, ids[g])
+        self._tally["triggered"] += len(chosen)
+        if self._config.replay.enabled:
+            for group in drawn:
+                self._replay.add(group)
+        if not chosen:
+            return drawn
+        with self._timer("score"):
+            scores = iter(self._score(drawn, chosen))
+        result = list(drawn)
+        for g, several in chosen.items():
+            result[g] = offline.replace(drawn[g], several, [next(scores) for _ in several])
+        return result
+
+    def _trajectories(self, group: Group) -> list[Trajectory]:
+        """Those of the data, then the policy's own earlier ones."""
+        row, every = group.example.row, []
+        if self._config.mix.enabled:
+            processor = self._data.processor
+            every = [offline.trajectory(t, processor, self._limit) for t in offline.texts(row)]
+        if self._config.replay.enabled:
+            every += self._replay.get(row)
+        return every
+
+    def _score(self, drawn: Sequence[Group], chosen: dict[int, list[Trajectory]]) -> list[Score]:
+        """Trajectories are scored as completions are, on what of them fits."""
+        rows = [drawn[g].example.row for g, several in chosen.items() for _ in several]
+        every = [t for several in chosen.values() for t in several]
+        texts = [self._data.processor.decode(t.tokens.tolist()) for t in every]
+        scores = self._scorer.score_batch(texts, rows)
+        outcomes = zip(
+            texts, rows, [len(t.tokens) for t in every], [t.is_finished for t in every], strict=True
+        )
+        return compose.add_terms(scores, outcomes, self._terms)
+
+
+def check_failed(
+    scores: Sequence[Score], examples: Sequence[Example], max_failed_share: float
+) -> None:
+    """Raises where too many scorers failed.
+
+    Args:
+        scores: of all completions, those of a prompt in a run.
+        examples: the prompts.
+        max_failed_share: that may.
+
+    Raises:
+        ValueError: more failed; names the first.
+    """
+    failed = np.array([s.status in (Status.TIMEOUT, Status.ERROR) for s in scores])
+    if failed.mean() <= max_failed_share:
+        return
+    first = int(np.flatnonzero(failed)[0])
+    row = examples[first * len(examples) // len(scores)].row
+    raise ValueError(
+        f"{failed.sum()} of {failed.size} rewards failed, over rewards.max_failed_share="
+        f"{max_failed_share:g}; first: {row.source} ({row.problem_type}): {scores[first].detail}"
+    )
+
+
+def make_groups(
+    examples: Sequence[Example],
+    rollouts: Rollouts,
+    scores: Sequence[Score],
+    version: int,
+    greedy_rows: int = 0,
+) -> list[Group]:
+    """The groups of a drawn batch.
+
+    Args:
+        examples: G prompts.
+        rollouts: theirs.
+        scores: of all completions, in order.
+        version: optimizer updates behind the weights that drew them.
+        greedy_rows: 1: the last completion of each is greedy, and gives the baseline alone.
+    """
+    every = rollouts.lengths.shape[1]
+    n = every - greedy_rows
+    groups = []
+    for g, example in enumerate(examples):
+        mine = scores[g * every : (g + 1) * every]
+        baseline = float("nan")
+        if greedy_rows and mine[n].status not in (Status.TIMEOUT, Status.ERROR):
+            baseline = mine[n].overall
+        part = Rollouts(*(x[g, :n] for x in rollouts))
+        groups.append(Group(example, part, tuple(mine[:n]), (POLICY,) * n, version, baseline))
+    return groups
+
+
+def _with_bonus(group: Group, bonus: np.ndarray) -> Group:
+    """The group with a further term of the reward."""
+    scores = [
+        s._replace(overall=s.overall + added, terms=(*s.terms, (TEMPORAL, added)))
+        for s, added in zip(group.scores, bonus.tolist(), strict=True)
+    ]
+    return group._replace(scores=tuple(scores))

@@ -1,0 +1,121 @@
+"""Dynamic sampling: what is drawn, kept, left over and resumed. Requests 0, 1, 2, ... in order."""
+
+import json
+
+import numpy as np
+import pytest
+from draw_rig import N, draw, make_drawer, requests, settings
+
+DYNAMIC = {"dynamic__enabled": True}
+
+
+def odd(i):
+    """Odd requests have a group with spread; even ones are all wrong."""
+    return 2 if i % 2 else 0
+
+
+def test_without_dynamic_sampling_a_batch_is_what_was_drawn():
+    drawer = make_drawer(settings(), odd)
+    assert requests(draw(drawer)[0]) == [0, 1, 2, 3]
+    assert requests(draw(drawer)[0]) == [4, 5, 6, 7]
+
+
+def test_groups_without_signal_are_passed_over_and_the_batch_is_full():
+    """Half of them have signal: 4 drawn give 2, 2 are missing, a draw of 4 gives the other 2."""
+    drawer = make_drawer(settings(**DYNAMIC), odd)
+    groups, metrics = draw(drawer)
+    assert requests(groups) == [1, 3, 5, 7]
+    assert metrics["dynamic/rounds"] == 2
+    assert metrics["dynamic/drawn"] == 8
+    assert metrics["dynamic/kept_share"] == 0.5
+    assert metrics["dynamic/all_wrong_share"] == 0.5
+    assert metrics["dynamic/accuracy_drawn"] == 0.25
+    assert metrics["dynamic/left_over"] == 0
+
+
+def test_groups_left_over_come_first_in_the_next_batch_and_keep_their_weight_version():
+    """3 of 4 have signal: two draws give 6 groups, of which 2 are left over."""
+    drawer = make_drawer(settings(**DYNAMIC), lambda i: 0 if i % 4 == 0 else 1)
+    groups, metrics = draw(drawer, version=5)
+    assert requests(groups) == [1, 2, 3, 5]
+    assert metrics["dynamic/left_over"] == 2
+    groups, metrics = draw(drawer, version=6)
+    assert requests(groups) == [6, 7, 9, 10]
+    assert [g.version for g in groups] == [5, 5, 6, 6]
+    assert metrics["dynamic/carried"] == 2
+    assert metrics["dynamic/drawn"] == 4
+
+
+def test_no_drawn_group_with_signal_is_ever_lost_or_used_twice():
+    signal = np.random.default_rng(0).integers(0, N + 1, 500)
+    drawer = make_drawer(settings(dynamic__draw_prompts=3, **DYNAMIC), lambda i: int(signal[i]))
+    used = [i for _ in range(20) for i in requests(draw(drawer)[0])]
+    mixed = [i for i in range(500) if 0 < signal[i] < N]
+    assert used == mixed[: len(used)]
+    assert len(used) == 80
+
+
+def test_fewer_are_drawn_at_a_time_where_few_are_missing():
+    c = settings(dynamic__draw_prompts=1, **DYNAMIC)
+    drawer = make_drawer(c, lambda i: 1 if i else 0)
+    groups, metrics = draw(drawer)
+    assert requests(groups) == [1, 2, 3, 4]
+    assert metrics["dynamic/drawn"] == 5
+    assert metrics["dynamic/left_over"] == 0
+
+
+def test_after_the_last_round_groups_without_signal_fill_the_batch():
+    c = settings(dynamic__max_rounds=2, **DYNAMIC)
+    groups, metrics = draw(make_drawer(c, lambda i: int(i == 5)))
+    assert requests(groups) == [5, 0, 1, 2]
+    assert metrics["dynamic/filled_up"] == 3
+    assert metrics["dynamic/rounds"] == 2
+
+
+def test_the_spread_must_be_over_the_least():
+    """Rewards are 0 and 1: a spread of 1."""
+    for least, expected in ((0.5, [1, 3, 5, 7]), (1.0, [0, 1, 2, 3])):
+        c = settings(dynamic__min_spread=least, dynamic__max_rounds=2, **DYNAMIC)
+        assert requests(draw(make_drawer(c, odd))[0]) == expected
+
+
+@pytest.mark.parametrize("draw_prompts", [0, 1, 3])
+def test_a_drawer_goes_on_exactly_from_its_state(draw_prompts):
+    """The state passes through JSON, as in a checkpoint; groups are left over at the cut."""
+
+    def make():
+        c = settings(dynamic__draw_prompts=draw_prompts, **DYNAMIC)
+        return make_drawer(c, lambda i: 0 if i % 4 == 0 else 1)
+
+    whole, first = make(), make()
+    draw(whole), draw(first)
+    saved, position = json.loads(json.dumps(first.get_state())), first._data.train.at
+    second = make()
+    second.set_state(saved)
+    second._data.train.at = position
+    for version in (1, 2, 3):
+        expected, metrics = draw(whole, version)
+        got, other = draw(second, version)
+        assert metrics == other
+        for a, b in zip(expected, got, strict=True):
+            assert a.example.row == b.example.row
+            assert (a.scores, a.origins, a.version) == (b.scores, b.origins, b.version)
+            for x, y in zip(a.rollouts, b.rollouts, strict=True):
+                assert np.array_equal(x, y)
+                assert x.dtype == y.dtype
+
+
+def test_a_scorer_that_breaks_too_often_stops_the_run_and_names_the_row():
+    drawer = make_drawer(settings(), odd)
+    generate = drawer._policy.sampler.generate
+
+    def broken(params, examples, ids, sampling, on_finish):
+        def finish(g, group):
+            group.completions[:2, 1] = 3 if g == 1 else 1
+            on_finish(g, group)
+
+        return generate(params, examples, ids, sampling, finish)
+
+    drawer._policy.sampler.generate = broken
+    with pytest.raises(ValueError, match=r"2 of 16 rewards failed.*rows.jsonl:2 \(number\): broke"):
+        draw(drawer)
