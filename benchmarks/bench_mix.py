@@ -1,0 +1,73 @@
+"""Mixed offline-online training against pure on-policy training on prompts that the model fails.
+
+    python benchmarks/bench_mix.py --out DIR
+
+The demo's rows of three types that its model gets under 10 % of are kept; their ground truths,
+written as answers, are the offline trajectories. Both runs of a seed have the same rows, model,
+steps and learning rate, and n completions a group.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import curves
+from benchmarks.common import show
+from evr1.data.rows import load_rows
+from evr1.rewards.gold import gold_answer
+
+HARD = ("ocr", "spatial-grounding", "tracking")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "on-policy": {},
+    "mixed": {"mix.enabled": True, "mix.accuracy_threshold": 0.5},
+}
+
+
+def make_hard(data: Path) -> None:
+    """Beside the demo's rows: those of the hard types, with an answer to learn from."""
+    for split in ("train", "heldout"):
+        path = data / f"hard_{split}.jsonl"
+        source = data / f"{split}.jsonl"
+        lines = [json.loads(line) for line in source.read_text().splitlines()]
+        kept = []
+        for line, row in zip(lines, load_rows(source), strict=True):
+            if row.problem_type.replace(" ", "-") in HARD:
+                kept.append(json.dumps({**line, "offline_output": gold_answer(row)}) + "\n")
+        path.write_text("".join(kept))
+
+
+def main() -> None:
+    """Trains both variants of every seed, prints the table, draws the curves."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, help="directory of the runs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60, help="RL steps of each run")
+    parser.add_argument("--treatment", default="on_policy", help="of offline completions")
+    parser.add_argument("--json", help="also write the figures here")
+    flags = parser.parse_args()
+    out = Path(flags.out).absolute()
+    rows: list[dict[str, Any]] = []
+    accuracy: dict[str, list[curves.Points]] = {name: [] for name in VARIANTS}
+    for seed in range(flags.seeds):
+        fields = curves.demo_data(out / f"data{seed}", seed)
+        make_hard(out / f"data{seed}")
+        fields["data.train"] = out / f"data{seed}" / "hard_train.jsonl"
+        fields["data.eval"] = out / f"data{seed}" / "hard_heldout.jsonl"
+        fields |= {"num_steps": flags.steps, "eval.every_steps": 10}
+        fields["rollout.prompts"] = 16
+        for name, more in VARIANTS.items():
+            treatment = {"mix.treatment": flags.treatment} if more else {}
+            lines = curves.train(out / f"{name}-{seed}", {**fields, **more, **treatment})
+            found = curves.points(lines, "eval/accuracy")
+            accuracy[name].append(found)
+            row = {"seed": seed, "training": name}
+            row |= {f"{step:g}": f"{100 * value:.1f}" for step, value in found}
+            rows.append(row)
+    show("held-out accuracy (%) on hard rows, by step", rows, flags.json)
+    title = "Held-out accuracy on rows that the model fails, 3 seeds"
+    curves.plot(out / "mix.svg", title, "accuracy", accuracy)
+
+
+if __name__ == "__main__":
+    main()
