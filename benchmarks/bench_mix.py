@@ -2,7 +2,7 @@
 
     python benchmarks/bench_mix.py --out DIR
 
-The demo's rows of three types that its model gets under 10 % of are kept; their ground truths,
+The demo's rows of two types that its model gets under 10 % of are kept; their ground truths,
 written as answers, are the offline trajectories. Both runs of a seed have the same rows, model,
 steps and learning rate, and n completions a group.
 """
@@ -17,7 +17,7 @@ from benchmarks.common import show
 from evr1.data.rows import load_rows
 from evr1.rewards.gold import gold_answer
 
-HARD = ("ocr", "spatial-grounding", "tracking")
+HARD = ("ocr", "spatial-grounding")
 VARIANTS: dict[str, dict[str, Any]] = {
     "on-policy": {},
     "mixed": {"mix.enabled": True, "mix.accuracy_threshold": 0.5},

@@ -14,7 +14,9 @@ import pytest
 
 from evr1 import run as run_lib
 from evr1.data import demo
+from evr1.data.rows import load_rows
 from evr1.models import hf, load_model
+from evr1.rewards.gold import gold_answer
 
 ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 4
@@ -201,6 +203,49 @@ def test_what_an_algorithm_carries_is_resumed_bit_for_bit(data, tmp_path):
     assert (whole / "rollouts.jsonl").read_text() == (parts / "rollouts.jsonl").read_text()
     coefs = [m["policy/kl_coef"] for m in metrics(whole)]
     assert coefs == pytest.approx([0.5, 0.45, 0.405])  # the KL is far under its target
+
+
+def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
+    """Dynamic sampling leaves groups over, the second pass over the rows replays some of the first,
+    half of the rows have an answer of their own, and the reference follows the policy.
+    """
+    rows = tmp_path / "rows.jsonl"
+    lines = [json.loads(x) for x in (data / "train.jsonl").read_text().splitlines()]
+    parsed = load_rows(data / "train.jsonl")
+    for i in range(0, len(lines), 2):
+        lines[i]["offline_output"] = gold_answer(parsed[i])
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    fields = {
+        **BARE,
+        "data__train": rows,
+        "data__eval": "",
+        "canaries": False,
+        "checkpoint__export": False,
+        "checkpoint__every_steps": 1,
+        "log__report": False,
+        "rollout__prompts": 6,
+        "dynamic__enabled": True,
+        "dynamic__draw_prompts": 5,
+        "mix__enabled": True,
+        "mix__accuracy_threshold": 0.5,
+        "mix__overlong": "truncate",
+        "replay__enabled": True,
+        "algorithm__kl_coef": 0.1,
+        "algorithm__reference_decay": 0.9,
+        "algorithm__old_logprobs": "recompute",
+        "algorithm__epochs_per_rollout": 2,
+    }
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(data, whole, num_steps=6, **fields)
+    run(data, parts, num_steps=3, **fields)
+    run(data, parts, num_steps=6, **fields)
+    assert metrics(whole) == metrics(parts)
+    assert (whole / "rollouts.jsonl").read_text() == (parts / "rollouts.jsonl").read_text()
+    read = metrics(whole)
+    assert any(m["dynamic/left_over"] for m in read[:3])
+    assert sum(m["mix/replaced"] for m in read) > 0
+    assert sum(m["mix/replayed"] for m in read) > 0
+    assert read[-1]["policy/kl_ref"] > 0
 
 
 def test_eight_devices_give_the_numbers_of_one(data, whole, tmp_path):
