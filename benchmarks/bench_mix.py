@@ -2,9 +2,9 @@
 
     python benchmarks/bench_mix.py --out DIR
 
-The demo's rows of two types that its model gets under 10 % of are kept; their ground truths,
-written as answers, are the offline trajectories. Both runs of a seed have the same rows, model,
-steps and learning rate, and n completions a group.
+The demo's questions for a number are made hard: "Add 40 to it." The demo's model never does, so its
+own rollouts have nothing to learn from; the offline trajectories are the right answers. Both runs
+of a seed have the same rows, model, steps and learning rate, and n completions a group.
 """
 
 import argparse
@@ -14,10 +14,8 @@ from typing import Any
 
 from benchmarks import curves
 from benchmarks.common import show
-from evr1.data.rows import load_rows
-from evr1.rewards.gold import gold_answer
 
-HARD = ("ocr", "spatial-grounding")
+ADDED = 40
 VARIANTS: dict[str, dict[str, Any]] = {
     "on-policy": {},
     "mixed": {"mix.enabled": True, "mix.accuracy_threshold": 0.5},
@@ -25,16 +23,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def make_hard(data: Path) -> None:
-    """Beside the demo's rows: those of the hard types, with an answer to learn from."""
+    """Beside the demo's rows: those that ask for a number, with 40 added, and with an answer to
+    learn from.
+    """
     for split in ("train", "heldout"):
-        path = data / f"hard_{split}.jsonl"
-        source = data / f"{split}.jsonl"
-        lines = [json.loads(line) for line in source.read_text().splitlines()]
         kept = []
-        for line, row in zip(lines, load_rows(source), strict=True):
-            if row.problem_type.replace(" ", "-") in HARD:
-                kept.append(json.dumps({**line, "offline_output": gold_answer(row)}) + "\n")
-        path.write_text("".join(kept))
+        for line in (data / f"{split}.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            if row["problem_type"] not in ("numerical", "regression"):
+                continue
+            row["problem"] += f" Add {ADDED} to it."
+            row["answer"] = str(int(row["answer"]) + ADDED)
+            row["problem_type"] = "numerical"
+            row["offline_output"] = f"<answer>{row['answer']}</answer>"
+            kept.append(json.dumps(row) + "\n")
+        (data / f"hard_{split}.jsonl").write_text("".join(kept))
 
 
 def main() -> None:
@@ -65,7 +68,7 @@ def main() -> None:
             row |= {f"{step:g}": f"{100 * value:.1f}" for step, value in found}
             rows.append(row)
     show("held-out accuracy (%) on hard rows, by step", rows, flags.json)
-    title = "Held-out accuracy on rows that the model fails, 3 seeds"
+    title = "Held-out accuracy on rows that the model fails"
     curves.plot(out / "mix.svg", title, "accuracy", accuracy)
 
 

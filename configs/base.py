@@ -103,6 +103,16 @@ def get_config() -> ml_collections.ConfigDict:
     # sampler: the sampler's own; on_policy: the policy itself (one update per rollout batch only).
     c.algorithm.old_logprobs = "recompute"
 
+    # The critic of algorithm.advantage=gae (PPO).
+    c.critic = ml_collections.ConfigDict()
+    c.critic.trunk = "own"  # or shared: a head on the policy, whose trunk it does not move
+    c.critic.model = ""  # HF or Orbax directory that an own trunk starts from; empty: model
+    c.critic.learning_rate = 1e-5  # the rest of its optimizer is that of optim
+    c.critic.warmup_steps = 0  # RL steps at the start in which the critic alone learns
+    c.critic.clip = 0.2  # values may move so far from the old ones in a rollout batch; 0: freely
+    c.critic.discount = 1.0  # of what comes a token later
+    c.critic.decay = 1.0  # lambda of generalised advantage estimation
+
     # Dynamic sampling (DAPO): draw until the batch is full of groups whose rewards differ.
     c.dynamic = ml_collections.ConfigDict()
     c.dynamic.enabled = False

@@ -17,8 +17,12 @@ ADVANTAGES = (
     "opo",
     "ema_grpo",
     "lite_ppo",
+    "gae",
 )
-WITHOUT_GROUPS = ("reinforce_plus_plus",)  # the advantages that one completion a prompt can have
+WITHOUT_GROUPS = (
+    "reinforce_plus_plus",
+    "gae",
+)  # the advantages that one completion a prompt can have
 # These look at the parts of the reward, or need rewards of 0 or more: no penalty can be taken off.
 WITHOUT_PENALTY = ("gdpo", "maxrl")
 AGGREGATIONS = ("token_mean", "sequence_mean", "fixed_length")

@@ -37,6 +37,7 @@ def resolve(config: Config) -> Config:
     _check_algorithm(c.algorithm, c.rollout)
     _check_loss(c.algorithm)
     _check_schedule(c)
+    _check_critic(c.critic)
     fill_algorithm(c.algorithm)
     _check_optim(c.optim)
     _check_train(c)
@@ -266,6 +267,20 @@ def _check_schedule(c: Config) -> None:
         "is False while dynamic.draw_prompts or dynamic.min_spread is set",
         "set it to True, or leave them out",
     )
+
+
+def _check_critic(critic: Config) -> None:
+    _choice("critic.trunk", critic.trunk, ("own", "shared"))
+    _require(
+        not critic.model or (critic.trunk == "own" and Path(critic.model).is_dir()),
+        "critic.model",
+        f"is {critic.model} with critic.trunk={critic.trunk}",
+        "give a HF or Orbax directory for an own trunk, or leave it out",
+    )
+    _positive("critic", critic, ("learning_rate",))
+    _at_least_0("critic", critic, ("warmup_steps", "clip"))
+    for name in ("discount", "decay"):
+        _require(0 <= critic[name] <= 1, f"critic.{name}", f"is {critic[name]}", "need 0 to 1")
 
 
 def _check_loss(a: Config) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,12 @@ from evr1.networks import Networks
 from evr1.rl import diagnostics
 from evr1.rl.advantages import group_advantages
 from evr1.rl.batches import group_batch, microbatches, minibatches, token_advantages
+from evr1.rl.gae import explained_variance, gae
 from evr1.rl.kl import CONTROLLERS, kl
 from evr1.rl.outcomes import Outcomes, update_moments
 from evr1.rl.state import AlgorithmState
 from evr1.run import Data, Policy, with_patches
-from evr1.step import TrainState
+from evr1.step import TrainState, Update
 from evr1.types import GroupBatch, Params, Prompts, Rollouts
 
 
@@ -41,16 +43,57 @@ def make_batch(
     batch = empty_batch(config, data.collate(examples), rollouts, outcomes, memory.kl_coef)
     params, reference = networks.policy.params, networks.reference
     fill = functools.partial(with_logprobs, config, policy, data, examples, params, reference)
-    if not is_kl_in_reward(config):
+    metrics: dict[str, float] = {}
+    if policy.critic is not None:
+        batch = with_values(config, policy, data, examples, networks, batch)
+    if is_kl_in_reward(config):
+        batch, metrics = fill(batch)
+        estimates = token_kl(a.kl_estimator, batch)
+        outcomes = outcomes._replace(penalties=memory.kl_coef * estimates)
+        metrics["policy/kl_ref"] = float(estimates.sum() / max(batch.completion_mask.sum(), 1))
+    if policy.critic is not None:
+        batch = _with_gae(config, batch, outcomes)
+        spread = explained_variance(batch.returns, batch.old_values, batch.completion_mask)
+        metrics["critic/explained_variance"] = spread
+    else:
         advantages, memory = estimate(config, outcomes, memory)
-        batch, metrics = fill(with_advantages(batch, advantages))
-        return batch, memory, metrics
-    batch, metrics = fill(batch)
-    estimates = token_kl(a.kl_estimator, batch)
-    outcomes = outcomes._replace(penalties=memory.kl_coef * estimates)
-    advantages, memory = estimate(config, outcomes, memory)
-    metrics["policy/kl_ref"] = float(estimates.sum() / max(batch.completion_mask.sum(), 1))
-    return with_advantages(batch, advantages), memory, metrics
+        batch = with_advantages(batch, advantages)
+    if not is_kl_in_reward(config):
+        batch, more = fill(batch)
+        metrics |= more
+    return batch, memory, metrics
+
+
+def _with_gae(config: Config, batch: GroupBatch, outcomes: Outcomes) -> GroupBatch:
+    c = config.critic
+    outcomes, imitated = _without_imitated(config, outcomes)
+    advantages, returns = gae(outcomes, batch.old_values, discount=c.discount, decay=c.decay)
+    advantages = _with_imitated(config, advantages, imitated)
+    return with_advantages(batch, advantages)._replace(returns=returns)
+
+
+def with_values(
+    config: Config,
+    policy: Policy,
+    data: Data,
+    examples: Sequence[Example],
+    networks: Networks,
+    batch: GroupBatch,
+) -> GroupBatch:
+    """The batch with the critic's values, under the weights before the first update."""
+    critic, state = policy.critic, networks.critic
+    assert critic is not None
+    assert state is not None
+    policy_params = networks.policy.params if critic.is_shared else None
+    values = batch.old_values.copy()
+    every = split(config, policy, data, batch, is_complete=True)
+    for part in (part for minibatch in every for part in minibatch):
+        prompts, completions = policy.place_prompts(part, examples)
+        real = part.groups >= 0
+        place = (part.groups[real], slice(None), slice(part.completions.shape[2]))
+        found = critic.values(state.params, policy_params, prompts, completions)
+        values[place] = np.asarray(found)[real]
+    return batch._replace(old_values=np.where(batch.completion_mask, values, 0))
 
 
 def is_kl_in_reward(config: Config) -> bool:
@@ -87,20 +130,31 @@ def estimate(
     With mix.treatment=sft offline completions are no part of their groups' statistics; the weight
     of their loss stands in the place of their advantage.
     """
-    a, is_offline = config.algorithm, outcomes.is_offline
-    is_sft = config.mix.treatment == "sft" and is_offline is not None
-    imitated = outcomes.valid & is_offline if is_sft else None
-    if imitated is not None:
-        outcomes = outcomes._replace(valid=outcomes.valid & ~imitated)
+    a = config.algorithm
+    outcomes, imitated = _without_imitated(config, outcomes)
     if a.advantage == "ema_grpo":
         moved = update_moments(memory.moments, outcomes, a.ema_decay)
         memory = memory._replace(moments=moved)
     outcomes = outcomes._replace(moments=memory.moments)
     advantages = group_advantages(outcomes, a.advantage)
-    if imitated is not None:
-        where = imitated if advantages.ndim == 2 else imitated[..., None]
-        advantages = np.where(where, np.float32(config.mix.sft_coef), advantages)
-    return advantages, memory
+    return _with_imitated(config, advantages, imitated), memory
+
+
+def _without_imitated(config: Config, outcomes: Outcomes) -> tuple[Outcomes, np.ndarray | None]:
+    """The outcomes of what the advantages are for, and which completions are imitated instead."""
+    if config.mix.treatment != "sft" or outcomes.is_offline is None:
+        return outcomes, None
+    imitated = outcomes.valid & outcomes.is_offline
+    return outcomes._replace(valid=outcomes.valid & ~imitated), imitated
+
+
+def _with_imitated(
+    config: Config, advantages: np.ndarray, imitated: np.ndarray | None
+) -> np.ndarray:
+    if imitated is None:
+        return advantages
+    where = imitated if advantages.ndim == 2 else imitated[..., None]
+    return np.where(where, np.float32(config.mix.sft_coef), advantages)
 
 
 def token_kl(estimator: str, batch: GroupBatch) -> np.ndarray:
@@ -162,10 +216,13 @@ def with_logprobs(
     return filled, metrics
 
 
-def split(config: Config, policy: Policy, data: Data, batch: GroupBatch) -> list[list[GroupBatch]]:
+def split(
+    config: Config, policy: Policy, data: Data, batch: GroupBatch, *, is_complete: bool = False
+) -> list[list[GroupBatch]]:
     """The batch as minibatches (one optimizer update each) of microbatches (what fits at a time).
 
-    Groups whose advantages are all 0 are left out where nothing but advantages has a gradient.
+    Groups whose advantages are all 0 are left out where nothing but advantages has a gradient,
+    unless it is to be complete.
     """
     a = config.algorithm
     whole = (
@@ -184,7 +241,7 @@ def split(config: Config, policy: Policy, data: Data, batch: GroupBatch) -> list
             config.train.microbatch_tokens,
             shapes=data.shapes,
             group_multiple=policy.group_multiple,
-            drop_silent=not (a.kl_coef or a.entropy_coef),
+            drop_silent=not (a.kl_coef or a.entropy_coef or is_complete),
         )
         for minibatch in whole
     ]
@@ -198,15 +255,46 @@ def update(
     epochs: int = 1,
 ) -> tuple[TrainState, dict[str, float]]:
     """One optimizer update per minibatch and epoch; the gradients of its microbatches are added."""
+    return _update(policy.update, policy, state, examples, [*parts] * epochs, ())
+
+
+def update_critic(
+    config: Config,
+    policy: Policy,
+    data: Data,
+    networks: Networks,
+    examples: Sequence[Example],
+    batch: GroupBatch,
+) -> tuple[Networks, dict[str, float]]:
+    """As many updates of the critic, on all groups; the policy must not have moved yet."""
+    critic, state = policy.critic, networks.critic
+    assert critic is not None
+    assert state is not None
+    parts = split(config, policy, data, batch, is_complete=True)
+    parts = parts * config.algorithm.epochs_per_rollout
+    shared = networks.policy.params if critic.is_shared else None
+    state, metrics = _update(critic.update, policy, state, examples, parts, (shared,))
+    metrics = {name.replace("optim/", "critic/"): value for name, value in metrics.items()}
+    return networks._replace(critic=state), metrics
+
+
+def _update(
+    compiled: Update,
+    policy: Policy,
+    state: TrainState,
+    examples: Sequence[Example],
+    parts: Sequence[Sequence[GroupBatch]],
+    inputs: Sequence[Any],
+) -> tuple[TrainState, dict[str, float]]:
     sums: diagnostics.Sums = {}
     applied: list[dict[str, jax.Array]] = []
-    for minibatch in [*parts] * epochs:
-        grads = policy.update.zeros(state.params)
+    for minibatch in parts:
+        grads = compiled.zeros(state.params)
         for part in minibatch:
             part = policy.place(with_patches(part, examples))
-            grads, more = policy.update.accumulate(state.params, grads, part)
+            grads, more = compiled.accumulate(state.params, grads, *inputs, part)
             sums = diagnostics.add(sums, more) if sums else more
-        state, metrics = policy.update.apply(state, grads)
+        state, metrics = compiled.apply(state, grads)
         applied.append(metrics)
     means = {name: float(np.mean([float(m[name]) for m in applied])) for name in applied[0]}
     return state, diagnostics.means(sums) | means

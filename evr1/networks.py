@@ -53,7 +53,12 @@ def is_moving(config: Config) -> bool:
 def init_networks(config: Config, policy: Policy) -> Networks:
     """The networks before the first step."""
     reference = policy.load(config.model) if config.algorithm.kl_coef else None
-    return Networks(policy.init_state(policy.load(config.model)), None, reference)
+    critic = None
+    if policy.critic is not None:
+        start = config.critic.model or config.model
+        trunk = None if policy.critic.is_shared else policy.load(start)
+        critic = policy.critic.init(trunk)
+    return Networks(policy.init_state(policy.load(config.model)), critic, reference)
 
 
 def next_reference(config: Config, networks: Networks, done: int) -> Networks:

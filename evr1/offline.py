@@ -42,9 +42,10 @@ def texts(row: Row) -> list[str]:
     if flag is False or (not flag and (output is None or output == "" or output == [])):
         return []
     several = [output] if isinstance(output, str) else output
-    is_list = isinstance(several, list) and bool(several)
-    if is_list and all(isinstance(text, str) and text.strip() for text in several):
-        return several
+    if isinstance(several, list) and several:
+        found = [text for text in several if isinstance(text, str) and text.strip()]
+        if len(found) == len(several):
+            return found
     shown = repr(output)
     raise ValueError(
         f"{row.source}: offline_output: got {shown if len(shown) < 60 else shown[:57] + '...'}; "

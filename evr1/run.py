@@ -13,6 +13,7 @@ import optax
 
 from evr1 import optim, problems, rewards, step
 from evr1.config import Config
+from evr1.critic import Critic, frozen, make_critic
 from evr1.data import batch, demo, media, positions, rows
 from evr1.data.decode import DecodePool, Quarantine
 from evr1.data.errors import MediaError
@@ -105,6 +106,7 @@ class Policy:
     greedy_sampler: Sampler
     greedy: Sampling
     temporal_sampler: Sampler | None = None  # of the videos with shuffled frames
+    critic: Critic | None = None
 
     @property
     def group_multiple(self) -> int:
@@ -288,15 +290,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         warmup_updates=o.warmup_steps,
         min_learning_rate=o.min_learning_rate,
     )
-    optimizer = optim.make_optimizer(
-        schedule,
-        b1=o.b1,
-        b2=o.b2,
-        eps=o.eps,
-        weight_decay=o.weight_decay,
-        max_grad_norm=o.max_grad_norm,
-        freeze=o.freeze,
-    )
+    optimizer = make_optimizer(config, schedule, o.freeze)
     sampling = Sampling(
         temperature=r.temperature,
         top_p=r.top_p,
@@ -335,7 +329,33 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         temporal_sampler=Sampler(model, n=shuffled, slots=r.slots, **common)
         if a.temporal_bonus
         else None,
+        critic=_critic(config, model, mesh) if a.advantage == "gae" else None,
     )
+
+
+def make_optimizer(
+    config: Config, schedule: optax.Schedule, freeze: Sequence[str]
+) -> optax.GradientTransformation:
+    """The optimizer that `config.optim` describes, with this schedule."""
+    o = config.optim
+    return optim.make_optimizer(
+        schedule,
+        b1=o.b1,
+        b2=o.b2,
+        eps=o.eps,
+        weight_decay=o.weight_decay,
+        max_grad_norm=o.max_grad_norm,
+        freeze=freeze,
+    )
+
+
+def _critic(config: Config, model: Model, mesh: jax.sharding.Mesh | None) -> Critic:
+    """At a constant learning rate: the values follow a policy that moves to the end."""
+    is_shared = config.critic.trunk == "shared"
+    schedule = optax.constant_schedule(config.critic.learning_rate)
+    freeze = () if is_shared else frozen(config.optim.freeze)
+    optimizer = make_optimizer(config, schedule, freeze)
+    return make_critic(model, optimizer, clip=config.critic.clip, is_shared=is_shared, mesh=mesh)
 
 
 def loss_config(config: Config) -> LossConfig:

@@ -45,12 +45,15 @@ class Update(NamedTuple):
     """The jitted parts of an update. `accumulate` donates `grads`, `apply` donates `state`."""
 
     zeros: Callable[[Params], Params]  # gradients of nothing, to start from
-    accumulate: Callable[[Params, Params, GroupBatch], tuple[Params, Sums]]
+    accumulate: Callable[..., tuple[Params, Sums]]  # (params, grads, *inputs of the loss)
     apply: Callable[[TrainState, Params], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def init_state(
-    params: Params, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh | None = None
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh | None = None,
+    layout: Any = None,
 ) -> TrainState:
     """The state before the first update; moments are laid out as their parameters.
 
@@ -59,11 +62,12 @@ def init_state(
             `apply` gives them away: copy them first where a reference policy is needed.
         optimizer: of `evr1.optim`.
         mesh: where the parameters lie; None: one device.
+        layout: sharding of each parameter, where it is not that of `evr1.parallel.sharding`.
     """
 
     if mesh is None:
         return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
-    shardings = train_state_shardings(params, optimizer, mesh)
+    shardings = train_state_shardings(params, optimizer, mesh, layout)
     step = jax.device_put(jnp.zeros((), jnp.int32), shardings.step)
     init = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
     return TrainState(step, params, init(params))
@@ -89,7 +93,7 @@ def make_logprobs(
         return jax.jit(logprobs)
     batch = sharding.batch_sharding(mesh)
     params = sharding.param_shardings(mesh, model.abstract_params())
-    logprobs = _on_mesh(logprobs, mesh)
+    logprobs = on_mesh(logprobs, mesh)
     return jax.jit(logprobs, in_shardings=(params, batch, batch), out_shardings=batch)
 
 
@@ -123,8 +127,33 @@ def make_update(
         hidden = model.group_hidden(params, batch.prompts, batch.completions)
         return batch_loss(model, params, hidden, batch, loss)
 
-    def accumulate(params, grads, batch):
-        new, sums = jax.grad(objective, has_aux=True)(params, batch)
+    abstract = model.abstract_params()
+    inputs = () if mesh is None else (sharding.batch_sharding(mesh),)
+    return compile_update(objective, optimizer, abstract, mesh=mesh, inputs=inputs)
+
+
+def compile_update(
+    objective: Callable[..., tuple[jax.Array, Sums]],
+    optimizer: optax.GradientTransformation,
+    abstract_params: Params,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    layout: Any = None,
+    inputs: Sequence[Any] = (),
+) -> Update:
+    """The functions of an update for any loss.
+
+    Args:
+        objective: (params, *inputs) -> loss to be minimised, and its diagnostics.
+        optimizer: of the parameters.
+        abstract_params: their shapes.
+        mesh: where everything lies; None: one device.
+        layout: sharding of each parameter; None: that of `evr1.parallel.sharding`.
+        inputs: sharding of each input of the objective, on a mesh.
+    """
+
+    def accumulate(params, grads, *inputs):
+        new, sums = jax.grad(objective, has_aux=True)(params, *inputs)
         return jax.tree.map(jnp.add, grads, new), sums
 
     def apply(state, grads):
@@ -144,20 +173,19 @@ def make_update(
             jax.jit(accumulate, donate_argnums=1),
             jax.jit(apply, donate_argnums=0),
         )
-    abstract = model.abstract_params()
-    params, batch = sharding.param_shardings(mesh, abstract), sharding.batch_sharding(mesh)
-    state, everywhere = train_state_shardings(abstract, optimizer, mesh), sharding.replicated(mesh)
+    state = train_state_shardings(abstract_params, optimizer, mesh, layout)
+    everywhere = sharding.replicated(mesh)
     return Update(
-        jax.jit(zeros, out_shardings=params),
+        jax.jit(zeros, out_shardings=state.params),
         jax.jit(
-            _on_mesh(accumulate, mesh),
-            in_shardings=(params, params, batch),
-            out_shardings=(params, everywhere),
+            on_mesh(accumulate, mesh),
+            in_shardings=(state.params, state.params, *inputs),
+            out_shardings=(state.params, everywhere),
             donate_argnums=1,
         ),
         jax.jit(
             apply,
-            in_shardings=(state, params),
+            in_shardings=(state, state.params),
             out_shardings=(state, everywhere),
             donate_argnums=0,
         ),
@@ -255,7 +283,7 @@ def token_logprobs(
     return logprobs, entropy
 
 
-def _on_mesh(function: Callable, mesh: jax.sharding.Mesh) -> Callable:
+def on_mesh(function: Callable, mesh: jax.sharding.Mesh) -> Callable:
     """The function traced with the mesh in view, so that the model can constrain activations."""
 
     @functools.wraps(function)
@@ -267,10 +295,15 @@ def _on_mesh(function: Callable, mesh: jax.sharding.Mesh) -> Callable:
 
 
 def train_state_shardings(
-    params: Params, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    layout: Any = None,
 ) -> Any:
-    """The sharding of every leaf of a TrainState, as a TrainState."""
-    layout = sharding.param_shardings(mesh, params)
+    """The sharding of every leaf of a TrainState, as a TrainState; `layout` is of the parameters,
+    by default that of `evr1.parallel.sharding`.
+    """
+    layout = sharding.param_shardings(mesh, params) if layout is None else layout
     everywhere = sharding.replicated(mesh)
     placed = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, layout

@@ -82,10 +82,9 @@ def train(config: Config) -> None:
                 )
                 parts = learn.split(config, policy, data, batch)
             with timer("update"):
-                state, update_metrics = learn.update(
-                    policy, networks.policy, examples, parts, config.algorithm.epochs_per_rollout
+                networks, update_metrics = _update(
+                    config, policy, data, networks, step, examples, batch, parts
                 )
-                networks = networks._replace(policy=state)
             _stop_if_not_finite(update_metrics, examples, parts, workdir, step + 1)
             metrics |= more | update_metrics
             done = step + 1
@@ -155,6 +154,28 @@ def _start(
     if config.algorithm.kl_controller == "fixed":  # then the config may have a new one
         saved = saved._replace(kl_coef=memory.kl_coef)
     return networks.restored(restored.state), saved, restored.step
+
+
+def _update(
+    config: Config,
+    policy: Policy,
+    data: Data,
+    networks: Networks,
+    step: int,
+    examples: Sequence[Example],
+    batch: GroupBatch,
+    parts: list[list[GroupBatch]],
+) -> tuple[Networks, dict[str, float]]:
+    """The updates of a rollout batch: of the critic, if there is one, and then of the policy."""
+    metrics: dict[str, float] = {}
+    if policy.critic is not None:
+        networks, metrics = learn.update_critic(config, policy, data, networks, examples, batch)
+        if step < config.critic.warmup_steps:
+            return networks, metrics | {"optim/is_finite": metrics["critic/is_finite"]}
+    epochs = config.algorithm.epochs_per_rollout
+    state, more = learn.update(policy, networks.policy, examples, parts, epochs)
+    more["optim/is_finite"] *= metrics.get("critic/is_finite", 1)
+    return networks._replace(policy=state), metrics | more
 
 
 def _evaluate(

@@ -69,6 +69,8 @@ class GroupBatch(NamedTuple):
     loss_weights: Array  # float32[G, N, R]; the minibatch's loss is sum(loss_weights * token loss)
     is_offline: Array  # bool[G, N], completions that the policy did not sample
     kl_coef: Array  # float32[G], of the KL term; data, because a controller may change it
+    old_values: Array  # float32[G, N, R], of the critic before the first update; 0 without one
+    returns: Array  # float32[G, N, R], what the critic is to say; 0 without one
 
 
 class Rollouts(NamedTuple):

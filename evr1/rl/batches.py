@@ -61,6 +61,8 @@ def group_batch(
         loss_weights=loss_weights(mask, aggregation, max_tokens),
         is_offline=np.zeros((groups, n), bool) if is_offline is None else is_offline,
         kl_coef=np.full(groups, kl_coef, np.float32),
+        old_values=np.zeros(mask.shape, np.float32),
+        returns=np.zeros(mask.shape, np.float32),
     )
     return _pad_groups(batch, groups + pad)
 
