@@ -24,7 +24,7 @@ def shuffled(example: Example, geometry: Geometry, seed: int | Sequence[int]) ->
     Raises:
         ValueError: the row's media are not those of the grids; names the row.
 
-    Source: T-GRPO of Video-R1, 2503.21776 §3.1.
+    Source: T-GRPO of Video-R1, 2503.21776.
     """
     kinds = [kind for kind, _ in media_refs(example.row)]
     grid = example.grid_thw.astype(np.int64)
