@@ -17,8 +17,9 @@ ADVANTAGES = (
     "opo",
     "ema_grpo",
     "lite_ppo",
+    "remax",
 )
-WITHOUT_GROUPS = ("reinforce_plus_plus",)  # the advantages that one completion a prompt can have
+WITHOUT_GROUPS = ("reinforce_plus_plus", "remax")  # one completion a prompt is enough for these
 # These look at the parts of the reward, or need rewards of 0 or more: no penalty can be taken off.
 WITHOUT_PENALTY = ("gdpo", "maxrl")
 AGGREGATIONS = ("token_mean", "sequence_mean", "fixed_length")

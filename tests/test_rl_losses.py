@@ -294,7 +294,9 @@ def test_from_rewards_to_the_gradient(seed):
     tasks, lengths = ["a", "b", "a"], np.maximum(mask.sum(-1), 1)
     mode = pick(ESTIMATORS)
     outcomes = Outcomes(rewards, np.ones((3, 4), bool), lengths, parts, tasks)
-    outcomes = outcomes._replace(moments=update_moments({}, outcomes, 0.99))
+    outcomes = outcomes._replace(
+        moments=update_moments({}, outcomes, 0.99), baselines=rewards[:, 0]
+    )
     plain = [(p.weight, p.scores.tolist()) for p in parts.values()]
     exact = oracle.advantages(mode, rewards.tolist(), lengths.tolist(), plain, tasks)
     got = group_advantages(outcomes, mode)
