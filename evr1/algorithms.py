@@ -23,6 +23,7 @@ WITHOUT_GROUPS = ("reinforce_plus_plus", "remax")  # one completion a prompt is 
 # These look at the parts of the reward, or need rewards of 0 or more: no penalty can be taken off.
 WITHOUT_PENALTY = ("gdpo", "maxrl")
 AGGREGATIONS = ("token_mean", "sequence_mean", "fixed_length")
+OFFLINE_LOSSES = ("on_policy", "importance", "luffy", "sft")
 KL_ESTIMATORS = ("k1", "k2", "k3", "abs")
 KL_PLACEMENTS = ("loss", "reward")
 KL_CONTROLLERS = ("fixed", "adaptive")
@@ -44,7 +45,6 @@ POLICIES = {
     "cispo": Policy(0.0, 4.0, None, "token_mean"),
     "sapo": Policy(None, None, None, "sequence_mean"),
     "reinforce": Policy(None, None, None, "token_mean"),
-    "luffy": Policy(0.0, 0.0, 0.0, "token_mean"),
     "gmpo": Policy(0.4, 0.4, None, "sequence_mean"),
 }
 

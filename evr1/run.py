@@ -316,8 +316,12 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
 
 def loss_config(config: Config) -> LossConfig:
     """The loss that a resolved config describes."""
-    a = config.algorithm
+    a, mix = config.algorithm, config.mix
     derived = {
+        "has_offline": mix.enabled or config.replay.enabled,
+        "offline": mix.treatment,
+        "offline_clip": mix.importance_clip,
+        "luffy_gamma": mix.luffy_gamma,
         "has_kl": a.kl_coef > 0 and a.kl_placement == "loss",
         "temperature": config.rollout.temperature,
         "on_policy": a.old_logprobs == "on_policy",
