@@ -21,7 +21,7 @@ def ppo_term(ratio, a, c):
 
 
 def offline_losses(new, behavior, a, c):
-    """The loss of every token of a completion that the policy did not sample; lists of T numbers."""
+    """The loss of every token of a completion from elsewhere; lists of T numbers."""
     losses = []
     for logprob, other, advantage in zip(new, behavior, a, strict=True):
         p = math.exp(logprob)

@@ -50,7 +50,10 @@ def test_by_hand(accuracy, shuffled, options, expected):
 def test_what_failed_is_in_neither_share():
     """Of (1, nan, 0) two count, p = 1/2; of (1, 0, nan) two, p~ = 1/2. In thirds p = 1/3 < 1/2."""
     got = bonus(
-        (1, np.nan, 0), (1, 0, np.nan), valid=(True, False, True), shuffled_valid=(True, True, False)
+        (1, np.nan, 0),
+        (1, 0, np.nan),
+        valid=(True, False, True),
+        shuffled_valid=(True, True, False),
     )
     assert got == pytest.approx([0.3, 0, 0])
     # A completion that is correct but does not count gets nothing.

@@ -1,10 +1,10 @@
 """Per-token policy losses, to be minimised; `rl.weights` says how much each token counts.
 
 A new loss is a function `(TokenInputs, LossConfig) -> (loss[G, N, R], Sums)` and a line in
-`POLICY_LOSSES`; its default bounds stand in `evr1.algorithms.POLICIES`. The loss of a whole completion
-stands on each of its tokens: with `sequence_mean` weights they add up to it. A is the advantage,
-r = exp(logprobs - old_logprobs). Completions that the policy did not sample may have a loss of
-their own, see `rl.offline`.
+`POLICY_LOSSES`; its default bounds stand in `evr1.algorithms.POLICIES`. The loss of a whole
+completion stands on each of its tokens: with `sequence_mean` weights they add up to it. A is the
+advantage, r = exp(logprobs - old_logprobs). Completions that the policy did not sample may have a
+loss of their own, see `rl.offline`.
 """
 
 from collections.abc import Callable
