@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from evr1.data.records import Example, Geometry
-from evr1.data.rows import media_refs
 
 
 def shuffled(example: Example, geometry: Geometry, seed: int | Sequence[int]) -> Example:
@@ -14,7 +13,8 @@ def shuffled(example: Example, geometry: Geometry, seed: int | Sequence[int]) ->
 
     Only patches change: tokens, time marks, positions, grids and images stay, so nothing new is
     compiled. The frame that an odd video repeats to fill its last temporal patch is moved as one of
-    its own. Without a video the example itself comes back.
+    its own. Without a video the example itself comes back. An image needs no exception: all frames
+    of its patch are the same.
 
     Args:
         example: with its patches.
@@ -22,28 +22,25 @@ def shuffled(example: Example, geometry: Geometry, seed: int | Sequence[int]) ->
         seed: the same one gives the same order.
 
     Raises:
-        ValueError: the row's media are not those of the grids; names the row.
+        ValueError: the patches are not those of the grids; names the row.
 
     Source: T-GRPO of Video-R1, 2503.21776.
     """
-    kinds = [kind for kind, _ in media_refs(example.row)]
+    if not example.row.videos:
+        return example
     grid = example.grid_thw.astype(np.int64)
     counts = grid.prod(axis=1)
-    if len(kinds) != len(grid) or len(example.patches) != counts.sum():
+    if len(example.patches) != counts.sum():
         raise ValueError(
-            f"{example.row.source} ({example.row.problem_id}): {len(kinds)} media and "
-            f"{len(example.patches)} patches for grids {grid.tolist()}; give the encoded example"
+            f"{example.row.source} ({example.row.problem_id}): {len(example.patches)} patches for "
+            f"grids {grid.tolist()}; give the example with its patches"
         )
-    if "video" not in kinds:
-        return example
     rng = np.random.default_rng(seed)
     patches = example.patches.copy()
     depth = geometry.temporal_patch_size
-    for kind, count, end, t in zip(kinds, counts, counts.cumsum(), grid[:, 0], strict=True):
-        if kind == "video":
-            part = slice(end - count, end)
-            order = frame_order(int(t) * depth, rng)
-            patches[part] = _reorder(patches[part], int(t), depth, order)
+    for count, end, t in zip(counts, counts.cumsum(), grid[:, 0].tolist(), strict=True):
+        part = slice(end - count, end)
+        patches[part] = _reorder(patches[part], t, depth, frame_order(t * depth, rng))
     return dataclasses.replace(example, patches=patches)
 
 
@@ -63,7 +60,7 @@ def frame_order(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _reorder(patches: np.ndarray, t: int, depth: int, order: np.ndarray) -> np.ndarray:
-    """The patches [t*h*w, C] of one video, with frame `order[i]` where frame i was."""
+    """The patches [t*h*w, C] of one medium, with frame `order[i]` where frame i was."""
     blocks = patches.reshape(t, -1, 3, depth, patches.shape[1] // (3 * depth))
     frames = np.moveaxis(blocks, 3, 1)
     moved = frames.reshape(t * depth, *frames.shape[2:])[order].reshape(frames.shape)
