@@ -66,7 +66,12 @@ def get_config() -> ml_collections.ConfigDict:
     # docs/algorithms.md has a table of what follows. None: as algorithm.policy has it by default.
     c.algorithm.advantage = "grpo"  # or another of evr1/algorithms.py
     c.algorithm.ema_decay = 0.99  # of the running moments of ema_grpo, a step
-    c.algorithm.policy = "ppo"  # or gspo, gspo_token, cispo, sapo, reinforce, luffy, gmpo
+    # T-GRPO: added to the reward of correct answers to a prompt with a video whose share of correct
+    # answers is at least temporal_margin times that with shuffled frames; 0: off.
+    c.algorithm.temporal_bonus = 0.0
+    c.algorithm.temporal_margin = 1.0
+    c.algorithm.temporal_rollouts = 0  # completions drawn on shuffled frames; 0: half of rollout.n
+    c.algorithm.policy = "ppo"  # or gspo, gspo_token, cispo, sapo, reinforce, gmpo
     # The ratio is clipped to [1 - clip_low, 1 + clip_high]; 0: no such bound. ppo: DAPO's .2, .28.
     c.algorithm.clip_low = config_dict.placeholder(float)
     c.algorithm.clip_high = config_dict.placeholder(float)
@@ -74,7 +79,6 @@ def get_config() -> ml_collections.ConfigDict:
     c.algorithm.clip_dual = config_dict.placeholder(float)
     c.algorithm.sapo_temperature_positive = 1.0  # of the gate, for positive advantages
     c.algorithm.sapo_temperature_negative = 1.05  # for the others
-    c.algorithm.luffy_gamma = 0.1  # the smaller, the more unlikely offline tokens count
     # token_mean, sequence_mean or fixed_length. ppo: token_mean.
     c.algorithm.aggregation = config_dict.placeholder(str)
     c.algorithm.kl_coef = 0.0  # of the KL to the starting model; 0: no such model
@@ -120,25 +124,26 @@ def get_config() -> ml_collections.ConfigDict:
     c.dynamic.draw_prompts = 0  # prompts are drawn in multiples of this; 0: rollout.prompts
     c.dynamic.max_rounds = 8  # of drawing in a step; then groups without signal fill the batch
 
-    # Offline trajectories (the rows' offline_output) in the last slots of the groups.
+    # Offline trajectories (offline_output of the rows) in the place of a group's last completions.
     c.mix = ml_collections.ConfigDict()
     c.mix.enabled = False
-    # Only in groups whose mean accuracy is below this; None: in every group.
+    # Only in groups whose mean accuracy is below it, from 0 to 1; None: in all that have one.
     c.mix.accuracy_threshold = config_dict.placeholder(float)
-    c.mix.per_group = 1  # slots that they may take
-    c.mix.overlong = "refuse"  # trajectories over the completion limit; or truncate
-    c.mix.treatment = "on_policy"  # or importance, luffy, sft
-    c.mix.luffy_gamma = 0.1
-    c.mix.importance_clip = 1.0
-    c.mix.sft_coef = 1.0
+    c.mix.overlong = "refuse"  # trajectories over rollout.max_completion_tokens; or truncate
+    c.mix.per_group = 1  # trajectories a group at most; fewer than rollout.n
+    # on_policy: as if sampled; importance: by the ratio to what wrote them; luffy: shaped; sft.
+    c.mix.treatment = "on_policy"
+    c.mix.luffy_gamma = 0.1  # of luffy: the smaller, the more unlikely tokens count
+    c.mix.importance_clip = 1.0  # of importance: bound on the ratio
+    c.mix.sft_coef = 1.0  # of sft: what stands for the advantage
 
-    # The policy's own best completions of a prompt, for when it comes again; they share the slots,
-    # the threshold and the treatment of mix.
+    # The policy's own best completions of earlier steps in that place. per_group, treatment and
+    # accuracy_threshold are those of mix; trajectories of the rows come first.
     c.replay = ml_collections.ConfigDict()
     c.replay.enabled = False
-    c.replay.size = 1024  # prompts that are kept
-    c.replay.per_prompt = 1  # completions of each
-    c.replay.min_accuracy = 1.0  # that a completion must have to be kept
+    c.replay.size = 1024  # prompts of which completions are kept
+    c.replay.per_prompt = 1  # completions kept of each
+    c.replay.min_accuracy = 1.0  # only those at least this accurate, from 0 to 1
 
     c.optim = ml_collections.ConfigDict()  # AdamW
     c.optim.learning_rate = 1e-6  # at its highest

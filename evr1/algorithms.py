@@ -17,15 +17,15 @@ ADVANTAGES = (
     "opo",
     "ema_grpo",
     "lite_ppo",
+    "remax",
     "gae",
 )
-WITHOUT_GROUPS = (
-    "reinforce_plus_plus",
-    "gae",
-)  # the advantages that one completion a prompt can have
+# One completion a prompt is enough for these.
+WITHOUT_GROUPS = ("reinforce_plus_plus", "remax", "gae")
 # These look at the parts of the reward, or need rewards of 0 or more: no penalty can be taken off.
 WITHOUT_PENALTY = ("gdpo", "maxrl")
 AGGREGATIONS = ("token_mean", "sequence_mean", "fixed_length")
+OFFLINE_LOSSES = ("on_policy", "importance", "luffy", "sft")
 KL_ESTIMATORS = ("k1", "k2", "k3", "abs")
 KL_PLACEMENTS = ("loss", "reward")
 KL_CONTROLLERS = ("fixed", "adaptive")
@@ -47,7 +47,6 @@ POLICIES = {
     "cispo": Policy(0.0, 4.0, None, "token_mean"),
     "sapo": Policy(None, None, None, "sequence_mean"),
     "reinforce": Policy(None, None, None, "token_mean"),
-    "luffy": Policy(0.0, 0.0, 0.0, "token_mean"),
     "gmpo": Policy(0.4, 0.4, None, "sequence_mean"),
 }
 

@@ -33,7 +33,7 @@ def assess(config: Config, groups: Sequence[Group]) -> tuple[Outcomes, dict[str,
         {name: Part(w, np.array(x, np.float32).reshape(shape)) for name, (w, x) in parts.items()},
         [g.example.row.problem_type for g in groups],
         is_offline=np.stack([g.is_offline for g in groups]),
-        baselines=np.array([g.baseline for g in groups]) if a.advantage == "remax" else None,
+        baselines=np.float32([g.baseline for g in groups]) if a.advantage == "remax" else None,
     )
     return outcomes, _metrics(groups, outcomes)
 
@@ -60,7 +60,7 @@ def _metrics(groups: Sequence[Group], outcomes: Outcomes) -> dict[str, float]:
     for status in Status:
         if status is not Status.OK:
             metrics[f"reward/{status.value}_share"] = float((statuses == status).mean())
-    signal = has_signal(outcomes.rewards, outcomes.valid)
+    signal = has_signal(outcomes.rewards, outcomes.valid, outcomes.baselines)
     lengths = outcomes.lengths[drawn]
     finished = np.stack([g.rollouts.finished for g in groups])[drawn]
     metrics["group/no_signal_share"] = 1 - float(signal.mean())

@@ -38,6 +38,7 @@ def resolve(config: Config) -> Config:
     _check_loss(c.algorithm)
     _check_schedule(c)
     _check_critic(c.critic)
+    _check_offline(c.mix, c.replay, c.algorithm.old_logprobs, c.rollout.n)
     fill_algorithm(c.algorithm)
     _check_optim(c.optim)
     _check_train(c)
@@ -218,6 +219,9 @@ def _check_algorithm(a: Config, r: Config) -> None:
     )
     _positive("algorithm", a, ("kl_target", "kl_horizon"))
     _share("algorithm.ema_decay", a.ema_decay)
+    _at_least_0("algorithm", a, ("temporal_bonus", "temporal_rollouts"))
+    _positive("algorithm", a, ("temporal_margin",))
+    a.temporal_rollouts = a.temporal_rollouts or max(1, r.n // 2)
 
 
 def _check_schedule(c: Config) -> None:
@@ -299,11 +303,7 @@ def _check_loss(a: Config) -> None:
     _require(dual == 0 or dual > 1, "algorithm.clip_dual", f"is {dual}", "need 0 (off) or over 1")
     if a.aggregation is not None:
         _choice("algorithm.aggregation", a.aggregation, algorithms.AGGREGATIONS)
-    _positive(
-        "algorithm",
-        a,
-        ("sapo_temperature_positive", "sapo_temperature_negative", "luffy_gamma"),
-    )
+    _positive("algorithm", a, ("sapo_temperature_positive", "sapo_temperature_negative"))
     _require(a.entropy_coef >= 0, "algorithm.entropy_coef", f"is {a.entropy_coef}", "need >= 0")
     if a.correction:
         _choice("algorithm.correction", a.correction, tuple(algorithms.CORRECTIONS))
@@ -329,6 +329,32 @@ def _check_loss(a: Config) -> None:
         "algorithm.correction_high",
         f"is {high}",
         "need more than algorithm.correction_low" if low else "need more than 0",
+    )
+
+
+def _check_offline(mix: Config, replay: Config, old_logprobs: str, n: int) -> None:
+    _choice("mix.treatment", mix.treatment, algorithms.OFFLINE_LOSSES)
+    _choice("mix.overlong", mix.overlong, ("refuse", "truncate"))
+    _positive("mix", mix, ("per_group", "luffy_gamma", "importance_clip", "sft_coef"))
+    _positive("replay", replay, ("size", "per_prompt"))
+    for field, value in (
+        ("mix.accuracy_threshold", mix.accuracy_threshold),
+        ("replay.min_accuracy", replay.min_accuracy),
+    ):
+        _require(value is None or 0 <= value <= 1, field, f"is {value}", "need 0 to 1")
+    _require(
+        mix.per_group < n or not (mix.enabled or replay.enabled),
+        "mix.per_group",
+        f"is {mix.per_group} with rollout.n={n}",
+        "leave at least one completion of a group to the policy",
+    )
+    _require(
+        not (mix.enabled or replay.enabled)
+        or mix.treatment != "on_policy"
+        or old_logprobs != "sampler",
+        "algorithm.old_logprobs",
+        "is sampler with mix.treatment=on_policy",
+        "use recompute: no sampler has log-probabilities of offline trajectories",
     )
 
 

@@ -301,7 +301,6 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         seed=config.seed,
         greedy_rows=int(a.advantage == "remax"),
     )
-    shuffled = a.temporal_rollouts or math.ceil(r.n / 2)
     common = {
         "shapes": data.shapes,
         "geometry": data.processor.geometry,
@@ -326,7 +325,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
             max_tokens=config.eval.max_completion_tokens,
             greedy_rows=0,
         ),
-        temporal_sampler=Sampler(model, n=shuffled, slots=r.slots, **common)
+        temporal_sampler=Sampler(model, n=a.temporal_rollouts, slots=r.slots, **common)
         if a.temporal_bonus
         else None,
         critic=_critic(config, model, mesh) if a.advantage == "gae" else None,
@@ -360,8 +359,12 @@ def _critic(config: Config, model: Model, mesh: jax.sharding.Mesh | None) -> Cri
 
 def loss_config(config: Config) -> LossConfig:
     """The loss that a resolved config describes."""
-    a = config.algorithm
+    a, mix = config.algorithm, config.mix
     derived = {
+        "has_offline": mix.enabled or config.replay.enabled,
+        "offline": mix.treatment,
+        "offline_clip": mix.importance_clip,
+        "luffy_gamma": mix.luffy_gamma,
         "has_kl": a.kl_coef > 0 and a.kl_placement == "loss",
         "temperature": config.rollout.temperature,
         "on_policy": a.old_logprobs == "on_policy",

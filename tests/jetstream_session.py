@@ -24,6 +24,7 @@ PROMPTS = [[5, 6, 7], [9] * 11, [1, 2], [50, 51, 52, 53], [8, 9, 10, 30, 31]]
 CASES = {
     "greedy": ({"temperature": 0.0}, 1, 6, 6),
     "sampled": ({"seed": 3}, 4, 12, 12),
+    "greedy row": ({"seed": 3, "greedy_rows": 1}, 4, 12, 12),
     "own limit": ({"seed": 3}, 1, 12, 5),  # max_tokens of the requests, under the engine's
 }
 

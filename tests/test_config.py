@@ -76,7 +76,19 @@ def test_every_config_has_the_fields_of_base(name):
         ("algorithm.policy", "gpso", "choose one of ppo, gspo, gspo_token, cispo"),
         ("algorithm.aggregation", "mean", "choose one of token_mean, sequence_mean, fixed_length"),
         ("algorithm.sapo_temperature_negative", 0.0, "need more than 0"),
-        ("algorithm.luffy_gamma", -1.0, "need more than 0"),
+        ("algorithm.temporal_bonus", -0.1, "config.algorithm.temporal_bonus is -0.1; need 0 or"),
+        ("algorithm.temporal_margin", 0.0, "config.algorithm.temporal_margin is 0.0; need more"),
+        ("algorithm.temporal_rollouts", -1, "config.algorithm.temporal_rollouts is -1; need 0 or"),
+        ("mix.accuracy_threshold", 1.5, "config.mix.accuracy_threshold is 1.5; need 0 to 1"),
+        ("mix.accuracy_threshold", -0.1, "config.mix.accuracy_threshold is -0.1; need 0 to 1"),
+        ("mix.treatment", "clone", "choose one of on_policy, importance, luffy, sft"),
+        ("mix.per_group", 0, "config.mix.per_group is 0; need more than 0"),
+        ("mix.luffy_gamma", -1.0, "config.mix.luffy_gamma is -1.0; need more than 0"),
+        ("mix.importance_clip", 0.0, "config.mix.importance_clip is 0.0; need more than 0"),
+        ("mix.sft_coef", 0.0, "config.mix.sft_coef is 0.0; need more than 0"),
+        ("replay.size", 0, "config.replay.size is 0; need more than 0"),
+        ("replay.per_prompt", 0, "config.replay.per_prompt is 0; need more than 0"),
+        ("replay.min_accuracy", 1.1, "config.replay.min_accuracy is 1.1; need 0 to 1"),
         ("algorithm.entropy_coef", -1.0, "need >= 0"),
         ("algorithm.ema_decay", 1.0, "a share from 0 up to"),
         ("algorithm.kl_coef", -1.0, "need 0 or more"),
@@ -212,10 +224,44 @@ def test_a_correction_brings_its_own_bounds(config, correction):
     assert (a.correction_low, a.correction_high) == (low or 0, high or 0)
 
 
-def test_one_completion_a_prompt_is_enough_without_groups(config):
+@pytest.mark.parametrize("advantage", algorithms.WITHOUT_GROUPS)
+def test_one_completion_a_prompt_is_enough_without_groups(config, advantage):
     config.rollout.n = 1
-    config.algorithm.advantage = "reinforce_plus_plus"
+    config.algorithm.advantage = advantage
     assert config_lib.resolve(config).rollout.n == 1
+
+
+@pytest.mark.parametrize("group", ["mix", "replay"])
+def test_offline_completions_leave_one_to_the_policy(config, group):
+    config.mix.per_group = config.rollout.n
+    config_lib.resolve(config)  # nothing is mixed in
+    config[group].enabled = True
+    says = "config.mix.per_group is 8 with rollout.n=8; leave at least one completion"
+    with pytest.raises(ValueError, match=says):
+        config_lib.resolve(config)
+    config.mix.per_group = 7
+    assert config_lib.resolve(config).mix.per_group == 7
+
+
+def test_offline_trajectories_as_sampled_need_recomputed_logprobs(config):
+    config.algorithm.old_logprobs = "sampler"
+    config.mix.enabled = True
+    with pytest.raises(ValueError, match="is sampler with mix.treatment=on_policy; use recompute"):
+        config_lib.resolve(config)
+    config.mix.treatment = "luffy"
+    assert config_lib.resolve(config).mix.treatment == "luffy"
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 1.0])
+def test_every_accuracy_may_be_a_threshold(config, threshold):
+    config.mix.accuracy_threshold = threshold
+    assert config_lib.resolve(config).mix.accuracy_threshold == threshold
+
+
+@pytest.mark.parametrize(("n", "given", "rollouts"), [(8, 0, 4), (7, 0, 3), (8, 6, 6)])
+def test_half_as_many_completions_are_drawn_on_shuffled_frames(config, n, given, rollouts):
+    config.rollout.n, config.algorithm.temporal_rollouts = n, given
+    assert config_lib.resolve(config).algorithm.temporal_rollouts == rollouts
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def session(tmp_path_factory):
     return json.loads(out.read_text())
 
 
-@pytest.mark.parametrize("case", ["greedy", "sampled", "own limit"])
+@pytest.mark.parametrize("case", ["greedy", "sampled", "greedy row", "own limit"])
 def test_the_orchestrator_gets_the_same_tokens(session, case):
     """Five requests through two slots; `greedy` as text, the others as token ids."""
     assert session[case]["jetstream"] == session[case]["ours"]

@@ -9,7 +9,7 @@ from test_rl_batches import SHAPES, N, R, make
 
 from configs import base
 from evr1 import config as config_lib
-from evr1 import learn
+from evr1 import learn, run
 from evr1.networks import Networks
 from evr1.rl.outcomes import Outcomes
 from evr1.rl.state import AlgorithmState
@@ -73,6 +73,17 @@ def make_batch(c, rewards, reference=None):
 
 
 SPREAD = [[1, 0], [0, 1], [1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("group", ["mix", "replay"])
+def test_the_loss_is_told_of_offline_completions(group):
+    c = settings()
+    assert not run.loss_config(c).has_offline
+    c.mix.update({"treatment": "importance", "importance_clip": 2.0, "luffy_gamma": 0.5})
+    c[group].enabled = True
+    loss = run.loss_config(c)
+    assert loss.has_offline
+    assert (loss.offline, loss.offline_clip, loss.luffy_gamma) == ("importance", 2.0, 0.5)
 
 
 @pytest.mark.parametrize("updates", [1, 2])

@@ -17,7 +17,10 @@ SUMS_TO_ZERO = [name for name in GROUP_RELATIVE if name not in ("grpo_passk", "o
 
 
 def outcomes(rewards, valid=None, **fields):
-    """Outcomes whose reward has one part, all completions 5 tokens long, one task."""
+    """Outcomes whose reward has one part, all completions 5 tokens long, one task.
+
+    The greedy completion of each group earned what its first one did.
+    """
     rewards = np.asarray(rewards, np.float32)
     made = Outcomes(
         rewards=rewards,
@@ -25,6 +28,7 @@ def outcomes(rewards, valid=None, **fields):
         lengths=np.full(rewards.shape, 5),
         parts={"overall": Part(1.0, rewards)},
         tasks=["task"] * len(rewards),
+        baselines=rewards[:, 0],
     )._replace(**fields)
     return made._replace(moments=update_moments(made.moments, made, 0.99))
 
@@ -48,6 +52,7 @@ def advantages(rewards, mode, valid=None, **fields):
         ("reinforce_plus_plus_baseline", (1.5, -0.5, -0.5, -0.5)),
         ("gdpo", (1.5, -0.5, -0.5, -0.5)),
         ("ema_grpo", (3**0.5, -1 / 3**0.5, -1 / 3**0.5, -1 / 3**0.5)),  # sqrt(.25 - .0625)
+        ("remax", (0, -1, -1, -1)),  # the greedy completion earned 1
     ],
 )
 def test_one_correct_of_four(mode, expected):
@@ -107,6 +112,53 @@ def test_the_others_take_the_sum_of_the_penalties_off_the_reward():
     penalties = np.float32([[[0.2, 0.1], [0.3, 0]], [[0.5, 0], [0, 0]]])
     got = advantages([[1, 0], [1, 0]], "dr_grpo", penalties=penalties)
     np.testing.assert_allclose(got, [[0.5, -0.5], [0.25, -0.25]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "greedy", "expected"),
+    [
+        ([1, 0, 0, 0], 0.25, [0.75, -0.25, -0.25, -0.25]),  # the group's mean is not looked at
+        ([1, 1, 1], 0, [1, 1, 1]),  # equal, and all better than the greedy one
+        ([0], 1, [-1]),  # one completion is enough
+        ([0.9] * 7, 0.9, [0] * 7),
+    ],
+)
+def test_remax_by_hand(rewards, greedy, expected):
+    got = advantages([rewards], "remax", baselines=np.array([greedy]))  # float64, rewards float32
+    np.testing.assert_array_equal(got, np.float32([expected]))
+
+
+def test_remax_with_penalties_is_a_return_to_go_less_the_baseline():
+    """R = (1, 0), penalties (.2, .1) and (.3): returns (.7, .9) and (-.3), less .5."""
+    got = advantages(
+        [[1, 0]],
+        "remax",
+        lengths=np.array([[2, 1]]),
+        penalties=np.float32([[[0.2, 0.1], [0.3, 0]]]),
+        baselines=np.float32([0.5]),
+    )
+    np.testing.assert_allclose(got, [[[0.2, 0.4], [-0.8, 0]]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("penalties", [None, np.full((2, 2, 5), 0.25, np.float32)])
+def test_remax_gives_a_group_whose_greedy_completion_failed_nothing(penalties):
+    got = advantages(
+        [[1, 0], [1, np.nan]],
+        "remax",
+        valid=[[True, True], [True, False]],
+        baselines=np.float32([np.nan, 0.5]),
+        penalties=penalties,
+    )
+    np.testing.assert_array_equal(got[0], 0)
+    np.testing.assert_array_equal(got[1, 1], 0)
+    assert (got[1, 0] != 0).any()
+
+
+def test_the_others_do_not_look_at_baselines():
+    rewards = [[1, 0, 0, 0], [0, 0, 0, 0]]
+    for mode in GROUP_RELATIVE:
+        got = advantages(rewards, mode, baselines=np.float32([np.nan, 7]))
+        np.testing.assert_array_equal(got, advantages(rewards, mode, baselines=None))
 
 
 def test_gdpo_normalises_every_part_by_itself():
@@ -254,7 +306,7 @@ def test_a_constant_shift_changes_nothing(mode, rewards, shift):
     )
 
 
-SCALE = {"dr_grpo": 4, "rloo": 4, "opo": 4}  # the others ignore the scale of the reward
+SCALE = {"dr_grpo": 4, "rloo": 4, "opo": 4, "remax": 4}  # the others ignore the scale of the reward
 
 
 @pytest.mark.parametrize("mode", ESTIMATORS)
@@ -305,10 +357,22 @@ def test_has_signal():
     np.testing.assert_array_equal(has_signal(rewards, valid), [False, True, False])
 
 
+def test_has_signal_against_baselines():
+    """Equal rewards differ from an unequal baseline; a baseline that failed says nothing."""
+    rewards = np.float32([[0.1, 0.1], [0.1, 0.1], [0, 1], [1, np.nan], [0, np.nan]])
+    valid = ~np.isnan(rewards)
+    got = has_signal(rewards, valid, np.array([0.1, 0, np.nan, 0, 0]))
+    np.testing.assert_array_equal(got, [False, True, False, True, False])
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="'gpro' is unknown; use one of grpo"):
         advantages(ONE_OF_FOUR, "gpro")
     with pytest.raises(ValueError, match="group 0, completion 1 is nan"):
         advantages([[0, np.nan]], "grpo")
+    with pytest.raises(ValueError, match="remax got no baselines; score a greedy completion"):
+        advantages([[0, 1]], "remax", baselines=None)
+    with pytest.raises(ValueError, match="remax got an infinite baseline"):
+        advantages([[0, 1]], "remax", baselines=np.float32([np.inf]))
     with pytest.raises(ValueError, match="group 0, completion 0 is -inf"):
         advantages([[0, 1]], "grpo", penalties=np.float32([[[np.inf], [0]]]))

@@ -10,11 +10,18 @@ import rl_oracle as oracle
 from evr1 import algorithms
 from evr1.rl.advantages import ESTIMATORS, group_advantages
 from evr1.rl.batches import token_advantages
+from evr1.rl.diagnostics import means
 from evr1.rl.losses import POLICY_LOSSES, LossConfig, TokenInputs, token_loss
+from evr1.rl.offline import OFFLINE_LOSSES
 from evr1.rl.outcomes import Outcomes, Part, update_moments
 from evr1.rl.weights import loss_weights
 
 PLAIN = LossConfig(clip_low=0.2, clip_high=0.28, clip_dual=3.0)
+# Every policy with offline completions as sampled, and every treatment beside two policies.
+VARIANTS = [
+    *((policy, "on_policy") for policy in POLICY_LOSSES),
+    *itertools.product(("ppo", "gspo"), [t for t in OFFLINE_LOSSES if t != "on_policy"]),
+]
 
 
 def config(policy, **fields):
@@ -177,11 +184,91 @@ def test_luffy_by_hand():
     old = np.array([[[np.log(0.1)], [-5.0]]])
     new = old + np.array([[[0.0], [np.log(10)]]])
     inputs = make(new, old, np.ones((1, 2, 1)), is_offline=np.array([[[True], [False]]]))
-    loss, sums = token_loss(inputs, config("luffy"))
+    c = config("ppo", clip_low=0.0, clip_high=0.0, clip_dual=0.0, offline="luffy")
+    loss, sums = token_loss(inputs, c)
     np.testing.assert_allclose(loss[0, :, 0], [-0.5, -10], rtol=1e-5)
-    _, gradient = value_and_gradient(inputs, config("luffy"))
+    _, gradient = value_and_gradient(inputs, c)
     np.testing.assert_allclose(gradient[0, :, 0], [-0.25, -10], rtol=1e-5)
     assert [float(x) for x in sums["policy/offline_shape"]] == pytest.approx([0.5, 1])
+
+
+@pytest.mark.parametrize(
+    ("logprob", "behavior", "advantage", "clip", "loss", "slope"),
+    [
+        (0.1, 0.4, 1.0, 1.0, -0.25, -0.25),
+        (0.1, 0.05, 1.0, 1.0, -1.0, 0.0),  # rho = 2 is clipped: no gradient
+        (0.1, 0.05, -2.0, 3.0, 4.0, 4.0),  # a higher bound, a bad trajectory
+        (0.1, 0.05, -2.0, 1.0, 2.0, 0.0),
+        (0.2, 0.2, 1.0, 1.0, -1.0, -1.0),  # at the bound: all of the gradient, not half
+        (0.2, 1.0, 1.0, 1.0, -0.2, -0.2),  # nobody knows: rho = p
+    ],
+)
+def test_importance_by_hand(logprob, behavior, advantage, clip, loss, slope):
+    """rho = p / behavior. What `old_logprobs` says does not matter: it would give rho = .1."""
+    new, old = np.full((1, 1, 1), np.log(logprob)), np.zeros((1, 1, 1))
+    inputs = make(
+        new,
+        old + np.log(logprob * 10),
+        old + advantage,
+        behavior_logprobs=np.full((1, 1, 1), np.log(behavior), np.float32),
+        is_offline=np.ones((1, 1, 1), bool),
+    )
+    c = config("ppo", offline="importance", offline_clip=clip)
+    value, gradient = value_and_gradient(inputs, c)
+    assert value == pytest.approx(loss, rel=1e-6)
+    assert gradient[0, 0, 0] == pytest.approx(slope, rel=1e-6, abs=1e-7)
+    got = means(token_loss(inputs, c)[1])
+    assert got["policy/offline_clip_share"] == float(loss != slope)
+
+
+def test_sft_by_hand():
+    """Weight .5 for A, logprobs (-1, -2): losses (.5, 1), gradients -.5; whatever the ratio is.
+
+    The online completion beside it, r = 10, A = 1: clipped at 1.28.
+    """
+    new = np.array([[[-1.0, -2.0], [-1.0, -1.0]]])
+    old = new - np.array([[[5.0], [np.log(10)]]])
+    a = np.array([[[0.5, 0.5], [1.0, 1.0]]])
+    inputs = make(new, old, a, is_offline=np.array([[[True], [False]]]))
+    c = config("ppo", offline="sft")
+    np.testing.assert_allclose(token_loss(inputs, c)[0], [[[0.5, 1], [-1.28, -1.28]]], rtol=1e-6)
+    np.testing.assert_allclose(value_and_gradient(inputs, c)[1], [[[-0.5, -0.5], [0, 0]]])
+
+
+@pytest.mark.parametrize("treatment", OFFLINE_LOSSES)
+def test_losses_and_logprobs_of_offline_tokens_are_told_apart(treatment):
+    """r = 1, A = 1, p = .1 offline (2 tokens, one masked) and .5 online (2 tokens).
+
+    Online -1. Offline: ppo -1, importance with behavior .2: -.5, luffy -.5, sft -ln .1 = 2.302585.
+    """
+    new = np.log(np.array([[[0.1, 0.1], [0.5, 0.5]]]))
+    inputs = make(
+        new,
+        new,
+        np.ones((1, 2, 2)),
+        np.array([[[True, False], [True, True]]]),
+        behavior_logprobs=np.full((1, 2, 2), np.log(0.2), np.float32),
+        is_offline=np.array([[[True], [False]]]),
+    )
+    c = config("ppo", offline=treatment, has_offline=True)
+    got = means(token_loss(inputs, c)[1])
+    offline = {"on_policy": -1, "importance": -0.5, "luffy": -0.5, "sft": 2.302585}[treatment]
+    assert got["policy/loss_online"] == pytest.approx(-1)
+    assert got["policy/loss_offline"] == pytest.approx(offline, rel=1e-6)
+    assert got["policy/offline_logprob"] == pytest.approx(-2.302585, rel=1e-6)
+    bare = token_loss(inputs, dataclasses.replace(c, has_offline=False))[1]
+    assert set(got) - set(bare) == {
+        "policy/loss_online",
+        "policy/loss_offline",
+        "policy/offline_logprob",
+    }
+
+
+def test_clip_shares_are_of_sampled_tokens_where_offline_ones_have_their_own_loss():
+    inputs = one_token([1.5, 1.5, 1], [1, 1, 1], is_offline=[[[True], [False], [False]]])
+    for treatment, share in (("on_policy", 2 / 3), ("sft", 1 / 2)):
+        sums = token_loss(inputs, config("ppo", offline=treatment))[1]
+        assert means(sums)["policy/clip_high_share"] == pytest.approx(share)
 
 
 def test_gmpo_by_hand():
@@ -247,6 +334,14 @@ CASES = [
     *({"policy": "ppo", "correction": c} for c in algorithms.CORRECTIONS),
     *({"policy": "gspo", "correction": c} for c in algorithms.CORRECTIONS),
     *({"policy": p, "on_policy": True} for p in POLICY_LOSSES),
+    *(
+        {"policy": p, "offline": t, "correction": k, "offline_clip": 1.5}
+        for (p, t), k in zip(
+            itertools.product(POLICY_LOSSES, [t for t in OFFLINE_LOSSES if t != "on_policy"]),
+            itertools.cycle(["", "token_tis", "sequence_mis"]),
+            strict=False,
+        )
+    ),
 ]
 
 
@@ -294,7 +389,9 @@ def test_from_rewards_to_the_gradient(seed):
     tasks, lengths = ["a", "b", "a"], np.maximum(mask.sum(-1), 1)
     mode = pick(ESTIMATORS)
     outcomes = Outcomes(rewards, np.ones((3, 4), bool), lengths, parts, tasks)
-    outcomes = outcomes._replace(moments=update_moments({}, outcomes, 0.99))
+    outcomes = outcomes._replace(
+        moments=update_moments({}, outcomes, 0.99), baselines=rewards[:, 0]
+    )
     plain = [(p.weight, p.scores.tolist()) for p in parts.values()]
     exact = oracle.advantages(mode, rewards.tolist(), lengths.tolist(), plain, tasks)
     got = group_advantages(outcomes, mode)
@@ -305,6 +402,7 @@ def test_from_rewards_to_the_gradient(seed):
         kl_estimator=pick(algorithms.KL_ESTIMATORS),
         correction=pick(["", *algorithms.CORRECTIONS]),
         on_policy=bool(rng.integers(2)),
+        offline=pick(OFFLINE_LOSSES),
     )
     weights = loss_weights(mask, pick(algorithms.AGGREGATIONS), 5)
     x = wide(inputs)._replace(advantages=np.where(mask, np.array(exact)[..., None], 0))
@@ -347,10 +445,11 @@ def test_zero_advantage_has_zero_gradient(policy):
     np.testing.assert_array_equal(value_and_gradient(inputs, config(policy))[1], 0)
 
 
-@pytest.mark.parametrize("policy", POLICY_LOSSES)
-def test_groups_completions_and_padding_do_not_touch_each_other(policy):
+@pytest.mark.parametrize(("policy", "offline"), VARIANTS)
+def test_groups_completions_and_padding_do_not_touch_each_other(policy, offline):
     """A split into groups adds up to the whole; order and padding change nothing."""
-    inputs, c = random_batch(4), config(policy, correction="sequence_tis", has_kl=True)
+    inputs = random_batch(4)
+    c = config(policy, offline=offline, correction="sequence_tis", has_kl=True)
     weights = loss_weights(np.asarray(inputs.mask), "sequence_mean", 5)
     value, whole = value_and_gradient(inputs, c, weights)
     parts = [
@@ -395,8 +494,8 @@ def test_devices_and_parts_change_nothing(policy):
             np.testing.assert_allclose(got, whole[part], rtol=1e-6)
 
 
-@pytest.mark.parametrize("policy", POLICY_LOSSES)
-def test_wild_values_off_the_mask_stay_out(policy):
+@pytest.mark.parametrize(("policy", "offline"), VARIANTS)
+def test_wild_values_off_the_mask_stay_out(policy, offline):
     inputs = random_batch(5)
     off = ~np.asarray(inputs.mask)
     assert off.any()
@@ -413,50 +512,58 @@ def test_wild_values_off_the_mask_stay_out(policy):
     )
     weights = loss_weights(np.asarray(inputs.mask), "token_mean", 5)
     fields = {"has_kl": True, "correction": "sequence_mis", "entropy_coef": 0.1}
+    fields |= {"offline": offline, "has_offline": True}
     for c in (config(policy, **fields), config(policy, on_policy=True, **fields)):
         value, gradient = value_and_gradient(mad, c, weights)
         expected, whole = value_and_gradient(inputs, c, weights)
         assert value == pytest.approx(expected, rel=1e-6)
         np.testing.assert_array_equal(gradient[off], 0)
         np.testing.assert_allclose(gradient, whole, rtol=1e-6)
+        got, plain = (means(token_loss(x, c)[1]) for x in (mad, inputs))
+        assert got == pytest.approx(plain, rel=1e-6)
 
 
-@pytest.mark.parametrize("policy", POLICY_LOSSES)
-def test_an_empty_completion_and_one_of_the_end_token_alone_are_finite(policy):
+@pytest.mark.parametrize(("policy", "offline"), VARIANTS)
+def test_an_empty_completion_and_one_of_the_end_token_alone_are_finite(policy, offline):
     old = np.full((1, 2, 3), -1.0)
     mask = np.array([[[False] * 3, [True, False, False]]])
     inputs = make(old, old, np.ones((1, 2, 3)), mask, is_offline=np.ones((1, 2, 1), bool))
     weights = loss_weights(mask, "sequence_mean", 3)
-    value, gradient = value_and_gradient(inputs, config(policy, correction="geometric"), weights)
+    c = config(policy, offline=offline, correction="geometric")
+    value, gradient = value_and_gradient(inputs, c, weights)
     assert np.isfinite(value)
     assert np.count_nonzero(gradient) == 1
 
 
-@pytest.mark.parametrize("policy", POLICY_LOSSES)
-def test_offline_rows_of_weight_zero_change_nothing(policy):
+@pytest.mark.parametrize(("policy", "offline"), VARIANTS)
+def test_offline_rows_of_weight_zero_change_nothing(policy, offline):
     inputs = random_batch(6)
     mask = np.asarray(inputs.mask)
     is_offline = np.broadcast_to(np.arange(3)[None, :, None] == 2, (2, 3, 1))
     weights = loss_weights(mask & ~is_offline, "token_mean", 5)
-    c = config(policy, correction="token_tis")
+    c = config(policy, offline=offline, correction="token_tis")
     found = []
     for flag, shift in ((is_offline, 0.0), (np.zeros((2, 3, 1), bool), 7.0)):
         moved = inputs._replace(
             is_offline=jnp.asarray(flag),
             advantages=inputs.advantages + shift * is_offline,
             old_logprobs=inputs.old_logprobs - shift * is_offline,
+            behavior_logprobs=inputs.behavior_logprobs - shift * is_offline,
         )
         found.append(value_and_gradient(moved, c, weights)[1])
     np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_a_huge_ratio_is_finite_in_every_loss():
-    inputs = one_token([1.0, 1.0], [1.0, -1.0])
-    for shift, policy in itertools.product((500.0, -500.0), POLICY_LOSSES):
-        far = inputs._replace(old_logprobs=inputs.old_logprobs + shift)
-        value, gradient = value_and_gradient(far, config(policy))
-        assert np.isfinite(value), policy
-        assert np.isfinite(gradient).all(), policy
+    inputs = one_token([1.0, 1.0], [1.0, -1.0], is_offline=[[[True], [True]]])
+    for shift, (policy, offline) in itertools.product((500.0, -500.0), VARIANTS):
+        far = inputs._replace(
+            old_logprobs=inputs.old_logprobs + shift,
+            behavior_logprobs=inputs.behavior_logprobs + shift,
+        )
+        value, gradient = value_and_gradient(far, config(policy, offline=offline))
+        assert np.isfinite(value), (policy, offline)
+        assert np.isfinite(gradient).all(), (policy, offline)
 
 
 def test_the_kl_coefficient_is_data():
@@ -476,6 +583,7 @@ def test_the_kl_coefficient_is_data():
 
 def test_names_and_defaults_stand_in_one_table():
     assert set(POLICY_LOSSES) == set(algorithms.POLICIES)
+    assert tuple(OFFLINE_LOSSES) == algorithms.OFFLINE_LOSSES
     fields = {field.name: field.default for field in dataclasses.fields(LossConfig)}
     ppo = algorithms.POLICIES["ppo"]
     assert (fields["clip_low"], fields["clip_high"], fields["clip_dual"]) == ppo[:3]
@@ -484,3 +592,5 @@ def test_names_and_defaults_stand_in_one_table():
 def test_refusal():
     with pytest.raises(ValueError, match="'gpso' is unknown; use one of ppo, gspo"):
         token_loss(one_token([1], [1]), LossConfig(policy="gpso"))
+    with pytest.raises(ValueError, match="mix.treatment='lufy' is unknown; use one of on_policy"):
+        token_loss(one_token([1], [1]), LossConfig(offline="lufy"))

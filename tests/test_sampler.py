@@ -1,5 +1,6 @@
 """The event loop and the engine on a small random model: what a token may depend on."""
 
+import dataclasses
 import functools
 
 import jax
@@ -70,6 +71,38 @@ def test_tokens_do_not_depend_on_batch_order(base, order):
 def test_rows_do_not_depend_on_n(base):
     got = run(rig.sampler(n=2, slots=4, window=8, prefill_groups=2))
     assert_same(got, Rollouts(*(part[:, :2] for part in base)))
+
+
+@pytest.fixture(scope="module")
+def greedy() -> Rollouts:
+    sampling = Sampling(0.0, max_tokens=20, end_ids=END, banned_ids=(90, 91))
+    return run(rig.sampler(n=1, slots=4, window=8, prefill_groups=2), sampling=sampling)
+
+
+@pytest.mark.parametrize(("n", "rows"), [(3, 1), (3, 2), (2, 1)])
+def test_the_last_rows_are_greedy_and_the_others_draw_as_without_them(base, greedy, n, rows):
+    sampler = rig.sampler(n=n, slots=4, window=8, prefill_groups=2)
+    got = run(sampler, sampling=dataclasses.replace(SAMPLING, greedy_rows=rows))
+    drawn = n - rows
+    assert_same(
+        Rollouts(*(part[:, :drawn] for part in got)), Rollouts(*(part[:, :drawn] for part in base))
+    )
+    for row in range(drawn, n):
+        assert_same(
+            Rollouts(*(part[:, row] for part in got)), Rollouts(*(part[:, 0] for part in greedy))
+        )
+    assert (greedy.completions[:, 0] != base.completions[:, drawn]).any(axis=1).all()
+
+
+def test_a_greedy_row_s_logprobs_are_at_the_sampling_temperature(greedy):
+    sampling = dataclasses.replace(SAMPLING, temperature=0.7, greedy_rows=1)
+    got = run(rig.sampler(n=3, slots=4, window=8, prefill_groups=2), sampling=sampling)
+    np.testing.assert_array_equal(got.completions[:, 2], greedy.completions[:, 0])
+    scaled = trainer_logits(got.completions.tobytes())[:, 2] / 0.7
+    full = scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))
+    want = np.take_along_axis(full, got.completions[:, 2, :, None], -1)[..., 0]
+    real = np.arange(20) < got.lengths[:, 2, None]
+    np.testing.assert_allclose(got.logprobs[:, 2][real], want[real], atol=1e-4)
 
 
 def test_requests_and_seeds_draw_differently(base):
@@ -191,9 +224,10 @@ def test_finished_groups_are_told_as_they_come(base):
 
 
 def test_second_call_compiles_nothing(base):
-    """Nor do other ids, seeds, temperatures, limits, end ids and bans."""
+    """Nor do other ids, seeds, temperatures, limits, end ids, bans and numbers of greedy rows."""
     sampler = rig.sampler(n=3, slots=4, window=8, prefill_groups=2)
     run(sampler)
+    run(sampler, sampling=dataclasses.replace(SAMPLING, greedy_rows=1))
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **kwargs: compiled.append(event) if "backend_compile" in event else None
@@ -202,6 +236,7 @@ def test_second_call_compiles_nothing(base):
         run(sampler, order=(3, 1, 2, 0, 4, 5))
         other = Sampling(0.7, max_tokens=15, end_ids=(1, 2, 3, 4, 5), banned_ids=(9,), seed=8)
         run(rig.sampler(n=3, slots=4, window=8, prefill_groups=2), sampling=other)
+        run(sampler, sampling=dataclasses.replace(other, greedy_rows=2))
         assert compiled == []
         run(rig.sampler(n=3, slots=4, window=7, prefill_groups=2))
         assert compiled  # the counter counts
@@ -268,6 +303,8 @@ def test_bad_arguments():
     mesh = make_mesh(data=4, fsdp=2, tensor=1)
     with pytest.raises(ValueError, match="12 slots do not divide over 8 devices"):
         run(rig.sampler(slots=12, prefill_groups=8, mesh=mesh))
+    with pytest.raises(ValueError, match="greedy_rows=3 exceeds n=2, the rows of a group; lower"):
+        run(rig.sampler(n=2), sampling=Sampling(max_tokens=9, greedy_rows=3))
 
 
 def test_engine_speaks_the_jetstream_api():

@@ -167,6 +167,29 @@ def test_greedy_takes_the_first_of_equals():
     assert draw_many(logits, 2, temperature=0, banned_ids=(1,))[0].tolist() == [3, 3]
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.7, "top_k": 9, "top_p": 0.9}])
+def test_a_greedy_row_beside_rows_that_draw(options):
+    """Tokens 41 and 42 are equally likely and 7, the likeliest, is banned: the greedy row takes 41.
+
+    Its log-probability is that of the full softmax at the temperature of the others.
+    """
+    logits = np.random.default_rng(3).normal(size=300).astype(np.float32)
+    logits[[7, 41, 42]] = 6, 5, 5
+    sampling = Sampling(banned_ids=(7,), greedy_rows=1, **options)
+    draws = lib.make_draws(sampling, 300)
+    keys = lib.row_keys(draws.seed, jnp.arange(1), 40)[0]
+    rows = (jnp.tile(logits, (40, 1)), keys, jnp.zeros(40, jnp.int32), draws)
+    is_greedy = jnp.arange(40) == 39
+    tokens, logprobs = _sample(*rows, mode=sampling.mode, is_greedy=is_greedy)
+    free, _ = _sample(*rows, mode=sampling.mode)
+    np.testing.assert_array_equal(tokens[:39], free[:39])
+    assert tokens[39] == 41
+    assert len(set(free.tolist())) > 2  # the others do draw
+    scaled = logits.astype(np.float64) / options.get("temperature", 1.0)
+    want = scaled - np.log(np.exp(scaled).sum())
+    np.testing.assert_allclose(logprobs, want[np.asarray(tokens)], atol=1e-5)
+
+
 def test_random_numbers_belong_to_seed_request_row_and_position():
     def numbers(seed, requests, rows, position):
         keys = lib.row_keys(jnp.uint32(seed), jnp.asarray(requests), rows)
@@ -198,6 +221,7 @@ def test_random_numbers_belong_to_seed_request_row_and_position():
         ({"top_p": 1.1}, "top_p=1.1"),
         ({"top_k": -1}, "top_k=-1"),
         ({"max_tokens": 0}, "max_tokens=0"),
+        ({"greedy_rows": -1}, "greedy_rows=-1; give a number >= 0"),
     ],
 )
 def test_bad_options(options, message):

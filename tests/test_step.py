@@ -277,10 +277,14 @@ def test_the_entropy_bonus_has_the_gradient_of_the_entropy():
         np.testing.assert_array_equal(leaf, 0)
 
 
-@pytest.mark.parametrize("policy", ["gspo", "gmpo", "luffy"])
-def test_a_split_gives_the_gradient_of_losses_of_whole_completions(policy):
+@pytest.mark.parametrize(
+    ("policy", "offline"), [("gspo", "on_policy"), ("gmpo", "luffy"), ("ppo", "importance")]
+)
+def test_a_split_gives_the_gradient_of_losses_of_whole_completions(policy, offline):
     """Those that look at all tokens of a completion, or at who sampled it."""
-    c = LossConfig(policy=policy, clip_high=1.0, correction="sequence_tis", has_kl=True)
+    c = LossConfig(
+        policy=policy, offline=offline, clip_high=1.0, correction="sequence_tis", has_kl=True
+    )
     data = batch()._replace(is_offline=np.arange(G * N).reshape(G, N) % 2 == 0)
 
     @jax.jit

@@ -1,6 +1,7 @@
 """The algorithms: pure functions of arrays, each a line in its module's table.
 
-advantages.py (rewards of a group -> advantages), losses.py (per-token policy losses), kl.py
+advantages.py (rewards of a group -> advantages), temporal.py (a bonus for frames in their order),
+losses.py (per-token policy losses), offline.py (those of completions from elsewhere), kl.py
 (estimators), weights.py (aggregation), diagnostics.py ((sum, count) metrics), ratio.py (safe log
 ratios).
 """

@@ -26,15 +26,16 @@ def group_advantages(outcomes: Outcomes, estimator: str) -> Advantages:
     >>> group_advantages(Outcomes(rewards, valid, np.ones((1, 4), int)), "dr_grpo")
     array([[ 0.75, -0.25, -0.25, -0.25]], dtype=float32)
 
-    In all estimators but `reinforce_plus_plus`, a group of equal rewards, or with fewer than two
-    valid completions, gives exactly 0.
+    In all estimators but `reinforce_plus_plus` and `remax`, a group of equal rewards, or with fewer
+    than two valid completions, gives exactly 0.
 
     Args:
         outcomes: of the whole rollout batch.
         estimator: a key of `ESTIMATORS`.
 
     Raises:
-        ValueError: unknown estimator, or a valid reward or a penalty that is not finite.
+        ValueError: unknown estimator; a valid reward or a penalty that is not finite; `remax`
+            without baselines, or with an infinite one.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(
@@ -103,14 +104,7 @@ def reinforce_plus_plus(o: Outcomes) -> Advantages:
 
     Source: 2501.03262; unbiased variance, with WHITEN_EPSILON added, as in EasyR1.
     """
-    rewards = np.where(o.valid, o.rewards, 0).astype(np.float64)[..., None]
-    if o.penalties is None:
-        mask = np.arange(max(int(o.lengths.max(initial=0)), 1)) < o.lengths[..., None]
-        returns = np.broadcast_to(rewards, mask.shape)
-    else:
-        mask = np.arange(o.penalties.shape[2]) < o.lengths[..., None]
-        to_go = o.penalties[..., ::-1].cumsum(axis=2, dtype=np.float64)[..., ::-1]
-        returns = rewards - to_go
+    returns, mask = _returns_to_go(o)
     white = whiten(returns, mask & o.valid[..., None])
     return white if o.penalties is not None else white[..., 0]
 
@@ -185,6 +179,27 @@ def lite_ppo(o: Outcomes) -> Advantages:
     return centered(o.returns, o.valid) / (std + EPSILON)
 
 
+def remax(o: Outcomes) -> Advantages:
+    """R - R(greedy): where the greedy completion earned 1, (0, -1, -1, -1).
+
+    With KL penalties the return of a token, as in `reinforce_plus_plus`, less R(greedy): [G, N, R];
+    the greedy completion pays none. Needs no groups, and a group of equal rewards that is better
+    or worse than the greedy completion does move the policy. A group whose baseline is NaN gets 0.
+
+    Source: 2310.10505.
+    """
+    if o.baselines is None or np.isinf(o.baselines).any():
+        found = "no baselines" if o.baselines is None else "an infinite baseline"
+        raise ValueError(f"algorithm.advantage=remax got {found}; score a greedy completion each")
+    baselines = o.baselines.astype(o.rewards.dtype)[:, None]  # equal rewards stay equal numbers
+    given = np.isfinite(baselines)
+    baselines = np.where(given, baselines, 0)
+    if o.penalties is None:
+        return np.where(given, o.returns - baselines, 0)
+    returns, mask = _returns_to_go(o)
+    return np.where(given[..., None] & mask, returns - baselines[..., None], 0)
+
+
 ESTIMATORS: dict[str, Callable[[Outcomes], np.ndarray]] = {
     "grpo": grpo,
     "dr_grpo": dr_grpo,
@@ -197,6 +212,7 @@ ESTIMATORS: dict[str, Callable[[Outcomes], np.ndarray]] = {
     "opo": opo,
     "ema_grpo": ema_grpo,
     "lite_ppo": lite_ppo,
+    "remax": remax,
 }
 
 
@@ -210,6 +226,16 @@ def whiten(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return np.zeros(values.shape)
     scale = 1 / np.sqrt(chosen.var(ddof=1) + WHITEN_EPSILON)
     return np.where(mask, (values - chosen.mean()) * scale, 0)
+
+
+def _returns_to_go(o: Outcomes) -> tuple[np.ndarray, np.ndarray]:
+    """The reward less the penalties from each token on, float64[G, N, R], and which tokens are."""
+    rewards = np.where(o.valid, o.rewards, 0).astype(np.float64)[..., None]
+    if o.penalties is None:
+        mask = np.arange(max(int(o.lengths.max(initial=0)), 1)) < o.lengths[..., None]
+        return np.broadcast_to(rewards, mask.shape), mask
+    mask = np.arange(o.penalties.shape[2]) < o.lengths[..., None]
+    return rewards - o.penalties[..., ::-1].cumsum(axis=2, dtype=np.float64)[..., ::-1], mask
 
 
 def _batch_deviation(centered_values: np.ndarray, valid: np.ndarray) -> float:

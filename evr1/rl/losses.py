@@ -1,92 +1,44 @@
 """Per-token policy losses, to be minimised; `rl.weights` says how much each token counts.
 
 A new loss is a function `(TokenInputs, LossConfig) -> (loss[G, N, R], Sums)` and a line in
-`POLICY_LOSSES`; its default bounds stand in `evr1.config.POLICIES`. The loss of a whole completion
-stands on each of its tokens: with `sequence_mean` weights they add up to it. A is the advantage,
-r = exp(logprobs - old_logprobs).
+`POLICY_LOSSES`; its default bounds stand in `evr1.algorithms.POLICIES`. The loss of a whole
+completion stands on each of its tokens: with `sequence_mean` weights they add up to it. A is the
+advantage, r = exp(logprobs - old_logprobs). Completions that the policy did not sample may have a
+loss of their own, see `rl.offline`.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from evr1.rl.correction import correction_weights
 from evr1.rl.diagnostics import Sums, masked
+from evr1.rl.inputs import LossConfig, TokenInputs
 from evr1.rl.kl import kl
+from evr1.rl.offline import OFFLINE_LOSSES
 from evr1.rl.ratio import log_ratio
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-    """The loss of an update. Fields bear the names of `config.algorithm`.
-
-    Attributes:
-        policy: a key of `POLICY_LOSSES`.
-        clip_low: the ratio is clipped below at 1 - clip_low; 0: not clipped below.
-        clip_high: and above at 1 + clip_high; 0: not clipped above.
-        clip_dual: bound on the loss of a token with advantage -1; 0: none.
-        sapo_temperature_positive: of `sapo`, where the advantage is above 0.
-        sapo_temperature_negative: of `sapo`, elsewhere.
-        luffy_gamma: of `luffy`.
-        has_kl: the KL to the reference is part of the loss, with the coefficient of the batch.
-        kl_estimator: a key of `rl.kl.ESTIMATORS`.
-        entropy_coef: weight of the entropy, which the loss rewards; 0: no gradient through it.
-        correction: a key of `rl.correction.CORRECTIONS`; empty: none.
-        correction_low: bounds of the correction.
-        correction_high: likewise.
-        temperature: what the logits are divided by, as when sampling.
-        on_policy: for one update per rollout batch: the policy itself is the old one, which saves
-            the forward pass that would compute `old_logprobs`. The ratio is 1 and its gradient
-            that of the log-probability.
-    """
-
-    policy: str = "ppo"
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    clip_dual: float = 3.0
-    sapo_temperature_positive: float = 1.0
-    sapo_temperature_negative: float = 1.05
-    luffy_gamma: float = 0.1
-    has_kl: bool = False
-    kl_estimator: str = "k3"
-    entropy_coef: float = 0.0
-    correction: str = ""
-    correction_low: float = 0.5
-    correction_high: float = 2.0
-    temperature: float = 1.0
-    on_policy: bool = False
-
-
-class TokenInputs(NamedTuple):
-    """What a loss may look at. A completion is a row along the last axis, never split."""
-
-    logprobs: jax.Array  # float32[G, N, R], of the policy that is trained
-    entropy: jax.Array  # float32[G, N, R], of its distributions
-    old_logprobs: jax.Array  # float32[G, N, R]
-    behavior_logprobs: jax.Array  # float32[G, N, R]
-    ref_logprobs: jax.Array  # float32[G, N, R]
-    advantages: jax.Array  # float32[G, N, R]
-    mask: jax.Array  # bool[G, N, R], trained tokens
-    is_offline: jax.Array  # bool[G, N, 1], completions that the policy did not sample
-    kl_coef: jax.Array  # float32[G, 1, 1]
 
 
 def token_loss(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
     """The per-token loss float32[G, N, R] with all of its terms, and their diagnostics.
 
+    Corrections never touch offline completions; the KL term and the entropy hold for all.
+
     Raises:
-        ValueError: unknown policy loss.
+        ValueError: unknown policy loss, or treatment of offline completions.
     """
     if config.policy not in POLICY_LOSSES:
         raise ValueError(
             f"algorithm.policy={config.policy!r} is unknown; use one of {', '.join(POLICY_LOSSES)}"
         )
+    if config.offline not in OFFLINE_LOSSES:
+        raise ValueError(
+            f"mix.treatment={config.offline!r} is unknown; use one of {', '.join(OFFLINE_LOSSES)}"
+        )
     if config.on_policy:
         inputs = inputs._replace(old_logprobs=jax.lax.stop_gradient(inputs.logprobs))
-    loss, sums = POLICY_LOSSES[config.policy](inputs, config)
+    loss, sums = _policy_loss(inputs, config)
     if config.correction:
         weights, more = correction_weights(
             config.correction,
@@ -103,7 +55,26 @@ def token_loss(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums
         sums["policy/kl_ref"] = masked(penalty, inputs.mask)
     if config.entropy_coef:
         loss = loss - config.entropy_coef * jnp.where(inputs.mask, inputs.entropy, 0)
+    if config.has_offline:
+        offline = inputs.mask & inputs.is_offline
+        sums["policy/loss_online"] = masked(loss, inputs.mask & ~inputs.is_offline)
+        sums["policy/loss_offline"] = masked(loss, offline)
+        sums["policy/offline_logprob"] = masked(inputs.logprobs, offline)
     return loss, sums
+
+
+def _policy_loss(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
+    """The policy loss, with the offline completions treated as they are to be.
+
+    Each of the two sees the other's completions as padding.
+    """
+    online, treat = POLICY_LOSSES[config.policy], OFFLINE_LOSSES[config.offline]
+    if treat is None:
+        return online(inputs, config)
+    mask, is_offline = inputs.mask, inputs.is_offline
+    loss, sums = online(inputs._replace(mask=mask & ~is_offline), config)
+    other, more = treat(inputs._replace(mask=mask & is_offline), config)
+    return jnp.where(is_offline, other, loss), sums | more
 
 
 def ppo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
@@ -174,21 +145,6 @@ def reinforce(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]
     return -inputs.advantages * _logprobs(inputs), {}
 
 
-def luffy(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """`ppo` for what the policy sampled; -A p / (p + gamma) for offline tokens, p = exp(logprob).
-
-    The weight of an offline token's gradient is gamma / (p + gamma)**2: unlikely ones count more.
-    p = .1, gamma = .1: p / (p + gamma) is .5, its derivative 2.5.
-
-    Source: 2504.14945 §3.3; the probability of the offline policy is taken as 1.
-    """
-    online, sums = ppo(inputs, config)
-    p = jnp.exp(_logprobs(inputs))
-    shaped = p / (p + config.luffy_gamma)
-    sums["policy/offline_shape"] = masked(shaped, inputs.mask & inputs.is_offline)
-    return jnp.where(inputs.is_offline, -inputs.advantages * shaped, online), sums
-
-
 def gmpo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
     """-A exp(mean over the tokens of clipped log r); A > 0 is clipped above at clip_high, A < 0
     below at -clip_low, both in log space.
@@ -214,7 +170,6 @@ POLICY_LOSSES: dict[str, Callable[[TokenInputs, LossConfig], tuple[jax.Array, Su
     "cispo": cispo,
     "sapo": sapo,
     "reinforce": reinforce,
-    "luffy": luffy,
     "gmpo": gmpo,
 }
 

@@ -30,6 +30,8 @@ class Outcomes(NamedTuple):
         is_offline: completions that the policy did not just draw; None: it drew all.
         penalties: KL penalty of each token, coefficient included, 0 off the mask; None: no penalty
             is taken from the reward.
+        baselines: what the greedy completion of each prompt earned, NaN where its scorer failed;
+            None: there was none.
     """
 
     rewards: Float[np.ndarray, "g n"]
@@ -37,10 +39,10 @@ class Outcomes(NamedTuple):
     lengths: Int[np.ndarray, "g n"]
     parts: Mapping[str, Part] = {}
     tasks: Sequence[str] = ()
-    baselines: object = None
     moments: Moments = {}
     is_offline: Bool[np.ndarray, "g n"] | None = None
     penalties: Float[np.ndarray, "g n r"] | None = None
+    baselines: Float[np.ndarray, " g"] | None = None
 
     @property
     def returns(self) -> Float[np.ndarray, "g n"]:
@@ -57,10 +59,19 @@ def counts(valid: Bool[np.ndarray, "g n"]) -> Float[np.ndarray, "g 1"]:
 
 
 def has_signal(
-    rewards: Float[np.ndarray, "g n"], valid: Bool[np.ndarray, "g n"] | None = None
+    rewards: Float[np.ndarray, "g n"],
+    valid: Bool[np.ndarray, "g n"] | None = None,
+    baselines: Float[np.ndarray, " g"] | None = None,
 ) -> Bool[np.ndarray, " g"]:
-    """Which groups have rewards that differ: the only ones that move the policy."""
+    """Which groups have rewards that differ, from each other or, where `baselines` are given, from
+    their baseline: the only ones that move the policy.
+
+    A group whose baseline is NaN moves nothing.
+    """
     valid = np.ones(rewards.shape, bool) if valid is None else valid
+    if baselines is not None:
+        baseline = baselines.astype(rewards.dtype)[:, None]
+        return (valid & np.isfinite(baseline) & (rewards != baseline)).any(axis=1)
     highest = np.where(valid, rewards, -np.inf).max(axis=1)
     lowest = np.where(valid, rewards, np.inf).min(axis=1)
     return highest > lowest

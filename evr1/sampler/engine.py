@@ -160,6 +160,11 @@ class Engine:
                 f"max_tokens={self.sampling.max_tokens} exceeds the room for completions,"
                 f" {self.completion_tokens} tokens; raise shapes.completion_tokens"
             )
+        if self.sampling.greedy_rows > self.n:
+            raise ValueError(
+                f"greedy_rows={self.sampling.greedy_rows} exceeds n={self.n}, the rows of a group;"
+                " lower it or raise n"
+            )
         shards = batch_shards(self.devices)
         if self.slots % shards:
             raise ValueError(
@@ -367,8 +372,12 @@ def _step(model, params, state, draws, mode):
 def _draw(logits, keys, positions, draws, mode):
     """`sampling.sample` for rows that stand as [G, N]."""
     shape = positions.shape
+    is_greedy = None
+    if draws.greedy_rows is not None:
+        last = jnp.arange(shape[1]) >= shape[1] - draws.greedy_rows
+        is_greedy = jnp.broadcast_to(last, shape).reshape(-1)
     tokens, logprobs = sampling_lib.sample(
-        logits, keys.reshape(-1, 2), positions.reshape(-1), draws, mode
+        logits, keys.reshape(-1, 2), positions.reshape(-1), draws, mode, is_greedy
     )
     return tokens.reshape(shape), logprobs.reshape(shape)
 

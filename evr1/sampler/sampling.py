@@ -33,6 +33,9 @@ class Sampling:
         end_ids: each of them ends a completion and belongs to it.
         banned_ids: never drawn. They still count in log-probabilities, as they do in the trainer.
         seed: of every draw.
+        greedy_rows: the last rows of every group that take the most likely token, whatever
+            temperature, top_k and top_p say; the rows before them draw what they draw without
+            them. Their log-probabilities are at the sampling temperature, as those of the others.
     """
 
     temperature: float = 1.0
@@ -42,7 +45,6 @@ class Sampling:
     end_ids: tuple[int, ...] = ()
     banned_ids: tuple[int, ...] = ()
     seed: int = 0
-    greedy_rows: int = 0
 
     def __post_init__(self):
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -55,12 +57,14 @@ class Sampling:
             raise ValueError(f"top_k={self.top_k}; give a number >= 0, where 0 is off")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens={self.max_tokens}; give at least 1")
+        if self.greedy_rows < 0:
+            raise ValueError(f"greedy_rows={self.greedy_rows}; give a number >= 0, where 0 is off")
 
     @property
     def mode(self) -> Mode:
         """Which of the three compiled programs draws.
 
-        Everything else is data and compiles nothing.
+        Everything else is data and compiles nothing, but for the first `greedy_rows` over 0.
         """
         if self.temperature == 0:
             return "greedy"
@@ -77,6 +81,7 @@ class Draws(NamedTuple):
     end_ids: Array  # int32[E]
     banned: Array  # bool[V]
     seed: Array  # uint32[]
+    greedy_rows: Array | None = None  # int32[]; None: all rows draw alike
 
 
 def make_draws(sampling: Sampling, vocab_size: int) -> Draws:
@@ -96,6 +101,7 @@ def make_draws(sampling: Sampling, vocab_size: int) -> Draws:
     if banned.all():
         raise ValueError(f"banned_ids holds all {vocab_size} ids; leave at least one")
     ends = np.asarray(sampling.end_ids or (-1,), np.int32)
+    is_mixed = sampling.greedy_rows and sampling.mode != "greedy"
     return Draws(
         temperature=np.float32(sampling.temperature or 1.0),
         top_p=np.float32(sampling.top_p),
@@ -105,6 +111,7 @@ def make_draws(sampling: Sampling, vocab_size: int) -> Draws:
         end_ids=np.pad(ends, (0, -len(ends) % 8), constant_values=-1),
         banned=banned,
         seed=np.uint32(sampling.seed % 2**32),
+        greedy_rows=np.int32(sampling.greedy_rows) if is_mixed else None,
     )
 
 
@@ -137,7 +144,12 @@ def noise(keys: jax.Array, positions: jax.Array, vocab_size: int) -> jax.Array:
 
 
 def sample(
-    logits: jax.Array, keys: jax.Array, positions: jax.Array, draws: Draws, mode: Mode
+    logits: jax.Array,
+    keys: jax.Array,
+    positions: jax.Array,
+    draws: Draws,
+    mode: Mode,
+    is_greedy: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Draws a token for each row.
 
@@ -147,6 +159,7 @@ def sample(
         positions: int32[B], index of the token in its completion.
         draws: what to draw.
         mode: `Sampling.mode`, static.
+        is_greedy: bool[B], rows that take the most likely token in every mode; None: no such rows.
 
     Returns:
         int32[B], and its log-probability float32[B] in softmax(logits / temperature) over the whole
@@ -160,6 +173,8 @@ def sample(
         if mode == "filtered":
             allowed = jnp.where(keep_likely(allowed, draws.top_k, draws.top_p), allowed, -jnp.inf)
         tokens = draw(allowed, noise(keys, positions, allowed.shape[-1]))
+        if is_greedy is not None:
+            tokens = jnp.where(is_greedy, _first_largest(allowed), tokens)
     chosen = jnp.take_along_axis(scaled, tokens[:, None], axis=-1)[:, 0]
     return tokens, chosen - jax.nn.logsumexp(scaled, axis=-1)
 

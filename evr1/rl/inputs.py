@@ -1,0 +1,67 @@
+"""What a loss is given: its settings, and the arrays that it may look at."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The loss of an update. Most fields bear the names of `config.algorithm`.
+
+    Attributes:
+        policy: a key of `POLICY_LOSSES`.
+        clip_low: the ratio is clipped below at 1 - clip_low; 0: not clipped below.
+        clip_high: and above at 1 + clip_high; 0: not clipped above.
+        clip_dual: bound on the loss of a token with advantage -1; 0: none.
+        sapo_temperature_positive: of `sapo`, where the advantage is above 0.
+        sapo_temperature_negative: of `sapo`, elsewhere.
+        has_kl: the KL to the reference is part of the loss, with the coefficient of the batch.
+        kl_estimator: a key of `rl.kl.ESTIMATORS`.
+        entropy_coef: weight of the entropy, which the loss rewards; 0: no gradient through it.
+        correction: a key of `rl.correction.CORRECTIONS`; empty: none.
+        correction_low: bounds of the correction.
+        correction_high: likewise.
+        temperature: what the logits are divided by, as when sampling.
+        on_policy: for one update per rollout batch: the policy itself is the old one, which saves
+            the forward pass that would compute `old_logprobs`. The ratio is 1 and its gradient
+            that of the log-probability.
+        has_offline: batches may hold offline completions: report on them apart.
+        offline: `config.mix.treatment`, a key of `rl.offline.OFFLINE_LOSSES`.
+        offline_clip: bound on the ratio of `importance`.
+        luffy_gamma: of `luffy`.
+    """
+
+    policy: str = "ppo"
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    clip_dual: float = 3.0
+    sapo_temperature_positive: float = 1.0
+    sapo_temperature_negative: float = 1.05
+    has_kl: bool = False
+    kl_estimator: str = "k3"
+    entropy_coef: float = 0.0
+    correction: str = ""
+    correction_low: float = 0.5
+    correction_high: float = 2.0
+    temperature: float = 1.0
+    on_policy: bool = False
+    has_offline: bool = False
+    offline: str = "on_policy"
+    offline_clip: float = 1.0
+    luffy_gamma: float = 0.1
+
+
+class TokenInputs(NamedTuple):
+    """What a loss may look at. A completion is a row along the last axis, never split."""
+
+    logprobs: jax.Array  # float32[G, N, R], of the policy that is trained
+    entropy: jax.Array  # float32[G, N, R], of its distributions
+    old_logprobs: jax.Array  # float32[G, N, R]
+    behavior_logprobs: jax.Array  # float32[G, N, R]
+    ref_logprobs: jax.Array  # float32[G, N, R]
+    advantages: jax.Array  # float32[G, N, R]
+    mask: jax.Array  # bool[G, N, R], trained tokens
+    is_offline: jax.Array  # bool[G, N, 1], completions that the policy did not sample
+    kl_coef: jax.Array  # float32[G, 1, 1]
