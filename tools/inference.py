@@ -41,7 +41,7 @@ RUN_FIELDS = {
 # flags that change no result
 FREE = frozenset(
     ("run", "out", "workers", "timeout", "max_failed_share", "slots", "window", "batch_tokens")
-    + ("reward_workers", "timeout_s", "min", "max", "pass_at")
+    + ("score_workers", "score_timeout_s", "min", "max", "pass_at")
 )
 
 
@@ -61,7 +61,9 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
         return 130
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def parser(
+    description: str | None, out_help: str = ".jsonl to write; what it holds already is kept"
+) -> argparse.ArgumentParser:
     """The flags that every command has."""
     default = Budgets()
     out = argparse.ArgumentParser(
@@ -70,7 +72,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add = out.add_argument
     add("--model", required=True, help="HF directory, or one of tools/convert_checkpoint.py")
     add("--rows", required=True, help="rows: .json, .jsonl or .parquet")
-    add("--out", required=True, help=".jsonl to write; what it holds already is kept")
+    add("--out", required=True, help=out_help)
     add("--run", default="", help="workdir of a run: its config gives the defaults of the flags")
     add("--media_dir", default="", help="put in front of relative media paths")
     add(
