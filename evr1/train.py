@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from evr1 import canaries, export, gauges, heldout, learn, report
+from configs import base
+from evr1 import canaries, compile_cache, export, gauges, heldout, learn, report
 from evr1 import config as config_lib
 from evr1.checkpoint import Checkpoints
 from evr1.config import Config
@@ -45,6 +46,7 @@ def train(config: Config) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(sole_run(workdir))
         compiles = gauges.CompileCounter()
+        told = compile_cache.enable(config.compile_cache)
         model = load_model(config.model, dtype=config.train.dtype, remat=config.train.remat)
         data = open_data(config, model, stack)
         policy = open_policy(config, model, data)
@@ -56,13 +58,15 @@ def train(config: Config) -> None:
         reference = policy.load(config.model) if config.algorithm.kl_coef else None
         scorer = with_judge(config, stack.enter_context(_reward_pool(config)), policy.mesh)
         writer = stack.enter_context(_writer(config, first))
+        compiles.on_change = writer.compiling
         evaluate = functools.partial(_evaluate, config, policy, data, scorer, writer)
 
         if first:
             left = config.num_steps - first
             writer.line(f"resumed from the checkpoint of step {first}; {left} steps to go")
         else:
-            writer.line(config_lib.to_json(config))
+            writer.line(_describe(config))
+            writer.line(told)
             if config.canaries:
                 canaries.check(config, policy, data, state.params, scorer.score_batch, writer.line)
             evaluate(state, 0)
@@ -95,7 +99,8 @@ def train(config: Config) -> None:
                 parts = learn.split(config, policy, data, batch)
             with timer("update"):
                 state, update_metrics = learn.update(policy, state, examples, parts)
-            _stop_if_not_finite(update_metrics, examples, parts, workdir, step + 1)
+            saved = checkpoints.latest_step()
+            _stop_if_not_finite(update_metrics, examples, parts, workdir, step + 1, saved)
             metrics |= more | update_metrics
             if "policy/kl_ref" in metrics:
                 metrics["policy/kl_coef"] = memory.kl_coef
@@ -273,6 +278,7 @@ def _stop_if_not_finite(
     parts: list[list[GroupBatch]],
     workdir: Path,
     step: int,
+    saved: int | None,
 ) -> None:
     if metrics["optim/is_finite"] == 1:
         return
@@ -281,10 +287,17 @@ def _stop_if_not_finite(
     arrays: dict[str, Any] = {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
     arrays["rows"] = np.array([e.row.source for e in examples])  # whose media are not in it
     np.savez(path, **arrays)
+    last = "there is no checkpoint yet" if saved is None else f"the last checkpoint: step {saved}"
     raise FloatingPointError(
-        f"step {step}: the gradient is not finite; its batch is in {path}, the last checkpoint is "
-        "whole. Lower optim.learning_rate, or look for the row that does it"
+        f"step {step}: the gradient is not finite; its batch is in {path}, {last}. Lower "
+        "optim.learning_rate, or look for the row that does it"
     )
+
+
+def _describe(config: Config) -> str:
+    """The fields that were changed, a line each; what follows from others is among them."""
+    head = f"config: all of it is in {Path(config.workdir) / 'config.json'}; not as in base.py:"
+    return "\n  ".join([head, *config_lib.changes(config, base.get_config())])
 
 
 def _reward_pool(config: Config) -> RewardPool:
