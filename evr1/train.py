@@ -59,6 +59,7 @@ def train(config: Config) -> None:
         scorer = with_judge(config, stack.enter_context(_reward_pool(config)), policy.mesh)
         writer = stack.enter_context(_writer(config, first))
         compiles.on_change = writer.compiling
+        writer.line(told)
         evaluate = functools.partial(_evaluate, config, policy, data, scorer, writer)
 
         if first:
@@ -66,7 +67,6 @@ def train(config: Config) -> None:
             writer.line(f"resumed from the checkpoint of step {first}; {left} steps to go")
         else:
             writer.line(_describe(config))
-            writer.line(told)
             if config.canaries:
                 canaries.check(config, policy, data, state.params, scorer.score_batch, writer.line)
             evaluate(state, 0)

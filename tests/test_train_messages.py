@@ -1,6 +1,9 @@
 """What a run says of itself: what stopped it, what its config changes, what it compiles."""
 
+import json
+
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
@@ -44,3 +47,13 @@ def test_a_compilation_is_reported_when_it_begins_and_when_it_ends():
     assert took > 0
     assert counter.seconds == pytest.approx(seconds + took)
     assert counter.count == before + 1
+
+
+def test_all_of_the_config_is_in_the_workdir(tmp_path):
+    config = base.get_config()
+    config.workdir = str(tmp_path)
+    config.rollout.n = 4
+    with train._writer(ml_collections.FrozenConfigDict(config), 0):
+        written = json.loads((tmp_path / "config.json").read_text())
+    assert written.pop("run")["command"]
+    assert written == json.loads(json.dumps(config.to_dict()))
