@@ -64,8 +64,7 @@ def _run(flags: argparse.Namespace) -> int:
         failures.add(data[index], reason)
     with contextlib.ExitStack() as stack:
         settings = inference.settings(flags) | {"extra": _with_digest(flags.extra)}
-        results = inference.Results(str(folder / PROGRESS), settings, 1)
-        stack.enter_context(results)
+        results = stack.enter_context(inference.Results(str(folder / PROGRESS), settings, 1))
         out.print(
             f"{len(data)} rows, {len(results.done)} done before; {flags.k} completions of each at"
             f" temperature {flags.temperature:g}; {flags.model}",
@@ -82,8 +81,7 @@ def _run(flags: argparse.Namespace) -> int:
             measure.run(todo, min(flags.slots, len(scorable)), bar, len(data))
             bar.stop()
         failures.check(out)
-    done = {v["index"]: v["accuracies"] for _, v in jsonl.read(folder / PROGRESS)}
-    measured = done | failed
+    measured = {v["index"]: v["accuracies"] for _, v in jsonl.read(folder / PROGRESS)} | failed
     summary = _write(folder, data, originals, [measured[r.index] for r in data], rule, flags.k)
     out.print(pass_rates.table(summary))
     if not any(rule.low < j / flags.k < rule.high for j in range(flags.k + 1)):
