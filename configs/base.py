@@ -19,6 +19,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.num_steps = 200  # RL steps: one rollout batch each
     c.model = config_dict.placeholder(str)  # HF directory, or one of tools/convert_checkpoint.py
     c.canaries = True  # check the whole chain on one batch before the first step
+    # Directory of compiled programs, which later runs need not compile. Empty: evr1 in the user's
+    # cache directory on accelerators, none on CPUs. "off": none. JAX_COMPILATION_CACHE_DIR wins.
+    c.compile_cache = ""
 
     c.data = ml_collections.ConfigDict()
     # Rows: .json, .jsonl or .parquet, in EasyVideoR1's schema. An empty data.eval: no evaluation.

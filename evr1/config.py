@@ -3,7 +3,6 @@
 Every message names the field, what it holds, and what to do.
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -48,9 +47,18 @@ def resolve(config: Config) -> Config:
     return ml_collections.FrozenConfigDict(c)
 
 
-def to_json(config: Config) -> str:
-    """The config as indented JSON text."""
-    return json.dumps(config.to_dict(), indent=2, default=list)
+def changes(config: Config, defaults: Config) -> list[str]:
+    """A line for each field that is not as in `defaults`, sorted: 'rollout.n = 4'."""
+    now, before = _fields("", config), _fields("", defaults)
+    return sorted(f"{k} = {v!r}" for k, v in now.items() if k not in before or v != before[k])
+
+
+def _fields(prefix: str, tree: Config) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in tree.items():
+        is_group = isinstance(value, ml_collections.ConfigDict)
+        fields |= _fields(f"{prefix}{name}.", value) if is_group else {prefix + name: value}
+    return fields
 
 
 def fill_algorithm(a: Config) -> None:

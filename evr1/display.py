@@ -1,6 +1,7 @@
 """What the console shows: a live panel on a terminal, one plain line a step anywhere else."""
 
 import collections
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -20,6 +21,7 @@ SHOWN = (
     ("speed/tokens_per_s", "tokens/s", "{:,.0f}"),
 )
 _STEP_TIME = "time/step_s"
+LONG_S = 3.0  # a compilation that takes longer is told
 
 
 class Display:
@@ -30,6 +32,7 @@ class Display:
         start_step: where this process began; the time left is reckoned from its last steps.
         console: decides between live panel and lines.
         clock: seconds, monotonic.
+        long_s: seconds after which a compilation is told.
     """
 
     def __init__(
@@ -38,12 +41,17 @@ class Display:
         start_step: int,
         console: Console,
         clock: Callable[[], float] = time.monotonic,
+        long_s: float = LONG_S,
     ) -> None:
         self._num_steps, self._step = num_steps, start_step
         self._console, self._clock, self._start = console, clock, clock()
         # few, so that it follows a change of pace; without the time that compiling took
         self._marks = collections.deque([(start_step, self._start)], maxlen=5)
+        self._is_first_step_in = True  # the first step of a process also traces, reads and warms up
         self._compile_s = 0.0
+        self._compiling_since: float | None = None
+        self._long_s, self._timer = long_s, threading.Timer(0, print)
+        self._status = ""
         self._latest: dict[str, float] = {}
         self._spinner = Spinner("dots", text="")
         self._live: Live | None = None
@@ -54,9 +62,7 @@ class Display:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Takes the metrics of a step."""
-        self._compile_s = values.get("compile/seconds", self._compile_s)
-        if step > self._step:
-            self._marks.append((step, self._clock() - self._compile_s))
+        self._mark(step)
         self._step = step
         self._latest.update(values)
         if self._live is None:
@@ -66,7 +72,24 @@ class Display:
 
     def status(self, text: str) -> None:
         """Says what is going on; only the live panel shows it."""
-        self._spinner.update(text=Text(text))
+        self._status = text
+
+    def compiling(self, seconds: float | None) -> None:
+        """Takes the beginning of a compilation (None), or how long it took.
+
+        One that takes long is told on the panel, and once in a line of its own where there is none.
+        """
+        self._timer.cancel()
+        if seconds is not None:
+            self._compile_s += seconds
+            self._compiling_since = None
+            return
+        self._compiling_since = self._clock()
+        if self._live is None:
+            text = f"compiling{f' for {self._status}' if self._status else ''} ..."
+            self._timer = threading.Timer(self._long_s, self.line, [text])
+            self._timer.daemon = True
+            self._timer.start()
 
     def line(self, text: str) -> None:
         """Prints a line (above the panel, where there is one)."""
@@ -74,8 +97,9 @@ class Display:
 
     def close(self) -> None:
         """Leaves the last panel standing."""
+        self._timer.cancel()
         if self._live is not None:
-            self._spinner.update(text=Text(""))
+            self._status, self._compiling_since = "", None
             self._live.stop()
             self._live = None
 
@@ -87,6 +111,16 @@ class Display:
             phases = ", ".join(f"{name} {s:.1f}" for name, s in _phases(values))
             parts.append(f"{values[_STEP_TIME]:.1f} s" + (f" ({phases})" if phases else ""))
         return "  ".join([*parts, *self._time_left()])
+
+    def _mark(self, step: int) -> None:
+        mark = step, self._clock() - self._compile_s
+        if step > self._step:
+            if len(self._marks) == 2 and self._is_first_step_in:
+                self._marks.popleft()
+                self._is_first_step_in = False
+            self._marks.append(mark)
+        elif len(self._marks) == 1:  # an evaluation before the first step
+            self._marks[0] = mark
 
     def _time_left(self) -> list[str]:
         """['3m07s left'], reckoned from the last steps of this process; [] before the first."""
@@ -111,7 +145,15 @@ class Display:
         phases = Text(
             "  ".join(f"{name} {s:.1f} s" for name, s in _phases(self._latest)), style="dim"
         )
+        self._spinner.update(text=Text(self._doing()))
         return Group(head, numbers, phases, self._spinner)
+
+    def _doing(self) -> str:
+        """The phase, and how long a compilation is at work."""
+        since = self._compiling_since  # another thread may set it to None meanwhile
+        if since is None or self._clock() - since < self._long_s:
+            return self._status
+        return f"{self._status}  compiling for {_duration(self._clock() - since)}".strip()
 
 
 def _numbers(values: Mapping[str, float]) -> list[tuple[str, str]]:

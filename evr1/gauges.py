@@ -1,6 +1,6 @@
 """Readings of the process and of a step: compilations, memory, speed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -9,21 +9,32 @@ from evr1 import flops
 from evr1.models import Model
 from evr1.types import GroupBatch
 
+_LOWERED_EVENT = "/jax/core/compile/jaxpr_to_mlir_module_duration"  # what comes before compiling
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
 class CompileCounter:
-    """Counts XLA compilations from now on, in this process."""
+    """Counts XLA compilations from now on, in this process.
+
+    Attributes:
+        count: compilations that ended.
+        seconds: that they took.
+        on_change: called with None when one begins, and with its seconds when it ends.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.seconds = 0.0
+        self.on_change: Callable[[float | None], None] = lambda _: None
         jax.monitoring.register_event_duration_secs_listener(self._on_event)
 
     def _on_event(self, event: str, duration_secs: float, **_: object) -> None:
-        if event == _COMPILE_EVENT:
+        if event == _LOWERED_EVENT:
+            self.on_change(None)
+        elif event == _COMPILE_EVENT:
             self.count += 1
             self.seconds += duration_secs
+            self.on_change(duration_secs)
 
 
 def host_bytes() -> int:

@@ -90,10 +90,24 @@ def _parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         _CONFIG.value.to_dict()  # a file that could not be read says so only when it is used
     except Exception as e:  # noqa: BLE001  a config file is a program: it may raise anything
-        sys.exit(f"error: {_flag_error(e, argv)}")
+        sys.exit(f"error: {_file_error(argv) or _flag_error(e, argv)}")
     if not isinstance(_CONFIG.value, ml_collections.ConfigDict):
         sys.exit(f"error: get_config() of the config file gave a {type(_CONFIG.value).__name__}")
     return rest
+
+
+def _file_error(argv: list[str]) -> str:
+    """What is wrong with the name of the config file; empty where nothing is."""
+    given = ""
+    for flag, after in zip(argv, [*argv[1:], ""], strict=True):
+        name, _, value = flag.partition("=")
+        if name in ("--config", "-config"):
+            given = value or after
+    path = given.partition(":")[0]  # an argument of get_config() may follow
+    fix = "give a config file, e.g. --config=configs/demo.py"
+    if not path:
+        return f"--config is not given; {fix}"
+    return "" if os.path.isfile(path) else f"--config={path}: no such file; {fix}"
 
 
 def _flag_error(error: Exception, argv: list[str]) -> str:

@@ -2,15 +2,7 @@
 
 A rollout batch is one or more minibatches (an optimizer update each), a minibatch is microbatches
 that fit the memory (`evr1.rl.batches`). Gradients of microbatches are added: the loss weights
-already hold the denominators of the whole minibatch.
-
-    for minibatch in minibatches(batch, updates, ...):
-        grads = update.zeros(state.params)
-        for microbatch in microbatches(minibatch, max_tokens, ...):
-            old = logprobs(state.params, microbatch.prompts, microbatch.completions)
-            microbatch = microbatch._replace(old_logprobs=old)
-            grads, sums = update.accumulate(state.params, grads, microbatch)
-        state, metrics = update.apply(state, grads)
+already hold the denominators of the whole minibatch. `evr1.learn.update` is the loop over both.
 """
 
 import functools

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from evr1 import canaries, export, gauges, heldout, learn, report
+from configs import base
+from evr1 import canaries, compile_cache, export, gauges, heldout, learn, report
 from evr1 import config as config_lib
 from evr1.assess import assess
 from evr1.checkpoint import Checkpoints
@@ -47,6 +48,7 @@ def train(config: Config) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(sole_run(workdir))
         compiles = gauges.CompileCounter()
+        told = compile_cache.enable(config.compile_cache)
         model = load_model(config.model, dtype=config.train.dtype, remat=config.train.remat)
         data = open_data(config, model, stack)
         policy = open_policy(config, model, data)
@@ -58,13 +60,15 @@ def train(config: Config) -> None:
         drawer = Drawer(config, policy, data, scorer, terms)
         networks, memory, first = _start(config, policy, data, drawer, checkpoints)
         writer = stack.enter_context(_writer(config, first))
+        compiles.on_change = writer.compiling
+        writer.line(told)
         evaluate = functools.partial(_evaluate, config, policy, data, scorer, writer)
 
         if first:
             left = config.num_steps - first
             writer.line(f"resumed from the checkpoint of step {first}; {left} steps to go")
         else:
-            writer.line(config_lib.to_json(config))
+            writer.line(_describe(config))
             if config.canaries:
                 params, score = networks.policy.params, scorer.score_batch
                 canaries.check(config, policy, data, params, score, writer.line)
@@ -85,7 +89,8 @@ def train(config: Config) -> None:
                 networks, update_metrics = _update(
                     config, policy, data, networks, step, examples, batch, parts
                 )
-            _stop_if_not_finite(update_metrics, examples, parts, workdir, step + 1)
+            saved = checkpoints.latest_step()
+            _stop_if_not_finite(update_metrics, examples, parts, workdir, step + 1, saved)
             metrics |= more | update_metrics
             done = step + 1
             if "policy/kl_ref" in metrics:
@@ -209,6 +214,7 @@ def _stop_if_not_finite(
     parts: list[list[GroupBatch]],
     workdir: Path,
     step: int,
+    saved: int | None,
 ) -> None:
     if metrics["optim/is_finite"] == 1:
         return
@@ -217,10 +223,17 @@ def _stop_if_not_finite(
     arrays: dict[str, Any] = {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
     arrays["rows"] = np.array([e.row.source for e in examples])  # whose media are not in it
     np.savez(path, **arrays)
+    last = "there is no checkpoint yet" if saved is None else f"the last checkpoint: step {saved}"
     raise FloatingPointError(
-        f"step {step}: the gradient is not finite; its batch is in {path}, the last checkpoint is "
-        "whole. Lower optim.learning_rate, or look for the row that does it"
+        f"step {step}: the gradient is not finite; its batch is in {path}, {last}. Lower "
+        "optim.learning_rate, or look for the row that does it"
     )
+
+
+def _describe(config: Config) -> str:
+    """The fields that were changed, a line each; what follows from others is among them."""
+    head = f"config: all of it is in {Path(config.workdir) / 'config.json'}; not as in base.py:"
+    return "\n  ".join([head, *config_lib.changes(config, base.get_config())])
 
 
 def _reward_pool(config: Config) -> RewardPool:

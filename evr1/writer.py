@@ -221,6 +221,11 @@ class Writer:
         if self._display is not None:
             self._display.status(text)
 
+    def compiling(self, seconds: float | None) -> None:
+        """Shows that a program is being compiled (None), or that it took so many seconds."""
+        if self._display is not None:
+            self._display.compiling(seconds)
+
     def line(self, text: str) -> None:
         """Prints a line above the live display."""
         if self._display is not None:

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import json
 import math
 import pathlib
 import re
@@ -38,7 +37,19 @@ def test_resolve_freezes_and_derives(config):
     with pytest.raises(AttributeError):
         frozen.seed = 1
     assert frozen.rewards.overlong_cache_tokens == config.rollout.max_completion_tokens // 5
-    assert json.loads(config_lib.to_json(frozen))["rollout"]["n"] == 8
+
+
+def test_changes_are_what_differs_from_the_defaults_and_sorted(config):
+    """A field that was given, one that was derived, and no field that is as it was."""
+    config.rollout.n = 4
+    config.optim.freeze = ("vision/.*",)
+    changes = config_lib.changes(config_lib.resolve(config), base.get_config())
+    assert changes == sorted(changes)
+    assert {"rollout.n = 4", "optim.freeze = ('vision/.*',)"} <= set(changes)
+    assert "algorithm.clip_high = 0.28" in changes
+    assert f"model = {config.model!r}" in changes
+    assert not any(c.startswith(("seed", "rollout.prompts", "data.video_fps")) for c in changes)
+    assert config_lib.changes(base.get_config(), base.get_config()) == []
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -269,7 +280,12 @@ def test_half_as_many_completions_are_drawn_on_shuffled_frames(config, n, given,
     [
         (["--config=configs/base.py", "--config.num_stepz=3"], "num_stepz"),
         (["--config=configs/base.py", "--config.data.fps=3"], "fps"),
-        (["--config=configs/nothing.py"], "configs/nothing.py"),
+        (["--config=configs/nothing.py"], "--config=configs/nothing.py: no such file; give a conf"),
+        (["--config", "configs/nothing.py:debug"], "--config=configs/nothing.py: no such file"),
+        (["--config=configs"], "--config=configs: no such file; give a config file, e.g."),
+        (["--config="], "--config is not given; give a config file, e.g. --config=configs/demo.py"),
+        (["--config.seed=3"], "--config is not given; give"),
+        ([], "--config is not given; give"),
         (["--config=configs/base.py"], "config.workdir is not given"),
         (["--config=configs/base.py", "--config.num_steps=many"], "many"),
         (["--config=configs/base.py:argument"], "get_config() takes 0 positional arguments"),
@@ -281,7 +297,7 @@ def test_half_as_many_completions_are_drawn_on_shuffled_frames(config, n, given,
     ],
 )
 def test_bad_flags_end_in_an_error_not_a_traceback(flags, says, tmp_path):
-    if "{}" in flags[0]:
+    if flags and "{}" in flags[0]:
         (tmp_path / "config.py").write_text(flags[1])
         flags = [flags[0].format(tmp_path / "config.py")]
     command = [sys.executable, "-m", "evr1.main", *flags]

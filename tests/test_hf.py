@@ -329,7 +329,5 @@ def test_an_orbax_directory_of_another_shape_is_refused(original, tmp_path):
 
 
 def test_the_command_line_imports_no_torch():
-    code = (
-        "import sys, convert_checkpoint; sys.exit(bool({'torch','tensorflow'} & set(sys.modules)))"
-    )
+    code = "import sys, conversion; sys.exit(bool({'torch','tensorflow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tools").returncode == 0

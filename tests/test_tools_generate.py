@@ -11,6 +11,7 @@ from evr1.data.processor import Processor
 
 generate = rig.load("generate")
 inference = rig.load("inference")
+sessions = rig.load("sessions")
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def test_unusable_media_are_skipped_up_to_a_share(files):
     [(0, 4, 4), (1, 32, 32), (33, 32, 64), (65, 32, 96), (97, 32, 128), (129, 32, 192), (5, 1, 6)],
 )
 def test_round_up(size, multiple, want):
-    assert inference.round_up(size, multiple) == want
+    assert sessions.round_up(size, multiple) == want
 
 
 def test_numbers_read_back():

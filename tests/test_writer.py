@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
@@ -294,14 +295,79 @@ def test_plain_line_a_step():
 
 def test_the_time_left_is_reckoned_without_what_compiling_took():
     out = io.StringIO()
-    display = Display(20, 2, Console(file=out, width=40), clock=clock_of(100.0, 110.0))
-    display.metrics(4, {"reward/overall": 0.5, "compile/seconds": 6.0})
+    clock = clock_of(100.0, 101.0, 110.0)
+    display = Display(20, 2, Console(file=out, width=40), clock=clock)
+    display.compiling(None)
+    display.compiling(6.0)
+    display.metrics(4, {"reward/overall": 0.5})
     assert out.getvalue() == "step 4/20  reward 0.500  32s left\n"  # 4 s, not 10, for two steps
+
+
+def test_the_time_left_forgets_the_evaluation_at_step_0_and_the_first_step():
+    """At 200 the evaluation is done, after 60 s of compiling; steps end at 250, 252 and 254.
+
+    Left after step 1: 50 s a step, for 9 more. After steps 2 and 3: 2 s a step, for 8 and 7. With
+    the time before step 1 it would be 1m48s and 1m56s.
+    """
+    out = io.StringIO()
+    clock = clock_of(100.0, 110.0, 200.0, 250.0, 252.0, 253.0, 254.0)
+    display = Display(10, 0, Console(file=out, width=40), clock=clock)
+    display.compiling(None)
+    display.compiling(60.0)
+    display.metrics(0, {"eval/accuracy": 0.25})
+    display.metrics(1, {})
+    display.metrics(2, {})
+    display.metrics(2, {"eval/accuracy": 0.5})
+    display.metrics(3, {})
+    lines = out.getvalue().splitlines()
+    assert [line.split("  ")[-1] for line in lines] == [
+        "held-out 0.250",
+        "7m30s left",
+        "16s left",
+        "16s left",
+        "14s left",
+    ]
+
+
+def test_a_long_compilation_is_told_while_it_lasts():
+    out, said = io.StringIO(), threading.Event()
+    display = Display(20, 0, Console(file=out, width=40), long_s=0.0)
+    print_line = display.line
+    display.line = lambda text: (print_line(text), said.set())
+    display.status("rollout")
+    display.compiling(None)
+    assert said.wait(60)
+    assert out.getvalue() == "compiling for rollout ...\n"
+
+
+def test_a_short_compilation_is_not_told():
+    out = io.StringIO()
+    display = Display(20, 0, Console(file=out, width=40), long_s=3600.0)
+    display.compiling(None)
+    waiting = display._timer
+    display.compiling(0.1)
+    waiting.join()  # it was called off
+    assert out.getvalue() == ""
+
+
+def test_the_panel_tells_a_long_compilation():
+    """It begins at 10 and is looked at at 11 (too short to tell), at 55, and when it is over."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    now = [0.0]
+    display = Display(20, 0, console, clock=lambda: now[0])
+    display.status("update")
+    told = []
+    for now[0], event in ((10.0, [None]), (11.0, []), (55.0, []), (56.0, [46.0])):
+        for seconds in event:
+            display.compiling(seconds)
+        told.append(display._doing())
+    display.close()
+    assert told == ["update", "update", "update  compiling for 45s", "update"]
 
 
 def test_no_time_is_promised_before_the_first_step_and_after_the_last():
     out = io.StringIO()
-    display = Display(20, 0, Console(file=out, width=40), clock=clock_of(100.0, 110.0))
+    display = Display(20, 0, Console(file=out, width=40), clock=clock_of(100.0, 110.0, 120.0))
     display.metrics(0, {"eval/accuracy": 0.25, "time/step_s": 8.0, "time/eval_s": 7.9})
     display.metrics(20, {"eval/accuracy": 0.5})
     assert out.getvalue().splitlines() == [

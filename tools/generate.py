@@ -18,10 +18,10 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import inference
+import sessions
 from rich import console
 
 from evr1.data.errors import MediaError
-from evr1.sampler import Sampler, Sampling
 from evr1.types import Rollouts
 
 
@@ -31,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> int:
+    from evr1.sampler import Sampler, Sampling  # seconds, which --help must not wait for
+
     out = console.Console()
     if flags.n < 1 or flags.slots < 1:
         raise ValueError(f"--n {flags.n}, --slots {flags.slots}; give at least 1 of each")
@@ -50,7 +52,7 @@ def _run(flags: argparse.Namespace) -> int:
         )
         if not todo:
             return 0
-        session = inference.open_session(flags, stack)
+        session = sessions.open_session(flags, stack)
         sampling = dataclasses.replace(
             sampling, end_ids=session.processor.end_ids, banned_ids=session.processor.banned_ids
         )
@@ -69,7 +71,7 @@ def _run(flags: argparse.Namespace) -> int:
                 continue
             sampler = Sampler(
                 session.model,
-                shapes=inference.shape_table(examples, session.geometry, flags.max_tokens),
+                shapes=sessions.shape_table(examples, session.geometry, flags.max_tokens),
                 geometry=session.geometry,
                 pos_grid=session.pos_grid,
                 n=flags.n,

@@ -1,37 +1,57 @@
-"""What generate.py and score_completions.py share: flags, model, encoded rows, results that resume.
+"""What the commands that run a model share: flags, and results that resume.
 
-Not a command of its own.
+Not a command of its own. It imports no jax, so that --help and a wrong flag answer at once.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from rich import console, progress
 
-from evr1.data import batch, media, positions, rows
-from evr1.data.decode import DecodePool
-from evr1.data.errors import MediaError
-from evr1.data.processor import Processor
-from evr1.data.records import Budgets, Example, Geometry, Row
-from evr1.models import Model, hf, load_model
-from evr1.types import Params, ShapeTable
+from evr1 import coordinates
+from evr1.data import rows
+from evr1.data.records import Budgets, Row
+
+# flag: the field of a run's config that --run takes its default from
+RUN_FIELDS = {
+    "media_dir": "data.media_dir",
+    "template": "data.template",
+    "thinking": "data.thinking",
+    "box_scale": "rewards.box_scale",
+    "fps": "data.video_fps",
+    "max_frames": "data.video_max_frames",
+    "min_pixels": "data.video_min_pixels",
+    "max_pixels": "data.video_max_pixels",
+    "total_pixels": "data.video_total_pixels",
+    "image_min_pixels": "data.image_min_pixels",
+    "image_max_pixels": "data.image_max_pixels",
+    "temperature": "rollout.temperature",
+    "max_tokens": "rollout.max_completion_tokens",
+    "extra": "rewards.extra",
+    "unknown_type": "rewards.unknown_type",
+}
+# flags that change no result
+FREE = frozenset(
+    ("run", "out", "workers", "timeout", "max_failed_share", "slots", "window", "batch_tokens")
+    + ("score_workers", "score_timeout_s", "min", "max", "pass_at")
+)
 
 
 def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[str] | None) -> int:
     """Runs a command. Exit status: 0, or 1 with one line on standard error."""
     flags = parser.parse_args(argv)
     try:
+        if flags.run:
+            parser.set_defaults(**run_defaults(flags.run, vars(flags)))
+            flags = parser.parse_args(argv)
         return run(flags)
     except (ValueError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
@@ -41,16 +61,19 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
         return 130
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """The flags that both commands have."""
+def parser(
+    description: str | None, out_help: str = ".jsonl to write; what it holds already is kept"
+) -> argparse.ArgumentParser:
+    """The flags that every command has."""
     default = Budgets()
     out = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = out.add_argument
-    add("--model", required=True, help="HF directory")
+    add("--model", required=True, help="HF directory, or one of tools/convert_checkpoint.py")
     add("--rows", required=True, help="rows: .json, .jsonl or .parquet")
-    add("--out", required=True, help=".jsonl to write; what it holds already is kept")
+    add("--out", required=True, help=out_help)
+    add("--run", default="", help="workdir of a run: its config gives the defaults of the flags")
     add("--media_dir", default="", help="put in front of relative media paths")
     add(
         "--prompt",
@@ -59,6 +82,18 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         help="the problem as it is, or through the template of its type (default)",
     )
     add("--template", default="", help="Jinja2 file instead of the built-in task template")
+    add(
+        "--thinking",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="ask for reasoning between think tags",
+    )
+    add(
+        "--box_scale",
+        choices=coordinates.SCALES,
+        default="pixels",
+        help="what box coordinates are asked in (default pixels)",
+    )
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
     add("--seed", type=int, default=0, help="of the draws (default 0)")
     add("--fps", type=float, default=default.video_fps, help="frames sampled per second")
@@ -70,112 +105,45 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--image_max_pixels", type=int, default=default.image_max_pixels, help="of an image")
     add("--workers", type=int, default=2, help="decoding processes (default 2)")
     add("--timeout", type=float, default=120.0, help="seconds for one medium (default 120)")
-    add("--max_failed_share", type=float, default=0.01, help="exit 1 when more media fail")
+    add("--max_failed_share", type=float, default=0.01, help="exit 1 when more rows fail")
     return out
 
 
-@dataclasses.dataclass(frozen=True)
-class Session:
-    """A model, its processor and where media come from."""
+def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
+    """What the config of a run says of those of the flags that it knows.
 
-    model: Model
-    params: Params
-    processor: Processor
-    source: media.MediaSource
-    raw: bool
-    workers: int
-
-    @property
-    def pos_grid(self) -> int:
-        """Side of the model's learned position table."""
-        return math.isqrt(self.model.config.vision.table)
-
-    @property
-    def geometry(self) -> Geometry:
-        """How pixels are cut into patches."""
-        return self.processor.geometry
-
-    def encode(self, row: Row) -> Example | MediaError:
-        """The row ready for the model, or why its media cannot be used."""
-        try:
-            loaded = [self.source.load(request) for request in media.requests(row)]
-        except MediaError as error:
-            return error
-        return self.processor.encode(row, loaded, raw=self.raw)
-
-    def chunks(
-        self, todo: Sequence[Row], size: int
-    ) -> Iterator[tuple[list[Row], list[Example | MediaError]]]:
-        """Encoded rows, `size` at a time; the next ones are decoded meanwhile."""
-        with futures.ThreadPoolExecutor(self.workers) as pool:
-            waiting: tuple[list[Row], list] | None = None
-            for at in range(0, len(todo) + size, size):  # one more than there are, to end with
-                chunk = list(todo[at : at + size])
-                coming = chunk, [pool.submit(self.encode, row) for row in chunk]
-                if waiting is not None and waiting[0]:
-                    yield waiting[0], [one.result() for one in waiting[1]]
-                waiting = coming
-
-
-def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Session:
-    """Reads the model.
+    Args:
+        workdir: of the run.
+        flags: name → value; values tell the types.
 
     Raises:
-        ValueError: the directory is no model that evr1 knows, or budgets cross.
+        ValueError: config.json is missing or damaged.
     """
-    processor = Processor.from_hf(str(hf.side_dir(flags.model)), flags.template)
-    model = load_model(flags.model, dtype=flags.dtype)
-    budgets = Budgets(
-        video_fps=flags.fps,
-        video_max_frames=flags.max_frames,
-        video_min_pixels=flags.min_pixels,
-        video_max_pixels=flags.max_pixels,
-        video_total_pixels=flags.total_pixels,
-        image_min_pixels=flags.image_min_pixels,
-        image_max_pixels=flags.image_max_pixels,
-    )
-    pool = stack.enter_context(DecodePool(flags.workers, flags.timeout))
-    source = media.MediaSource(
-        budgets=budgets,
-        geometry=processor.geometry,
-        pool=pool,
-        media_dir=flags.media_dir,
-        mode="realtime_only",
-    )
-    params = hf.load_params(flags.model, model)
-    return Session(model, params, processor, source, flags.prompt == "raw", flags.workers)
+    path = pathlib.Path(workdir) / "config.json"
+    fix = "give --run the workdir of a run, or the flags themselves"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; {fix}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged: {error}; {fix}") from None
+    found = {}
+    for name in RUN_FIELDS.keys() & flags.keys():
+        field, value = RUN_FIELDS[name], config
+        for part in field.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        wanted = type(flags[name])
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not wanted:
+            raise ValueError(f"{path}: {field}: got {value!r}, no {wanted.__name__}; {fix}")
+        found[name] = value
+    return found
 
 
 def load_rows(path: str, required: Sequence[str] = ("problem",)) -> list[Row]:
     """The rows of --rows; neither an answer nor a problem type is needed."""
     return rows.load_rows(path, required=required)
-
-
-def shape_table(
-    examples: Sequence[Example], geometry: Geometry, completion_tokens: int
-) -> ShapeTable:
-    """Buckets for these examples, rounded up so that other examples have the same ones."""
-    whole = geometry.merge_size**2
-    frames = [int(positions.units(e.grid_thw).prod(axis=1).max(initial=0)) for e in examples]
-    row_patches = round_up(max(frames, default=0), whole)
-    used = [batch.vision_rows(e.grid_thw, row_patches) for e in examples]
-    return ShapeTable(
-        prompt_tokens=tuple(sorted({round_up(len(e.tokens), 32) for e in examples})),
-        vision_rows=tuple(sorted({round_up(n, 1) if n else 0 for n in used})),
-        row_patches=row_patches,
-        completion_tokens=completion_tokens,
-    )
-
-
-def round_up(size: int, multiple: int) -> int:
-    """The next of few sizes: `multiple` times 1, 2, 3, 4, 6, 8, 12, ...
-
-    >>> [round_up(n, 32) for n in (1, 33, 100, 130, 200)]
-    [32, 64, 128, 192, 256]
-    """
-    need = max(1, -(-size // multiple))
-    power = 1 << (need - 1).bit_length()
-    return multiple * (power * 3 // 4 if power >= 4 and need <= power * 3 // 4 else power)
 
 
 class Results:
@@ -201,8 +169,8 @@ class Results:
         if self._path.exists() and self._path.stat().st_size:
             _check_settings(self._path, record, settings)
             kept = self._complete()
-        _write_atomic(self._path, "".join(line for lines in kept.values() for line in lines))
-        _write_atomic(record, json.dumps(settings, indent=1) + "\n")
+        write_atomic(self._path, "".join(line for lines in kept.values() for line in lines))
+        write_atomic(record, json.dumps(settings, indent=1) + "\n")
         self.done = frozenset(kept)
         self._file = self._path.open("a", encoding="utf-8")
 
@@ -229,7 +197,7 @@ class Results:
         self._file.close()
         kept = self._complete()
         lines = (line for index in sorted(kept) for line in kept[index])
-        _write_atomic(self._path, "".join(lines))
+        write_atomic(self._path, "".join(lines))
 
     def __enter__(self) -> "Results":
         return self
@@ -240,10 +208,9 @@ class Results:
 
 def settings(flags: argparse.Namespace) -> dict[str, Any]:
     """The flags that change results, and only those; the rows with a digest of what they hold."""
-    free = {"out", "workers", "timeout", "max_failed_share", "slots", "window", "batch_tokens"}
     with open(flags.rows, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    changing = {k: v for k, v in vars(flags).items() if k not in free}
+    changing = {k: v for k, v in vars(flags).items() if k not in FREE}
     return changing | {"rows": f"{flags.rows} (sha256 {digest})"}
 
 
@@ -256,27 +223,27 @@ def output_row(row: Row, **made: Any) -> dict[str, Any]:
 
 
 class Failures:
-    """Rows whose media cannot be used: told, counted, and too many of them are an error."""
+    """Rows that cannot be used: told, counted, and too many of them are an error."""
 
-    def __init__(self, total: int, max_share: float):
-        self._total, self._max_share = total, max_share
+    def __init__(self, total: int, max_share: float, what: str = "have unusable media"):
+        self._total, self._max_share, self._what = total, max_share, what
         self._errors: list[str] = []
 
-    def add(self, row: Row, error: MediaError) -> None:
+    def add(self, row: Row, error: object) -> None:
         """Counts a row."""
         self._errors.append(f"{row.source} ({row.problem_id}): {error}")
 
-    def check(self, out: console.Console) -> None:
-        """Tells what was skipped.
+    def check(self, out: console.Console | None = None) -> None:
+        """Tells what was skipped, where there is a console.
 
         Raises:
             ValueError: more than the allowed share failed.
         """
-        for error in self._errors[:10]:
+        for error in self._errors[:10] if out else ():
             out.print(f"  skipped {error}", soft_wrap=True, highlight=False, markup=False)
         if len(self._errors) > self._max_share * self._total:
             raise ValueError(
-                f"{len(self._errors)} of {self._total} rows have unusable media, over"
+                f"{len(self._errors)} of {self._total} rows {self._what}, over"
                 f" --max_failed_share={self._max_share:g}; first: {self._errors[0]}"
             )
 
@@ -317,7 +284,8 @@ def _check_settings(path: pathlib.Path, record: pathlib.Path, settings: dict[str
             )
 
 
-def _write_atomic(path: pathlib.Path, text: str) -> None:
+def write_atomic(path: pathlib.Path, text: str) -> None:
+    """Writes a file under another name, then moves it into place."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, "utf-8")
     os.replace(part, path)

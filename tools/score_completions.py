@@ -18,12 +18,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import inference
 import numpy as np
+import sessions
 from rich import console
 
 from evr1.data.batch import collate
 from evr1.data.errors import MediaError
 from evr1.data.records import Example, Row
-from evr1.step import make_logprobs
 
 END = "<|im_end|>"
 
@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> int:
+    from evr1.step import make_logprobs  # seconds, which --help must not wait for
+
     out = console.Console()
     if not flags.temperature > 0:
         raise ValueError(f"--temperature {flags.temperature}; give a number over 0")
@@ -49,7 +51,7 @@ def _run(flags: argparse.Namespace) -> int:
         )
         if not todo:
             return 0
-        session = inference.open_session(flags, stack)
+        session = sessions.open_session(flags, stack)
         logprobs = make_logprobs(session.model, temperature=flags.temperature)
         failures = inference.Failures(len(todo), flags.max_failed_share)
         bar = stack.enter_context(inference.bar(out, "scoring"))
@@ -90,7 +92,7 @@ def _check(row: Row) -> None:
         )
 
 
-def _completion(session: inference.Session, row: Row) -> np.ndarray:
+def _completion(session: sessions.Session, row: Row) -> np.ndarray:
     """int32[R], the tokens to score."""
     ids = row.extra.get("completion_token_ids")
     if ids is None:
@@ -122,9 +124,9 @@ def _batches(
 
 def _score(session, logprobs, examples, completions) -> list[np.ndarray]:
     """float32[R] of each completion."""
-    longest = inference.round_up(max(map(len, completions)), 32)
-    table = inference.shape_table(examples, session.geometry, longest)
-    groups = inference.round_up(len(examples), 1)
+    longest = sessions.round_up(max(map(len, completions)), 32)
+    table = sessions.shape_table(examples, session.geometry, longest)
+    groups = sessions.round_up(len(examples), 1)
     prompts = collate(
         examples, table, session.geometry, session.pos_grid, session.processor.pad_id, groups
     )

@@ -9,7 +9,6 @@ import collections
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import Any, Literal, cast
@@ -222,15 +221,13 @@ class Loader:
 
     def _check_failed(self) -> None:
         failed = self._failed()
-        limit = self._max_failed_share * len(self._media)
-        if len(failed) <= limit:
+        if len(failed) <= self._max_failed_share * len(self._media):
             return
         uncached = [error for error in failed.values() if error.kind == "uncached"]
         first = uncached[0] if uncached else next(iter(failed.values()))
         raise ValueError(
             f"{len(failed)} of {len(self._media)} media cannot be used, over "
-            f"data.max_failed_share={self._max_failed_share:g} ({math.floor(limit)}); "
-            f"first: {first}"
+            f"data.max_failed_share={self._max_failed_share:g}; first: {first}"
         )
 
     def _failed(self) -> dict[media.Request, MediaError]:

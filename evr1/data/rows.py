@@ -45,18 +45,8 @@ def load_rows(
             are.
         FileNotFoundError: no such file.
     """
-    path = pathlib.Path(path)
-    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise ValueError(
-            f"{path}: got a {path.suffix or 'suffixless'} file; give one of {', '.join(readers)}"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such data file; correct the path (data.train, data.eval or --data)"
-        )
     rows, bad = [], []
-    for index, (line, fields) in enumerate(readers[path.suffix](path)):
+    for index, (line, fields) in enumerate(read_fields(path)):
         source = f"{path}:{line}"
         try:
             rows.append(parse_row(fields, index, source, required=required, canonical=canonical))
@@ -68,6 +58,29 @@ def load_rows(
     if not rows:
         raise ValueError(f"{path}: holds no rows; give a file with at least one")
     return rows
+
+
+def read_fields(path: str | pathlib.Path) -> Iterator[tuple[int, Any]]:
+    """(line, row as it stands there) for every row of a data file.
+
+    Args:
+        path: a .json (list of objects), .jsonl or .parquet file.
+
+    Raises:
+        ValueError: the file cannot be read; names the line.
+        FileNotFoundError: no such file.
+    """
+    path = pathlib.Path(path)
+    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise ValueError(
+            f"{path}: got a {path.suffix or 'suffixless'} file; give one of {', '.join(readers)}"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such data file; correct the path (data.train, data.eval or --data)"
+        )
+    return readers[path.suffix](path)
 
 
 def parse_row(

@@ -45,6 +45,7 @@ class Sampling:
     end_ids: tuple[int, ...] = ()
     banned_ids: tuple[int, ...] = ()
     seed: int = 0
+    greedy_rows: int = 0
 
     def __post_init__(self):
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
