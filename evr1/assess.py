@@ -33,7 +33,9 @@ def assess(config: Config, groups: Sequence[Group]) -> tuple[Outcomes, dict[str,
         {name: Part(w, np.array(x, np.float32).reshape(shape)) for name, (w, x) in parts.items()},
         [g.example.row.problem_type for g in groups],
         is_offline=np.stack([g.is_offline for g in groups]),
-        baselines=np.float32([g.baseline for g in groups]) if a.advantage == "remax" else None,
+        baselines=np.array([g.baseline for g in groups], np.float32)
+        if a.advantage == "remax"
+        else None,
     )
     return outcomes, _metrics(groups, outcomes)
 

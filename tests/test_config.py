@@ -80,7 +80,7 @@ def test_every_config_has_the_fields_of_base(name):
         ("rollout.n", 1, "a group needs at least 2 completions"),
         ("rollout.top_p", 0.9, "train on the full distribution"),
         ("rollout.window_steps", 4, "need 8 to 32"),
-        ("algorithm.advantage", "gae", "choose one of grpo, dr_grpo, grpo_passk"),
+        ("algorithm.advantage", "vtrace", "choose one of grpo, dr_grpo, grpo_passk"),
         ("algorithm.clip_low", 1.5, "config.algorithm.clip_low is 1.5; need 0 (off) or more"),
         ("algorithm.clip_high", -0.1, "config.algorithm.clip_high is -0.1; need 0 (off) or more"),
         ("algorithm.clip_dual", 0.5, "need 0 (off) or over 1"),

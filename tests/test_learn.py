@@ -24,6 +24,7 @@ class SumPolicy:
     """log p = params - .01 * (token + position); every token of group g is g + 1."""
 
     group_multiple = 1
+    critic = None
 
     def __init__(self):
         self.groups = []

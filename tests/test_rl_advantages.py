@@ -64,7 +64,8 @@ def test_one_correct_of_four(mode, expected):
 
 def test_every_estimator_has_a_case_above():
     (mark,) = (m for m in test_one_correct_of_four.pytestmark if m.name == "parametrize")
-    assert {mode for mode, _ in mark.args[1]} == set(ESTIMATORS) == set(algorithms.ADVANTAGES)
+    assert {mode for mode, _ in mark.args[1]} == set(ESTIMATORS)
+    assert set(algorithms.ADVANTAGES) == {*ESTIMATORS, "gae"}  # which needs a critic besides
 
 
 def test_passk_is_the_lead_of_the_best_over_the_second():
