@@ -27,12 +27,17 @@ def get_config() -> ml_collections.ConfigDict:
     # Rows: .json, .jsonl or .parquet, in EasyVideoR1's schema. An empty data.eval: no evaluation.
     c.data.train = config_dict.placeholder(str)
     c.data.eval = config_dict.placeholder(str)
+    # Several files instead of data.train, each with its share of what is drawn, which add up to 1:
+    # (("videos.jsonl", 0.7), ("images.jsonl", 0.3)).
+    c.data.sources = ()
     c.data.media_dir = ""  # joined in front of relative media paths
     c.data.shards = ""  # directory written by tools/preprocess_videos.py
     c.data.generate = False  # first write the demo's clips and rows to workdir/data
     c.data.preprocess = False  # fill data.shards before the first step
     c.data.source = "prefer_preprocessed"  # or preprocessed_only, realtime_only
     c.data.shuffle = True  # another order in every epoch; False: file order
+    # easy_first or hard_first: order by the rows' pass_rate (tools/filter_by_pass_rate.py) instead.
+    c.data.curriculum = ""
     c.data.video_fps = 2.0  # frames sampled per second of video
     c.data.video_max_frames = 128  # per clip
     c.data.video_min_pixels = 3136  # per frame

@@ -58,6 +58,13 @@ def _metrics(groups: Sequence[Group], outcomes: Outcomes) -> dict[str, float]:
         if mine.any():
             accuracy = values["accuracy"][mine]
             metrics[f"reward/accuracy/{heldout.slug(kind)}"] = float(accuracy.mean())
+    media = np.array([g.example.row.data_type for g in groups])
+    for medium in sorted(set(media.tolist())):
+        metrics[f"rollout/share/{medium}"] = float((media == medium).mean())
+        mine = used & (media == medium)[:, None]
+        if mine.any():
+            accuracy = values["accuracy"][mine]
+            metrics[f"reward/accuracy/modality/{medium}"] = float(accuracy.mean())
     statuses = np.array([[s.status for s in g.scores] for g in groups])[drawn]
     for status in Status:
         if status is not Status.OK:

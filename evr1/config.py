@@ -88,8 +88,8 @@ def _check_numbers(group: str, values: Config) -> None:
         elif isinstance(value, int) and name != "seed":
             _require(abs(value) < 2**31, group + name, f"is {value}", "need less than 2**31")
         elif isinstance(value, tuple | list):
-            if name == "terms":
-                continue  # see _check_terms
+            if name in ("terms", "sources"):
+                continue  # see _check_terms, _check_sources
             is_text = name in _TEXTS
             need = f"need {_TEXTS[name]}" if is_text else "need whole numbers over 0"
             for item in value:
@@ -100,15 +100,22 @@ def _check_numbers(group: str, values: Config) -> None:
 def _fill_generated_paths(c: Config) -> None:
     _require(c.workdir, "workdir", "is not given", "add --config.workdir=DIR")
     data = Path(c.workdir) / "data"
-    c.data.train = c.data.train or str(data / "train.jsonl")
+    if c.data.sources:
+        c.data.sources = tuple((str(data / path), weight) for path, weight in c.data.sources)
+    else:
+        c.data.train = c.data.train or str(data / "train.jsonl")
     c.data.eval = str(data / "heldout.jsonl") if c.data.eval is None else c.data.eval
     c.data.media_dir = c.data.media_dir or str(data)
     c.data.shards = c.data.shards or str(data / "shards")
 
 
 def _check_paths(c: Config) -> None:
-    for field, value in (("workdir", c.workdir), ("model", c.model), ("data.train", c.data.train)):
+    needed = [("workdir", c.workdir), ("model", c.model)]
+    needed += [] if c.data.sources else [("data.train", c.data.train)]
+    for field, value in needed:
         _require(value, field, "is not given", f"add --config.{field}=PATH")
+    c.data.train = c.data.train or ""
+    _check_sources(c.data)
     c.data.eval = c.data.eval or ""
     for field, path in (("workdir", c.workdir), ("data.shards", c.data.shards)):
         _require(
@@ -137,8 +144,34 @@ def _check_paths(c: Config) -> None:
             _require(Path(path).is_file(), f"data.{field}", f"is {path}: no such file", "check it")
 
 
+def _check_sources(d: Config) -> None:
+    fix = 'give (("a.jsonl", 0.7), ("b.jsonl", 0.3)): files, and weights over 0 that add up to 1'
+    _require(
+        not (d.sources and d.train),
+        "data.sources",
+        f"is given beside data.train={d.train}",
+        "give one of them",
+    )
+    total = 0.0
+    for source in d.sources:
+        is_pair = isinstance(source, tuple | list) and len(source) == 2
+        ok = is_pair and isinstance(source[0], str) and isinstance(source[1], int | float)
+        _require(ok and math.isfinite(source[1]), "data.sources", f"holds {source!r}", fix)
+        _require(source[1] > 0, "data.sources", f"gives {source[0]} the weight {source[1]}", fix)
+        is_there = d.generate or Path(source[0]).is_file()  # generated files are written first
+        _require(is_there, "data.sources", f"{source[0]}: no such file", fix)
+        total += source[1]
+    _require(
+        not d.sources or abs(total - 1) < 1e-6, "data.sources", f"has weights of {total:g}", fix
+    )
+    paths = [source[0] for source in d.sources]
+    _require(len(set(paths)) == len(paths), "data.sources", "holds a file twice", fix)
+
+
 def _check_data(d: Config) -> None:
     _choice("data.source", d.source, SOURCES)
+    if d.curriculum:
+        _choice("data.curriculum", d.curriculum, ("easy_first", "hard_first"))
     for kind in ("image", "video"):
         low, high = d[f"{kind}_min_pixels"], d[f"{kind}_max_pixels"]
         _require(

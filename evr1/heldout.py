@@ -23,6 +23,7 @@ def evaluate(
     A row whose media fail, or whose scorer fails, counts as wrong: it stays in the denominator.
     """
     records: list[RolloutRecord] = []
+    answered: list[Row] = []
     truncated = 0
     with data.heldout() as batches:
         for examples in batches:
@@ -30,6 +31,7 @@ def evaluate(
                 params, examples, list(range(len(examples))), policy.greedy
             )
             scores = score(texts(data, rollouts), [e.row for e in examples])
+            answered += [e.row for e in examples]
             truncated += int((~rollouts.finished).sum())
             records += rollout_records(
                 data,
@@ -43,13 +45,12 @@ def evaluate(
             )
     total = len(data.heldout_rows)
     metrics = _means("eval", records, total)
-    by_type = collections.defaultdict(list)
-    for row in data.heldout_rows:
-        by_type[row.problem_type].append(row)
-    for kind, of_kind in sorted(by_type.items()):
-        mine = [r for r in records if r.problem_type == kind]
-        metrics[f"eval/accuracy/{slug(kind)}"] = _mean(mine, "accuracy", len(of_kind))
-        metrics[f"eval/rows/{slug(kind)}"] = len(of_kind)
+    for kind_of in (lambda row: slug(row.problem_type), lambda row: f"modality/{row.data_type}"):
+        sizes = collections.Counter(map(kind_of, data.heldout_rows))
+        for kind, size in sorted(sizes.items()):
+            mine = [r for row, r in zip(answered, records, strict=True) if kind_of(row) == kind]
+            metrics[f"eval/accuracy/{kind}"] = _mean(mine, "accuracy", size)
+            metrics[f"eval/rows/{kind}"] = size
     metrics["eval/length"] = float(np.mean([r.length for r in records] or [0]))
     metrics["eval/truncated_share"] = truncated / max(total, 1)
     metrics["eval/rows"] = total

@@ -1,5 +1,6 @@
 """What a run is made of: the data and the policy. The loop takes both for granted."""
 
+import collections
 import contextlib
 import dataclasses
 import fcntl
@@ -18,6 +19,7 @@ from evr1.data import batch, demo, media, positions, rows
 from evr1.data.decode import DecodePool, Quarantine
 from evr1.data.errors import MediaError
 from evr1.data.loader import Loader
+from evr1.data.order import Source
 from evr1.data.preprocess import preprocess, progress_bar
 from evr1.data.processor import Processor
 from evr1.data.records import Budgets, Example, Geometry, Row
@@ -195,7 +197,7 @@ def open_data(
     )
     scorers = extra.all_scorers(config.rewards.extra)
     types = problems.Types(scorers, config.rewards.unknown_type)
-    train_rows = rows.load_rows(d.train, canonical=types.canonical)
+    train_rows, sources = load_train_rows(d, types.canonical)
     heldout_rows = rows.load_rows(d.eval, canonical=types.canonical) if d.eval else []
     heldout_rows = heldout_rows[: config.eval.prompts or None]
     if types.counts:
@@ -238,6 +240,8 @@ def open_data(
             groups=config.dynamic.draw_prompts or config.rollout.prompts,
             seed=config.seed,
             shuffle=d.shuffle,
+            curriculum=d.curriculum,
+            sources=sources,
             prefetch_batches=d.prefetch_batches,
             **limits,
         )
@@ -271,6 +275,28 @@ def open_data(
     )
     side = math.isqrt(model.config.vision.table)
     return Data(processor, source, shapes, side, train, heldout, train_rows, heldout_rows)
+
+
+def load_train_rows(
+    d: Config, canonical: Callable[[object], str]
+) -> tuple[list[Row], list[Source]]:
+    """The rows of `data.train`, or of all of `data.sources` in order, and how many each has.
+
+    A problem_id that more than one source has gets the name of its file in front.
+    """
+    if not d.sources:
+        return rows.load_rows(d.train, canonical=canonical), []
+    files = [rows.load_rows(path, canonical=canonical) for path, _ in d.sources]
+    seen = collections.Counter(i for file in files for i in {row.problem_id for row in file})
+    named = []
+    for (path, _), file in zip(d.sources, files, strict=True):
+        stem = Path(path).stem
+        for row in file:
+            is_shared = seen[row.problem_id] > 1
+            name = f"{stem}/{row.problem_id}" if is_shared else row.problem_id
+            named.append(dataclasses.replace(row, problem_id=name))
+    sizes = [Source(len(file), w) for (_, w), file in zip(d.sources, files, strict=True)]
+    return named, sizes
 
 
 def open_policy(config: Config, model: Model, data: Data) -> Policy:

@@ -53,6 +53,9 @@ def make_split(
 def make_demo(out: str | Path, *, seed: int, train: int, heldout: int) -> None:
     """Writes train.jsonl, heldout.jsonl and their clips; a finished directory is left as it is.
 
+    The training rows with a video and those with an image stand in train_video.jsonl and
+    train_image.jsonl as well.
+
     Raises:
         ValueError: `out` holds a data set made with other settings, or a count is below 1.
     """
@@ -61,13 +64,14 @@ def make_demo(out: str | Path, *, seed: int, train: int, heldout: int) -> None:
     if min(train, heldout) < 1:
         raise ValueError(f"train={train}, heldout={heldout}: need at least one row of each")
     manifest, files = out / "demo.json", [out / "train.jsonl", out / "heldout.jsonl"]
+    parts = {kind: out / f"train_{kind}.jsonl" for kind in ("video", "image")}
     if manifest.is_file():
         found = json.loads(manifest.read_text())
         if found != settings:
             raise ValueError(
                 f"{out} holds clips made with {found}, not {settings}; use another directory"
             )
-        if all(file.is_file() for file in files):
+        if all(file.is_file() for file in (*files, *parts.values())):
             return
     for folder in ("clips", "images"):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -75,6 +79,10 @@ def make_demo(out: str | Path, *, seed: int, train: int, heldout: int) -> None:
     for file, rows in zip(files, (train, heldout), strict=True):
         lines = [json.dumps(row) + "\n" for row in make_split(out, file.stem, seed, rows)]
         _write_whole(file, "".join(lines))
+    lines = files[0].read_text().splitlines(keepends=True)
+    for kind, file in parts.items():
+        mine = [line for line in lines if json.loads(line)["data_type"] == kind]
+        _write_whole(file, "".join(mine))
 
 
 def prepare(

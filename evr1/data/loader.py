@@ -18,6 +18,7 @@ import numpy as np
 
 from evr1.data import media
 from evr1.data.errors import MediaError
+from evr1.data.order import Source, draw_order
 from evr1.data.processor import MediaSize, Processor
 from evr1.data.records import Example, Row
 
@@ -83,6 +84,8 @@ class Loader:
         groups: int,
         seed: int = 0,
         shuffle: bool = True,
+        curriculum: str = "",
+        sources: Sequence[Source] = (),
         epochs: int | None = None,
         shard_index: int = 0,
         shard_count: int = 1,
@@ -101,9 +104,11 @@ class Loader:
             source: of the media.
             groups: examples in a batch on this host; the last batch of the last epoch may be
                 smaller.
-            seed: of the order, which is another one in every epoch.
-            shuffle: False: file order.
-            epochs: None: without end.
+            seed: of the order, see `draw_order`.
+            shuffle: likewise.
+            curriculum: likewise.
+            sources: likewise.
+            epochs: likewise.
             shard_index: which host this is.
             shard_count: of how many.
             max_prompt_tokens: longer prompts are dropped or refused; 0: no limit.
@@ -124,11 +129,19 @@ class Loader:
         self.lengths = plan_lengths(rows, processor, source, raw=raw, threads=max(threads, 1))
         self._is_used = self._select(overlong)
         self._check_failed()
+        self._check_sources(sources)
         self._identity = _identity(rows, seed, shuffle, shard_index, shard_count)
-        order = grain.MapDataset.range(len(rows))
-        if shuffle:
-            order = order.shuffle(seed=seed)
-        order = order[shard_index::shard_count].repeat(epochs)
+        self._identity |= {"sources": [list(s) for s in sources]} if sources else {}
+        self._identity |= {"curriculum": curriculum} if curriculum else {}
+        order = draw_order(
+            rows,
+            sources=sources,
+            seed=seed,
+            shuffle=shuffle,
+            curriculum=curriculum,
+            epochs=epochs,
+        )
+        order = order[shard_index::shard_count]
         options = grain.ReadOptions(
             num_threads=threads,
             prefetch_buffer_size=max(prefetch_batches * groups, threads) if threads else 0,
@@ -202,6 +215,17 @@ class Loader:
                 "cannot be used; raise the limit or lower the pixel budgets"
             )
         return is_used
+
+    def _check_sources(self, sources: Sequence[Source]) -> None:
+        start = 0
+        for source in sources:
+            if not self._is_used[start : start + source.rows].any():
+                raise ValueError(
+                    f"data.sources: none of the {source.rows} rows of the source with "
+                    f"{self._rows[start].source} can be used (too long, or without usable media); "
+                    "mend it or take it out"
+                )
+            start += source.rows
 
     def load(self, index: int) -> Example | None:
         """The example of a row; None where the next row is to take its place."""

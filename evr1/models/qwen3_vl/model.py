@@ -1,6 +1,7 @@
 """The Qwen3-VL family: vision tower and text model under the Model contract."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +39,23 @@ class Qwen3VL(Model):
 
     def encode(self, params: Params, vision: VisionInput) -> Visual:
         """See Model."""
-        return tower.encode(
+        encode = functools.partial(
+            tower.encode,
             self.config.vision,
-            params["vision"],
-            vision,
             dtype=jnp.dtype(self.dtype),
             remat=self.remat,
             implementation=self.implementation,
+        )
+        if not vision.segment_ids.size:
+            return encode(params["vision"], vision)
+        shapes = jax.eval_shape(encode, params["vision"], vision)
+        # A batch of text alone has the shapes of any other, and no pass through the tower.
+        return jax.lax.cond(
+            (vision.segment_ids > 0).any(),
+            encode,
+            lambda *_: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+            params["vision"],
+            vision,
         )
 
     def group_hidden(

@@ -1,0 +1,87 @@
+"""In which order rows are drawn: shuffled, by pass rate, and mixed from several sources (Grain)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from evr1.data.records import Row
+
+CURRICULA = ("easy_first", "hard_first")
+
+
+class Source(NamedTuple):
+    """Some of the rows, which stand in a run."""
+
+    rows: int  # how many
+    weight: float  # share of what is drawn
+
+
+def draw_order(
+    rows: Sequence[Row],
+    *,
+    sources: Sequence[Source] = (),
+    seed: int = 0,
+    shuffle: bool = True,
+    curriculum: str = "",
+    epochs: int | None = None,
+) -> grain.MapDataset:
+    """Row numbers in the order in which they are drawn.
+
+    Several sources are mixed so that any window holds each by its weight, to within one row; each
+    starts over by itself, so a small one comes more often round.
+
+    Args:
+        rows: of all sources, one source after the other.
+        sources: none: all rows are one.
+        seed: of the order, which is another one in every epoch of a source.
+        shuffle: False: file order.
+        curriculum: one of CURRICULA: by the rows' `pass_rate`, the same in every epoch; rows of the
+            same rate stand in the seed's order. It goes before `shuffle`.
+        epochs: of a single source; None: without end.
+
+    Raises:
+        ValueError: a row without `pass_rate` in a curriculum, or several sources with an end.
+    """
+    sources = sources or [Source(len(rows), 1.0)]
+    if len(sources) > 1 and epochs is not None:
+        raise ValueError("several sources have no common end; give epochs=None")
+    parts, start = [], 0
+    for i, source in enumerate(sources):
+        end = start + source.rows
+        part = grain.MapDataset.range(start, end)
+        if curriculum:
+            part = grain.MapDataset.source(_by_pass_rate(rows, start, end, curriculum, seed + i))
+        elif shuffle:
+            part = part.shuffle(seed=(seed + i) % 2**32)
+        parts.append(part)
+        start = end
+    if len(parts) == 1:
+        return parts[0].repeat(epochs)
+    repeated = [part.repeat(None) for part in parts]
+    return grain.MapDataset.mix(repeated, weights=[source.weight for source in sources])
+
+
+def _by_pass_rate(
+    rows: Sequence[Row], start: int, end: int, curriculum: str, seed: int
+) -> list[int]:
+    order = np.random.default_rng(seed).permutation(np.arange(start, end))
+    rates = np.array([pass_rate(rows[i]) for i in order.tolist()])
+    ranks = np.argsort(-rates if curriculum == "easy_first" else rates, kind="stable")
+    return order[ranks].tolist()
+
+
+def pass_rate(row: Row) -> float:
+    """The share of completions that passed, as tools/filter_by_pass_rate.py writes it.
+
+    Raises:
+        ValueError: there is none, or it is no number from 0 to 1; names the row.
+    """
+    value = row.extra.get("pass_rate")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(
+            f"{row.source}: pass_rate: got {value!r}; data.curriculum orders rows by this number "
+            "from 0 to 1: use rows that tools/filter_by_pass_rate.py wrote"
+        )
+    return float(value)
