@@ -39,6 +39,40 @@ def test_resolve_freezes_and_derives(config):
     assert frozen.rewards.overlong_cache_tokens == config.rollout.max_completion_tokens // 5
 
 
+@pytest.mark.parametrize(
+    ("sources", "says"),
+    [
+        ((("a",),), "data.sources holds ('a',); give ((\"a.jsonl\", 0.7)"),
+        (("a", 1.0), "data.sources holds 'a'; give"),
+        ((("a", "1"),), "data.sources holds ('a', '1'); give"),
+        ((("a", float("nan")),), "nan); give"),
+        ((("a", 1.0), ("b", 0.0)), "gives b the weight 0.0; give"),
+        ((("a", 0.5), ("b", 0.4)), "has weights of 0.9; give"),
+        ((("a", 0.5), ("none", 0.5)), "none: no such file; give"),
+        ((("a", 0.5), ("a", 0.5)), "holds a file twice; give"),
+    ],
+)
+def test_sources_are_files_with_weights_that_add_up_to_1(
+    config, tmp_path, monkeypatch, sources, says
+):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / name).write_text("{}\n")
+    config.data.train = None
+    config.data.sources = (("a", 0.25), ("b", 0.75))
+    assert config_lib.resolve(config).data.train == ""
+    config.data.sources = sources
+    with pytest.raises(ValueError, match=re.escape(says)) as e:
+        config_lib.resolve(config)
+    assert "\n" not in str(e.value)
+
+
+def test_neither_rows_nor_sources_is_refused(config):
+    config.data.train = None
+    with pytest.raises(ValueError, match=r"data.train is not given"):
+        config_lib.resolve(config)
+
+
 def test_changes_are_what_differs_from_the_defaults_and_sorted(config):
     """A field that was given, one that was derived, and no field that is as it was."""
     config.rollout.n = 4
@@ -110,6 +144,13 @@ def test_every_config_has_the_fields_of_base(name):
         ("algorithm.correction", "tis", "choose one of token_tis, sequence_tis"),
         ("algorithm.correction_low", 0.5, "algorithm.correction='' does not look at it"),
         ("algorithm.updates_per_rollout", 7, "does not divide rollout.prompts=256"),
+        ("data.sources", (("a.jsonl", 1.0),), "data.sources is given beside data.train="),
+        ("data.curriculum", "easy", "choose one of easy_first, hard_first"),
+        ("critic.trunk", "none", "choose one of own, shared"),
+        ("critic.model", "/nowhere", "is /nowhere with critic.trunk=own"),
+        ("critic.decay", 1.5, "critic.decay is 1.5; need 0 to 1"),
+        ("critic.learning_rate", 0.0, "critic.learning_rate is 0.0; need more than 0"),
+        ("mix.overlong", "cut", "choose one of refuse, truncate"),
         ("algorithm.epochs_per_rollout", 0, "epochs_per_rollout is 0; need more than 0"),
         ("algorithm.reference_decay", 1.5, "need 0 to 1"),
         ("algorithm.reference_decay", 0.9, "is 0.0 with a reference that moves"),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -105,6 +106,59 @@ def test_restoring_at_every_step_gives_the_same_rest(folder, pool):
         for step in (3, 0, 5):
             batches.set_state(states[step])
             assert tokens(next(batches)) == seen[step]
+
+
+def test_mixed_sources_resume_and_know_their_weights(folder, pool):
+    """Four rows of the first source to each of the second, which are 50 and 60."""
+
+    def make_one(weight=0.8):
+        sources = [loader.Source(4, weight), loader.Source(2, 1 - weight)]
+        return make(make_rows(*GRAYS), folder, pool, groups=5, sources=sources)
+
+    with make_one() as batches:
+        seen = [tokens(next(batches)) for _ in range(2)]
+        state = json.loads(json.dumps(batches.get_state()))
+        rest = [tokens(next(batches)) for _ in range(3)]
+    assert all(sum(t[0] >= 50 for t in batch) == 1 for batch in seen + rest)
+    with make_one() as batches:
+        batches.set_state(state)
+        assert [tokens(next(batches)) for _ in range(3)] == rest
+    with make_one(0.5) as other, pytest.raises(ValueError, match="give the same data file"):
+        other.set_state(state)
+
+
+def test_a_source_without_usable_rows_is_refused(folder, pool):
+    made = make_rows(*GRAYS[:3], "none.png", "gone.png")
+    sources = [loader.Source(3, 0.5), loader.Source(2, 0.5)]
+    says = r"data.sources: none of the 2 rows of the source with rows.jsonl:4 can be used"
+    with pytest.raises(ValueError, match=says):
+        make(made, folder, pool, sources=sources, max_failed_share=0.9)
+
+
+def test_images_and_clips_have_budgets_of_their_own_in_one_batch(tmp_path, pool):
+    """Images of at most 96 x 96 pixels, frames of 64 x 64; both are 128 x 128."""
+    write_image(tmp_path / "a.png", gray=40, size=(128, 128))
+    write_clip(tmp_path / "a.mp4", 30, size=(128, 128))
+    kinds = {
+        "text": {},
+        "image": {"images": ["a.png"]},
+        "video": {"videos": ["a.mp4"]},
+        "mixed": {"images": ["a.png"], "videos": ["a.mp4"]},
+    }
+    made = []
+    for i, fields in enumerate(kinds.values()):
+        row = {"problem": "q", "answer": "a", "problem_type": "math", **fields}
+        made.append(rows.parse_row(row, i, f"rows.jsonl:{i + 1}"))
+    assert [row.data_type for row in made] == list(kinds)
+    budgets = dataclasses.replace(BUDGETS, image_max_pixels=96 * 96, video_max_pixels=64 * 64)
+    source = media.MediaSource(
+        budgets=budgets, geometry=GEOMETRY, pool=pool, media_dir=str(tmp_path)
+    )
+    grids = [[source.size(r).grid_thw[1:] for r in media.requests(row)] for row in made]
+    image, frame = (6, 6), (4, 4)  # patches of 16 pixels
+    assert grids == [[], [image], [frame], [image, frame]]
+    loaded = [source.load(r).frames.shape[1:3] for r in media.requests(made[3])]
+    assert loaded == [(96, 96), (64, 64)]
 
 
 def test_a_position_of_other_rows_is_refused(folder, pool):

@@ -189,6 +189,30 @@ def test_batch_without_vision_rows(loaded, hidden):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
+def test_every_mix_of_media_is_one_program_and_text_alone_has_no_pass(loaded, hidden):
+    """Text, image, clip and all together, padded to the same shapes: one compilation. The tower's
+    products stand in the branch that a batch without media does not take.
+    """
+    model, params = loaded
+    weights = jnp.float32(1.0)
+    grad = jit(jax.value_and_grad(lambda p, *batch: _loss(model, p, *batch, weights)))
+    whole, _ = pack(prompts())
+    shape = {"prompt_tokens": whole.tokens.shape[1], "rows": whole.vision.patches.shape[1]}
+    for cases in (["text"], ["image"], ["video of three frames"], ["two videos and an image"]):
+        batch, completions = pack(prompts(cases), **shape)
+        value, grads = grad(params, batch, completions)
+        has_vision = any(np.asarray(x).any() for x in jax.tree.leaves(grads["vision"]))
+        assert has_vision == (cases != ["text"])
+        assert np.isfinite(value)
+    assert grad._cache_size() == 1
+    text_only = pack(prompts(["text"]), **shape)
+    assert gap(jit(model.group_hidden)(params, *text_only), hidden[:1]) < 1e-5
+    outside = jax.make_jaxpr(model.encode)(params, text_only[0].vision).eqns
+    names = [eqn.primitive.name for eqn in outside]
+    assert "cond" in names
+    assert not {"dot_general", "conv_general_dilated", "scan"} & set(names)
+
+
 def test_bfloat16_stays_near_float32(loaded, batch):
     model, params = loaded
     low = dataclasses.replace(model, dtype="bfloat16")
