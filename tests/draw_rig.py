@@ -10,6 +10,7 @@ from evr1 import config as config_lib
 from evr1.data.records import Example, Row
 from evr1.draw import Drawer
 from evr1.rewards import Score, Status, compose
+from evr1.sampler.sampling import Sampling
 from evr1.types import Rollouts
 from evr1.writer import PhaseTimer
 
@@ -31,15 +32,15 @@ class Words:
         return " ".join(f"w{i}" for i in ids if i not in self.end_ids)
 
 
-def row(index, **extra):
+def row(index, videos=(), **extra):
     return Row(
         index=index,
         problem="?",
         answer="w1",
         problem_type="number",
-        data_type="text",
+        data_type="video" if videos else "text",
         images=(),
-        videos=(),
+        videos=videos,
         options=(),
         problem_id=str(index),
         video_start=None,
@@ -132,7 +133,7 @@ def make_drawer(config, right, rows=None):
         processor=Words(),
         example=by_source.__getitem__,
     )
-    sampling = types.SimpleNamespace(greedy_rows=0)
+    sampling = Sampling(max_tokens=R)
     policy = types.SimpleNamespace(sampler=Scripted(right), sampling=sampling)
     terms = compose.find_terms((), {}, compose.Settings(R, 0, 4))
     return Drawer(config, policy, data, Checker(), terms)

@@ -4,7 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from draw_rig import N, draw, make_drawer, requests, settings
+from draw_rig import N, Scripted, draw, make_drawer, requests, row, settings
+
+from evr1.assess import assess
+from evr1.sampler.sampling import Sampling
 
 DYNAMIC = {"dynamic__enabled": True}
 
@@ -119,3 +122,53 @@ def test_a_scorer_that_breaks_too_often_stops_the_run_and_names_the_row():
     drawer._policy.sampler.generate = broken
     with pytest.raises(ValueError, match=r"2 of 16 rewards failed.*rows.jsonl:2 \(number\): broke"):
         draw(drawer)
+
+
+def test_the_bonus_goes_to_right_answers_that_needed_the_order(monkeypatch):
+    """Ordered frames: 2 of 4 right. Shuffled: none right for request 0, all right for request 1."""
+    monkeypatch.setattr("evr1.draw.shuffled", lambda one, geometry, seed: one)
+    c = settings(prompts=3, algorithm__temporal_bonus=0.3)
+    rows = [row(0, videos=("a.mp4",)), row(1, videos=("b.mp4",)), row(2)]
+    drawer = make_drawer(c, lambda i: 2, rows)
+    shuffled = Scripted(lambda i: 0 if i == 0 else N)
+    drawer._policy.temporal_sampler = shuffled
+    groups, metrics = draw(drawer)
+    np.testing.assert_allclose(groups[0].rewards, [1.3, 1.3, 0, 0], rtol=1e-6)
+    assert groups[1].rewards.tolist() == [1, 1, 0, 0]
+    assert groups[2].rewards.tolist() == [1, 1, 0, 0]
+    assert shuffled.requests == [0, 1]  # text has no frames
+    assert metrics["temporal/accuracy_ordered"] == 0.5
+    assert metrics["temporal/accuracy_shuffled"] == 0.5
+    assert metrics["temporal/bonus_share"] == 0.5
+    outcomes, earned = assess(c, groups)
+    assert outcomes.parts["temporal_bonus"].scores.sum() == pytest.approx(0.6)
+    assert earned["reward/term/temporal_bonus"] == pytest.approx(0.05)
+    assert earned["reward/accuracy"] == 0.5
+
+
+def test_the_greedy_row_is_the_baseline_and_nothing_else():
+    """The last of four completions is greedy; requests have 3, 0 and 4 right ones in front."""
+    c = settings(prompts=3, algorithm__advantage="remax")
+    drawer = make_drawer(c, [3, 0, 4].__getitem__)
+    drawer._policy.sampling = Sampling(max_tokens=6, greedy_rows=1)
+    groups, _ = draw(drawer)
+    assert [g.baseline for g in groups] == [0, 0, 1]
+    assert [g.rewards.tolist() for g in groups] == [[1, 1, 1], [0, 0, 0], [1, 1, 1]]
+    outcomes, earned = assess(c, groups)
+    assert outcomes.baselines.tolist() == [0, 0, 1]
+    assert earned["group/no_signal_share"] == pytest.approx(2 / 3)
+    assert earned["reward/accuracy"] == pytest.approx(2 / 3)
+
+
+def test_metrics_are_of_what_the_policy_drew_and_tell_what_rows_show():
+    """A right trajectory in the last slot of both groups; one row has a video."""
+    rows = [row(0, videos=("a.mp4",), offline_output="w1"), row(1, offline_output="w1")]
+    c = settings(prompts=2, mix__enabled=True)
+    groups, _ = draw(make_drawer(c, [1, 0].__getitem__, rows))
+    outcomes, earned = assess(c, groups)
+    assert earned["reward/accuracy"] == pytest.approx(1 / 6)
+    assert earned["reward/accuracy/modality/video"] == pytest.approx(1 / 3)
+    assert earned["reward/accuracy/modality/text"] == 0
+    assert earned["rollout/share/video"] == earned["rollout/share/text"] == 0.5
+    assert earned["group/no_signal_share"] == 0
+    assert outcomes.is_offline.tolist() == [[False] * 3 + [True]] * 2
