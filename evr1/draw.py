@@ -127,15 +127,16 @@ class Drawer:
         if not c.dynamic.enabled:
             batch = self._draw(params, version, 1)
             return batch, self._metrics(batch)
-        kept, drawn = list(self._surplus), []
-        silent: list[Group] = []
+        kept, silent = list(self._surplus), list[Group]()
+        drawn: list[Group] = []
         rounds, carried = 0, len(kept)
         size = c.dynamic.draw_prompts or want
         while len(kept) < want and rounds < c.dynamic.max_rounds:
             new = self._draw(params, version, math.ceil((want - len(kept)) / size))
             for group in new:
                 (kept if self._moves(group) else silent).append(group)
-            drawn += new
+            silent = silent[:want]  # more will not be needed, and their pixels are large
+            drawn += map(_without_pixels, new)
             rounds += 1
         short = max(want - len(kept), 0)
         batch, self._surplus = [*kept[:want], *silent[:short]], kept[want:]
@@ -148,7 +149,8 @@ class Drawer:
         }
         if drawn:
             accuracy = np.array([g.mean_accuracy() for g in drawn])
-            metrics["dynamic/kept_share"] = 1 - len(silent) / len(drawn)
+            moving = len(kept) - carried
+            metrics["dynamic/kept_share"] = moving / len(drawn)
             metrics["dynamic/all_right_share"] = float((accuracy == 1).mean())
             metrics["dynamic/all_wrong_share"] = float((accuracy == 0).mean())
             if not np.isnan(accuracy).all():
@@ -288,6 +290,12 @@ class Drawer:
             texts, rows, [len(t.tokens) for t in every], [t.is_finished for t in every], strict=True
         )
         return compose.add_terms(scores, outcomes, self._terms)
+
+
+def _without_pixels(group: Group) -> Group:
+    """The group for metrics alone."""
+    example = dataclasses.replace(group.example, patches=group.example.patches[:0].copy())
+    return group._replace(example=example)
 
 
 def check_failed(

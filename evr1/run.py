@@ -232,17 +232,18 @@ def open_data(
         "max_failed_share": d.max_failed_share,
         "threads": d.workers,
     }
+    groups = config.dynamic.draw_prompts or config.rollout.prompts
     train = stack.enter_context(
         Loader(
             train_rows,
             processor,
             source,
-            groups=config.dynamic.draw_prompts or config.rollout.prompts,
+            groups=groups,
             seed=config.seed,
             shuffle=d.shuffle,
             curriculum=d.curriculum,
             sources=sources,
-            prefetch_batches=d.prefetch_batches,
+            prefetch_batches=d.prefetch_batches * math.ceil(config.rollout.prompts / groups),
             **limits,
         )
     )
