@@ -1,6 +1,7 @@
 """Training runs side by side: start them, read their metrics, draw their curves."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -73,7 +74,10 @@ def plot(path: Path, title: str, unit: str, curves: Mapping[str, Sequence[Points
         curves: name → runs.
     """
     every = [p for runs in curves.values() for run in runs for p in run]
-    right, top = max(x for x, _ in every), max(y for _, y in every) * 1.05 or 1.0
+    right, highest = max(x for x, _ in every), max(y for _, y in every)
+    tick = 0.1 if highest <= 0.5 else 0.2
+    ticks = max(math.ceil(highest / tick), 1)
+    top = ticks * tick
     left, width, upper, height = 52, 480, 36, 260
 
     def place(x: float, y: float) -> str:
@@ -84,15 +88,15 @@ def plot(path: Path, title: str, unit: str, curves: Mapping[str, Sequence[Points
         'font-size="12"><rect width="720" height="340" fill="white"/>',
         f'<text x="{left}" y="20" font-size="14">{title}</text>',
     ]
-    for i in range(6):
-        y = top * i / 5
-        start = place(0, y)
-        out.append(f'<polyline points="{start} {place(right, y)}" stroke="#ddd" fill="none"/>')
-        x0, y0 = start.split(",")
-        out.append(f'<text x="{float(x0) - 6}" y="{y0}" text-anchor="end">{y:.2f}</text>')
-        x = right * i / 5
-        at = place(x, 0).split(",")[0]
-        out.append(f'<text x="{at}" y="{upper + height + 18}" text-anchor="middle">{x:g}</text>')
+    for i in range(ticks + 1):
+        x0, y0 = place(0, i * tick).split(",")
+        line = f"{x0},{y0} {place(right, i * tick)}"
+        out.append(f'<polyline points="{line}" stroke="#ddd" fill="none"/>')
+        out.append(f'<text x="{left - 6}" y="{y0}" text-anchor="end">{i * tick:.1f}</text>')
+    for i in range(7):
+        at = place(right * i / 6, 0).split(",")[0]
+        label = f"{right * i / 6:g}"
+        out.append(f'<text x="{at}" y="{upper + height + 18}" text-anchor="middle">{label}</text>')
     out.append(f'<text x="{left}" y="{upper + height + 34}">{unit} by step</text>')
     for i, (name, runs) in enumerate(curves.items()):
         color = COLORS[i % len(COLORS)]
