@@ -16,6 +16,9 @@ Config = Any  # a ConfigDict, frozen once resolved: its fields have no static ty
 SOURCES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
 SCHEDULES = ("constant", "cosine", "linear")
 BOX_SCALES = ("pixels", "unit", "thousand")
+_SOURCES_FIX = (
+    'give (("a.jsonl", 0.7), ("b.jsonl", 0.3)): files, and weights over 0 that add up to 1'
+)
 LONGEST_TIMEOUT_S = 86400.0  # poll and setitimer take no more than some weeks
 
 
@@ -101,6 +104,7 @@ def _fill_generated_paths(c: Config) -> None:
     _require(c.workdir, "workdir", "is not given", "add --config.workdir=DIR")
     data = Path(c.workdir) / "data"
     if c.data.sources:
+        _check_pairs(c.data.sources)
         c.data.sources = tuple((str(data / path), weight) for path, weight in c.data.sources)
     else:
         c.data.train = c.data.train or str(data / "train.jsonl")
@@ -144,19 +148,24 @@ def _check_paths(c: Config) -> None:
             _require(Path(path).is_file(), f"data.{field}", f"is {path}: no such file", "check it")
 
 
+def _check_pairs(sources: Any) -> None:
+    for source in sources:
+        is_pair = isinstance(source, tuple | list) and len(source) == 2
+        ok = is_pair and isinstance(source[0], str) and isinstance(source[1], int | float)
+        _require(ok and math.isfinite(source[1]), "data.sources", f"holds {source!r}", _SOURCES_FIX)
+
+
 def _check_sources(d: Config) -> None:
-    fix = 'give (("a.jsonl", 0.7), ("b.jsonl", 0.3)): files, and weights over 0 that add up to 1'
+    fix = _SOURCES_FIX
     _require(
         not (d.sources and d.train),
         "data.sources",
         f"is given beside data.train={d.train}",
         "give one of them",
     )
+    _check_pairs(d.sources)
     total = 0.0
     for source in d.sources:
-        is_pair = isinstance(source, tuple | list) and len(source) == 2
-        ok = is_pair and isinstance(source[0], str) and isinstance(source[1], int | float)
-        _require(ok and math.isfinite(source[1]), "data.sources", f"holds {source!r}", fix)
         _require(source[1] > 0, "data.sources", f"gives {source[0]} the weight {source[1]}", fix)
         is_there = d.generate or Path(source[0]).is_file()  # generated files are written first
         _require(is_there, "data.sources", f"{source[0]}: no such file", fix)

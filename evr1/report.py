@@ -44,6 +44,7 @@ FRAME_SIZES = ((16, 224), (8, 192), (8, 128), (4, 112), (3, 96))
 SETTINGS = (
     ("model", "model"),
     ("training rows", "data.train"),
+    ("training sources, weights", "data.sources"),
     ("held-out rows", "data.eval"),
     ("prompts a step", "rollout.prompts"),
     ("completions a prompt", "rollout.n"),
@@ -408,9 +409,16 @@ def _settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     out = []
     for label, fields in SETTINGS:
         values = [_field(config, field) for field in fields.split()]
-        if all(value not in {None, ""} for value in values):
-            out.append((label, ", ".join(map(str, values))))
+        if all(value not in (None, "", []) for value in values):
+            out.append((label, ", ".join(map(_shown, values))))
     return out
+
+
+def _shown(value: Any) -> str:
+    """A list of pairs as `a.jsonl 0.6, b.jsonl 0.4`."""
+    if isinstance(value, list):
+        return ", ".join(" ".join(map(str, pair)) for pair in value)
+    return str(value)
 
 
 def _field(config: Mapping[str, Any], path: str) -> Any:

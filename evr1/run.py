@@ -283,18 +283,21 @@ def load_train_rows(
 ) -> tuple[list[Row], list[Source]]:
     """The rows of `data.train`, or of all of `data.sources` in order, and how many each has.
 
-    A problem_id that more than one source has gets the name of its file in front.
+    A problem_id that more than one source has gets the name of its file in front; where two files
+    have the same name, their paths.
     """
     if not d.sources:
         return rows.load_rows(d.train, canonical=canonical), []
     files = [rows.load_rows(path, canonical=canonical) for path, _ in d.sources]
     seen = collections.Counter(i for file in files for i in {row.problem_id for row in file})
     named = []
-    for (path, _), file in zip(d.sources, files, strict=True):
-        stem = Path(path).stem
+    paths = [path for path, _ in d.sources]
+    stems = [Path(path).stem for path in paths]
+    prefixes = stems if len(set(stems)) == len(stems) else paths
+    for prefix, file in zip(prefixes, files, strict=True):
         for row in file:
             is_shared = seen[row.problem_id] > 1
-            name = f"{stem}/{row.problem_id}" if is_shared else row.problem_id
+            name = f"{prefix}/{row.problem_id}" if is_shared else row.problem_id
             named.append(dataclasses.replace(row, problem_id=name))
     sizes = [Source(len(file), w) for (_, w), file in zip(d.sources, files, strict=True)]
     return named, sizes

@@ -67,6 +67,14 @@ def test_sources_are_files_with_weights_that_add_up_to_1(
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("source", [("a",), (1, 1.0), ("a", 0.5, 1), "a"])
+def test_generated_sources_that_are_no_pairs_are_told_like_others(config, source):
+    config.data.train, config.data.generate = None, True
+    config.data.sources = (source,)
+    with pytest.raises(ValueError, match=r"data.sources holds .*; give \(\("):
+        config_lib.resolve(config)
+
+
 def test_neither_rows_nor_sources_is_refused(config):
     config.data.train = None
     with pytest.raises(ValueError, match=r"data.train is not given"):

@@ -279,6 +279,14 @@ def test_any_first_part_is_spread_evenly():
     assert report._spread(8) == [0, 5, 2, 7, 4, 1, 6, 3]
 
 
+def test_several_sources_stand_with_their_weights(tmp_path):
+    data = {"train": "", "sources": [["a.jsonl", 0.6], ["b.jsonl", 0.4]]}
+    shown = report._settings(CONFIG | {"data": data})
+    assert ("training sources, weights", "a.jsonl 0.6, b.jsonl 0.4") in shown
+    labels = [label for label, _ in report._settings(CONFIG | {"data": data | {"sources": []}})]
+    assert not any("training" in label for label in labels)
+
+
 def test_a_run_that_has_only_begun(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     page = build(tmp_path)

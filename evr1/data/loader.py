@@ -140,8 +140,9 @@ class Loader:
             shuffle=shuffle,
             curriculum=curriculum,
             epochs=epochs,
+            shard_index=shard_index,
+            shard_count=shard_count,
         )
-        order = order[shard_index::shard_count]
         options = grain.ReadOptions(
             num_threads=threads,
             prefetch_buffer_size=max(prefetch_batches * groups, threads) if threads else 0,

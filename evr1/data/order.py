@@ -26,11 +26,14 @@ def draw_order(
     shuffle: bool = True,
     curriculum: str = "",
     epochs: int | None = None,
+    shard_index: int = 0,
+    shard_count: int = 1,
 ) -> grain.MapDataset:
     """Row numbers in the order in which they are drawn.
 
     Several sources are mixed so that any window holds each by its weight, to within one row; each
-    starts over by itself, so a small one comes more often round.
+    starts over by itself, so a small one comes more often round. Every host has a part of every
+    source, and so the same mixture.
 
     Args:
         rows: of all sources, one source after the other.
@@ -40,9 +43,12 @@ def draw_order(
         curriculum: one of CURRICULA: by the rows' `pass_rate`, the same in every epoch; rows of the
             same rate stand in the seed's order. It goes before `shuffle`.
         epochs: of a single source; None: without end.
+        shard_index: which host this is.
+        shard_count: of how many.
 
     Raises:
-        ValueError: a row without `pass_rate` in a curriculum, or several sources with an end.
+        ValueError: a row without `pass_rate` in a curriculum, several sources with an end, or one
+            with fewer rows than there are hosts.
     """
     sources = sources or [Source(len(rows), 1.0)]
     if len(sources) > 1 and epochs is not None:
@@ -50,12 +56,17 @@ def draw_order(
     parts, start = [], 0
     for i, source in enumerate(sources):
         end = start + source.rows
+        if source.rows < shard_count:
+            raise ValueError(
+                f"{rows[start].source}: a source of {source.rows} rows for {shard_count} hosts; "
+                "every host needs one: merge it into another file, or use fewer hosts"
+            )
         part = grain.MapDataset.range(start, end)
         if curriculum:
             part = grain.MapDataset.source(_by_pass_rate(rows, start, end, curriculum, seed + i))
         elif shuffle:
             part = part.shuffle(seed=(seed + i) % 2**32)
-        parts.append(part)
+        parts.append(part[shard_index::shard_count])
         start = end
     if len(parts) == 1:
         return parts[0].repeat(epochs)

@@ -1,0 +1,218 @@
+"""Images beside videos: names of rows, hosts, one set of programs, no vision pass without media."""
+
+import dataclasses
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sampler_rig as rig
+from draw_rig import row
+from models_oracle import CASES, config, gap, jit, pack, prompts, write_hf_dir
+
+from configs import base
+from evr1 import gauges, heldout, problems, run
+from evr1.data.order import Source, draw_order
+from evr1.models import load_model
+from evr1.models.hf import load_params
+from evr1.models.qwen3_vl import vision as tower
+from evr1.parallel.mesh import make_mesh
+from evr1.parallel.sharding import batch_sharding, param_shardings, replicated
+from evr1.rewards import Score, Status
+from evr1.sampler import Sampling
+from evr1.types import ShapeTable
+
+VIDEO, IMAGE = ("video", (2, 4, 4)), ("image", (1, 4, 6))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return write_hf_dir(tmp_path_factory.mktemp("hf") / "model", config())
+
+
+def signal(params, model, vision):
+    """A number of what the tower gives, with weights that tell its places apart."""
+    visual = model.encode(params, vision)
+    return sum((x * jnp.cos(jnp.arange(x.size)).reshape(x.shape)).sum() for x in visual)
+
+
+def unconditional(params, model, vision):
+    """What a tower that always works gives."""
+    return tower.encode(
+        model.config.vision,
+        params["vision"],
+        vision,
+        dtype=jnp.dtype(model.dtype),
+        remat=model.remat,
+        implementation=model.implementation,
+    )
+
+
+def test_with_media_the_condition_changes_no_bit(directory):
+    """What the tower gives, bit for bit; another pixel is told."""
+    model = load_model(str(directory))
+    params = load_params(directory, model)
+    f = jit(lambda p, v: model.encode(p, v))
+    g = jit(lambda p, v: unconditional(p, model, v))
+    vision = pack(prompts(["image"]))[0].vision
+    got, want = f(params, vision), g(params, vision)
+    assert all(np.array_equal(x, y) for x, y in zip(got, want, strict=True))
+    vision.patches[0, 0, 0, 0] ^= 1  # the negative twin
+    assert not np.array_equal(f(params, vision).embeds, want.embeds)
+
+
+def test_eight_devices_see_media_where_one_does(directory):
+    """Groups lie on four devices: some with media, all, and none, in one program of a mesh."""
+    model = dataclasses.replace(load_model(str(directory)), remat=False)
+    mesh = make_mesh(data=2, fsdp=2, tensor=2)
+    places = param_shardings(mesh, model.abstract_params())
+    params = load_params(directory, model)
+    f = jax.value_and_grad(signal)
+    one = jit(f, static_argnums=1)
+    with jax.set_mesh(mesh):
+        spread_params = jax.device_put(params, places)
+        many = jit(f, static_argnums=1, out_shardings=(replicated(mesh), places))
+    for cases in (("text", "image") * 2, tuple(CASES)[1:] + ("image",), ("text",) * 4):
+        vision = pack(prompts(cases), rows=4)[0].vision
+        want = one(params, model, vision)
+        with jax.set_mesh(mesh):
+            got = many(spread_params, model, jax.device_put(vision, batch_sharding(mesh)))
+        assert gap(*map(np.atleast_1d, map(np.asarray, (got[0] + 1, want[0] + 1)))) < 1e-4
+        for x, y in zip(*(jax.tree.leaves(z[1]["vision"]) for z in (got, want)), strict=True):
+            x, y = np.asarray(x), np.asarray(y)
+            assert np.abs(x - y).max() <= 1e-4 * np.abs(y).max()
+        assert bool(want[0] != 0) == (set(cases) != {"text"})
+    assert many._cache_size() == one._cache_size() == 1
+
+
+def test_other_media_compile_nothing_in_the_sampler(directory):
+    """After one text-only call: images, clips, both and all together run the same programs."""
+    calls = [[(5,), (9,)], [(2, IMAGE, 4)] * 2, [(4, VIDEO, 3)] * 2]
+    calls += [[(3, IMAGE, 2, VIDEO, 5)] * 2, [(5,), (2, IMAGE, 4), (4, VIDEO, 3)]]
+    sampler, sampling = rig.sampler(prefill_groups=2), Sampling(max_tokens=8, seed=5)
+    counter, counts = gauges.CompileCounter(), []
+    for parts in calls:
+        examples = [rig.example(p, seed) for seed, p in enumerate(parts)]
+        sampler.generate(rig.params(), examples, range(len(examples)), sampling)
+        counts.append(counter.count)
+    assert counts[0] > 0
+    assert counts == [counts[0]] * len(calls)
+
+
+def test_text_alone_samples_the_same_from_shapes_without_vision_rows():
+    """A data set without media has a bucket of 0 vision rows; so may a batch beside media."""
+    examples = [rig.text_example(tokens, i) for i, tokens in enumerate([[5, 6], [7, 8, 9]])]
+    none = ShapeTable((48,), vision_rows=(0,), row_patches=4, completion_tokens=32)
+    got = [
+        rig.sampler(shapes=shapes).generate(
+            rig.params(), examples, [0, 1], Sampling(max_tokens=8, seed=5)
+        )
+        for shapes in (none, rig.SHAPES)
+    ]
+    np.testing.assert_array_equal(got[0].completions, got[1].completions)
+    np.testing.assert_allclose(got[0].logprobs, got[1].logprobs, atol=2e-5)
+
+
+def test_shapes_of_rows_without_media():
+    """Prompts of 3 and 40 tokens: buckets in steps of 32, no vision rows, a row of one token."""
+    c = base.get_config()
+    c.data.max_prompt_tokens, c.eval.max_completion_tokens = 64, 8
+    made = run.plan_shapes(c, [row(0), row(1)], np.array([3, 40]), None, rig.GEOMETRY)
+    assert made.vision_rows == (0,)
+    assert made.row_patches == 4
+    assert made.prompt_bucket(40) == 64
+
+
+def write_rows(path, ids):
+    fields = {"problem": "q", "answer": "1", "problem_type": "numerical"}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(fields | {"problem_id": i}) + "\n" for i in ids))
+    return str(path)
+
+
+def test_problem_ids_that_sources_share_get_the_name_of_the_file(tmp_path):
+    """7 is in both, 8 and 9 in one; two files called a.jsonl are told apart by their paths."""
+    files = [
+        write_rows(tmp_path / name, ids) for name, ids in [("a.jsonl", "78"), ("b.jsonl", "79")]
+    ]
+    same = write_rows(tmp_path / "sub" / "a.jsonl", "79")
+
+    def load(*paths):
+        d = types.SimpleNamespace(sources=tuple((path, 0.5) for path in paths))
+        return run.load_train_rows(d, problems.canonical)
+
+    made, sources = load(*files)
+    assert [r.problem_id for r in made] == ["a/7", "8", "b/7", "9"]
+    assert sources == [Source(2, 0.5), Source(2, 0.5)]
+    made, _ = load(files[0], same)
+    assert len({r.problem_id for r in made}) == 4
+    assert [r.problem_id for r in made][1::2] == ["8", "9"]
+
+
+def test_frames_are_those_of_the_row_whose_id_is_asked_for():
+    """The same id in two sources: each name finds its own medium."""
+    made = [
+        dataclasses.replace(row(i, (f"{i}.mp4",)), problem="<video>?", problem_id=f"{'ab'[i]}/7")
+        for i in (0, 1)
+    ]
+    load = lambda request: types.SimpleNamespace(frames=[request.name])  # noqa: E731
+    data = types.SimpleNamespace(train_rows=made, source=types.SimpleNamespace(load=load))
+    assert run.Data.frames(data, "train", "a/7") == ["0.mp4"]
+    assert run.Data.frames(data, "train", "b/7") == ["1.mp4"]
+
+
+def test_every_host_has_the_same_mixture():
+    """Weights of a half on two hosts: each draws both sources in turn, together every row."""
+    rows = [row(i) for i in range(12)]
+    sources = [Source(8, 0.5), Source(4, 0.5)]
+    hosts = [
+        draw_order(rows, sources=sources, seed=1, shard_index=host, shard_count=2)
+        for host in (0, 1)
+    ]
+    drawn = [[int(order[i]) for i in range(8)] for order in hosts]
+    for mine in drawn:
+        assert [i >= 8 for i in mine] in ([False, True] * 4, [True, False] * 4)
+    both = drawn[0] + drawn[1]
+    assert sorted(i for i in both if i < 8) == list(range(8))
+    assert sorted(i for i in both if i >= 8) == [8, 8, 9, 9, 10, 10, 11, 11]
+
+
+def test_a_source_smaller_than_the_hosts_is_refused():
+    with pytest.raises(ValueError, match=r"rows.jsonl:3: a source of 1 rows for 2 hosts"):
+        draw_order(
+            [row(0), row(1), row(2)], sources=[Source(2, 0.5), Source(1, 0.5)], shard_count=2
+        )
+
+
+def test_held_out_accuracy_by_what_rows_show(monkeypatch):
+    """Two clips, of which one is right, and two texts, of which one is right and one is lost."""
+    rows = [row(i, ("a.mp4",) if i < 2 else ()) for i in range(4)]
+    batches = [types.SimpleNamespace(row=r) for r in rows[:3]]
+
+    class Once(list):
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda *_: None  # noqa: E731
+
+    right = [1.0, 0.0, 1.0]
+    shape = (3, 1)
+    rollouts = types.SimpleNamespace(finished=np.ones(shape, bool))
+    policy = types.SimpleNamespace(
+        greedy_sampler=types.SimpleNamespace(generate=lambda *_: rollouts), greedy=None
+    )
+    record = lambda x: types.SimpleNamespace(  # noqa: E731
+        score={"overall": x, "accuracy": x, "format": 1.0}, length=3
+    )
+    monkeypatch.setattr(heldout, "texts", lambda *_: [""] * 3)
+    monkeypatch.setattr(heldout, "rollout_records", lambda *_: [record(x) for x in right])
+    data = types.SimpleNamespace(heldout=lambda: Once([batches]), heldout_rows=rows)
+    score = lambda *_: [Score(x, x, 1.0, Status.OK) for x in right]  # noqa: E731
+    metrics, _ = heldout.evaluate(policy, data, None, score, step=0, weight_version=0)
+    assert metrics["eval/accuracy/modality/video"] == 0.5
+    assert metrics["eval/accuracy/modality/text"] == 0.5
+    assert metrics["eval/rows/modality/video"] == metrics["eval/rows/modality/text"] == 2
+    assert metrics["eval/accuracy"] == 0.5
+    shown = heldout.table([0, 9], {"eval/accuracy/modality/video": [0.5, 0.75]})
+    assert "modality/video" in shown
+    assert "+25.0 points" in shown
