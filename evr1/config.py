@@ -40,6 +40,12 @@ def resolve(config: Config) -> Config:
     _check_loss(c.algorithm)
     _check_schedule(c)
     _check_critic(c.critic)
+    _require(
+        c.algorithm.advantage != "gae" or c.critic.warmup_steps < max(c.num_steps, 1),
+        "critic.warmup_steps",
+        f"is {c.critic.warmup_steps} with num_steps={c.num_steps}",
+        "lower it, or the policy never learns",
+    )
     _check_offline(c.mix, c.replay, c.algorithm.old_logprobs, c.rollout.n)
     fill_algorithm(c.algorithm)
     _check_optim(c.optim)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from evr1.models import Model
+from evr1.optim import trainable
 from evr1.parallel import sharding
 from evr1.rl.diagnostics import Sums
 from evr1.rl.value_loss import value_loss
@@ -48,15 +49,18 @@ def make_critic(
     *,
     clip: float,
     is_shared: bool,
+    freeze: Sequence[str] = (),
     mesh: jax.sharding.Mesh | None = None,
 ) -> Critic:
     """A critic of this model's shape; nothing is compiled yet.
 
     Args:
         model: of the policy.
-        optimizer: made for the parameters {"trunk", "head"}.
+        optimizer: made for the parameters {"trunk", "head"}, with the same `freeze`.
         clip: of the value loss; 0: off.
         is_shared: the trunk is the policy's.
+        freeze: patterns of the critic's parameters, see `frozen`; no gradient is worked out for
+            what they match.
         mesh: where parameters and batches lie; None: one device.
     """
 
@@ -67,6 +71,10 @@ def make_critic(
         return jnp.einsum("gnrd,d->gnr", hidden, head["kernel"]) + head["bias"]
 
     def objective(params, policy_params, batch: GroupBatch) -> tuple[jax.Array, Sums]:
+        is_trained = trainable(params, freeze)
+        params = jax.tree.map(
+            lambda x, on: x if on else jax.lax.stop_gradient(x), params, is_trained
+        )
         values = values_of(params, policy_params, batch.prompts, batch.completions)
         mask = batch.completion_mask
         loss, sums = value_loss(values, batch.old_values, batch.returns, mask, clip)

@@ -18,6 +18,7 @@ from evr1.rl.gae import explained_variance, gae
 from evr1.rl.kl import CONTROLLERS, kl
 from evr1.rl.outcomes import Outcomes, update_moments
 from evr1.rl.state import AlgorithmState
+from evr1.rl.weights import loss_weights
 from evr1.run import Data, Policy, with_patches
 from evr1.step import TrainState, Update
 from evr1.types import GroupBatch, Params, Prompts, Rollouts
@@ -53,8 +54,10 @@ def make_batch(
         metrics["policy/kl_ref"] = float(estimates.sum() / max(batch.completion_mask.sum(), 1))
     if policy.critic is not None:
         batch = _with_gae(config, batch, outcomes)
-        spread = explained_variance(batch.returns, batch.old_values, batch.completion_mask)
-        metrics["critic/explained_variance"] = spread
+        judged = _for_critic(config, batch)
+        metrics["critic/explained_variance"] = explained_variance(
+            judged.returns, judged.old_values, judged.completion_mask
+        )
     else:
         advantages, memory = estimate(config, outcomes, memory)
         batch = with_advantages(batch, advantages)
@@ -70,6 +73,16 @@ def _with_gae(config: Config, batch: GroupBatch, outcomes: Outcomes) -> GroupBat
     advantages, returns = gae(outcomes, batch.old_values, discount=c.discount, decay=c.decay)
     advantages = _with_imitated(config, advantages, imitated)
     return with_advantages(batch, advantages)._replace(returns=returns)
+
+
+def _for_critic(config: Config, batch: GroupBatch) -> GroupBatch:
+    """The batch without completions that are imitated: nobody estimated their returns."""
+    if config.mix.treatment != "sft" or not batch.is_offline.any():
+        return batch
+    a, limit = config.algorithm, config.rollout.max_completion_tokens
+    mask = batch.completion_mask & ~batch.is_offline[..., None]
+    weights = loss_weights(mask, a.aggregation, limit)
+    return batch._replace(completion_mask=mask, loss_weights=weights)
 
 
 def with_values(
@@ -270,7 +283,7 @@ def update_critic(
     critic, state = policy.critic, networks.critic
     assert critic is not None
     assert state is not None
-    parts = split(config, policy, data, batch, is_complete=True)
+    parts = split(config, policy, data, _for_critic(config, batch), is_complete=True)
     parts = parts * config.algorithm.epochs_per_rollout
     shared = networks.policy.params if critic.is_shared else None
     state, metrics = _update(critic.update, policy, state, examples, parts, (shared,))

@@ -312,7 +312,8 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
     r, o, a = config.rollout, config.optim, config.algorithm
     mesh = mesh_lib.make_mesh(**config.mesh)
     mesh = mesh if mesh.size > 1 else None
-    updates = config.num_steps * a.updates_per_rollout * a.epochs_per_rollout
+    alone = config.critic.warmup_steps if a.advantage == "gae" else 0  # steps of the critic
+    updates = (config.num_steps - alone) * a.updates_per_rollout * a.epochs_per_rollout
     schedule = optim.make_schedule(
         o.schedule,
         o.learning_rate,
@@ -384,7 +385,14 @@ def _critic(config: Config, model: Model, mesh: jax.sharding.Mesh | None) -> Cri
     schedule = optax.constant_schedule(config.critic.learning_rate)
     freeze = () if is_shared else frozen(config.optim.freeze)
     optimizer = make_optimizer(config, schedule, freeze)
-    return make_critic(model, optimizer, clip=config.critic.clip, is_shared=is_shared, mesh=mesh)
+    return make_critic(
+        model,
+        optimizer,
+        clip=config.critic.clip,
+        is_shared=is_shared,
+        freeze=freeze,
+        mesh=mesh,
+    )
 
 
 def loss_config(config: Config) -> LossConfig:

@@ -224,9 +224,11 @@ def _stop_if_not_finite(
     arrays["rows"] = np.array([e.row.source for e in examples])  # whose media are not in it
     np.savez(path, **arrays)
     last = "there is no checkpoint yet" if saved is None else f"the last checkpoint: step {saved}"
+    is_critic = metrics.get("critic/is_finite", 1) != 1
+    of, field = (" of the critic", "critic") if is_critic else ("", "optim")
     raise FloatingPointError(
-        f"step {step}: the gradient is not finite; its batch is in {path}, {last}. Lower "
-        "optim.learning_rate, or look for the row that does it"
+        f"step {step}: the gradient{of} is not finite; its batch is in {path}, {last}. Lower "
+        f"{field}.learning_rate, or look for the row that does it"
     )
 
 

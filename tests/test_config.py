@@ -284,6 +284,17 @@ def test_a_correction_brings_its_own_bounds(config, correction):
     assert (a.correction_low, a.correction_high) == (low or 0, high or 0)
 
 
+def test_the_policy_learns_too_after_the_warm_up_of_the_critic(config):
+    config.num_steps, config.critic.warmup_steps = 20, 20
+    config_lib.resolve(config)  # without a critic nothing is warmed up
+    config.algorithm.advantage = "gae"
+    says = "config.critic.warmup_steps is 20 with num_steps=20; lower it"
+    with pytest.raises(ValueError, match=says):
+        config_lib.resolve(config)
+    config.critic.warmup_steps = 19
+    config_lib.resolve(config)
+
+
 @pytest.mark.parametrize("advantage", algorithms.WITHOUT_GROUPS)
 def test_one_completion_a_prompt_is_enough_without_groups(config, advantage):
     config.rollout.n = 1

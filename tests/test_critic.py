@@ -13,6 +13,7 @@ from evr1.critic import first_params, frozen, make_critic, param_layout
 from evr1.parallel.mesh import make_mesh
 from evr1.rl.batches import microbatches
 from evr1.rl.diagnostics import means
+from evr1.rl.gae import explained_variance
 
 RNG = np.random.default_rng(5)
 
@@ -111,12 +112,13 @@ def test_the_head_s_gradient_is_that_of_the_formula():
 
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_it_learns_the_returns(is_shared):
-    """Returns of 1 for even groups and 0 for odd ones: the loss falls to a fraction."""
+    """Returns of 1 for even groups and 0 for odd ones: the loss falls to a fraction, and what the
+    values explain of the returns rises from 0, where they are all alike."""
     made = critic(is_shared)
     target = (np.arange(rig.G) % 2 == 0)[:, None, None] * batch().completion_mask
     data = batch()._replace(returns=target.astype(np.float32))
     state = made.init(None if is_shared else rig.copy(rig.params()))
-    losses = []
+    losses, explained = [], []
     for _ in range(60):
         policy = policy_params(is_shared)
         now = made.values(state.params, policy, data.prompts, data.completions)
@@ -126,12 +128,15 @@ def test_it_learns_the_returns(is_shared):
         )
         state, metrics = made.update.apply(state, grads)
         losses.append(means(sums)["critic/loss"])
+        explained.append(explained_variance(data.returns, np.asarray(now), data.completion_mask))
         assert metrics["optim/is_finite"]
     assert losses[-1] < 0.3 * losses[0]
+    assert explained[0] == 0
+    assert explained[-1] > 0.5
     assert int(state.step) == 60
 
 
-def test_a_mesh_gives_the_same_values_and_gradient():
+def test_a_mesh_gives_the_same_values_and_gradient_and_keeps_its_layout():
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     for is_shared in (False, True):
         made = make_critic(rig.model(), optax.adam(3e-3), clip=0.5, is_shared=is_shared, mesh=mesh)
@@ -147,6 +152,34 @@ def test_a_mesh_gives_the_same_values_and_gradient():
         np.testing.assert_allclose(got, values(is_shared, batch()), atol=1e-5)
         grads, _ = made.update.accumulate(params, made.update.zeros(params), given, batch())
         assert distance(rig.host(grads), gradient(is_shared, batch())) < 1e-5
+        state = made.init(None if is_shared else params["trunk"])
+        state, metrics = made.update.apply(state, grads)
+        assert metrics["optim/is_finite"]
+        for tree in (state.params, state.opt_state[0].mu, state.opt_state[0].nu):
+            for leaf, wanted in zip(jax.tree.leaves(tree), jax.tree.leaves(layout), strict=True):
+                assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim)
+
+
+def test_frozen_parameters_get_no_gradient_and_the_others_the_same():
+    freeze = frozen(("vision/.*",))
+    made = make_critic(rig.model(), optax.adam(3e-3), clip=0.5, is_shared=False, freeze=freeze)
+    params = start(False)
+    grads, _ = made.update.accumulate(params, made.update.zeros(params), None, batch())
+    for leaf in jax.tree.leaves(grads["trunk"]["vision"]):
+        np.testing.assert_array_equal(leaf, 0)
+    whole = gradient(False, batch())
+    assert distance(grads["trunk"]["text"], whole["trunk"]["text"]) < 1e-5
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(whole["trunk"]["vision"])) > 0
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_critic_alone():
+    made = critic(True).update
+    state = critic(True).init(None)
+    before, grads = rig.host(state), made.zeros(state.params)
+    grads["head"]["bias"] = jnp.float32(jnp.nan)
+    state, metrics = made.apply(state, grads)
+    assert not metrics["optim/is_finite"]
+    jax.tree.map(np.testing.assert_array_equal, rig.host(state), before)
 
 
 def test_patterns_of_frozen_parameters_are_of_the_trunk():

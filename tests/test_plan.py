@@ -18,7 +18,8 @@ from evr1 import flops
 from evr1.data.batch import collate
 from evr1.data.records import Geometry
 from evr1.parallel.mesh import make_mesh
-from evr1.types import ShapeTable
+from evr1.rl.batches import group_batch
+from evr1.types import Rollouts, ShapeTable
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -116,6 +117,24 @@ def test_abstract_prompts_are_those_of_the_collation(tool, hf_config):
     real = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), real)
     planned = tool.abstract_prompts(3, shapes, model)
     assert real == planned
+
+
+def test_the_abstract_batch_is_that_of_the_rollouts(tool, hf_config):
+    config = small_config()
+    model = tool.find_model(config, hf_config)
+    shapes, _ = tool.largest_shapes(config, model, shards=8)
+    g, n, r = shapes.micro_groups, 2, shapes.completion
+    lengths = np.ones((g, n), int)
+    logprobs = np.zeros((g, n, r), np.float32)
+    rollouts = Rollouts(logprobs.astype(np.int32), logprobs, lengths, lengths > 0)
+    prompts = jax.tree.map(
+        lambda x: np.zeros(x.shape, x.dtype), tool.abstract_prompts(g, shapes, model)
+    )
+    real = group_batch(
+        prompts, rollouts, lengths.astype(np.float32), aggregation="token_mean", max_tokens=r
+    )
+    real = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), real)
+    assert real == tool.abstract_batch(n, shapes, model)
 
 
 def test_phases_add_up_to_the_passes(tool, hf_config):

@@ -93,6 +93,19 @@ def test_a_perfect_critic_leaves_nothing_to_learn():
     np.testing.assert_array_equal(returns, [[[1, 1, 1], [0, 0, 0]]])
 
 
+def test_what_is_not_finite_is_refused_where_it_counts():
+    values = np.float32([[[1, np.nan, np.nan], [0, 0, np.nan]]])
+    with pytest.raises(ValueError, match="group 0, completion 0, token 1 is nan"):
+        gae(outcomes([[1, 0]], [[2, 2]]), values)
+    gae(outcomes([[1, 0]], [[1, 2]]), values)
+    with pytest.raises(ValueError, match="reward of group 0, completion 1 is nan"):
+        gae(outcomes([[1, np.nan]], [[1, 1]]), values)
+    o = outcomes([[1, np.nan]], [[1, 1]], valid=[[True, False]])
+    advantages, returns = gae(o, values, is_whitened=False)
+    np.testing.assert_array_equal(advantages, 0)
+    np.testing.assert_array_equal(returns, [[[1, 0, 0], [0, 0, 0]]])
+
+
 def test_explained_variance_by_hand():
     """Returns (0, 2), variance 1; errors (0, 1), variance .25."""
     mask = np.array([[[True, True, False]]])
@@ -124,21 +137,28 @@ def test_the_value_loss_by_hand(value, old, target, clip, loss, slope):
     np.testing.assert_allclose(grad, [slope, 0], rtol=1e-6, atol=1e-7)
 
 
-def test_the_value_loss_against_finite_differences_in_float64():
+@pytest.mark.parametrize("clip", [0.0, 0.375])
+def test_the_value_loss_against_finite_differences_in_float64(clip):
+    """All inputs are exact in float32, and off the grid on which the two branches meet."""
     rng = np.random.default_rng(0)
-    values, old, returns = rng.normal(size=(3, 2, 3, 4))
-    mask, clip, step = rng.random((2, 3, 4)) > 0.3, 0.4, 1e-6
+    values, old, returns = rng.integers(-24, 25, (3, 2, 3, 4)) / 16
+    values += 1 / 64
+    mask, step = rng.random((2, 3, 4)) > 0.3, 2.0**-20
 
     def plain(v):
-        far = np.maximum((v - returns) ** 2, (np.clip(v, old - clip, old + clip) - returns) ** 2)
-        return np.where(mask, far / 2, 0)
+        near = np.clip(v, old - clip, old + clip) if clip else v
+        return np.where(mask, np.maximum((v - returns) ** 2, (near - returns) ** 2) / 2, 0)
 
     expected = (plain(values + step) - plain(values - step)) / (2 * step)
     arrays = [jnp.asarray(x, jnp.float32) for x in (values, old, returns)]
     loss, sums = value_loss(*arrays, jnp.asarray(mask), clip)
-    np.testing.assert_allclose(loss, plain(values), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(loss, plain(values), rtol=1e-6)
     grad = jax.grad(lambda v: value_loss(v, *arrays[1:], jnp.asarray(mask), clip)[0].sum())
-    np.testing.assert_allclose(grad(arrays[0]), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(grad(arrays[0]), expected, rtol=1e-6, atol=1e-9)
+    if clip:
+        is_clipped = np.abs(values - old) > clip
+        assert (is_clipped & (expected == 0) & mask).any()
+        assert (is_clipped & (expected != 0) & mask).any()
     total, count = sums["critic/loss"]
     assert float(count) == mask.sum()
     assert float(total) == pytest.approx(plain(values).sum(), rel=1e-5)

@@ -207,7 +207,8 @@ def test_what_an_algorithm_carries_is_resumed_bit_for_bit(data, tmp_path):
 
 def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
     """Dynamic sampling leaves groups over, the second pass over the rows replays some of the first,
-    half of the rows have an answer of their own, and the reference follows the policy.
+    half of the rows have an answer of their own, the reference follows the policy, and a critic
+    learns alone for a step.
     """
     rows = tmp_path / "rows.jsonl"
     lines = [json.loads(x) for x in (data / "train.jsonl").read_text().splitlines()]
@@ -232,17 +233,22 @@ def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
         "replay__enabled": True,
         "algorithm__kl_coef": 0.1,
         "algorithm__reference_decay": 0.9,
+        "algorithm__advantage": "gae",
+        "critic__warmup_steps": 1,
+        "critic__learning_rate": 1e-3,
         "algorithm__old_logprobs": "recompute",
         "algorithm__epochs_per_rollout": 2,
     }
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(data, whole, num_steps=6, **fields)
-    run(data, parts, num_steps=3, **fields)
-    run(data, parts, num_steps=6, **fields)
+    run(data, whole, num_steps=4, **fields)
+    run(data, parts, num_steps=2, **fields)
+    run(data, parts, num_steps=4, **fields)
     assert metrics(whole) == metrics(parts)
     assert (whole / "rollouts.jsonl").read_text() == (parts / "rollouts.jsonl").read_text()
     read = metrics(whole)
-    assert any(m["dynamic/left_over"] for m in read[:3])
+    assert read[1]["dynamic/left_over"]  # at the cut
+    assert "optim/grad_norm" not in read[0]
+    assert read[0]["critic/explained_variance"] == 0 < read[-1]["critic/loss"]
     assert sum(m["mix/replaced"] for m in read) > 0
     assert sum(m["mix/replayed"] for m in read) > 0
     assert read[-1]["policy/kl_ref"] > 0

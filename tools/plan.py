@@ -270,6 +270,8 @@ def abstract_batch(n: int, shapes: Shapes, model: Model) -> GroupBatch:
         old_logprobs=floats,
         ref_logprobs=floats,
         advantages=floats,
+        old_values=floats,
+        returns=floats,
         loss_weights=floats,
         is_offline=jax.ShapeDtypeStruct(rows[:2], jnp.bool_),
         kl_coef=jax.ShapeDtypeStruct(rows[:1], jnp.float32),

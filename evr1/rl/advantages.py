@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from evr1.rl.outcomes import Outcomes, centered, counts, deviation, has_signal
+from evr1.rl.outcomes import Outcomes, centered, check_finite, counts, deviation, has_signal
 
 EPSILON = 1e-6  # keeps the division finite when rewards are nearly equal
 WHITEN_EPSILON = 1e-8  # added to a variance
@@ -41,13 +41,7 @@ def group_advantages(outcomes: Outcomes, estimator: str) -> Advantages:
         raise ValueError(
             f"algorithm.advantage={estimator!r} is unknown; use one of {', '.join(ESTIMATORS)}"
         )
-    finite = np.isfinite(outcomes.returns)
-    if not finite.all():
-        g, n = np.argwhere(~finite)[0]
-        raise ValueError(
-            f"reward of group {g}, completion {n} is {outcomes.returns[g, n]}, not finite; "
-            "mark the completion invalid"
-        )
+    check_finite(outcomes)
     values = ESTIMATORS[estimator](outcomes)
     valid = outcomes.valid if values.ndim == 2 else outcomes.valid[..., None]
     return np.where(valid, values, 0).astype(np.float32)

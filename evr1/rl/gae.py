@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from evr1.rl.advantages import whiten
-from evr1.rl.outcomes import Outcomes
+from evr1.rl.outcomes import Outcomes, check_finite
 
 
 def gae(
@@ -29,10 +29,22 @@ def gae(
         decay: lambda, of the steps of which the estimate is made.
         is_whitened: mean 0 and deviation 1 over all tokens of the batch.
 
+    Raises:
+        ValueError: a valid reward, a penalty, or the value of a valid completion's token is not
+            finite.
+
     Source: 1506.02438 eq. 16.
     """
     g, n, r = values.shape
     mask = token_mask(outcomes, r)
+    check_finite(outcomes)
+    wild = mask & ~np.isfinite(values)
+    if wild.any():
+        i = tuple(int(x) for x in np.argwhere(wild)[0])
+        raise ValueError(
+            f"the critic's value of group {i[0]}, completion {i[1]}, token {i[2]} is {values[i]}, "
+            "not finite; lower critic.learning_rate"
+        )
     rewards = np.zeros((g, n, r))
     if outcomes.penalties is not None:
         rewards -= np.where(mask, outcomes.penalties, 0)

@@ -53,6 +53,20 @@ class Outcomes(NamedTuple):
         return rewards - np.where(self.valid, self.penalties.sum(axis=2, dtype=np.float64), 0)
 
 
+def check_finite(outcomes: Outcomes) -> None:
+    """Raises:
+    ValueError: a valid reward, or a penalty of a valid completion, is not finite.
+    """
+    returns = outcomes.returns
+    finite = np.isfinite(returns)
+    if not finite.all():
+        g, n = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"reward of group {g}, completion {n} is {returns[g, n]}, not finite; "
+            "mark the completion invalid"
+        )
+
+
 def counts(valid: Bool[np.ndarray, "g n"]) -> Float[np.ndarray, "g 1"]:
     """Valid completions of each group, at least 1."""
     return np.maximum(valid.sum(axis=1, keepdims=True), 1).astype(np.float64)

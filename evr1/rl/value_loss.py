@@ -24,10 +24,8 @@ def value_loss(
     """
     values = jnp.where(mask, values, 0)
     error = jnp.square(values - returns)
-    loss, sums = (
-        error,
-        {"critic/value": masked(values, mask), "critic/return": masked(returns, mask)},
-    )
+    sums = {"critic/value": masked(values, mask), "critic/return": masked(returns, mask)}
+    loss = error
     if clip:
         near = jnp.square(jnp.clip(values, old_values - clip, old_values + clip) - returns)
         loss = jnp.maximum(error, near)
