@@ -2,16 +2,18 @@
 
 import json
 import time
-import types
 
 import numpy as np
 import pytest
+from draw_rig import example, row, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evr1 import train
+from evr1.assess import assess
+from evr1.groups import Group
 from evr1.rewards import Score, Status, Task, __main__, compose
 from evr1.rewards.compose import Completion, Settings
+from evr1.types import Rollouts
 
 SETTINGS = Settings(max_length=100, overlong_cache=20, repetition_words=2)
 
@@ -208,13 +210,19 @@ def test_unknown_terms_are_refused():
 
 def test_each_term_is_a_metric_of_the_completions_that_count():
     made = compose.add_terms(SCORES, OUTCOMES, terms(("length_penalty", 1.0)))
-    examples = [types.SimpleNamespace(row=types.SimpleNamespace(problem_type="math"))]
-    failed = np.array([[False, False, True, True]])
-    metrics = train._reward_metrics(examples, made, failed)
-    assert metrics["reward/term/length_penalty"] == pytest.approx((-0.9 - 0.1) / 2)
-    assert metrics["reward/overall"] == pytest.approx((1 - 0.9 - 0.1) / 2)
-    bare = train._reward_metrics(examples, SCORES, failed)
-    assert metrics.keys() - bare.keys() == {"reward/term/length_penalty"}
+    n = len(SCORES)
+    rollouts = Rollouts(
+        np.zeros((n, 3)), np.zeros((n, 3)), np.full(n, 3, np.int32), np.ones(n, bool)
+    )
+
+    def metrics(scores, **fields):
+        group = Group(example(row(0)), rollouts, tuple(scores), ("policy",) * n, 0)
+        return assess(settings(**fields), [group])[1]
+
+    found = metrics(made, rewards__terms=(("length_penalty", 1.0),))
+    assert found["reward/term/length_penalty"] == pytest.approx((-0.9 - 0.1) / 2)
+    assert found["reward/overall"] == pytest.approx((1 - 0.9 - 0.1) / 2)
+    assert found.keys() - metrics(SCORES).keys() == {"reward/term/length_penalty"}
 
 
 def test_command_adds_terms(tmp_path):

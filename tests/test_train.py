@@ -226,7 +226,7 @@ def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
         "log__report": False,
         "rollout__prompts": 6,
         "dynamic__enabled": True,
-        "dynamic__draw_prompts": 5,
+        "dynamic__draw_prompts": 8,
         "mix__enabled": True,
         "mix__accuracy_threshold": 0.5,
         "mix__overlong": "truncate",

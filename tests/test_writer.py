@@ -41,6 +41,7 @@ def rollout(step, **fields):
         "length": 5,
         "finished": True,
         "media": ("a.mp4",),
+        "origin": "policy",
     }
     return RolloutRecord(step=step, **(defaults | fields))
 
@@ -80,6 +81,7 @@ def test_metrics_and_rollouts_are_one_object_a_line(tmp_path):
         "length": 5,
         "finished": True,
         "media": ["a.mp4"],
+        "origin": "policy",
     }
 
 
