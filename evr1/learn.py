@@ -53,7 +53,8 @@ def make_batch(
         metrics["policy/kl_ref"] = float(estimates.sum() / max(batch.completion_mask.sum(), 1))
     if policy.critic is not None:
         batch = _with_gae(config, batch, outcomes)
-        spread = explained_variance(batch.returns, batch.old_values, batch.completion_mask)
+        mask = _valued(config, batch).completion_mask
+        spread = explained_variance(batch.returns, batch.old_values, mask)
         metrics["critic/explained_variance"] = spread
     else:
         advantages, memory = estimate(config, outcomes, memory)
@@ -70,6 +71,14 @@ def _with_gae(config: Config, batch: GroupBatch, outcomes: Outcomes) -> GroupBat
     advantages, returns = gae(outcomes, batch.old_values, discount=c.discount, decay=c.decay)
     advantages = _with_imitated(config, advantages, imitated)
     return with_advantages(batch, advantages)._replace(returns=returns)
+
+
+def _valued(config: Config, batch: GroupBatch) -> GroupBatch:
+    """The batch as the critic learns from it: imitated completions have no return."""
+    if config.mix.treatment != "sft":
+        return batch
+    mask = batch.completion_mask & ~batch.is_offline[..., None]
+    return batch._replace(completion_mask=mask)
 
 
 def with_values(
@@ -270,7 +279,7 @@ def update_critic(
     critic, state = policy.critic, networks.critic
     assert critic is not None
     assert state is not None
-    parts = split(config, policy, data, batch, is_complete=True)
+    parts = split(config, policy, data, _valued(config, batch), is_complete=True)
     parts = parts * config.algorithm.epochs_per_rollout
     shared = networks.policy.params if critic.is_shared else None
     state, metrics = _update(critic.update, policy, state, examples, parts, (shared,))
