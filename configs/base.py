@@ -104,9 +104,6 @@ def get_config() -> ml_collections.ConfigDict:
     # The model that the KL compares with, by default the starting one: how much of itself it keeps
     # at each step while it follows the policy (1: all), or every how many steps it becomes the
     # policy (0: never).
-    c.algorithm.temporal_bonus = 0.0
-    c.algorithm.temporal_margin = 1.0
-    c.algorithm.temporal_rollouts = 0
     c.algorithm.reference_decay = 1.0
     c.algorithm.reference_refresh_steps = 0
     c.algorithm.updates_per_rollout = 1  # minibatches of a rollout batch, an optimizer update each

@@ -46,7 +46,7 @@ def resolve(config: Config) -> Config:
         f"is {c.critic.warmup_steps} with num_steps={c.num_steps}",
         "lower it, or the policy never learns",
     )
-    _check_offline(c.mix, c.replay, c.algorithm.old_logprobs, c.rollout.n)
+    _check_offline(c.mix, c.replay, c.algorithm, c.rollout.n)
     fill_algorithm(c.algorithm)
     _check_optim(c.optim)
     _check_train(c)
@@ -179,7 +179,7 @@ def _check_sources(d: Config) -> None:
     _require(
         not d.sources or abs(total - 1) < 1e-6, "data.sources", f"has weights of {total:g}", fix
     )
-    paths = [source[0] for source in d.sources]
+    paths = [Path(source[0]).resolve() for source in d.sources]
     _require(len(set(paths)) == len(paths), "data.sources", "holds a file twice", fix)
 
 
@@ -322,6 +322,12 @@ def _check_schedule(c: Config) -> None:
     _at_least_0("dynamic", c.dynamic, ("min_spread", "draw_prompts"))
     _positive("dynamic", c.dynamic, ("max_rounds",))
     _require(
+        not c.dynamic.enabled or r.n >= 2 or a.advantage == "remax",
+        "dynamic.enabled",
+        f"is True with rollout.n={r.n} and algorithm.advantage={a.advantage}",
+        "draw at least 2: a group of 1 has no spread, so that no batch would ever be full",
+    )
+    _require(
         c.dynamic.enabled or not (c.dynamic.draw_prompts or c.dynamic.min_spread),
         "dynamic.enabled",
         "is False while dynamic.draw_prompts or dynamic.min_spread is set",
@@ -388,7 +394,7 @@ def _check_loss(a: Config) -> None:
     )
 
 
-def _check_offline(mix: Config, replay: Config, old_logprobs: str, n: int) -> None:
+def _check_offline(mix: Config, replay: Config, a: Config, n: int) -> None:
     _choice("mix.treatment", mix.treatment, algorithms.OFFLINE_LOSSES)
     _choice("mix.overlong", mix.overlong, ("refuse", "truncate"))
     _positive("mix", mix, ("per_group", "luffy_gamma", "importance_clip", "sft_coef"))
@@ -398,19 +404,34 @@ def _check_offline(mix: Config, replay: Config, old_logprobs: str, n: int) -> No
         ("replay.min_accuracy", replay.min_accuracy),
     ):
         _require(value is None or 0 <= value <= 1, field, f"is {value}", "need 0 to 1")
+    if not (mix.enabled or replay.enabled):
+        return
     _require(
-        mix.per_group < n or not (mix.enabled or replay.enabled),
+        mix.per_group < n,
         "mix.per_group",
         f"is {mix.per_group} with rollout.n={n}",
         "leave at least one completion of a group to the policy",
     )
     _require(
-        not (mix.enabled or replay.enabled)
-        or mix.treatment != "on_policy"
-        or old_logprobs != "sampler",
+        mix.treatment != "sft"
+        or n - mix.per_group >= 2
+        or a.advantage in algorithms.WITHOUT_GROUPS,
+        "mix.per_group",
+        f"is {mix.per_group} with rollout.n={n}, mix.treatment=sft and "
+        f"algorithm.advantage={a.advantage}",
+        "leave 2 completions of a group to the policy: imitated ones are no part of its statistics",
+    )
+    _require(
+        mix.treatment != "on_policy" or a.old_logprobs != "sampler",
         "algorithm.old_logprobs",
         "is sampler with mix.treatment=on_policy",
         "use recompute: no sampler has log-probabilities of offline trajectories",
+    )
+    _require(
+        not (a.kl_coef and a.kl_placement == "reward") or a.old_logprobs == "recompute",
+        "algorithm.old_logprobs",
+        f"is {a.old_logprobs} with algorithm.kl_placement=reward and offline completions",
+        "use recompute: their penalty needs the policy's own log-probabilities of them",
     )
 
 

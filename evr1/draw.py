@@ -18,7 +18,7 @@ from evr1.groups import POLICY, Group
 from evr1.offline import Trajectory
 from evr1.rewards import Score, Status, compose
 from evr1.rewards.judge import Judged
-from evr1.rl.temporal import temporal_bonus
+from evr1.rl.temporal import PASS_AT, temporal_bonus
 from evr1.run import Data, Policy
 from evr1.sampler.driver import Sampler
 from evr1.sampler.sampling import Sampling
@@ -100,14 +100,29 @@ class Drawer:
         """Goes back to a state. The media of the groups left over are read again.
 
         Raises:
-            ValueError: the row of such a group is gone, or its media cannot be used any more.
+            ValueError: the row of such a group is gone, its media cannot be used any more, or the
+                completions are not those of this config.
         """
         self._next_id = saved["next_id"]
         self._replay.set_state(saved["replay"])
+        longest = self._replay.longest()
+        if longest > self._limit:
+            raise ValueError(
+                f"rollout.max_completion_tokens={self._limit}, but the checkpoint's replay buffer "
+                f"has a completion of {longest} tokens; raise it, or choose a new config.workdir"
+            )
         self._surplus = []
+        shape = (self._config.rollout.n, self._limit)
         for group in saved["surplus"]:
             example = self._data.example(group["row"])
             self._surplus.append(groups_lib.from_json(group, example))
+            found = self._surplus[-1].rollouts.completions.shape
+            if found != shape:
+                raise ValueError(
+                    f"rollout.n={shape[0]} rollout.max_completion_tokens={shape[1]}, but the "
+                    f"checkpoint holds groups that were left over with {found[0]} and {found[1]}; "
+                    "go back to these, or choose a new config.workdir"
+                )
 
     def next_batch(
         self, params: Params, version: int, timer: PhaseTimer
@@ -191,7 +206,9 @@ class Drawer:
         check_failed(scores, examples, self._config.rewards.max_failed_share)
         drawn = make_groups(examples, rollouts, scores, version, sampling.greedy_rows)
         if self._config.algorithm.temporal_bonus:
-            drawn = self._with_temporal_bonus(params, drawn, ids)
+            every = rollouts.lengths.shape[1]
+            greedy = scores[every - 1 :: every] if sampling.greedy_rows else ()
+            drawn = self._with_temporal_bonus(params, drawn, ids, greedy)
         if self._config.mix.enabled or self._config.replay.enabled:
             drawn = self._mix(drawn, ids)
         return drawn
@@ -211,9 +228,12 @@ class Drawer:
             return rollouts, scoring.finish(rollouts, self._terms)
 
     def _with_temporal_bonus(
-        self, params: Params, drawn: list[Group], ids: Sequence[int]
+        self, params: Params, drawn: list[Group], ids: Sequence[int], greedy: Sequence[Score]
     ) -> list[Group]:
-        """Answers to the same videos with shuffled frames; what beats them earns the bonus."""
+        """Answers to the same videos with shuffled frames; what beats them earns the bonus.
+
+        So does the greedy completion where its group does: else it would be no baseline for it.
+        """
         a, policy = self._config.algorithm, self._policy
         at = [g for g, group in enumerate(drawn) if group.example.row.videos]
         if not at or policy.temporal_sampler is None:
@@ -239,6 +259,9 @@ class Drawer:
         result = [_with_bonus(group, np.zeros(len(group.scores))) for group in drawn]
         for g, added in zip(at, bonus, strict=True):
             result[g] = _with_bonus(drawn[g], added)
+            if greedy and greedy[g].accuracy >= PASS_AT:
+                raised = result[g].baseline + float(added.max())  # all that is given is the same
+                result[g] = result[g]._replace(baseline=raised)
         t = self._tally
         t["videos"] += len(at)
         t["bonus"] += int((bonus > 0).any(axis=1).sum())

@@ -162,6 +162,11 @@ class Replay:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def longest(self) -> int:
+        """Tokens of the longest one; 0 where there is none."""
+        every = (len(t.tokens) for kept in self._kept.values() for _, _, t in kept)
+        return max(every, default=0)
+
     def get(self, row: Row) -> list[Trajectory]:
         """Those of a row, the best first."""
         return [t for _, _, t in self._kept.get(row.source, [])]

@@ -50,6 +50,7 @@ def test_resolve_freezes_and_derives(config):
         ((("a", 0.5), ("b", 0.4)), "has weights of 0.9; give"),
         ((("a", 0.5), ("none", 0.5)), "none: no such file; give"),
         ((("a", 0.5), ("a", 0.5)), "holds a file twice; give"),
+        ((("a", 0.5), ("./a", 0.5)), "holds a file twice; give"),
     ],
 )
 def test_sources_are_files_with_weights_that_add_up_to_1(
@@ -321,6 +322,41 @@ def test_offline_trajectories_as_sampled_need_recomputed_logprobs(config):
         config_lib.resolve(config)
     config.mix.treatment = "luffy"
     assert config_lib.resolve(config).mix.treatment == "luffy"
+
+
+def test_imitated_completions_leave_a_group_to_the_policy(config):
+    config.mix.update({"enabled": True, "treatment": "sft", "per_group": 7})
+    says = "mix.per_group is 7 with rollout.n=8, mix.treatment=sft and algorithm.advantage=grpo"
+    with pytest.raises(ValueError, match=f"{says}; leave 2 completions"):
+        config_lib.resolve(config)
+    config.algorithm.advantage = "gae"
+    config_lib.resolve(config)
+    config.algorithm.advantage, config.mix.per_group = "grpo", 6
+    assert config_lib.resolve(config).mix.per_group == 6
+
+
+@pytest.mark.parametrize("old", ["sampler", "on_policy"])
+@pytest.mark.parametrize("group", ["mix", "replay"])
+def test_a_penalty_of_offline_completions_needs_recomputed_logprobs(config, group, old):
+    config.algorithm.update({"kl_coef": 0.1, "kl_placement": "reward", "old_logprobs": old})
+    config.mix.treatment = "luffy"
+    assert config_lib.resolve(config).algorithm.old_logprobs == old  # nothing is mixed in
+    config[group].enabled = True
+    says = f"old_logprobs is {old} with algorithm.kl_placement=reward and offline completions"
+    with pytest.raises(ValueError, match=f"{says}; use recompute"):
+        config_lib.resolve(config)
+    config.algorithm.kl_placement = "loss"
+    assert config_lib.resolve(config).algorithm.old_logprobs == old
+
+
+def test_dynamic_sampling_needs_a_spread(config):
+    config.rollout.n, config.dynamic.enabled = 1, True
+    config.algorithm.advantage = "gae"
+    says = "dynamic.enabled is True with rollout.n=1 and algorithm.advantage=gae; draw at least 2"
+    with pytest.raises(ValueError, match=says):
+        config_lib.resolve(config)
+    config.algorithm.advantage = "remax"  # its greedy completion is a second
+    assert config_lib.resolve(config).dynamic.enabled
 
 
 @pytest.mark.parametrize("threshold", [None, 0.0, 1.0])

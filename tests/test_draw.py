@@ -1,10 +1,11 @@
 """Dynamic sampling: what is drawn, kept, left over and resumed. Requests 0, 1, 2, ... in order."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
-from draw_rig import N, Scripted, draw, make_drawer, requests, row, settings
+from draw_rig import N, R, Scripted, draw, make_drawer, requests, row, settings
 
 from evr1.assess import assess
 from evr1.sampler.sampling import Sampling
@@ -106,6 +107,59 @@ def test_a_drawer_goes_on_exactly_from_its_state(draw_prompts):
             for x, y in zip(a.rollouts, b.rollouts, strict=True):
                 assert np.array_equal(x, y)
                 assert x.dtype == y.dtype
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ({"rollout__n": 3}, "rollout.n=3 rollout.max_completion_tokens=6, but .* with 4 and 6; go"),
+        ({"rollout__max_completion_tokens": 8}, "max_completion_tokens=8, but .* with 4 and 6; go"),
+        (
+            {"rollout__max_completion_tokens": 2, "replay__enabled": True},
+            "max_completion_tokens=2, but the .* replay buffer has a completion of 3 tokens; raise",
+        ),
+    ],
+)
+def test_what_a_checkpoint_holds_in_another_shape_is_refused(field, says):
+    c = settings(dynamic__draw_prompts=3, replay__enabled=True, **DYNAMIC)
+    drawer = make_drawer(c, lambda i: 1)  # 2 of the 6 that are drawn are left over
+    draw(drawer)
+    saved = json.loads(json.dumps(drawer.get_state()))
+    if not field.get("replay__enabled"):
+        saved["replay"] = {}
+    other = make_drawer(settings(**(DYNAMIC | field)), odd)
+    with pytest.raises(ValueError, match=says) as e:
+        other.set_state(saved)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("right", "shuffled_right", "rewards", "baseline"),
+    [
+        (4, 0, [1.3] * 3, 1.3),
+        (2, 2, [1.3, 1.3, 0], 0),
+        (2, 4, [1, 1, 0], 0),
+        (4, 4, [1.3] * 3, 1.3),
+    ],
+)
+def test_the_greedy_completion_earns_the_bonus_of_its_group(
+    monkeypatch, right, shuffled_right, rewards, baseline
+):
+    """3 completions and a greedy one, of which the first `right` are correct; bonus .3.
+
+    Of all 4 correct the three would else have advantages of .3, for being what the greedy one is.
+    """
+    monkeypatch.setattr("evr1.draw.shuffled", lambda example, geometry, seed: example)
+    c = settings(algorithm__temporal_bonus=0.3, rollout__n=3)
+    videos = [dataclasses.replace(row(i), videos=("a.mp4",)) for i in range(4)]
+    drawer = make_drawer(c, lambda i: right, videos)
+    drawer._policy.sampling = Sampling(greedy_rows=1, max_tokens=R)
+    drawer._policy.temporal_sampler = Scripted(lambda i: shuffled_right)
+    groups, metrics = draw(drawer)
+    np.testing.assert_allclose(groups[0].rewards, rewards)
+    assert groups[0].baseline == pytest.approx(baseline)
+    assert metrics["temporal/bonus_share"] == (max(rewards) > 1)
+    assert metrics["temporal/accuracy_shuffled"] == shuffled_right / N
 
 
 def test_a_scorer_that_breaks_too_often_stops_the_run_and_names_the_row():

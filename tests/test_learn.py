@@ -13,7 +13,7 @@ from evr1 import learn, run
 from evr1.networks import Networks
 from evr1.rl.outcomes import Outcomes
 from evr1.rl.state import AlgorithmState
-from evr1.step import TrainState
+from evr1.step import TrainState, Update
 from evr1.types import Rollouts
 
 LENGTHS = np.array([[8, 1], [2, 1], [5, 1], [3, 1]])
@@ -181,3 +181,60 @@ def test_an_imitated_completion_is_no_part_of_the_statistics_and_has_its_own_wei
     c.mix.treatment = "on_policy"
     advantages, _ = learn.estimate(c, outcomes, AlgorithmState(0.0))
     assert advantages[0, 2] == pytest.approx(0.3 - 1.3 / 3)
+
+
+class Quarter:
+    """A critic to which every state is worth .25; it keeps what it is trained on."""
+
+    is_shared = False
+
+    def __init__(self):
+        self.trained = []
+        self.update = Update(lambda params: 0.0, self.accumulate, lambda state, grads: (state, {}))
+
+    def values(self, params, policy_params, prompts, completions):
+        return jnp.full(completions.shape, 0.25)
+
+    def accumulate(self, params, grads, policy_params, part):
+        self.trained.append(part)
+        return grads, {"critic/loss": (jnp.zeros(()), jnp.ones(()))}
+
+
+@pytest.mark.parametrize("treatment", ["sft", "on_policy"])
+def test_a_critic_learns_no_return_of_imitated_completions(treatment):
+    """The second completion of each group is offline. Imitated, it has no return: 0 would teach
+    the critic that what is imitated is worth nothing. As sampled, it has that of its reward.
+
+    Values .25 against returns (1, 0, 1, 0) of the first ones: explained variance 0.
+    """
+    c = settings(advantage="gae")
+    c.mix.treatment = treatment
+    prompts, rollouts, outcomes = parts_of_a_step([[1, 1], [0, 1], [1, 1], [0, 1]])
+    is_offline = np.array([[False, True]] * 4)
+    data = types.SimpleNamespace(shapes=SHAPES, collate=lambda examples: prompts)
+    policy = SumPolicy()
+    policy.critic = Quarter()
+    policy.place = lambda part: part
+    networks = Networks(TrainState(0, 0.0, None), TrainState(0, None, None))
+    outcomes = outcomes._replace(is_offline=is_offline)
+    nothing = {"patches": np.zeros((0, 12), np.uint8), "grid_thw": np.zeros((0, 3), np.int32)}
+    examples = [types.SimpleNamespace(**nothing)] * 4
+    batch, _, metrics = learn.make_batch(
+        c, policy, data, examples, rollouts, outcomes, AlgorithmState(0.0), networks
+    )
+    learn.update_critic(c, policy, data, networks, examples, batch)
+    trained = {(g, n) for p in policy.critic.trained for g, n in trained_of(p)}
+    first = {(g, 0) for g in range(4)}
+    if treatment == "sft":
+        assert trained == first
+        np.testing.assert_array_equal(batch.advantages[:, 1][batch.completion_mask[:, 1]], 1)
+    else:
+        assert trained == first | {(g, 1) for g in range(4)}
+    np.testing.assert_array_equal(batch.returns[:, 0, 0], [1, 0, 1, 0])
+    assert metrics["critic/explained_variance"] == pytest.approx(0, abs=1e-6)
+
+
+def trained_of(part):
+    """(group, completion) of all that a microbatch trains on."""
+    where = np.argwhere(part.completion_mask.any(axis=2)).tolist()
+    return [(int(part.groups[g]), n) for g, n in where]

@@ -5,6 +5,8 @@ from jaxtyping import Bool, Float
 
 from evr1.rl.outcomes import counts
 
+PASS_AT = 0.5  # accuracy of a correct completion
+
 
 def temporal_bonus(
     accuracy: Float[np.ndarray, "g n"],
@@ -15,7 +17,7 @@ def temporal_bonus(
     *,
     bonus: float = 0.3,
     margin: float = 1.0,
-    pass_at: float = 0.5,
+    pass_at: float = PASS_AT,
 ) -> Float[np.ndarray, "g n"]:
     """float32 that is added to the rewards: `bonus` for the correct completions of a prompt with a
     video whose share of correct answers p is at least `margin` times p~, that with shuffled frames.
