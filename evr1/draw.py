@@ -178,7 +178,7 @@ class Drawer:
             return True
         rewards = group.rewards[group.valid]
         if self._config.algorithm.advantage == "remax":
-            rewards = np.append(rewards, group.baseline)
+            rewards = np.append(rewards, np.float32(group.baseline))  # equal stays equal
         return bool(np.ptp(rewards) > self._config.dynamic.min_spread) if rewards.size else False
 
     def _metrics(self, drawn: Sequence[Group]) -> dict[str, float]:

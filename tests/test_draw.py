@@ -162,6 +162,17 @@ def test_the_greedy_completion_earns_the_bonus_of_its_group(
     assert metrics["temporal/accuracy_shuffled"] == shuffled_right / N
 
 
+@pytest.mark.parametrize(
+    ("baseline", "moves"), [(0.46, False), (0.1, True), (float("nan"), False)]
+)
+def test_rewards_equal_to_the_greedy_one_are_no_signal(baseline, moves):
+    """.46 in float32 is 3e-9 off .46: of such a group no advantage is anything but 0."""
+    drawer = make_drawer(settings(algorithm__advantage="remax", **DYNAMIC), odd)
+    group = draw(make_drawer(settings(), odd))[0][0]
+    scores = tuple(s._replace(overall=0.46) for s in group.scores)
+    assert drawer._moves(group._replace(scores=scores, baseline=baseline)) == moves
+
+
 def test_a_scorer_that_breaks_too_often_stops_the_run_and_names_the_row():
     drawer = make_drawer(settings(), odd)
     generate = drawer._policy.sampler.generate
