@@ -162,9 +162,7 @@ def test_the_greedy_completion_earns_the_bonus_of_its_group(
     assert metrics["temporal/accuracy_shuffled"] == shuffled_right / N
 
 
-@pytest.mark.parametrize(
-    ("baseline", "moves"), [(0.46, False), (0.1, True), (float("nan"), False)]
-)
+@pytest.mark.parametrize(("baseline", "moves"), [(0.46, False), (0.1, True), (float("nan"), False)])
 def test_rewards_equal_to_the_greedy_one_are_no_signal(baseline, moves):
     """.46 in float32 is 3e-9 off .46: of such a group no advantage is anything but 0."""
     drawer = make_drawer(settings(algorithm__advantage="remax", **DYNAMIC), odd)
