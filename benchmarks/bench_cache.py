@@ -23,16 +23,21 @@ from PIL import Image
 from benchmarks import common
 from configs import demo
 from evr1 import config as config_lib
-from evr1 import learn, run, train
+from evr1 import learn, run
+from evr1.assess import assess
 from evr1.data import media, rows
 from evr1.data.decode import DecodePool
 from evr1.data.preprocess import preprocess
 from evr1.data.records import Budgets, Geometry
+from evr1.draw import Drawer
+from evr1.groups import stack as stack_groups
 from evr1.models import load_model
+from evr1.networks import init_networks
 from evr1.rewards import compose
 from evr1.rewards.judge import Judged
 from evr1.rewards.pool import RewardPool
 from evr1.rl.state import AlgorithmState
+from evr1.writer import PhaseTimer
 
 # clips, seconds, frames per second, width, height, pixel budget per frame
 PRESETS = {"cpu": (4, 10, 30, 640, 360, 65536), "gpu": (32, 60, 30, 1280, 720, 262144)}
@@ -159,34 +164,23 @@ def _step_function(config, stack: contextlib.ExitStack):
     policy = run.open_policy(config, model, data)
     scorer = Judged(stack.enter_context(RewardPool(workers=1)), None)
     terms = compose.Terms((), compose.Settings(1, 1, 1))
-    state, memory = policy.init_state(policy.load(config.model)), AlgorithmState(0.0)
+    networks, memory = init_networks(config, policy), AlgorithmState(0.0)
+    drawer = Drawer(config, policy, data, scorer, terms)
 
     def step() -> None:
-        nonlocal state
-        examples = next(data.train)
-        ids = list(range(len(examples)))
-        scoring = train.Scoring(scorer, data, examples)
-        rollouts = policy.sampler.generate(
-            state.params, examples, ids, policy.sampling, on_finish=scoring.start
-        )
-        scores = scoring.finish(rollouts, terms)
-        outcomes, _ = train.assess(config, examples, rollouts, scores)
+        nonlocal networks
+        groups, _ = drawer.next_batch(networks.policy.params, 0, PhaseTimer())
+        examples, rollouts = [g.example for g in groups], stack_groups(groups)
+        outcomes, _ = assess(config, groups)
         batch, _, _ = learn.make_batch(
-            config,
-            policy,
-            data,
-            examples,
-            rollouts,
-            outcomes,
-            memory,
-            state.params,
-            None,
+            config, policy, data, examples, rollouts, outcomes, memory, networks
         )
         # random advantages: the demo's model knows nothing of these clips
         noise = np.random.default_rng(0).normal(size=batch.advantages.shape[:2] + (1,))
         batch = batch._replace(advantages=noise.astype(np.float32) * batch.completion_mask)
         parts = learn.split(config, policy, data, batch)
-        state, _ = learn.update(policy, state, examples, parts)
+        state, _ = learn.update(policy, networks.policy, examples, parts)
+        networks = networks._replace(policy=state)
 
     return step
 

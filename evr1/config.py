@@ -16,6 +16,7 @@ Config = Any  # a ConfigDict, frozen once resolved: its fields have no static ty
 SOURCES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
 SCHEDULES = ("constant", "cosine", "linear")
 BOX_SCALES = ("pixels", "unit", "thousand")
+CURRICULA = ("easy_first", "hard_first")
 _SOURCES_FIX = (
     'give (("a.jsonl", 0.7), ("b.jsonl", 0.3)): files, and weights over 0 that add up to 1'
 )
@@ -186,7 +187,7 @@ def _check_sources(d: Config) -> None:
 def _check_data(d: Config) -> None:
     _choice("data.source", d.source, SOURCES)
     if d.curriculum:
-        _choice("data.curriculum", d.curriculum, ("easy_first", "hard_first"))
+        _choice("data.curriculum", d.curriculum, CURRICULA)
     for kind in ("image", "video"):
         low, high = d[f"{kind}_min_pixels"], d[f"{kind}_max_pixels"]
         _require(

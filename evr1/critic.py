@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import optax
 
 from evr1.models import Model
-from evr1.optim import trainable
 from evr1.parallel import sharding
 from evr1.rl.diagnostics import Sums
 from evr1.rl.value_loss import value_loss
@@ -71,37 +70,38 @@ def make_critic(
         return jnp.einsum("gnrd,d->gnr", hidden, head["kernel"]) + head["bias"]
 
     def objective(params, policy_params, batch: GroupBatch) -> tuple[jax.Array, Sums]:
-        is_trained = trainable(params, freeze)
-        params = jax.tree.map(
-            lambda x, on: x if on else jax.lax.stop_gradient(x), params, is_trained
-        )
         values = values_of(params, policy_params, batch.prompts, batch.completions)
         mask = batch.completion_mask
         loss, sums = value_loss(values, batch.old_values, batch.returns, mask, clip)
         return jnp.sum(jnp.where(mask, batch.loss_weights * loss, 0)), sums
 
-    abstract = abstract_params(model, is_shared=is_shared)
-    if mesh is None:
-        update = compile_update(objective, optimizer, abstract)
-        init = lambda trunk: init_state(first_params(model, trunk), optimizer)  # noqa: E731
-        return Critic(is_shared, jax.jit(values_of), update, init)
-    layout = param_layout(model, mesh, is_shared=is_shared)
-    batch = sharding.batch_sharding(mesh)
-    policy = sharding.param_shardings(mesh, model.abstract_params()) if is_shared else None
+    layout, inputs, values = None, (), jax.jit(values_of)
+    if mesh is not None:
+        layout = param_layout(model, mesh, is_shared=is_shared)
+        batch = sharding.batch_sharding(mesh)
+        policy = sharding.param_shardings(mesh, model.abstract_params()) if is_shared else None
+        inputs = (policy, batch)
+        values = jax.jit(
+            on_mesh(values_of, mesh),
+            in_shardings=(layout, policy, batch, batch),
+            out_shardings=batch,
+        )
     update = compile_update(
-        objective, optimizer, abstract, mesh=mesh, layout=layout, inputs=(policy, batch)
-    )
-    values = jax.jit(
-        on_mesh(values_of, mesh),
-        in_shardings=(layout, policy, batch, batch),
-        out_shardings=batch,
+        objective,
+        optimizer,
+        abstract_params(model, is_shared=is_shared),
+        freeze=freeze,
+        mesh=mesh,
+        layout=layout,
+        inputs=inputs,
     )
 
-    def init_on_mesh(trunk: Params | None) -> TrainState:
-        params = jax.device_put(first_params(model, trunk), layout)
+    def init(trunk: Params | None) -> TrainState:
+        params = first_params(model, trunk)
+        params = params if layout is None else jax.device_put(params, layout)
         return init_state(params, optimizer, mesh, layout)
 
-    return Critic(is_shared, values, update, init_on_mesh)
+    return Critic(is_shared, values, update, init)
 
 
 def first_params(model: Model, trunk: Params | None) -> Params:

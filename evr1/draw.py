@@ -4,50 +4,28 @@ import collections
 import dataclasses
 import math
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 
 from evr1 import groups as groups_lib
-from evr1 import heldout, offline
+from evr1 import offline
 from evr1.config import Config
 from evr1.data.records import Example
 from evr1.data.shuffle import shuffled
 from evr1.groups import POLICY, Group
 from evr1.offline import Trajectory
-from evr1.rewards import Score, Status, compose
+from evr1.rewards import Score, compose
 from evr1.rewards.judge import Judged
 from evr1.rl.temporal import PASS_AT, temporal_bonus
 from evr1.run import Data, Policy
 from evr1.sampler.driver import Sampler
 from evr1.sampler.sampling import Sampling
+from evr1.scoring import Scoring, check_failed
 from evr1.types import Params, Rollouts
 from evr1.writer import PhaseTimer
 
 TEMPORAL = "temporal_bonus"  # the term of the reward that T-GRPO adds
-
-
-class Scoring:
-    """Scores the completions of some prompts, each group as soon as it is drawn."""
-
-    def __init__(self, scorer: Judged, data: Data, examples: Sequence[Example]) -> None:
-        self._scorer, self._data, self._examples = scorer, data, examples
-        self._started: dict[int, Future[list[Score]]] = {}
-
-    def start(self, g: int, group: Rollouts) -> None:
-        """Starts scoring the completions of prompt g; `group` has no G axis."""
-        texts = heldout.texts(self._data, group)
-        self._started[g] = self._scorer.submit(texts, [self._examples[g].row] * len(texts))
-
-    def finish(self, rollouts: Rollouts, terms: compose.Terms) -> list[Score]:
-        """The scores of all G * N completions, in order, with the judge's rulings and the terms."""
-        texts = heldout.texts(self._data, rollouts)
-        rows = [e.row for e in self._examples for _ in range(rollouts.lengths.shape[1])]
-        scores = [s for g in range(len(self._examples)) for s in self._started[g].result()]
-        scores = self._scorer.rule(scores, texts, rows)
-        outcomes = zip(texts, rows, rollouts.lengths.flat, rollouts.finished.flat, strict=True)
-        return compose.add_terms(scores, outcomes, terms)
 
 
 class Drawer:
@@ -203,7 +181,6 @@ class Drawer:
         self._next_id += len(examples)
         sampling = self._policy.sampling
         rollouts, scores = self._sample(self._policy.sampler, params, examples, ids, sampling)
-        check_failed(scores, examples, self._config.rewards.max_failed_share)
         drawn = make_groups(examples, rollouts, scores, version, sampling.greedy_rows)
         if self._config.algorithm.temporal_bonus:
             every = rollouts.lengths.shape[1]
@@ -225,7 +202,9 @@ class Drawer:
         with self._timer("rollout"):
             rollouts = sampler.generate(params, examples, ids, sampling, on_finish=scoring.start)
         with self._timer("score"):
-            return rollouts, scoring.finish(rollouts, self._terms)
+            scores = scoring.finish(rollouts, self._terms)
+            check_failed(scores, examples, self._config.rewards.max_failed_share)
+        return rollouts, scores
 
     def _with_temporal_bonus(
         self, params: Params, drawn: list[Group], ids: Sequence[int], greedy: Sequence[Score]
@@ -321,30 +300,6 @@ def _without_pixels(group: Group) -> Group:
     return group._replace(example=example)
 
 
-def check_failed(
-    scores: Sequence[Score], examples: Sequence[Example], max_failed_share: float
-) -> None:
-    """Raises where too many scorers failed.
-
-    Args:
-        scores: of all completions, those of a prompt in a run.
-        examples: the prompts.
-        max_failed_share: that may.
-
-    Raises:
-        ValueError: more failed; names the first.
-    """
-    failed = np.array([s.status in (Status.TIMEOUT, Status.ERROR) for s in scores])
-    if failed.mean() <= max_failed_share:
-        return
-    first = int(np.flatnonzero(failed)[0])
-    row = examples[first * len(examples) // len(scores)].row
-    raise ValueError(
-        f"{failed.sum()} of {failed.size} rewards failed, over rewards.max_failed_share="
-        f"{max_failed_share:g}; first: {row.source} ({row.problem_type}): {scores[first].detail}"
-    )
-
-
 def make_groups(
     examples: Sequence[Example],
     rollouts: Rollouts,
@@ -367,7 +322,7 @@ def make_groups(
     for g, example in enumerate(examples):
         mine = scores[g * every : (g + 1) * every]
         baseline = float("nan")
-        if greedy_rows and mine[n].status not in (Status.TIMEOUT, Status.ERROR):
+        if greedy_rows and not mine[n].has_failed:
             baseline = mine[n].overall
         part = Rollouts(*(x[g, :n] for x in rollouts))
         groups.append(Group(example, part, tuple(mine[:n]), (POLICY,) * n, version, baseline))

@@ -46,7 +46,7 @@ class Group(NamedTuple):
     @property
     def valid(self) -> np.ndarray:
         """bool[N]: completions whose scorer worked."""
-        return np.array([s.status not in (Status.TIMEOUT, Status.ERROR) for s in self.scores])
+        return np.array([not s.has_failed for s in self.scores])
 
     @property
     def is_offline(self) -> np.ndarray:
@@ -67,7 +67,7 @@ def stack(groups: Sequence[Group]) -> Rollouts:
 def pack(arrays: dict[str, np.ndarray]) -> str:
     """Arrays as text for JSON, every bit kept; much smaller than their digits."""
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+    np.savez_compressed(file, allow_pickle=False, **arrays)
     return base64.b64encode(file.getvalue()).decode()
 
 

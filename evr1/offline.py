@@ -242,6 +242,7 @@ def metrics(groups: Sequence[Group], candidates: float, triggered: float) -> dic
         "mix/triggered": triggered,
         "mix/replaced": float((origins == OFFLINE).sum()),
         "mix/replayed": float((origins == REPLAY).sum()),
+        "mix/failed": float(((origins != POLICY) & ~valid).sum()),
         "mix/truncated": float((cut & (origins != POLICY)).sum()),
     }
     for name, mine in (("online", origins == POLICY), ("offline", origins != POLICY)):

@@ -113,15 +113,12 @@ def make_update(
     """
 
     def objective(params, batch):
-        params = jax.tree.map(
-            lambda x, on: x if on else jax.lax.stop_gradient(x), params, trainable(params, freeze)
-        )
         hidden = model.group_hidden(params, batch.prompts, batch.completions)
         return batch_loss(model, params, hidden, batch, loss)
 
     abstract = model.abstract_params()
     inputs = () if mesh is None else (sharding.batch_sharding(mesh),)
-    return compile_update(objective, optimizer, abstract, mesh=mesh, inputs=inputs)
+    return compile_update(objective, optimizer, abstract, freeze=freeze, mesh=mesh, inputs=inputs)
 
 
 def compile_update(
@@ -129,6 +126,7 @@ def compile_update(
     optimizer: optax.GradientTransformation,
     abstract_params: Params,
     *,
+    freeze: Sequence[str] = (),
     mesh: jax.sharding.Mesh | None = None,
     layout: Any = None,
     inputs: Sequence[Any] = (),
@@ -139,13 +137,19 @@ def compile_update(
         objective: (params, *inputs) -> loss to be minimised, and its diagnostics.
         optimizer: of the parameters.
         abstract_params: their shapes.
+        freeze: see `evr1.optim.trainable`; no gradient is worked out for these parameters.
         mesh: where everything lies; None: one device.
         layout: sharding of each parameter; None: that of `evr1.parallel.sharding`.
         inputs: sharding of each input of the objective, on a mesh.
     """
 
+    def trained(params, *inputs):
+        is_on = trainable(params, freeze)
+        params = jax.tree.map(lambda x, on: x if on else jax.lax.stop_gradient(x), params, is_on)
+        return objective(params, *inputs)
+
     def accumulate(params, grads, *inputs):
-        new, sums = jax.grad(objective, has_aux=True)(params, *inputs)
+        new, sums = jax.grad(trained, has_aux=True)(params, *inputs)
         return jax.tree.map(jnp.add, grads, new), sums
 
     def apply(state, grads):
@@ -218,9 +222,9 @@ def batch_loss(
     )
     per_token, sums = token_loss(inputs, loss)
     weighted = jnp.where(mask, batch.loss_weights * per_token, 0)
-    sums |= policy_sums(logprobs, old, entropy, mask)
+    sampled = mask & ~batch.is_offline[:, :, None]
+    sums |= policy_sums(logprobs, old, entropy, sampled)
     if loss.on_policy:
-        sampled = mask & ~batch.is_offline[:, :, None]
         sums |= sampler_sums(logprobs, batch.behavior_logprobs, sampled)
     sums["policy/loss"] = (masked(weighted, mask)[0], masked(batch.loss_weights, mask)[0])
     return jnp.sum(weighted), sums

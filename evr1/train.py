@@ -96,7 +96,7 @@ def train(config: Config) -> None:
             if "policy/kl_ref" in metrics:
                 metrics["policy/kl_coef"] = memory.kl_coef
                 memory = learn.next_kl_coef(config, memory, metrics["policy/kl_ref"])
-                networks = next_reference(config, networks, done)
+            networks = next_reference(config, networks, done)
 
             writer.rollouts(
                 heldout.rollout_records(

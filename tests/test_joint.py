@@ -157,7 +157,10 @@ def test_frames_are_those_of_the_row_whose_id_is_asked_for():
         dataclasses.replace(row(i, (f"{i}.mp4",)), problem="<video>?", problem_id=f"{'ab'[i]}/7")
         for i in (0, 1)
     ]
-    load = lambda request: types.SimpleNamespace(frames=[request.name])  # noqa: E731
+
+    def load(request):
+        return types.SimpleNamespace(frames=[request.name])
+
     data = types.SimpleNamespace(train_rows=made, source=types.SimpleNamespace(load=load))
     assert run.Data.frames(data, "train", "a/7") == ["0.mp4"]
     assert run.Data.frames(data, "train", "b/7") == ["1.mp4"]
@@ -192,8 +195,11 @@ def test_held_out_accuracy_by_what_rows_show(monkeypatch):
     batches = [types.SimpleNamespace(row=r) for r in rows[:3]]
 
     class Once(list):
-        __enter__ = lambda self: self  # noqa: E731
-        __exit__ = lambda *_: None  # noqa: E731
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
 
     right = [1.0, 0.0, 1.0]
     shape = (3, 1)
@@ -201,14 +207,15 @@ def test_held_out_accuracy_by_what_rows_show(monkeypatch):
     policy = types.SimpleNamespace(
         greedy_sampler=types.SimpleNamespace(generate=lambda *_: rollouts), greedy=None
     )
-    record = lambda x: types.SimpleNamespace(  # noqa: E731
-        score={"overall": x, "accuracy": x, "format": 1.0}, length=3
-    )
+
+    def record(x):
+        return types.SimpleNamespace(score={"overall": x, "accuracy": x, "format": 1.0}, length=3)
+
     monkeypatch.setattr(heldout, "texts", lambda *_: [""] * 3)
     monkeypatch.setattr(heldout, "rollout_records", lambda *_: [record(x) for x in right])
     data = types.SimpleNamespace(heldout=lambda: Once([batches]), heldout_rows=rows)
-    score = lambda *_: [Score(x, x, 1.0, Status.OK) for x in right]  # noqa: E731
-    metrics, _ = heldout.evaluate(policy, data, None, score, step=0, weight_version=0)
+    scores = [Score(x, x, 1.0, Status.OK) for x in right]
+    metrics, _ = heldout.evaluate(policy, data, None, lambda *_: scores, step=0, weight_version=0)
     assert metrics["eval/accuracy/modality/video"] == 0.5
     assert metrics["eval/accuracy/modality/text"] == 0.5
     assert metrics["eval/rows/modality/video"] == metrics["eval/rows/modality/text"] == 2

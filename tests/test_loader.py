@@ -127,6 +127,19 @@ def test_mixed_sources_resume_and_know_their_weights(folder, pool):
         other.set_state(state)
 
 
+def test_a_position_in_a_curriculum_knows_the_pass_rates(folder, pool):
+    def make_one(rate):
+        made = make_rows(*GRAYS, pass_rate=rate)
+        return make(made, folder, pool, curriculum="easy_first")
+
+    with make_one(0.5) as batches:
+        state = batches.get_state()
+    with make_one(0.25) as other, pytest.raises(ValueError, match="give the same data file"):
+        other.set_state(state)
+    with make_one(0.5) as same:
+        same.set_state(state)
+
+
 def test_a_source_without_usable_rows_is_refused(folder, pool):
     made = make_rows(*GRAYS[:3], "none.png", "gone.png")
     sources = [loader.Source(3, 0.5), loader.Source(2, 0.5)]

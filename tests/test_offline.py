@@ -128,6 +128,13 @@ def test_a_group_is_triggered_strictly_below_the_threshold(threshold, triggered)
     assert metrics["mix/triggered"] == len(triggered)
 
 
+def test_a_trajectory_whose_scorer_failed_is_counted_and_is_no_zero():
+    groups, metrics = draw(make_drawer(settings(prompts=1, **MIX), lambda i: 2, with_answers("w3")))
+    assert groups[0].valid.tolist() == [True] * (N - 1) + [False]
+    assert metrics["mix/failed"] == 1
+    assert "mix/reward_offline" not in metrics
+
+
 def test_several_trajectories_take_turns():
     """Two rows with three each, one a group: request i takes the one of turn i modulo 3."""
     rows = with_answers(["w4", "w5", "w6"], ["w7", "w8", "w9"])

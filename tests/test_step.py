@@ -244,6 +244,22 @@ def head_gradient(loss=LOSS, data=None):
     return jax.jit(jax.grad(objective, argnums=(0, 1)))(params()["text"]["head"], hidden())
 
 
+def test_ratios_are_of_what_the_policy_sampled():
+    """Old log-probabilities of offline completions may be nobody's; they enter no diagnostic."""
+    is_offline = np.zeros((G, N), bool)
+    is_offline[:, -1] = True
+    wild = batch()._replace(is_offline=is_offline)
+    shifted = wild._replace(
+        old_logprobs=np.where(is_offline[..., None], 0, wild.old_logprobs).astype(np.float32)
+    )
+    grads = update().zeros(params())
+    read = [means(update().accumulate(params(), copy(grads), b)[1]) for b in (wild, shifted)]
+    for name in ("policy/ratio", "policy/kl_old", "policy/abs_log_ratio", "policy/logprob"):
+        assert read[0][name] == pytest.approx(read[1][name], rel=1e-6)
+    whole = means(update().accumulate(params(), grads, batch())[1])
+    assert whole["policy/logprob"] != pytest.approx(read[0]["policy/logprob"], rel=1e-3)
+
+
 def test_on_policy_equals_recomputed_old_logprobs():
     now, _ = step.token_logprobs(model(), params(), hidden(), batch().completions, LOSS.temperature)
     recomputed = head_gradient(data=batch()._replace(old_logprobs=now))

@@ -36,7 +36,7 @@ from evr1 import problems, rewards
 from evr1.data import jsonl, rows
 from evr1.data.errors import MediaError
 from evr1.data.records import Row
-from evr1.rewards import Score, Status, extra
+from evr1.rewards import Score, extra
 from evr1.rewards.pool import RewardPool
 from evr1.types import Rollouts
 
@@ -177,7 +177,6 @@ class _Measure:
         Raises:
             ValueError: too many rows failed.
         """
-        from evr1.sampler import Sampler
 
         flags, session, done = self._flags, self._session, self._results.done
         task = bar.add_task("", total=total, completed=len(done) + len(self._failed))
@@ -190,16 +189,7 @@ class _Measure:
             examples = [e for e in encoded if not isinstance(e, MediaError)]
             mine = [e for e in examples if e.row.index not in done]
             if mine:
-                sampler = Sampler(
-                    session.model,
-                    shapes=sessions.shape_table(examples, session.geometry, flags.max_tokens),
-                    geometry=session.geometry,
-                    pos_grid=session.pos_grid,
-                    n=flags.k,
-                    slots=slots,
-                    window=flags.window,
-                    pad_id=session.processor.pad_id,
-                )
+                sampler = session.sampler(examples, flags, flags.k, slots)
 
                 def finish(i: int, rollouts: Rollouts, mine=mine) -> None:
                     self._submit(mine[i].row, rollouts)
@@ -224,7 +214,7 @@ class _Measure:
         while self._waiting and (wait or self._waiting[0][1].done()):
             row, future = self._waiting.pop(0)
             scores = future.result()
-            broken = [s for s in scores if s.status in (Status.TIMEOUT, Status.ERROR)]
+            broken = [s for s in scores if s.has_failed]
             if broken:
                 self._fail(row, f"{len(broken)} of {len(scores)} scorings: {broken[0].detail}")
             else:

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from evr1.sampler import Sampler, Sampling  # seconds, which --help must not wait for
+    from evr1.sampler import Sampling  # seconds, which --help must not wait for
 
     out = console.Console()
     if flags.n < 1 or flags.slots < 1:
@@ -69,16 +69,7 @@ def _run(flags: argparse.Namespace) -> int:
             examples = [e for e in encoded if not isinstance(e, MediaError)]
             if not examples:
                 continue
-            sampler = Sampler(
-                session.model,
-                shapes=sessions.shape_table(examples, session.geometry, flags.max_tokens),
-                geometry=session.geometry,
-                pos_grid=session.pos_grid,
-                n=flags.n,
-                slots=slots,
-                window=flags.window,
-                pad_id=session.processor.pad_id,
-            )
+            sampler = session.sampler(examples, flags, flags.n, slots)
 
             def finish(i: int, rollouts: Rollouts, examples=examples) -> None:
                 results.add(_output(session.processor, examples[i], rollouts))

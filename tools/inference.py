@@ -61,11 +61,35 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
         return 130
 
 
+def add_budgets(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how much of a medium is looked at."""
+    default, add = Budgets(), parser.add_argument
+    add("--fps", type=float, default=default.video_fps, help="frames sampled per second")
+    add("--max_frames", type=int, default=default.video_max_frames, help="of a video at most")
+    add("--min_pixels", type=int, default=default.video_min_pixels, help="of a video frame")
+    add("--max_pixels", type=int, default=default.video_max_pixels, help="of a video frame")
+    add("--total_pixels", type=int, default=0, help="of a video; 0: default")
+    add("--image_min_pixels", type=int, default=default.image_min_pixels, help="of an image")
+    add("--image_max_pixels", type=int, default=default.image_max_pixels, help="of an image")
+
+
+def budgets(flags: argparse.Namespace) -> Budgets:
+    """What the flags of `add_budgets` say."""
+    return Budgets(
+        video_fps=flags.fps,
+        video_max_frames=flags.max_frames,
+        video_min_pixels=flags.min_pixels,
+        video_max_pixels=flags.max_pixels,
+        video_total_pixels=flags.total_pixels,
+        image_min_pixels=flags.image_min_pixels,
+        image_max_pixels=flags.image_max_pixels,
+    )
+
+
 def parser(
     description: str | None, out_help: str = ".jsonl to write; what it holds already is kept"
 ) -> argparse.ArgumentParser:
     """The flags that every command has."""
-    default = Budgets()
     out = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -96,13 +120,7 @@ def parser(
     )
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
     add("--seed", type=int, default=0, help="of the draws (default 0)")
-    add("--fps", type=float, default=default.video_fps, help="frames sampled per second")
-    add("--max_frames", type=int, default=default.video_max_frames, help="frames of a video")
-    add("--min_pixels", type=int, default=default.video_min_pixels, help="of a video frame")
-    add("--max_pixels", type=int, default=default.video_max_pixels, help="of a video frame")
-    add("--total_pixels", type=int, default=0, help="of a video; 0: default")
-    add("--image_min_pixels", type=int, default=default.image_min_pixels, help="of an image")
-    add("--image_max_pixels", type=int, default=default.image_max_pixels, help="of an image")
+    add_budgets(out)
     add("--workers", type=int, default=2, help="decoding processes (default 2)")
     add("--timeout", type=float, default=120.0, help="seconds for one medium (default 120)")
     add("--max_failed_share", type=float, default=0.01, help="exit 1 when more rows fail")

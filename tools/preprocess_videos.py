@@ -14,12 +14,13 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 # TFDS replaces the import statement while it loads, so it has to be there before threads start.
+import inference
 import tensorflow_datasets  # noqa: F401
 from rich import console
 
 from evr1 import problems
 from evr1.data import preprocess, processor, rows, shards
-from evr1.data.records import Budgets, Geometry
+from evr1.data.records import Geometry
 
 
 def main() -> int:
@@ -48,15 +49,7 @@ def _run(flags: argparse.Namespace) -> int:
         from evr1.models import hf  # it loads jax, which nothing else here needs
 
         geometry = processor.Processor.from_hf(str(hf.side_dir(flags.model))).geometry
-    budgets = Budgets(
-        video_fps=flags.fps,
-        video_max_frames=flags.max_frames,
-        video_min_pixels=flags.min_pixels,
-        video_max_pixels=flags.max_pixels,
-        video_total_pixels=flags.total_pixels,
-        image_min_pixels=flags.image_min_pixels,
-        image_max_pixels=flags.image_max_pixels,
-    )
+    budgets = inference.budgets(flags)
     out.print(
         f"{len(data)} rows from {', '.join(flags.data)}; {budgets}; {geometry}", soft_wrap=True
     )
@@ -84,7 +77,6 @@ def _run(flags: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    default = Budgets()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -100,20 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--patch_size", type=int, default=16, help="pixels on a side of a patch")
     add("--merge_size", type=int, default=2, help="patches on a side of a visual token")
     add("--temporal_patch_size", type=int, default=2, help="frames in a patch")
-    add("--fps", type=float, default=default.video_fps, help="frames sampled per second")
-    add(
-        "--max_frames", type=int, default=default.video_max_frames, help="frames of a video at most"
-    )
-    add("--min_pixels", type=int, default=default.video_min_pixels, help="of a video frame")
-    add("--max_pixels", type=int, default=default.video_max_pixels, help="of a video frame")
-    add(
-        "--total_pixels",
-        type=int,
-        default=default.video_total_pixels,
-        help="of a video; 0: default",
-    )
-    add("--image_min_pixels", type=int, default=default.image_min_pixels, help="of an image")
-    add("--image_max_pixels", type=int, default=default.image_max_pixels, help="of an image")
+    inference.add_budgets(parser)
     add("--workers", type=int, default=4, help="decoding processes")
     add("--timeout", type=float, default=120.0, help="seconds for one medium")
     add("--max_failed_share", type=float, default=0.01, help="exit 1 when more media fail")

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING
 
+import inference
+
 from evr1.data import batch, media, positions
 from evr1.data.decode import DecodePool
 from evr1.data.errors import MediaError
 from evr1.data.processor import Processor
-from evr1.data.records import Budgets, Example, Geometry, Row
+from evr1.data.records import Example, Geometry, Row
 from evr1.types import Params, ShapeTable
 
 if TYPE_CHECKING:
@@ -51,6 +53,21 @@ class Session:
             return error
         return self.processor.encode(row, loaded, raw=self.raw)
 
+    def sampler(self, examples: Sequence[Example], flags: argparse.Namespace, n: int, slots: int):
+        """A sampler of n completions of each example, up to --max_tokens."""
+        from evr1.sampler.driver import Sampler  # as in open_session
+
+        return Sampler(
+            self.model,
+            shapes=shape_table(examples, self.geometry, flags.max_tokens),
+            geometry=self.geometry,
+            pos_grid=self.pos_grid,
+            n=n,
+            slots=slots,
+            window=flags.window,
+            pad_id=self.processor.pad_id,
+        )
+
     def chunks(
         self, todo: Sequence[Row], size: int
     ) -> Iterator[tuple[list[Row], list[Example | MediaError]]]:
@@ -77,18 +94,9 @@ def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Sess
         str(hf.side_dir(flags.model)), flags.template, flags.thinking, flags.box_scale
     )
     model = load_model(flags.model, dtype=flags.dtype)
-    budgets = Budgets(
-        video_fps=flags.fps,
-        video_max_frames=flags.max_frames,
-        video_min_pixels=flags.min_pixels,
-        video_max_pixels=flags.max_pixels,
-        video_total_pixels=flags.total_pixels,
-        image_min_pixels=flags.image_min_pixels,
-        image_max_pixels=flags.image_max_pixels,
-    )
     pool = stack.enter_context(DecodePool(flags.workers, flags.timeout))
     source = media.MediaSource(
-        budgets=budgets,
+        budgets=inference.budgets(flags),
         geometry=processor.geometry,
         pool=pool,
         media_dir=flags.media_dir,

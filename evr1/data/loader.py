@@ -130,7 +130,7 @@ class Loader:
         self._is_used = self._select(overlong)
         self._check_failed()
         self._check_sources(sources)
-        self._identity = _identity(rows, seed, shuffle, shard_index, shard_count)
+        self._identity = _identity(rows, seed, shuffle, shard_index, shard_count, bool(curriculum))
         self._identity |= {"sources": [list(s) for s in sources]} if sources else {}
         self._identity |= {"curriculum": curriculum} if curriculum else {}
         order = draw_order(
@@ -260,12 +260,18 @@ class Loader:
 
 
 def _identity(
-    rows: Sequence[Row], seed: int, shuffle: bool, shard_index: int, shard_count: int
+    rows: Sequence[Row],
+    seed: int,
+    shuffle: bool,
+    shard_index: int,
+    shard_count: int,
+    is_by_pass_rate: bool,
 ) -> dict[str, Any]:
     digest = hashlib.blake2b(digest_size=8)
     for row in rows:
         fields = [row.problem_id, row.problem, row.problem_type, row.images, row.videos]
         fields += [row.answer, row.options, row.video_start, row.video_end]
+        fields += [row.extra.get("pass_rate")] if is_by_pass_rate else []
         digest.update(json.dumps(fields, default=str).encode())
     return {
         "rows": len(rows),

@@ -8,8 +8,6 @@ import numpy as np
 
 from evr1.data.records import Row
 
-CURRICULA = ("easy_first", "hard_first")
-
 
 class Source(NamedTuple):
     """Some of the rows, which stand in a run."""
@@ -40,8 +38,8 @@ def draw_order(
         sources: none: all rows are one.
         seed: of the order, which is another one in every epoch of a source.
         shuffle: False: file order.
-        curriculum: one of CURRICULA: by the rows' `pass_rate`, the same in every epoch; rows of the
-            same rate stand in the seed's order. It goes before `shuffle`.
+        curriculum: easy_first or hard_first: by the rows' `pass_rate`, the same in every epoch;
+            rows of the same rate stand in the seed's order. It goes before `shuffle`.
         epochs: of a single source; None: without end.
         shard_index: which host this is.
         shard_count: of how many.

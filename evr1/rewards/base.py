@@ -36,6 +36,11 @@ class Score(NamedTuple):
     detail: str = ""  # what went wrong, or why a judge decided so
     terms: tuple[tuple[str, float], ...] = ()  # further terms of overall, see compose
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the scorer itself failed: its zeros say nothing of the response."""
+        return self.status in (Status.TIMEOUT, Status.ERROR)
+
 
 class Verdict(NamedTuple):
     """What a scorer says of a response whose answer it could read."""
