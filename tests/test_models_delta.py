@@ -11,6 +11,8 @@ from models_oracle import gap
 
 from evr1.models import delta
 
+run = functools.partial(jax.jit, static_argnames="chunk")(delta.run)
+
 HEADS, KEY_HEADS, KEY, VALUE, WIDTH = 4, 2, 3, 5, 4
 CHANNELS = 2 * KEY_HEADS * KEY + HEADS * VALUE
 
@@ -151,7 +153,7 @@ def test_equal_to_transformers(length):
     one_by_one = delta.recurrent(
         delta._tokens(mine, x, jnp.asarray(state.memory)), state.memory, ids
     )
-    in_chunks = delta.run(jax.tree.map(jnp.asarray, x), kernel, jax.tree.map(jnp.asarray, state))
+    in_chunks = run(jax.tree.map(jnp.asarray, x), kernel, jax.tree.map(jnp.asarray, state))
     for rule in (theirs.torch_recurrent_gated_delta_rule, theirs.torch_chunk_gated_delta_rule):
         out, memory = rule(q, k, v, **options)
         for ours in (one_by_one, (in_chunks[0], in_chunks[1].memory)):
@@ -175,13 +177,13 @@ def test_segments_equal_separate_sequences():
     ids = np.zeros((1, 20), np.int32)
     for i, (a, b) in enumerate(bounds, 1):
         ids[0, a:b] = i
-    got, state = delta.run(x, kernel, start, jnp.asarray(ids), 8)
+    got, state = run(x, kernel, start, jnp.asarray(ids), chunk=8)
     for a, b in bounds:
-        alone, after = delta.run(delta.Inputs(*(y[:, a:b] for y in x)), kernel, start, chunk=8)
+        alone, after = run(delta.Inputs(*(y[:, a:b] for y in x)), kernel, start, chunk=8)
         assert gap(got[:, a:b], alone) < TIGHT
     assert gap(state.memory, after.memory) < TIGHT
     assert gap(state.tail, after.tail) == 0
-    leaked, _ = delta.run(x, kernel, start, jnp.ones((1, 20), jnp.int32), 8)
+    leaked, _ = run(x, kernel, start, jnp.ones((1, 20), jnp.int32), chunk=8)
     assert gap(got[:, 11:17], leaked[:, 11:17]) > 1e-2  # the negative twin
 
 
@@ -250,7 +252,7 @@ def test_padding_of_the_prompt_leaves_the_state_alone():
     (out, after), (other_out, other_after) = run(x, 5), run(mixed, 5)
     assert (out[:, 9:] == other_out[:, 9:]).all()
     assert all((a == b).all() for a, b in zip(after, other_after, strict=True))
-    alone = delta.run(delta.Inputs(*(y[:, :5] for y in x)), kernel, state)[1]
+    alone = run(delta.Inputs(*(y[:, :5] for y in x)), kernel, state)[1]
     assert gap(after.memory, alone.memory) < TIGHT
     assert gap(after.tail, alone.tail) == 0
     assert gap(run(x, 6)[0][:, 9:], out[:, 9:]) > 1e-3  # the negative twin: one more token counts
@@ -259,7 +261,7 @@ def test_padding_of_the_prompt_leaves_the_state_alone():
 def test_one_token_at_a_time():
     """Nine steps equal one run, in output and state."""
     x, kernel, state = _net(7, 2, 9)
-    expected, after = delta.run(x, kernel, state, chunk=4)
+    expected, after = run(x, kernel, state, chunk=4)
     step = jax.jit(delta.step)
     for t in range(9):
         out, state = step(delta.Inputs(*(y[:, t : t + 1] for y in x)), kernel, state)

@@ -173,7 +173,11 @@ def match(
                 problems.append(f"{name} is {list(found[name].shape)}, expected {list(expected)}")
         used.update(names)
         plan.append((weight, [found[n] for n in names if n in found]))
-    problems += [f"extra {n} {list(found[n].shape)}" for n in found if n not in used | {_TIED}]
+    problems += [
+        f"extra {n} {list(found[n].shape)}"
+        for n in found
+        if n not in used | {_TIED} and not n.startswith(_DRAFT)
+    ]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise ValueError(
@@ -183,11 +187,14 @@ def match(
 
 
 _TIED = "lm_head.weight"  # some checkpoints with tied embeddings store the head once more
+_DRAFT = "mtp."  # heads for speculative decoding, which transformers leaves out too
 
 
 def hf_names(weight: Weight, shape: tuple[int, ...]) -> list[str]:
     """The HF names behind a parameter of this (stacked) shape."""
-    return [weight.name.format(i) for i in range(shape[0])] if weight.is_stacked else [weight.name]
+    if not weight.is_stacked:
+        return [weight.name]
+    return [weight.name.format(weight.first + i * weight.every) for i in range(shape[0])]
 
 
 def _reader(weight: Weight, files: list[Entry], shape: tuple[int, ...], dtype: np.dtype):

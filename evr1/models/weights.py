@@ -14,12 +14,16 @@ class Weight(NamedTuple):
         is_kernel: HF keeps [out, in...], the parameter is [in, out...]; otherwise the shapes are
             equal.
         shape: HF shape where it does not follow from the parameter's; () otherwise.
+        first: HF's number of the first layer of the stack.
+        every: HF's layers from one of the stack to the next.
     """
 
     name: str
     path: str
     is_kernel: bool = False
     shape: tuple[int, ...] = ()
+    first: int = 0
+    every: int = 1
 
     @property
     def is_stacked(self) -> bool:
