@@ -121,9 +121,7 @@ class Qwen35(Shared):
             own = completion if completions else 0
             return delta.run_group(x, kernel, start, lengths, prompt, own)
 
-        return text.Mixing(
-            lambda q, k, v, _: attention(q, k, v, layout, self.implementation), fold
-        )
+        return text.Mixing(lambda q, k, v, _: attention(q, k, v, layout, self.implementation), fold)
 
     def _no_kv(self, *batch: int) -> KV:
         c = self.config
