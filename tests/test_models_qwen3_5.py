@@ -41,7 +41,11 @@ TOKENS = 64
 
 
 def config(*, tied: bool = False, **changes) -> dict:
-    """A small Qwen3.5 with two blocks; key and value heads differ in number and size."""
+    """A small Qwen3.5 with two blocks; key and value heads differ in number and size.
+
+    The gated norm sees outputs near 0, where its gradient magnifies rounding a thousandfold; a
+    larger epsilon keeps transformers' own float32 gradients within 1e-4 of float64 ones.
+    """
     raw = json.loads(json.dumps(CONFIG))
     raw["architectures"] = ["Qwen3_5ForConditionalGeneration"]
     raw["model_type"], raw["tie_word_embeddings"] = "qwen3_5", tied
@@ -62,6 +66,7 @@ def config(*, tied: bool = False, **changes) -> dict:
         "linear_key_head_dim": 8,
         "linear_value_head_dim": 6,
         "linear_conv_kernel_dim": 4,
+        "rms_norm_eps": 1e-3,
         "max_position_embeddings": 512,
         "rope_parameters": {
             "rope_type": "default",
@@ -293,10 +298,8 @@ def test_a_missing_tensor_is_named_with_its_layer(path, model, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "pattern"),
     [
-        ({"num_hidden_layers": 4}, (False, False, False, True)),
-        ({"num_hidden_layers": 6, "full_attention_interval": 2}, (False, True)),
-        ({"num_hidden_layers": 5}, (False, False, False, True, False)),
-        ({"layer_types": ["full_attention"] * 8}, (True,)),
+        ({"num_hidden_layers": 3, "full_attention_interval": 2}, (False, True, False)),
+        ({"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}, (True,)),
         ({"num_hidden_layers": 2}, (False,)),
     ],
 )
@@ -342,12 +345,12 @@ def test_bad_configs(tmp_path, changes, message):
 
 def test_every_parameter_has_a_place(model):
     """On a mesh of 1 x 2 x 2 the large kernels are split, and no rule is missing."""
-    mesh = make_mesh({"data": 1, "fsdp": 2, "tensor": 2}, jax.devices()[:4])
+    mesh = make_mesh(data=1, fsdp=2, tensor=2, devices=jax.devices()[:4])
     places = hf.flatten(param_shardings(mesh, model.abstract_params()))
     spec = {k: tuple(v.spec) for k, v in places.items()}
-    assert spec["text/blocks/3/attention/q/kernel"] == (None, ("fsdp",), ("tensor",))
-    assert spec["text/blocks/0/delta/qkv/kernel"] == (None, ("fsdp",))
-    assert spec["text/blocks/2/mlp/down/kernel"] == (None, ("tensor",), ("fsdp",))
+    assert spec["text/blocks/3/attention/q/kernel"] == (None, "fsdp", "tensor")
+    assert spec["text/blocks/0/delta/qkv/kernel"] == (None, "fsdp")
+    assert spec["text/blocks/2/mlp/down/kernel"] == (None, "tensor", "fsdp")
 
 
 def test_default_sizes_are_those_of_the_9b():
