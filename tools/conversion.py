@@ -59,8 +59,8 @@ def orbax_to_hf(source: Path, out: Path, dtype: str | None, max_shard_bytes: int
     for weight in model.weights():
         shape = flat[weight.path].shape
         for i, name in enumerate(hf.hf_names(weight, shape)):
-            one = shape[1:] if weight.is_stacked else shape
-            tensors.append((name, weight.hf_shape(one), np.dtype(dtype or kinds[name])))
+            one = weight.hf_shape(shape[weight.stacks :])
+            tensors.append((name, one, np.dtype(dtype or kinds[name])))
             where.append((weight, i))
     extra = kinds.keys() - {t[0] for t in tensors}
     for name in sorted(extra):  # the tied head, stored once more
@@ -71,7 +71,8 @@ def orbax_to_hf(source: Path, out: Path, dtype: str | None, max_shard_bytes: int
     def values() -> Iterator[np.ndarray]:
         for weight, i in tqdm(where, "write"):
             x = flat[weight.path]
-            yield weight.to_hf(np.asarray(x[i] if weight.is_stacked else x))
+            at = np.unravel_index(i, x.shape[: weight.stacks]) if weight.is_stacked else ()
+            yield weight.to_hf(np.asarray(x[at]))
 
     hf.write_dir(out, tensors, values(), source, max_shard_bytes)
     return f"{out}: {len(tensors)} tensors"

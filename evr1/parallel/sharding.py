@@ -31,6 +31,11 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"text/blocks/\d+/attention/o/kernel", (None, "heads", "embed")),
     (r"text/blocks/\d+/mlp/(gate|up)/kernel", (None, "embed", "mlp")),
     (r"text/blocks/\d+/mlp/down/kernel", (None, "mlp", "embed")),
+    (r"text/blocks/\d+/mlp/shared/(gate|up)/kernel", (None, "embed", "mlp")),
+    (r"text/blocks/\d+/mlp/shared/down/kernel", (None, "mlp", "embed")),
+    (r"text/blocks/\d+/mlp/(router|shared_gate)/kernel", (None, "embed")),
+    (r"text/blocks/\d+/mlp/(gate|up)", (None, None, "embed", "mlp")),
+    (r"text/blocks/\d+/mlp/down", (None, None, "mlp", "embed")),
     # Whole on the tensor axis: queries, keys and values of all heads stand side by side.
     (r"text/blocks/\d+/delta/(qkv|gate|beta|decay)/kernel", (None, "embed")),
     (r"text/blocks/\d+/delta/o/kernel", (None, None, "embed")),

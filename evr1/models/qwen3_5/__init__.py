@@ -1,4 +1,4 @@
-"""Qwen3.5, dense."""
+"""Qwen3.5, dense and mixture of experts."""
 
 from collections.abc import Mapping
 from typing import Any

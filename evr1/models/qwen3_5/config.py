@@ -21,6 +21,8 @@ from evr1.models.qwen3_vl.config import (
 KINDS = ("linear_attention", "full_attention")
 DELTA_SIZES = ("linear_conv_kernel_dim", "linear_key_head_dim", "linear_value_head_dim")
 DELTA_SIZES += ("linear_num_key_heads", "linear_num_value_heads")
+EXPERT_SIZES = ("num_experts", "num_experts_per_tok", "moe_intermediate_size")
+EXPERT_SIZES += ("shared_expert_intermediate_size",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,16 @@ class DeltaConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExpertsConfig:
+    """The feed-forward of a mixture of experts."""
+
+    count: int
+    chosen: int  # experts that work on a token
+    mlp_width: int  # of each expert
+    shared_width: int  # of the expert that works on every token
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A Qwen3.5 model."""
 
@@ -52,6 +64,7 @@ class Config:
     head_dim: int
     rotary_dim: int  # of a head's channels, the first ones
     delta: DeltaConfig
+    experts: ExpertsConfig | None  # None: every layer has one feed-forward of `mlp_width`
     vocab_size: int
     norm_eps: float
     rope_theta: float
@@ -93,24 +106,30 @@ def parse(hf: Mapping[str, Any]) -> Config:
         ValueError: a size is no size, or the config asks for something that this implementation
             does not do.
     """
-    text = section(hf, "text_config", (*TEXT_SIZES, *DELTA_SIZES))
+    text = section(hf, "text_config", (*TEXT_SIZES, *DELTA_SIZES, *EXPERT_SIZES))
+    is_moe = hf.get("model_type") == "qwen3_5_moe"
+    experts = _experts(text) if is_moe else None
     tower = section(hf, "vision_config", VISION_SIZES)
     turn = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
     require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
     require("vision_config.hidden_act", tower.get("hidden_act", GELU), GELU)
     require("text_config.rope type", turn.get("rope_type", turn.get("type", "default")), *ROPE)
-    layers, head_dim = text.get("num_hidden_layers", 32), text.get("head_dim", 256)
+    layers, head_dim = (
+        text.get("num_hidden_layers", 40 if is_moe else 32),
+        text.get("head_dim", 256),
+    )
     part = turn.get("partial_rotary_factor", text.get("partial_rotary_factor", 0.25))
     return Config(
         layers=layers,
         pattern=_pattern(text, layers),
-        width=text.get("hidden_size", 4096),
-        mlp_width=text.get("intermediate_size", 12288),
+        width=text.get("hidden_size", 2048 if is_moe else 4096),
+        mlp_width=experts.mlp_width if experts else text.get("intermediate_size", 12288),
         heads=text.get("num_attention_heads", 16),
-        kv_heads=text.get("num_key_value_heads", 4),
+        kv_heads=text.get("num_key_value_heads", 2 if is_moe else 4),
         head_dim=head_dim,
         rotary_dim=int(head_dim * part),
         delta=_delta(text),
+        experts=experts,
         vocab_size=text.get("vocab_size", 248320),
         norm_eps=text.get("rms_norm_eps", 1e-6),
         rope_theta=float(turn.get("rope_theta", text.get("rope_theta", 10000.0))),
@@ -164,4 +183,19 @@ def _delta(text: Mapping[str, Any]) -> DeltaConfig:
         key_dim=text.get("linear_key_head_dim", 128),
         value_dim=text.get("linear_value_head_dim", 128),
         conv_width=text.get("linear_conv_kernel_dim", 4),
+    )
+
+
+def _experts(text: Mapping[str, Any]) -> ExpertsConfig:
+    count, chosen = text.get("num_experts", 256), text.get("num_experts_per_tok", 8)
+    if chosen > count:
+        raise ValueError(
+            f"config.json: text_config.num_experts_per_tok={chosen} exceeds num_experts={count};"
+            " lower it"
+        )
+    return ExpertsConfig(
+        count=count,
+        chosen=chosen,
+        mlp_width=text.get("moe_intermediate_size", 512),
+        shared_width=text.get("shared_expert_intermediate_size", 512),
     )

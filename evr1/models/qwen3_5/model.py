@@ -24,7 +24,7 @@ from evr1.types import Params
 
 @dataclasses.dataclass(frozen=True)
 class Qwen35(Shared):
-    """Qwen3.5, dense."""
+    """Qwen3.5, dense or with experts."""
 
     config: Config
 

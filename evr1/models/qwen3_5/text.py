@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 from evr1.models import delta, layers, rope
 from evr1.models.cache import KV
 from evr1.models.qwen3_5.config import Config
+from evr1.models.qwen3_5.experts import Experts
 from evr1.models.qwen3_vl.text import Attend, Mlp
 from evr1.parallel.sharding import constrain
 from evr1.types import Params
@@ -102,7 +103,10 @@ class Layer(nnx.Module):
         else:
             self.delta = DeltaNet(c, rngs=rngs)
         self.norm2 = layers.CentredRMSNorm(c.width, c.norm_eps, rngs=rngs)
-        self.mlp = Mlp(c.width, c.mlp_width, c.init_scale, rngs=rngs)
+        if c.experts:
+            self.mlp = Experts(c.width, c.experts, c.init_scale, rngs=rngs)
+        else:
+            self.mlp = Mlp(c.width, c.mlp_width, c.init_scale, rngs=rngs)
         self.is_full = is_full
 
     def __call__(self, x, angles, mixing: Mixing, extra: Any) -> tuple[jax.Array, Any]:

@@ -26,10 +26,25 @@ def _layer(c: Config, is_full: bool, ours: str) -> tuple[Weight, ...]:
         Weight(layer + "input_layernorm.weight", ours + "norm1/scale"),
         Weight(layer + "post_attention_layernorm.weight", ours + "norm2/scale"),
         *(_attention if is_full else _delta)(c, layer, ours),
+        *(_experts(layer, ours) if c.experts else _mlp(f"{layer}mlp.", f"{ours}mlp/")),
+    )
+
+
+def _mlp(hf: str, ours: str) -> tuple[Weight, ...]:
+    return tuple(linear(f"{hf}{name}_proj", ours + name)[0] for name in ("gate", "up", "down"))
+
+
+def _experts(layer: str, ours: str) -> tuple[Weight, ...]:
+    """As transformers writes them: every expert of every layer by itself."""
+    hf, ours = layer + "mlp.", ours + "mlp/"
+    return (
+        linear(hf + "gate", ours + "router")[0],
         *(
-            linear(f"{layer}mlp.{name}_proj", f"{ours}mlp/{name}")[0]
+            Weight(f"{hf}experts.{{}}.{name}_proj.weight", ours + name, is_kernel=True)
             for name in ("gate", "up", "down")
         ),
+        *_mlp(hf + "shared_expert.", ours + "shared/"),
+        linear(hf + "shared_expert_gate", ours + "shared_gate")[0],
     )
 
 
