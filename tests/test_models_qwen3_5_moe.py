@@ -135,6 +135,24 @@ def test_checkpoints_go_round_byte_by_byte(trio, tmp_path):
         assert torch.equal(a, b), name
 
 
+def test_fused_experts_are_read_alike(trio, tmp_path):
+    """Published checkpoints hold the tensors that transformers has in memory."""
+    path, reference, model, params = trio
+    tensors = {k: p.detach().numpy() for k, p in reference.named_parameters()}
+    assert "model.language_model.layers.2.mlp.experts.gate_up_proj" in tensors
+    (tmp_path / "config.json").write_text((path / "config.json").read_text())
+    listing = [(k, v.shape, v.dtype) for k, v in tensors.items()]
+    safetensors.write(tmp_path / "model.safetensors", listing, tensors.values())
+    fused = hf.load_params(tmp_path, model)
+    for a, b in zip(jax.tree.leaves(fused), jax.tree.leaves(params), strict=True):
+        assert (np.asarray(a) == np.asarray(b)).all()
+    gone = "model.language_model.layers.2.mlp.experts.gate_up_proj"
+    left = [row for row in listing if row[0] != gone]
+    safetensors.write(tmp_path / "model.safetensors", left, (tensors[row[0]] for row in left))
+    with pytest.raises(ValueError, match=r"missing .*layers.2.mlp.experts.0.gate_proj"):
+        hf.load_params(tmp_path, model)
+
+
 def test_parameters_on_a_mesh(trio):
     """Read straight to four devices, experts split by width: the same numbers."""
     path, _, model, params = trio

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from evr1.data.shards import file_identity
-from evr1.models import hf, load_model, orbax_dir
+from evr1.models import fused, hf, load_model, orbax_dir
 
 
 def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
@@ -20,7 +20,8 @@ def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
         ValueError: the source does not hold a model that evr1 knows, or `out` something else.
     """
     model = load_model(str(source))
-    kinds = {name: dtype or str(e.dtype) for name, e in hf.entries(source).items()}
+    found = fused.cut(hf.entries(source), model.weights())
+    kinds = {name: dtype or str(e.dtype) for name, e in found.items()}
     digest = _digest(source)
     if out.exists():
         is_same = orbax_dir.is_orbax(out) and orbax_dir.record(out) == kinds

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from evr1.models import orbax_dir, safetensors
+from evr1.models import fused, orbax_dir, safetensors
 from evr1.models.base import Model
 from evr1.models.safetensors import Entry
 from evr1.models.weights import Weight
@@ -135,7 +135,7 @@ def iter_params(
         ValueError: missing, extra or mis-shaped tensors, all named.
     """
     shapes = {k: v.shape for k, v in flatten(model.abstract_params()).items()}
-    plan = match(model.weights(), shapes, entries(path), str(path))
+    plan = match(model.weights(), shapes, fused.cut(entries(path), model.weights()), str(path))
     places = flatten(shardings) if shardings is not None else None
     for weight, files in plan:
         shape = shapes[weight.path]

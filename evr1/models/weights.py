@@ -16,6 +16,9 @@ class Weight(NamedTuple):
         shape: HF shape where it does not follow from the parameter's; () otherwise.
         first: HF's number of the first layer of the stack.
         every: HF's layers from one of the stack to the next.
+        fused: HF name of the tensor in which some checkpoints keep all experts of a layer.
+        part: which part of the fused tensor's rows, counted from 0.
+        parts: how many parts an expert has there.
     """
 
     name: str
@@ -24,6 +27,9 @@ class Weight(NamedTuple):
     shape: tuple[int, ...] = ()
     first: int = 0
     every: int = 1
+    fused: str = ""
+    part: int = 0
+    parts: int = 1
 
     @property
     def is_stacked(self) -> bool:

@@ -43,8 +43,8 @@ class Experts(nnx.Module):
         sizes = jnp.zeros(scores.shape[-1], jnp.int32).at[experts.reshape(-1)].add(1)
 
         def product(y: jax.Array, kernels: nnx.Param) -> jax.Array:
-            kernels = kernels[...].astype(y.dtype)
-            return jax.lax.ragged_dot(y, kernels, sizes, precision=layers.precision(y.dtype))
+            cast = jnp.asarray(kernels[...], y.dtype)
+            return jax.lax.ragged_dot(y, cast, sizes, precision=layers.precision(y.dtype))
 
         y = tokens[rows]
         y = product(jax.nn.silu(product(y, self.gate)) * product(y, self.up), self.down)

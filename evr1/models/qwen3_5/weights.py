@@ -37,11 +37,20 @@ def _mlp(hf: str, ours: str) -> tuple[Weight, ...]:
 def _experts(layer: str, ours: str) -> tuple[Weight, ...]:
     """As transformers writes them: every expert of every layer by itself."""
     hf, ours = layer + "mlp.", ours + "mlp/"
+    both = "gate_up_proj"
+    fused = {"gate": (both, 0, 2), "up": (both, 1, 2), "down": ("down_proj", 0, 1)}
     return (
         linear(hf + "gate", ours + "router")[0],
         *(
-            Weight(f"{hf}experts.{{}}.{name}_proj.weight", ours + name, is_kernel=True)
-            for name in ("gate", "up", "down")
+            Weight(
+                f"{hf}experts.{{}}.{name}_proj.weight",
+                ours + name,
+                is_kernel=True,
+                fused=f"{hf}experts.{whole}",
+                part=part,
+                parts=parts,
+            )
+            for name, (whole, part, parts) in fused.items()
         ),
         *_mlp(hf + "shared_expert.", ours + "shared/"),
         linear(hf + "shared_expert_gate", ours + "shared_gate")[0],
