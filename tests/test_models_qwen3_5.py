@@ -30,6 +30,7 @@ from evr1.sampler import Sampling
 from evr1.types import ShapeTable
 
 torch = load_torch()
+torch.set_num_threads(1)  # thousands of tiny operations, which threads only slow down
 pytestmark = pytest.mark.parity
 
 # One layer alone: float32 sums in another order, and a triangular system.

@@ -1,5 +1,8 @@
 """Qwen3.5 with experts against transformers in float32; what it shares is tested with the dense."""
 
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +17,9 @@ from evr1.models.qwen3_5.config import ExpertsConfig
 from evr1.models.qwen3_5.experts import Experts
 from evr1.parallel.mesh import make_mesh
 from evr1.parallel.sharding import param_shardings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+import conversion  # noqa: E402  of the scripts, not a package
 
 torch = load_torch()
 pytestmark = pytest.mark.parity
@@ -133,6 +139,17 @@ def test_checkpoints_go_round_byte_by_byte(trio, tmp_path):
     loaded = type(reference).from_pretrained(tmp_path / "out")
     for (name, a), b in zip(reference.named_parameters(), loaded.parameters(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_orbax_and_back(trio, tmp_path):
+    """Every tensor as it was, experts included."""
+    path = trio[0]
+    conversion.hf_to_orbax(path, tmp_path / "orbax", None)
+    conversion.orbax_to_hf(tmp_path / "orbax", tmp_path / "out", None, 10_000)
+    before, after = hf.entries(path), hf.entries(tmp_path / "out")
+    assert before.keys() == after.keys()
+    for name, entry in before.items():
+        assert entry.open().tobytes() == after[name].open().tobytes(), name
 
 
 def test_fused_experts_are_read_alike(trio, tmp_path):
