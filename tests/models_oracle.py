@@ -221,6 +221,8 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """
     raw = np.random.PCG64(zlib.crc32(name.encode())).random_raw(int(np.prod(shape)))
     unit = ((raw >> 40) / 2**24 - 0.5).astype(np.float32).reshape(shape) * 12**0.5
+    if name.endswith("A_log"):
+        return unit - 2  # a memory of some ten tokens
     if len(shape) == 1:
         return (0.1 * unit + ("norm" in name and name.endswith("weight"))).astype(np.float32)
     return unit * np.float32(np.prod(shape[1:]) ** -0.5)
@@ -257,11 +259,12 @@ def write_hf_dir(path: Path, raw: dict) -> Path:
 def hf_model(raw: dict) -> Any:
     """The transformers model of this config with the weights of `weight`."""
     torch = load_torch()
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    import transformers
 
-    hf_config = Qwen3VLConfig(**json.loads(json.dumps(raw)))
+    family = raw["architectures"][0].removesuffix("ForConditionalGeneration")
+    hf_config = getattr(transformers, family + "Config")(**json.loads(json.dumps(raw)))
     hf_config._attn_implementation = "eager"
-    model = Qwen3VLForConditionalGeneration(hf_config).eval().float()
+    model = getattr(transformers, raw["architectures"][0])(hf_config).eval().float()
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(torch.from_numpy(weight(name, tuple(p.shape))))
@@ -285,3 +288,19 @@ def hf_inputs(p: Prompt, completion: np.ndarray) -> dict:
             inputs["pixel_values" + suffix] = torch.from_numpy((pixels / 255 - 0.5) / 0.5)
             inputs[kind + "_grid_thw"] = torch.tensor([m[1] for m in mine])
     return inputs
+
+
+def grad_gap(reference: Any, model: Any, grads: Any) -> dict[str, float]:
+    """Relative difference of every gradient, by transformers' parameter name."""
+    expected = {k: p.grad.numpy() for k, p in reference.named_parameters()}
+    flat, out = hf.flatten(grads), {}
+    for w in model.weights():
+        values = flat[w.path] if w.is_stacked else flat[w.path][None]
+        for name, value in zip(hf.hf_names(w, flat[w.path].shape), values, strict=True):
+            if expected[name].any():
+                out[name] = gap(w.to_hf(np.asarray(value)), expected[name])
+            else:
+                assert not value.any(), name
+    assert out.keys() <= expected.keys()
+    assert len(expected) - len(out) <= 1
+    return out

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from evr1.data.shards import file_identity
-from evr1.models import hf, load_model, orbax_dir
+from evr1.models import fused, hf, load_model, orbax_dir
 
 
 def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
@@ -20,7 +20,8 @@ def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
         ValueError: the source does not hold a model that evr1 knows, or `out` something else.
     """
     model = load_model(str(source))
-    kinds = {name: dtype or str(e.dtype) for name, e in hf.entries(source).items()}
+    found = fused.cut(hf.entries(source), model.weights())
+    kinds = {name: dtype or str(e.dtype) for name, e in found.items()}
     digest = _digest(source)
     if out.exists():
         is_same = orbax_dir.is_orbax(out) and orbax_dir.record(out) == kinds
@@ -59,8 +60,8 @@ def orbax_to_hf(source: Path, out: Path, dtype: str | None, max_shard_bytes: int
     for weight in model.weights():
         shape = flat[weight.path].shape
         for i, name in enumerate(hf.hf_names(weight, shape)):
-            one = shape[1:] if weight.is_stacked else shape
-            tensors.append((name, weight.hf_shape(one), np.dtype(dtype or kinds[name])))
+            one = weight.hf_shape(shape[weight.stacks :])
+            tensors.append((name, one, np.dtype(dtype or kinds[name])))
             where.append((weight, i))
     extra = kinds.keys() - {t[0] for t in tensors}
     for name in sorted(extra):  # the tied head, stored once more
@@ -71,7 +72,8 @@ def orbax_to_hf(source: Path, out: Path, dtype: str | None, max_shard_bytes: int
     def values() -> Iterator[np.ndarray]:
         for weight, i in tqdm(where, "write"):
             x = flat[weight.path]
-            yield weight.to_hf(np.asarray(x[i] if weight.is_stacked else x))
+            at = np.unravel_index(i, x.shape[: weight.stacks]) if weight.is_stacked else ()
+            yield weight.to_hf(np.asarray(x[at]))
 
     hf.write_dir(out, tensors, values(), source, max_shard_bytes)
     return f"{out}: {len(tensors)} tensors"

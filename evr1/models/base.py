@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from evr1.models import cache as caches
-from evr1.models.cache import KV, Cache
+from evr1.models.cache import KV, Cache, Prefilled
 from evr1.models.weights import Weight
 from evr1.types import Params, Prompts, VisionInput, Visual
 
@@ -66,8 +66,8 @@ class Model(abc.ABC):
     @abc.abstractmethod
     def prefill(
         self, params: Params, prompts: Prompts, visual: Visual | None = None
-    ) -> tuple[Float[Array, "g d"], KV]:
-        """The hidden state of each prompt's last token, and the keys and values [L, G, P, K, A]."""
+    ) -> tuple[Float[Array, "g d"], KV | Prefilled]:
+        """The hidden state of each prompt's last token, and what `insert` puts into a cache."""
 
     @abc.abstractmethod
     def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
@@ -76,7 +76,7 @@ class Model(abc.ABC):
     def insert(
         self,
         cache: Cache,
-        prefix: KV,
+        prefix: KV | Prefilled,
         prefix_lengths: Int[Array, " g"],
         slots: Int[Array, " g"],
     ) -> Cache:

@@ -1,6 +1,6 @@
 """What the sampler keeps on the device: a prefix for every group, a suffix for every completion."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,22 +14,41 @@ class KV(NamedTuple):
     v: jax.Array
 
 
+class Prefilled(NamedTuple):
+    """What a family with recurrent layers keeps of G prompts: their state once a prompt."""
+
+    kv: KV  # [L, G, P, K, A], of the layers that have keys
+    states: Any  # [L, G, ...] each, of the other layers
+
+
 class Cache(NamedTuple):
     """Keys and values of G groups of N completions. A slot of the sampler is a group."""
 
     prefix: KV  # [L, G, P, K, A]
     prefix_lengths: jax.Array  # int32[G]
     suffix: KV  # [L, G, N, R, K, A]
+    states: Any = ()  # [L, G, N, ...] each, of recurrent layers
 
 
 def insert(
-    cache: Cache, prefix: KV, prefix_lengths: Int[Array, " g"], slots: Int[Array, " g"]
+    cache: Cache, prefix: KV | Prefilled, prefix_lengths: Int[Array, " g"], slots: Int[Array, " g"]
 ) -> Cache:
     """Writes the prefixes of g groups into their slots; a slot out of range writes nothing.
+
+    The state of a prompt is forked to its N completions here.
 
     Raises:
         ValueError: the prefix is longer than the cache's.
     """
+    states = cache.states
+    if isinstance(prefix, Prefilled):
+
+        def fork(old: jax.Array, new: jax.Array) -> jax.Array:
+            new = jnp.broadcast_to(new[:, :, None], (*new.shape[:2], *old.shape[2:]))
+            return old.at[:, slots].set(new.astype(old.dtype), mode="drop")
+
+        states = jax.tree.map(fork, states, prefix.states)
+        prefix = prefix.kv
     got, limit = prefix.k.shape[2], cache.prefix.k.shape[2]
     if got > limit:
         raise ValueError(
@@ -40,7 +59,7 @@ def insert(
         return old.at[:, slots, :got].set(new.astype(old.dtype), mode="drop")
 
     lengths = cache.prefix_lengths.at[slots].set(prefix_lengths, mode="drop")
-    return Cache(KV(*map(write, cache.prefix, prefix)), lengths, cache.suffix)
+    return Cache(KV(*map(write, cache.prefix, prefix)), lengths, cache.suffix, states)
 
 
 def append(cache: Cache, new: KV, steps: Int[Array, " g"]) -> Cache:

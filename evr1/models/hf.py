@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from evr1.models import orbax_dir, safetensors
+from evr1.models import fused, orbax_dir, safetensors
 from evr1.models.base import Model
 from evr1.models.safetensors import Entry
 from evr1.models.weights import Weight
@@ -91,7 +91,11 @@ def entries(hf_dir: str | Path) -> dict[str, Entry]:
         raise ValueError(
             f"{hf_dir}: {INDEX} names {', '.join(missing)}, not there; copy them again"
         )
-    return {k: v for n in names for k, v in safetensors.read_header(root / n).items()}
+    found = {k: v for n in names for k, v in safetensors.read_header(root / n).items()}
+    return {k: v for k, v in found.items() if not k.startswith(_DRAFT)}
+
+
+_DRAFT = "mtp."  # layers for speculative decoding, which transformers leaves out too
 
 
 def load_params(
@@ -131,7 +135,7 @@ def iter_params(
         ValueError: missing, extra or mis-shaped tensors, all named.
     """
     shapes = {k: v.shape for k, v in flatten(model.abstract_params()).items()}
-    plan = match(model.weights(), shapes, entries(path), str(path))
+    plan = match(model.weights(), shapes, fused.cut(entries(path), model.weights()), str(path))
     places = flatten(shardings) if shardings is not None else None
     for weight, files in plan:
         shape = shapes[weight.path]
@@ -164,8 +168,7 @@ def match(
     plan, problems, used = [], [], set()
     for weight in weights:
         names = hf_names(weight, shapes[weight.path])
-        one = shapes[weight.path][1:] if weight.is_stacked else shapes[weight.path]
-        expected = weight.hf_shape(one)
+        expected = weight.hf_shape(shapes[weight.path][weight.stacks :])
         for name in names:
             if name not in found:
                 problems.append(f"missing {name} {list(expected)}")
@@ -187,7 +190,12 @@ _TIED = "lm_head.weight"  # some checkpoints with tied embeddings store the head
 
 def hf_names(weight: Weight, shape: tuple[int, ...]) -> list[str]:
     """The HF names behind a parameter of this (stacked) shape."""
-    return [weight.name.format(i) for i in range(shape[0])] if weight.is_stacked else [weight.name]
+    if not weight.is_stacked:
+        return [weight.name]
+    layers = [weight.first + i * weight.every for i in range(shape[0])]
+    if weight.stacks == 1:
+        return [weight.name.format(layer) for layer in layers]
+    return [weight.name.format(layer, expert) for layer in layers for expert in range(shape[1])]
 
 
 def _reader(weight: Weight, files: list[Entry], shape: tuple[int, ...], dtype: np.dtype):
@@ -195,10 +203,11 @@ def _reader(weight: Weight, files: list[Entry], shape: tuple[int, ...], dtype: n
         assert index is not None
         if not weight.is_stacked:
             return np.asarray(weight.from_hf(files[0].open(), shape)[index], dtype)
-        parts = [weight.from_hf(f.open(), shape[1:])[index[1:]] for f in files[index[0]]]
-        out = np.empty((len(parts), *parts[0].shape), dtype) if parts else np.empty(shape, dtype)
-        for i, part in enumerate(parts):
-            out[i] = part
+        n, one = weight.stacks, shape[weight.stacks :]
+        chosen = np.arange(len(files)).reshape(shape[:n])[index[:n]]
+        out = np.empty((*chosen.shape, *np.broadcast_to(0, one)[index[n:]].shape), dtype)
+        for place, number in np.ndenumerate(chosen):
+            out[place] = weight.from_hf(files[number].open(), one)[index[n:]]
         return out
 
     return read
@@ -229,15 +238,16 @@ def save_params(
     def listing() -> Iterator[tuple[str, tuple[int, ...], np.dtype]]:
         for w in model.weights():
             shape = flat[w.path].shape
-            one = shape[1:] if w.is_stacked else shape
             for name in hf_names(w, shape):
-                yield name, w.hf_shape(one), kind
+                yield name, w.hf_shape(shape[w.stacks :]), kind
 
     def values() -> Iterator[np.ndarray]:
         for w in model.weights():
             x = flat[w.path]
-            for part in x if w.is_stacked else (x,):
-                yield w.to_hf(np.asarray(jax.device_get(part)))
+            for layer in x if w.is_stacked else (x,):
+                layer = np.asarray(jax.device_get(layer))
+                for part in layer if w.stacks == 2 else (layer,):
+                    yield w.to_hf(part)
 
     write_dir(out_dir, list(listing()), values(), source_dir, max_shard_bytes)
 

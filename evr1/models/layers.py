@@ -77,6 +77,20 @@ class RMSNorm(nnx.Module):
         return (y * _last_axis(self.scale[...], y)).astype(x.dtype)
 
 
+class CentredRMSNorm(nnx.Module):
+    """Root-mean-square norm whose parameter is what the scale differs from 1, in float32."""
+
+    def __init__(self, width: int, eps: float, *, rngs: nnx.Rngs):
+        del rngs
+        self.scale = nnx.Param(jnp.zeros(width, jnp.float32))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return (y * (1 + _last_axis(self.scale[...], y))).astype(x.dtype)
+
+
 class LayerNorm(nnx.Module):
     """Layer norm of the last axis with scale and bias, in float32."""
 

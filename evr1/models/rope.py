@@ -58,6 +58,14 @@ def axial(
     return jnp.cos(angles), jnp.sin(angles)
 
 
+def rotate_first(
+    x: Float[Array, "b t h a"], cos: Float[Array, "b t c"], sin: Float[Array, "b t c"]
+) -> Float[Array, "b t h a"]:
+    """`rotate` for the first 2 C channels of every head; the others stay as they are."""
+    turning, rest = jnp.split(x, [2 * cos.shape[-1]], axis=-1)
+    return jnp.concatenate([rotate(turning, cos, sin), rest], axis=-1)
+
+
 def rotate(
     x: Float[Array, "b t h a"], cos: Float[Array, "b t c"], sin: Float[Array, "b t c"]
 ) -> Float[Array, "b t h a"]:

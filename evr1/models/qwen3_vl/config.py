@@ -70,11 +70,12 @@ def parse(hf: Mapping[str, Any]) -> Config:
         ValueError: a size is no size, or the config asks for something that this implementation
             does not do.
     """
-    text, vision = _section(hf, "text_config", _TEXT_SIZES), _section(hf, "vision_config", _SIZES)
+    text = section(hf, "text_config", TEXT_SIZES)
+    tower = section(hf, "vision_config", VISION_SIZES)
     turn = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
-    _require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
-    _require("vision_config.hidden_act", vision.get("hidden_act", _GELU), _GELU)
-    _require("text_config.rope type", turn.get("rope_type", turn.get("type", "default")), *_ROPE)
+    require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
+    require("vision_config.hidden_act", tower.get("hidden_act", GELU), GELU)
+    require("text_config.rope type", turn.get("rope_type", turn.get("type", "default")), *ROPE)
     heads = text.get("num_attention_heads", 32)
     return Config(
         layers=text.get("num_hidden_layers", 32),
@@ -94,33 +95,35 @@ def parse(hf: Mapping[str, Any]) -> Config:
         video_token_id=hf.get("video_token_id", 151656),
         vision_start_token_id=hf.get("vision_start_token_id", 151652),
         vision_end_token_id=hf.get("vision_end_token_id", 151653),
-        vision=_vision(vision),
+        vision=vision_config(tower),
     )
 
 
-_GELU = "gelu_pytorch_tanh"
-_ROPE = ("default", "mrope")
+GELU = "gelu_pytorch_tanh"
+ROPE = ("default", "mrope")
 
 
-_TEXT_SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
-_TEXT_SIZES += ("head_dim", "vocab_size")
-_SIZES = ("depth", "hidden_size", "intermediate_size", "num_heads", "patch_size", "in_channels")
-_SIZES += ("temporal_patch_size", "spatial_merge_size", "out_hidden_size")
-_SIZES += ("num_position_embeddings",)
+TEXT_SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+TEXT_SIZES += ("head_dim", "vocab_size")
+VISION_SIZES = ("depth", "hidden_size", "intermediate_size", "num_heads", "patch_size")
+VISION_SIZES += ("in_channels", "temporal_patch_size", "spatial_merge_size", "out_hidden_size")
+VISION_SIZES += ("num_position_embeddings",)
 
 
-def _section(hf: Mapping[str, Any], name: str, sizes: Sequence[str]) -> Mapping[str, Any]:
-    section = hf.get(name) or {}
-    if not isinstance(section, Mapping):
+def section(hf: Mapping[str, Any], name: str, sizes: Sequence[str]) -> Mapping[str, Any]:
+    """One part of a config.json, its sizes checked."""
+    part = hf.get(name) or {}
+    if not isinstance(part, Mapping):
         raise ValueError(f"config.json: {name} is no object; copy the file again")
     for size in sizes:
-        got = section.get(size, 1)
+        got = part.get(size, 1)
         if not isinstance(got, int) or isinstance(got, bool) or got < 1:
             raise ValueError(f"config.json: {name}.{size}={got!r}; give a whole number over 0")
-    return section
+    return part
 
 
-def _vision(hf: Mapping[str, Any]) -> VisionConfig:
+def vision_config(hf: Mapping[str, Any]) -> VisionConfig:
+    """The vision tower of a config.json's vision_config."""
     patch, time = hf.get("patch_size", 16), hf.get("temporal_patch_size", 2)
     shape = (hf.get("in_channels", 3), time, patch, patch)
     depth, taps = hf.get("depth", 27), tuple(hf.get("deepstack_visual_indexes", (8, 16, 24)))
@@ -147,6 +150,7 @@ def _vision(hf: Mapping[str, Any]) -> VisionConfig:
     )
 
 
-def _require(field: str, got: str, *known: str) -> None:
+def require(field: str, got: str, *known: str) -> None:
+    """Refuses a setting that is not implemented."""
     if got not in known:
         raise ValueError(f"config.json: {field}={got!r} is not supported; use {' or '.join(known)}")

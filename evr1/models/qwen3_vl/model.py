@@ -1,7 +1,9 @@
 """The Qwen3-VL family: vision tower and text model under the Model contract."""
 
+import abc
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from evr1.models.attention import attention, decode_attention
 from evr1.models.base import Model
-from evr1.models.cache import KV, Cache, append
+from evr1.models.cache import KV, Cache, Prefilled, append
 from evr1.models.layout import group
 from evr1.models.qwen3_vl import text
 from evr1.models.qwen3_vl import vision as tower
@@ -20,22 +22,8 @@ from evr1.types import Params, Prompts, VisionInput, Visual
 
 
 @dataclasses.dataclass(frozen=True)
-class Qwen3VL(Model):
-    """Qwen3-VL, dense."""
-
-    config: Config
-
-    def init(self, key: jax.Array) -> Params:
-        """See Model."""
-        keys = jax.random.split(key)
-        return {
-            "vision": tower.init(self.config.vision, keys[0]),
-            "text": text.init(self.config, keys[1]),
-        }
-
-    def weights(self) -> tuple[Weight, ...]:
-        """See Model."""
-        return weights(self.config)
+class Shared(Model):
+    """What Qwen3-VL and Qwen3.5 have in common: the vision tower, and what surrounds the layers."""
 
     def encode(self, params: Params, vision: VisionInput) -> Visual:
         """See Model."""
@@ -76,12 +64,61 @@ class Qwen3VL(Model):
 
     def prefill(
         self, params: Params, prompts: Prompts, visual: Visual | None = None
-    ) -> tuple[Float[Array, "g d"], KV]:
+    ) -> tuple[Float[Array, "g d"], KV | Prefilled]:
         """See Model."""
         empty = jnp.zeros((prompts.tokens.shape[0], 0, 0), jnp.int32)
         hidden, kv = self._forward(params, prompts, empty, visual, keep_kv=True)
-        assert kv is not None
         return _last(hidden, prompts.lengths), kv
+
+    def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
+        """See Model."""
+        return text.logits(self.config, params["text"], hidden)
+
+    @abc.abstractmethod
+    def _forward(
+        self,
+        params: Params,
+        prompts: Prompts,
+        completions: Int[Array, "g n r"],
+        visual: Visual | None,
+        *,
+        keep_kv: bool,
+    ) -> tuple[jax.Array, Any]:
+        """Hidden states of [prompt | completion 0 | ...], and what a cache keeps of the prompt."""
+
+    def _embed(self, params, prompts, completions, visual):
+        """Embeddings and positions of [prompt | completion 0 | ...]."""
+        g, n, r = completions.shape
+        x = text.embed(
+            params["text"], prompts.tokens, visual, prompts.visual_index, jnp.dtype(self.dtype)
+        )
+        positions = prompts.positions
+        if n:
+            answers = params["text"]["embed"][completions.reshape(g, n * r)].astype(x.dtype)
+            x = jnp.concatenate([x, answers], axis=1)
+            after = prompts.next_positions[:, None] + jnp.tile(jnp.arange(r), n)[None]
+            after = jnp.broadcast_to(after[:, None], (g, 3, n * r))
+            positions = jnp.concatenate([positions, after], axis=2)
+        return x, positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Qwen3VL(Shared):
+    """Qwen3-VL, dense."""
+
+    config: Config
+
+    def init(self, key: jax.Array) -> Params:
+        """See Model."""
+        keys = jax.random.split(key)
+        return {
+            "vision": tower.init(self.config.vision, keys[0]),
+            "text": text.init(self.config, keys[1]),
+        }
+
+    def weights(self) -> tuple[Weight, ...]:
+        """See Model."""
+        return weights(self.config)
 
     def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
         """See Model."""
@@ -123,27 +160,13 @@ class Qwen3VL(Model):
         assert new is not None
         return hidden, append(cache, new, steps)
 
-    def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
-        """See Model."""
-        return text.logits(self.config, params["text"], hidden)
-
     def _forward(self, params, prompts, completions, visual, *, keep_kv):
         """Hidden states of [prompt | completion 0 | ...], and the keys and values."""
         if visual is None:
             visual = self.encode(params, prompts.vision)
-        g, n, r = completions.shape
-        p = prompts.tokens.shape[1]
-        x = text.embed(
-            params["text"], prompts.tokens, visual, prompts.visual_index, jnp.dtype(self.dtype)
-        )
-        positions = prompts.positions
-        if n:
-            answers = params["text"]["embed"][completions.reshape(g, n * r)].astype(x.dtype)
-            x = jnp.concatenate([x, answers], axis=1)
-            after = prompts.next_positions[:, None] + jnp.tile(jnp.arange(r), n)[None]
-            after = jnp.broadcast_to(after[:, None], (g, 3, n * r))
-            positions = jnp.concatenate([positions, after], axis=2)
-        layout = group(prompts.lengths, p, n, r)
+        _, n, r = completions.shape
+        x, positions = self._embed(params, prompts, completions, visual)
+        layout = group(prompts.lengths, prompts.tokens.shape[1], n, r)
         deepstack = None
         if visual.deepstack.size:
             deepstack = text.DeepStack(visual.deepstack, prompts.visual_index)

@@ -50,11 +50,11 @@ class Attention(nnx.Module):
 class Mlp(nnx.Module):
     """SwiGLU."""
 
-    def __init__(self, c: Config, *, rngs: nnx.Rngs):
-        opts = {"scale": c.init_scale, "bias": False, "rngs": rngs}
-        self.gate = layers.Linear(c.width, c.mlp_width, **opts)
-        self.up = layers.Linear(c.width, c.mlp_width, **opts)
-        self.down = layers.Linear(c.mlp_width, c.width, **opts)
+    def __init__(self, width: int, mlp_width: int, scale: float, *, rngs: nnx.Rngs):
+        opts = {"scale": scale, "bias": False, "rngs": rngs}
+        self.gate = layers.Linear(width, mlp_width, **opts)
+        self.up = layers.Linear(width, mlp_width, **opts)
+        self.down = layers.Linear(mlp_width, width, **opts)
 
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
@@ -67,7 +67,7 @@ class Layer(nnx.Module):
         self.norm1 = layers.RMSNorm(c.width, c.norm_eps, rngs=rngs)
         self.attention = Attention(c, rngs=rngs)
         self.norm2 = layers.RMSNorm(c.width, c.norm_eps, rngs=rngs)
-        self.mlp = Mlp(c, rngs=rngs)
+        self.mlp = Mlp(c.width, c.mlp_width, c.init_scale, rngs=rngs)
 
     def __call__(self, x, angles, attend: Attend, extra: Any) -> tuple[jax.Array, KV]:
         out, kv = self.attention(self.norm1(x), angles, attend, extra)

@@ -89,12 +89,15 @@ class Embed(nnx.Module):
 def init(c: VisionConfig, key: jax.Array) -> Params:
     """Random parameters of the tower."""
     keys = jax.random.split(key, 4)
-    return {
+    params = {
         "embed": layers.init(Embed, c, key=keys[0]),
         "blocks": layers.init_stack(Block, c, key=keys[1], count=c.depth),
         "merger": layers.init(Merger, c, False, key=keys[2]),
-        "deepstack": layers.init_stack(Merger, c, True, key=keys[3], count=len(c.taps)),
     }
+    if c.taps:
+        stack = layers.init_stack(Merger, c, True, key=keys[3], count=len(c.taps))
+        params["deepstack"] = stack
+    return params
 
 
 def encode(
@@ -132,17 +135,22 @@ def encode(
     # scan needs no branch, and its carry is as small as the taps.
     slots = np.full(c.depth, len(c.taps), np.int32)
     slots[list(c.taps)] = np.arange(len(c.taps))
-    taps = jnp.zeros((len(c.taps) + 1, *x.shape), dtype)
+    taps = jnp.zeros((len(c.taps) + 1, *x.shape) if c.taps else 0, dtype)
 
     def body(carry, block):
         x, taps = carry
         slot, weights = block
         x = layers.bind(Block, c, params=weights)(x, angles, layout, implementation)
-        return (x, jax.lax.dynamic_update_index_in_dim(taps, x, slot, 0)), None
+        if c.taps:
+            taps = jax.lax.dynamic_update_index_in_dim(taps, x, slot, 0)
+        return (x, taps), None
 
     body = jax.checkpoint(body) if remat else body
     (x, taps), _ = jax.lax.scan(body, (x, taps), (jnp.asarray(slots), params["blocks"]))
     embeds = layers.bind(Merger, c, False, params=params["merger"])(x)
+    embeds = embeds.reshape(g, tokens, c.out_width)
+    if not c.taps:
+        return Visual(embeds, jnp.zeros((g, 0, tokens, c.out_width), dtype))
     deepstack = jax.lax.map(
         lambda tap: layers.bind(Merger, c, True, params=tap[0])(tap[1]),
         (params["deepstack"], taps[:-1]),
@@ -150,4 +158,4 @@ def encode(
     deepstack = deepstack.reshape(len(c.taps), g, tokens, c.out_width)
     order = np.argsort(c.taps)  # the text model takes them by block, whatever the mergers' order
     deepstack = jnp.moveaxis(deepstack[order], 0, 1)
-    return Visual(embeds.reshape(g, tokens, c.out_width), deepstack)
+    return Visual(embeds, deepstack)

@@ -1,35 +1,36 @@
 """HF names of the Qwen3-VL parameters."""
 
-from evr1.models.qwen3_vl.config import Config
+from evr1.models.qwen3_vl.config import Config, VisionConfig
 from evr1.models.weights import Weight
 
 
 def weights(c: Config) -> tuple[Weight, ...]:
     """One entry a HF tensor (or a family of them, one a layer)."""
-    return _vision(c) + _text(c)
+    return vision_weights(c.vision) + _text(c)
 
 
-def _vision(c: Config) -> tuple[Weight, ...]:
-    width = c.vision.width
+def vision_weights(c: VisionConfig) -> tuple[Weight, ...]:
+    """The entries of the vision tower."""
+    deepstack = _merger("model.visual.deepstack_merger_list.{}.", "vision/deepstack/")
     block, ours = "model.visual.blocks.{}.", "vision/blocks/"
     return (
         Weight(
             "model.visual.patch_embed.proj.weight",
             "vision/embed/patch/kernel",
             is_kernel=True,
-            shape=(width, *c.vision.patch_shape),
+            shape=(c.width, *c.patch_shape),
         ),
         Weight("model.visual.patch_embed.proj.bias", "vision/embed/patch/bias"),
         Weight("model.visual.pos_embed.weight", "vision/embed/table"),
         *_norm(block + "norm1", ours + "norm1"),
         *_norm(block + "norm2", ours + "norm2"),
         Weight(block + "attn.qkv.weight", ours + "qkv/kernel", is_kernel=True),
-        Weight(block + "attn.qkv.bias", ours + "qkv/bias", shape=(3 * width,)),
-        *_linear(block + "attn.proj", ours + "proj"),
-        *_linear(block + "mlp.linear_fc1", ours + "fc1"),
-        *_linear(block + "mlp.linear_fc2", ours + "fc2"),
+        Weight(block + "attn.qkv.bias", ours + "qkv/bias", shape=(3 * c.width,)),
+        *linear(block + "attn.proj", ours + "proj"),
+        *linear(block + "mlp.linear_fc1", ours + "fc1"),
+        *linear(block + "mlp.linear_fc2", ours + "fc2"),
         *_merger("model.visual.merger.", "vision/merger/"),
-        *_merger("model.visual.deepstack_merger_list.{}.", "vision/deepstack/"),
+        *(deepstack if c.taps else ()),
     )
 
 
@@ -45,15 +46,16 @@ def _text(c: Config) -> tuple[Weight, ...]:
     ]
     for name in "qkvo":
         hf, path = f"{layer}self_attn.{name}_proj", f"{ours}attention/{name}"
-        entries += _linear(hf, path) if c.attention_bias else _linear(hf, path)[:1]
+        entries += linear(hf, path) if c.attention_bias else linear(hf, path)[:1]
     for name in ("gate", "up", "down"):
-        entries += _linear(f"{layer}mlp.{name}_proj", f"{ours}mlp/{name}")[:1]
+        entries += linear(f"{layer}mlp.{name}_proj", f"{ours}mlp/{name}")[:1]
     if not c.tied:
         entries.append(Weight("lm_head.weight", "text/head", is_kernel=True))
     return tuple(entries)
 
 
-def _linear(hf: str, path: str) -> tuple[Weight, Weight]:
+def linear(hf: str, path: str) -> tuple[Weight, Weight]:
+    """Kernel and bias of a linear layer."""
     return (
         Weight(hf + ".weight", path + "/kernel", is_kernel=True),
         Weight(hf + ".bias", path + "/bias"),
@@ -67,6 +69,6 @@ def _norm(hf: str, path: str) -> tuple[Weight, Weight]:
 def _merger(hf: str, path: str) -> tuple[Weight, ...]:
     return (
         *_norm(hf + "norm", path + "norm"),
-        *_linear(hf + "linear_fc1", path + "fc1"),
-        *_linear(hf + "linear_fc2", path + "fc2"),
+        *linear(hf + "linear_fc1", path + "fc1"),
+        *linear(hf + "linear_fc2", path + "fc2"),
     )

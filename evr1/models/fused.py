@@ -1,0 +1,31 @@
+"""Checkpoints that keep all experts of a layer in one tensor, read as one tensor an expert."""
+
+from evr1.models.safetensors import Entry
+from evr1.models.weights import Weight
+
+
+def cut(found: dict[str, Entry], weights: tuple[Weight, ...]) -> dict[str, Entry]:
+    """The tensors of a checkpoint under the names of the weight map; none is read or copied.
+
+    Of a fused tensor [E, P * rows, columns], expert e's part p is a run of bytes.
+
+    Args:
+        found: by name.
+        weights: of the model; those that have no `fused` are left alone.
+    """
+    out, taken = dict(found), set()
+    for weight in weights:
+        layer = weight.first
+        while weight.fused and (name := weight.fused.format(layer)) in found:
+            entry = found[name]
+            if len(entry.shape) == 3 and entry.shape[1] % weight.parts == 0:
+                taken.add(name)
+                rows, columns = entry.shape[1] // weight.parts, entry.shape[2]
+                size = rows * columns * entry.dtype.itemsize
+                for expert in range(entry.shape[0]):
+                    offset = entry.offset + (expert * weight.parts + weight.part) * size
+                    out[weight.name.format(layer, expert)] = entry._replace(
+                        offset=offset, shape=(rows, columns)
+                    )
+            layer += weight.every
+    return {name: entry for name, entry in out.items() if name not in taken}

@@ -1,0 +1,370 @@
+"""Qwen3.5 against transformers in float32: layers, logits, gradients, groups, decoding."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sampler_rig as rig
+from hf import load_torch
+from models_oracle import (
+    CASES,
+    CONFIG,
+    gap,
+    grad_gap,
+    hf_inputs,
+    hf_model,
+    jit,
+    pack,
+    prompts,
+    write_hf_dir,
+)
+
+from evr1.models import hf, layers, load_model, qwen3_5, rope, safetensors
+from evr1.models.qwen3_5 import text
+from evr1.parallel.mesh import make_mesh
+from evr1.parallel.sharding import param_shardings
+from evr1.sampler import Sampling
+from evr1.types import ShapeTable
+
+torch = load_torch()
+torch.set_num_threads(1)  # thousands of tiny operations, which threads only slow down
+pytestmark = pytest.mark.parity
+
+# One layer alone: float32 sums in another order, and a triangular system.
+LAYER = 1e-5
+# Eight random layers hand on what each rounds, six of them through a memory: the issue's bar.
+MODEL = 1e-4
+BANNED = (90, 91)
+TOKENS = 64
+
+
+def config(*, tied: bool = False, **changes) -> dict:
+    """A small Qwen3.5 with two blocks; key and value heads differ in number and size.
+
+    The gated norm sees outputs near 0, where its gradient magnifies rounding a thousandfold; a
+    larger epsilon keeps transformers' own float32 gradients within 1e-4 of float64 ones.
+    """
+    raw = json.loads(json.dumps(CONFIG))
+    raw["architectures"] = ["Qwen3_5ForConditionalGeneration"]
+    raw["model_type"], raw["tie_word_embeddings"] = "qwen3_5", tied
+    raw["vision_config"] |= {"model_type": "qwen3_5_vision"}
+    del raw["vision_config"]["deepstack_visual_indexes"]
+    old = raw["text_config"]
+    raw["text_config"] = {
+        "model_type": "qwen3_5_text",
+        "vocab_size": old["vocab_size"],
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 6,
+        "linear_conv_kernel_dim": 4,
+        "rms_norm_eps": 1e-3,
+        "max_position_embeddings": 512,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+            "mrope_section": [2, 1, 1],
+            "mrope_interleaved": True,
+        },
+        **changes,
+    }
+    return raw
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return write_hf_dir(tmp_path_factory.mktemp("hf") / "model", config())
+
+
+@pytest.fixture(scope="module")
+def model(path):
+    return load_model(str(path))
+
+
+@pytest.fixture(scope="module")
+def params(path, model):
+    return hf.load_params(path, model)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return hf_model(config())
+
+
+@pytest.fixture(scope="module")
+def hidden(model):
+    return jit(model.group_hidden)
+
+
+def test_every_layer_from_its_input(model, params, reference):
+    """Each layer of transformers' and ours on the same input, prompt and completion."""
+    p = prompts(["two videos and an image"])[0]
+    core, seen = reference.model.language_model, []
+    hooks = [
+        m.register_forward_hook(lambda _m, i, out: seen.append((i[0].numpy(), out.numpy())))
+        for m in core.layers
+    ]
+    with torch.no_grad():
+        reference(**hf_inputs(p, p.completions[0]))
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == 8
+    length, after = len(p.tokens), np.arange(5) + p.positions.max() + 1
+    positions = np.concatenate([p.positions, np.tile(after, (3, 1))], 1)[None]
+    c = model.config
+    assert c.pattern == (False, False, False, True)
+    angles = rope.mrope(jnp.asarray(positions), c.rope_freqs, c.rope_axes)
+    mixing = model.group_mixing(jnp.array([length]), length, 1, 5)
+
+    def run(weights, x, is_full):
+        return layers.bind(text.Layer, c, is_full, params=weights)(x, angles, mixing, ())[0]
+
+    run = jit(run, static_argnames="is_full")
+    for i, (x, expected) in enumerate(seen):
+        weights = jax.tree.map(lambda y, b=i // 4: y[b], params["text"]["blocks"][str(i % 4)])
+        assert gap(run(weights, x, i % 4 == 3), expected) < LAYER, i
+        other = jax.tree.map(lambda y, b=i // 4: y[1 - b], params["text"]["blocks"][str(i % 4)])
+        assert gap(run(other, x, i % 4 == 3), expected) > 1e-2, i  # the negative twin
+
+
+def test_logits_and_gradients(model, params, reference, hidden):
+    """All cases in one ragged batch: logits, then the gradient of a log-prob loss, by parameter."""
+    items = prompts()
+    batch, completions = pack(items)
+    g, n, r = completions.shape
+    weights = np.random.default_rng(3).normal(size=(g, n, r)).astype(np.float32)
+    weights[1, 0, 3:], weights[2, 1, 1:] = 0, 0
+
+    reference.zero_grad()
+    expected = np.zeros((g, n, r, model.config.vocab_size), np.float32)
+    for i, p in enumerate(items):
+        for j in range(n):
+            logits = reference(**hf_inputs(p, completions[i, j])).logits[0, len(p.tokens) - 1 : -1]
+            expected[i, j] = logits.detach().numpy()
+            tokens = torch.from_numpy(completions[i, j].astype(np.int64))[:, None]
+            taken = torch.log_softmax(logits, -1).gather(-1, tokens)[:, 0]
+            (taken * torch.from_numpy(weights[i, j])).sum().backward()
+
+    def loss(params):
+        logits = model.logits(params, model.group_hidden(params, batch, completions))
+        logprobs = jax.nn.log_softmax(logits)
+        taken = jnp.take_along_axis(logprobs, completions[..., None], axis=-1)[..., 0]
+        return (taken * weights).sum(), logits
+
+    step = jit(jax.value_and_grad(loss, has_aux=True))
+    (_, logits), grads = step(params)
+    assert gap(logits, expected) < MODEL
+    worst = grad_gap(reference, model, grads)
+    assert max(worst.values()) < 1e-3, max(worst.items(), key=lambda kv: kv[1])
+
+    # The negative twin: one number of one convolution.
+    spoilt = jax.tree.map(lambda y: y, params)
+    net = spoilt["text"]["blocks"]["1"]["delta"]
+    net["conv"] = net["conv"].at[1, 2, 20].multiply(1.5)
+    (_, logits), grads = step(spoilt)
+    assert gap(logits, expected) > 1e-3
+    assert max(grad_gap(reference, model, grads).values()) > 1e-3
+
+
+def test_group_equals_separate_sequences(hidden, params):
+    """Two completions of a group, and each alone behind its prompt with other padding."""
+    items = prompts()
+    together = hidden(params, *pack(items))
+    for j in range(2):
+        half = [dataclasses.replace(p, completions=p.completions[j : j + 1]) for p in items]
+        alone = hidden(params, *pack(half, prompt_tokens=40))
+        assert gap(together[:, j], alone[:, 0]) < MODEL
+        assert gap(together[:, 1 - j], alone[:, 0]) > 1e-2  # the negative twin
+
+
+def test_decoding_equals_the_whole_sequence(model, params, hidden):
+    """Token by token from the cached keys and states, prompts in slots 2, 0, 3, 1 of five."""
+    batch, completions = pack(prompts())
+    expected = hidden(params, batch, completions)
+    g, n, r = completions.shape
+    slots = np.array([2, 0, 3, 1])
+    first, prefix = jit(model.prefill)(params, batch)
+    assert gap(first, expected[:, 0, 0]) < MODEL
+    states = prefix.states.memory
+    assert states.shape == (6, g, 4, 8, 6)  # once a prompt
+    cache = model.init_cache(5, n, batch.tokens.shape[1] + 3, r)
+    cache = jit(model.insert)(cache, prefix, batch.lengths, slots)
+    assert (cache.states.memory[:, slots] == states[:, :, None]).all()
+    decode = jit(model.decode)
+    tokens, next_positions = np.zeros((5, n, r), np.int32), np.zeros(5, np.int32)
+    tokens[slots], next_positions[slots] = completions, batch.next_positions
+    for t in range(r - 1):
+        at = np.full(5, t, np.int32)
+        after, cache = decode(params, cache, tokens[:, :, t], at, next_positions + t)
+        assert gap(after[slots], expected[:, :, t + 1]) < MODEL
+        assert gap(after[slots[::-1]], expected[:, :, t + 1]) > 1e-2  # the negative twin
+
+    # A group at the end of its cache changes nothing, whatever the other groups do.
+    steps = np.array([r, r - 1, -1, r - 1, r - 1], np.int32)
+    _, later = decode(params, cache, tokens[:, :, -1], steps, next_positions + r)
+    for old, new in zip(cache.states, later.states, strict=True):
+        assert (old[:, [0, 2]] == new[:, [0, 2]]).all()
+        assert (old[:, 1] != new[:, 1]).any()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_greedy_tokens_equal_transformers(greedy, reference, case):
+    index = list(CASES).index(case)
+    p = prompts()[index]
+    with torch.no_grad():
+        out = reference.generate(
+            **hf_inputs(p, np.zeros(0, np.int32)),
+            do_sample=False,
+            max_new_tokens=TOKENS,
+            suppress_tokens=list(BANNED),
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    tokens = out[0, len(p.tokens) :].numpy()
+    np.testing.assert_array_equal(greedy.completions[index, 0], tokens)
+    assert len(set(tokens.tolist())) > 4
+    other = (index + 1) % len(CASES)
+    assert (greedy.completions[other, 0] != tokens).any()  # the negative twin
+
+
+@pytest.fixture(scope="module")
+def greedy(model, params):
+    """Greedy completions of all cases by our sampler, two groups at a time."""
+    examples = [rig.as_example(p, i) for i, p in enumerate(prompts())]
+    shapes = ShapeTable(
+        prompt_tokens=(max(len(e.tokens) for e in examples),),
+        vision_rows=(12,),
+        row_patches=28,
+        completion_tokens=TOKENS,
+    )
+    sampler = rig.sampler(n=1, slots=2, window=16, model=model, shapes=shapes)
+    sampling = Sampling(temperature=0, max_tokens=TOKENS, banned_ids=BANNED)
+    return sampler.generate(params, examples, range(len(examples)), sampling)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_checkpoints_go_round_byte_by_byte(tmp_path, tied, dtype):
+    """HF to parameters to HF: every tensor as it was; transformers finds all of its own in it."""
+    raw = config(tied=tied, attention_bias=True)
+    source = write_hf_dir(tmp_path / "source", raw)
+    entries = hf.entries(source)
+    listing = [(k, e.shape, np.dtype(dtype)) for k, e in entries.items()]
+    values = [np.asarray(e.open(), dtype) for e in entries.values()]
+    # Heads for speculative decoding, as the published checkpoints hold them, are passed over.
+    listing.append(("mtp.fc.weight", (2, 2), np.dtype(dtype)))
+    values.append(np.zeros((2, 2), dtype))
+    safetensors.write(source / "model.safetensors", listing, values)
+    model = load_model(str(source))
+    params = hf.load_params(source, model, dtype=None)
+    hf.save_params(params, model, tmp_path / "out", source_dir=source, dtype=dtype)
+    back = hf.entries(tmp_path / "out")
+    assert back.keys() == entries.keys()
+    for (name, _, _), value in zip(listing[:-1], values[:-1], strict=True):
+        assert back[name].open().tobytes() == value.tobytes(), name
+    theirs = {name: tuple(p.shape) for name, p in hf_model(raw).named_parameters()}
+    assert {k: e.shape for k, e in back.items()} == theirs
+
+
+def test_transformers_loads_what_we_save(path, model, params, reference, tmp_path):
+    hf.save_params(params, model, tmp_path / "out", source_dir=path, dtype="float32")
+    loaded, info = type(reference).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for (name, a), b in zip(reference.named_parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_missing_tensor_is_named_with_its_layer(path, model, tmp_path):
+    """Layer 6 of HF is the third of the second block."""
+    name = "model.language_model.layers.6.linear_attn.A_log"
+    kept = {k: e for k, e in hf.entries(path).items() if k != name}
+    (tmp_path / "config.json").write_text((path / "config.json").read_text())
+    listing = [(k, e.shape, np.dtype(np.float32)) for k, e in kept.items()]
+    values = (np.asarray(e.open()) for e in kept.values())
+    safetensors.write(tmp_path / "model.safetensors", listing, values)
+    with pytest.raises(ValueError, match=f"missing {name}"):
+        hf.load_params(tmp_path, model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({"num_hidden_layers": 3, "full_attention_interval": 2}, (False, True, False)),
+        ({"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}, (True,)),
+        ({"num_hidden_layers": 2}, (False,)),
+    ],
+)
+def test_layer_patterns(tmp_path, changes, pattern):
+    """Any depth and order of layers; transformers has the same tensors, and the same logits."""
+    raw = config(**changes)
+    path = write_hf_dir(tmp_path / "model", raw)
+    model = load_model(str(path))
+    assert model.config.pattern == pattern
+    theirs = hf_model(raw)
+    p = prompts(["text"])[0]
+    batch, completions = pack([p])
+    params = hf.load_params(path, model)
+    got = model.logits(params, jit(model.group_hidden)(params, batch, completions))
+    with torch.no_grad():
+        inputs = hf_inputs(p, completions[0, 0])
+        expected = theirs(**inputs, use_cache=False).logits[0, len(p.tokens) - 1 : -1]
+    assert gap(got[0, 0], expected.numpy()) < MODEL
+    assert gap(got[0, 1], expected.numpy()) > 1e-2  # the negative twin: the other completion
+    first, prefix = jit(model.prefill)(params, batch)
+    cache = model.insert(model.init_cache(1, 2, 7, 5), prefix, batch.lengths, np.array([0]))
+    steps = np.array([0], np.int32)
+    after, _ = jit(model.decode)(params, cache, completions[:, :, 0], steps, batch.next_positions)
+    second = model.logits(params, after[0, 0])
+    assert gap(model.logits(params, first[0]), expected[0].numpy()) < MODEL
+    assert gap(second, expected[1].numpy()) < MODEL
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_types": ["full_attention"] * 7}, "layer_types.*num_hidden_layers=8"),
+        ({"layer_types": ["sliding_attention"] * 8}, "linear_attention or full_attention"),
+        ({"linear_num_value_heads": 3}, "no multiple of linear_num_key_heads=2"),
+        ({"linear_conv_kernel_dim": 0}, "linear_conv_kernel_dim=0; give a whole number"),
+    ],
+)
+def test_bad_configs(tmp_path, changes, message):
+    (tmp_path / "config.json").write_text(json.dumps(config(**changes)))
+    with pytest.raises(ValueError, match=message):
+        load_model(str(tmp_path))
+
+
+def test_every_parameter_has_a_place(model):
+    """On a mesh of 1 x 2 x 2 the large kernels are split, and no rule is missing."""
+    mesh = make_mesh(data=1, fsdp=2, tensor=2, devices=jax.devices()[:4])
+    places = hf.flatten(param_shardings(mesh, model.abstract_params()))
+    spec = {k: tuple(v.spec) for k, v in places.items()}
+    assert spec["text/blocks/3/attention/q/kernel"] == (None, "fsdp", "tensor")
+    assert spec["text/blocks/0/delta/qkv/kernel"] == (None, "fsdp")
+    assert spec["text/blocks/2/mlp/down/kernel"] == (None, "tensor", "fsdp")
+
+
+def test_default_sizes_are_those_of_the_9b():
+    """transformers' defaults are Qwen3.5-9B's: the same names and sizes, made without arrays."""
+    raw = {"model_type": "qwen3_5", "text_config": {}, "vision_config": {"out_hidden_size": 4096}}
+    import transformers
+
+    model = qwen3_5.build(raw, dtype="bfloat16", remat=True)
+    shapes = {k: v.shape for k, v in hf.flatten(model.abstract_params()).items()}
+    ours = {}
+    for w in model.weights():
+        one = shapes[w.path][1:] if w.is_stacked else shapes[w.path]
+        ours |= {name: w.hf_shape(one) for name in hf.hf_names(w, shapes[w.path])}
+    with torch.device("meta"):
+        whole = transformers.Qwen3_5ForConditionalGeneration(transformers.Qwen3_5Config(**raw))
+    assert ours == {name: tuple(p.shape) for name, p in whole.named_parameters()}
