@@ -223,7 +223,8 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     unit = ((raw >> 40) / 2**24 - 0.5).astype(np.float32).reshape(shape) * 12**0.5
     if len(shape) == 1:
         return (0.1 * unit + ("norm" in name and name.endswith("weight"))).astype(np.float32)
-    return unit * np.float32(np.prod(shape[1:]) ** -0.5)
+    fan_in = shape[-1] if ".experts." in name else np.prod(shape[1:])
+    return unit * np.float32(fan_in**-0.5)
 
 
 def config(*, tied: bool = False, **text: Any) -> dict:
@@ -257,11 +258,12 @@ def write_hf_dir(path: Path, raw: dict) -> Path:
 def hf_model(raw: dict) -> Any:
     """The transformers model of this config with the weights of `weight`."""
     torch = load_torch()
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    import transformers
 
-    hf_config = Qwen3VLConfig(**json.loads(json.dumps(raw)))
+    family = "Qwen3VLMoe" if raw["model_type"] == "qwen3_vl_moe" else "Qwen3VL"
+    hf_config = getattr(transformers, family + "Config")(**json.loads(json.dumps(raw)))
     hf_config._attn_implementation = "eager"
-    model = Qwen3VLForConditionalGeneration(hf_config).eval().float()
+    model = getattr(transformers, family + "ForConditionalGeneration")(hf_config).eval().float()
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(torch.from_numpy(weight(name, tuple(p.shape))))

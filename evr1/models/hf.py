@@ -169,7 +169,7 @@ def match(
         for name in names:
             if name not in found:
                 problems.append(f"missing {name} {list(expected)}")
-            elif found[name].shape != expected:
+            elif not weight.fits(found[name].shape, one):
                 problems.append(f"{name} is {list(found[name].shape)}, expected {list(expected)}")
         used.update(names)
         plan.append((weight, [found[n] for n in names if n in found]))
@@ -187,7 +187,8 @@ _TIED = "lm_head.weight"  # some checkpoints with tied embeddings store the head
 
 def hf_names(weight: Weight, shape: tuple[int, ...]) -> list[str]:
     """The HF names behind a parameter of this (stacked) shape."""
-    return [weight.name.format(i) for i in range(shape[0])] if weight.is_stacked else [weight.name]
+    numbers = weight.layers or range(shape[0])
+    return [weight.name.format(i) for i in numbers] if weight.is_stacked else [weight.name]
 
 
 def _reader(weight: Weight, files: list[Entry], shape: tuple[int, ...], dtype: np.dtype):

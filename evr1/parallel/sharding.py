@@ -13,6 +13,7 @@ LOGICAL: dict[str, tuple[str, ...]] = {
     "embed": ("fsdp",),
     "heads": ("tensor",),
     "mlp": ("tensor",),
+    "expert": ("tensor",),  # the tokens are whole along it, so none has to travel to its experts
     "vocab": ("tensor",),
 }
 
@@ -26,6 +27,9 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"text/layers/attention/o/kernel", (None, "heads", "embed")),
     (r"text/layers/mlp/(gate|up)/kernel", (None, "embed", "mlp")),
     (r"text/layers/mlp/down/kernel", (None, "mlp", "embed")),
+    (r"text/layers/moe/router/kernel", (None, "embed")),
+    (r"text/layers/moe/gate_up", (None, "expert", "embed")),
+    (r"text/layers/moe/down", (None, "expert", None, "embed")),
     (r"vision/blocks/qkv/kernel", (None, "embed", None, "heads")),
     (r"vision/blocks/qkv/bias", (None, None, "heads")),
     (r"vision/blocks/proj/kernel", (None, "heads", "embed")),

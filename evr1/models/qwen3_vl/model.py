@@ -1,4 +1,4 @@
-"""The Qwen3-VL family: vision tower and text model under the Model contract."""
+"""The Qwen3-VL families: vision tower and text model, dense or not, under the Model contract."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from evr1.types import Params, Prompts, VisionInput, Visual
 
 @dataclasses.dataclass(frozen=True)
 class Qwen3VL(Model):
-    """Qwen3-VL, dense."""
+    """Qwen3-VL, dense or with a mixture of experts."""
 
     config: Config
 
@@ -68,7 +68,7 @@ class Qwen3VL(Model):
         """See Model."""
         g, n, r = completions.shape
         p = prompts.tokens.shape[1]
-        hidden, _ = self._forward(params, prompts, completions, visual, keep_kv=False)
+        hidden, _ = self._forward(params, prompts, completions, visual)
         last = _last(hidden[:, :p], prompts.lengths)
         after = hidden[:, p:].reshape(g, n, r, -1)[:, :, :-1]
         first = jnp.broadcast_to(last[:, None, None], (g, n, 1, last.shape[-1]))
@@ -79,9 +79,27 @@ class Qwen3VL(Model):
     ) -> tuple[Float[Array, "g d"], KV]:
         """See Model."""
         empty = jnp.zeros((prompts.tokens.shape[0], 0, 0), jnp.int32)
-        hidden, kv = self._forward(params, prompts, empty, visual, keep_kv=True)
-        assert kv is not None
-        return _last(hidden, prompts.lengths), kv
+        hidden, kept = self._forward(params, prompts, empty, visual, keep_kv=True)
+        assert kept.kv is not None
+        return _last(hidden, prompts.lengths), kept.kv
+
+    def router_logits(
+        self,
+        params: Params,
+        prompts: Prompts,
+        completions: Int[Array, "g n r"],
+        visual: Visual | None = None,
+    ) -> Float[Array, "l g t e"]:
+        """Of the layers that have experts, on [prompt | completion 0 | completion 1 | ...].
+
+        Raises:
+            ValueError: no layer has experts.
+        """
+        if self.config.moe is None:
+            raise ValueError("router_logits: this model has no experts; leave them out")
+        kept = self._forward(params, prompts, completions, visual, keep_router=True)[1]
+        assert kept.router is not None
+        return kept.router
 
     def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
         """See Model."""
@@ -111,7 +129,7 @@ class Qwen3VL(Model):
             return decode_attention(q, KV(k, v), prefix, prefix_seen, suffix, suffix_seen)
 
         x = params["text"]["embed"][tokens].astype(self.dtype)
-        hidden, new = text.run(
+        hidden, kept = text.run(
             self.config,
             params["text"],
             x,
@@ -120,15 +138,17 @@ class Qwen3VL(Model):
             extra=(cache.prefix, cache.suffix),
             keep_kv=True,
         )
-        assert new is not None
-        return hidden, append(cache, new, steps)
+        assert kept.kv is not None
+        return hidden, append(cache, kept.kv, steps)
 
     def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
         """See Model."""
         return text.logits(self.config, params["text"], hidden)
 
-    def _forward(self, params, prompts, completions, visual, *, keep_kv):
-        """Hidden states of [prompt | completion 0 | ...], and the keys and values."""
+    def _forward(
+        self, params, prompts, completions, visual, *, keep_kv=False, keep_router=False
+    ) -> tuple[jax.Array, text.Kept]:
+        """Hidden states of [prompt | completion 0 | ...], and what is to be kept."""
         if visual is None:
             visual = self.encode(params, prompts.vision)
         g, n, r = completions.shape
@@ -155,6 +175,7 @@ class Qwen3VL(Model):
             lambda q, k, v, _: attention(q, k, v, layout, self.implementation),
             deepstack=deepstack,
             keep_kv=keep_kv,
+            keep_router=keep_router,
             remat=self.remat and not keep_kv,
         )
 
