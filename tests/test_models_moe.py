@@ -103,7 +103,7 @@ def test_balance_loss_is_that_of_transformers():
     expected = load_balancing_loss_func(tuple(given), 5, 2, torch.from_numpy(mask))
     expected.backward()
     got, grads = jax.value_and_grad(experts.balance_loss)(logits, 2, mask)
-    assert got == pytest.approx(float(expected), rel=1e-6)
+    assert got == pytest.approx(expected.item(), rel=1e-6)
     assert gap(grads.reshape(3, 14, 5), np.stack([x.grad.numpy() for x in given])) < TIGHT
 
 

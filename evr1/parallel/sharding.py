@@ -40,6 +40,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"vision/merger/fc1/bias", ("mlp",)),
     (r"vision/merger/fc2/kernel", ("mlp", "embed")),
     (r"vision/embed/(patch/kernel|table)", (None, "embed")),
+    (r"lora/.*", ()),  # small, and their products are needed whole
     (r".*/(scale|bias)", ()),
 )
 
