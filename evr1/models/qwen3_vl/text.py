@@ -180,6 +180,7 @@ def _feed_forward(c: Config, weights: Params, mixed: Params, layer: jax.Array) -
     if not mixed:
         return lambda x: (dense(weights["mlp"], x), None)
     assert c.moe is not None
+    count = c.moe.count
     order = np.zeros(c.layers, np.int32)  # the layer's place in the stack of its kind
     order[list(c.moe.layers)] = np.arange(len(c.moe.layers))
     order[list(c.dense_layers)] = np.arange(len(c.dense_layers))
@@ -190,7 +191,7 @@ def _feed_forward(c: Config, weights: Params, mixed: Params, layer: jax.Array) -
         return jax.tree.map(lambda v: jax.lax.dynamic_index_in_dim(v, at, 0, False), mixed[name])
 
     def without_experts(x):
-        return dense(pick("mlp"), x), jnp.zeros((*x.shape[:2], c.moe.count), x.dtype)
+        return dense(pick("mlp"), x), jnp.zeros((*x.shape[:2], count), x.dtype)
 
     return lambda x: jax.lax.cond(is_sparse, lambda x: sparse(pick("moe"), x), without_experts, x)
 

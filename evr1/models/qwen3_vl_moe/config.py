@@ -31,7 +31,7 @@ def parse(hf: Mapping[str, Any]) -> Config:
     given = hf.get("text_config") or {}
     if not isinstance(given, Mapping):
         raise ValueError("config.json: text_config is no object; copy the file again")
-    text = _DEFAULTS | {k: v for k, v in given.items() if v is not None}
+    text: dict[str, Any] = _DEFAULTS | {k: v for k, v in given.items() if v is not None}
     if "num_experts" not in given and "num_local_experts" in given:
         text["num_experts"] = given["num_local_experts"]  # how transformers 5 writes it
     for name in _DEFAULTS:
