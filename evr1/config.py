@@ -76,7 +76,11 @@ def fill_algorithm(a: Config) -> None:
             a[name] = 0.0 if default is None else default
 
 
-_TEXTS = {"freeze": "regular expressions", "types": "problem types"}  # of tuples
+_TEXTS = {
+    "targets": "regular expressions",
+    "freeze": "regular expressions",
+    "types": "problem types",
+}  # of tuples
 
 
 def _check_numbers(group: str, values: Config) -> None:
