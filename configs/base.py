@@ -162,6 +162,14 @@ def get_config() -> ml_collections.ConfigDict:
     c.optim.max_grad_norm = 1.0  # global norm that gradients are clipped to
     c.optim.freeze = ()  # regular expressions of parameter paths, e.g. ("vision/.*",)
 
+    # Low-rank adapters: with rank > 0 they alone are trained and have optimizer state.
+    c.lora = ml_collections.ConfigDict()
+    c.lora.rank = 0  # inputs of an adapter's second matrix; 0: no adapters
+    c.lora.alpha = 32.0  # what the adapters add is multiplied by alpha / rank
+    # Regular expressions of parameter paths: the matrices that have adapters.
+    c.lora.targets = (r"text/layers/attention/[qkvo]/kernel", r"text/layers/mlp/.*/kernel")
+    c.lora.export_adapter = False  # also write workdir/adapter, which peft loads
+
     c.train = ml_collections.ConfigDict()
     c.train.dtype = "bfloat16"  # of the computation; parameters and optimizer state are float32
     c.train.microbatch_tokens = 65536  # padded tokens (prompt + n completions) of one pass

@@ -50,6 +50,7 @@ def resolve(config: Config) -> Config:
     _check_offline(c.mix, c.replay, c.algorithm, c.rollout.n)
     fill_algorithm(c.algorithm)
     _check_optim(c.optim)
+    _check_lora(c)
     _check_train(c)
     _check_rewards(c.rewards)
     _check_terms(c.rewards, c.rollout.max_completion_tokens)
@@ -85,7 +86,11 @@ def fill_algorithm(a: Config) -> None:
             a[name] = 0.0 if default is None else default
 
 
-_TEXTS = {"freeze": "regular expressions", "types": "problem types"}  # of tuples
+_TEXTS = {
+    "targets": "regular expressions",
+    "freeze": "regular expressions",
+    "types": "problem types",
+}  # of tuples
 
 
 def _check_numbers(group: str, values: Config) -> None:
@@ -453,6 +458,31 @@ def _check_optim(o: Config) -> None:
             re.compile(pattern)
         except re.error as e:
             raise ValueError(f"optim.freeze holds {pattern!r}: {e}; fix the pattern") from None
+
+
+def _check_lora(c: Config) -> None:
+    _at_least_0("lora", c.lora, ("rank",))
+    _positive("lora", c.lora, ("alpha",))
+    if not c.lora.rank:
+        return
+    _require(c.lora.targets, "lora.targets", "is empty", "give at least one pattern")
+    for pattern in c.lora.targets:
+        try:
+            re.compile(pattern)
+        except re.error as e:
+            raise ValueError(f"lora.targets holds {pattern!r}: {e}; fix the pattern") from None
+    _require(
+        c.algorithm.advantage != "gae",
+        "lora.rank",
+        f"is {c.lora.rank} with algorithm.advantage=gae",
+        "a critic has no adapters: set it to 0 or choose another advantage",
+    )
+    _require(
+        c.algorithm.reference_decay == 1,
+        "lora.rank",
+        f"is {c.lora.rank} with algorithm.reference_decay={c.algorithm.reference_decay}",
+        "the mean of two adapters is not that of their products: use reference_refresh_steps",
+    )
 
 
 def _check_train(c: Config) -> None:

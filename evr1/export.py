@@ -5,13 +5,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from evr1.models import hf
+from evr1.models import hf, lora
 from evr1.run import Policy
 from evr1.types import Params
 
 
 def export(policy: Policy, params: Params, source: str, out: Path, dtype: str) -> None:
     """Writes a HF directory that transformers loads, reloads it and compares every tensor.
+
+    Adapters are merged into it.
 
     Args:
         policy: whose model it is.
@@ -24,7 +26,8 @@ def export(policy: Policy, params: Params, source: str, out: Path, dtype: str) -
     Raises:
         ValueError: what was read back differs; names the tensor.
     """
-    hf.save_params(params, policy.model, out, source_dir=hf.side_dir(source), dtype=dtype)
+    model, params = lora.plain(policy.model, params)
+    hf.save_params(params, model, out, source_dir=hf.side_dir(source), dtype=dtype)
     reloaded = hf.flatten(policy.load(out))
     for name, x in hf.flatten(params).items():
         expected = x.astype(dtype).astype(x.dtype)

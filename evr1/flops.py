@@ -65,9 +65,14 @@ def text_flops(config: Any, tokens: float, attention_pairs: float) -> float:
     """Operations of the text layers."""
     q_and_o = 2 * config.heads * config.head_dim
     k_and_v = 2 * config.kv_heads * config.head_dim
-    weights = config.width * (q_and_o + k_and_v + 3 * config.mlp_width)
+    mlp_widths = config.layers * config.mlp_width
+    moe = config.moe
+    if moe is not None:  # a token meets the experts that it is routed to, and the router
+        per_layer = moe.per_token * moe.mlp_width + moe.count / 3
+        mlp_widths += len(moe.layers) * (per_layer - config.mlp_width)
+    weights = config.width * (config.layers * (q_and_o + k_and_v) + 3 * mlp_widths)
     attention = 4 * config.heads * config.head_dim * attention_pairs
-    return config.layers * (2.0 * weights * tokens + attention)
+    return 2.0 * weights * tokens + config.layers * attention
 
 
 def vision_flops(vision: Any, frames: np.ndarray) -> float:

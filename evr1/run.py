@@ -23,7 +23,7 @@ from evr1.data.order import Source
 from evr1.data.preprocess import preprocess, progress_bar
 from evr1.data.processor import Processor
 from evr1.data.records import Budgets, Example, Geometry, Row
-from evr1.models import Model, hf
+from evr1.models import Model, hf, lora
 from evr1.parallel import mesh as mesh_lib
 from evr1.parallel import sharding
 from evr1.rewards import extra
@@ -116,11 +116,20 @@ class Policy:
         return 1 if self.mesh is None else self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
     def load(self, directory: str | Path) -> Params:
-        """The parameters of a HF or Orbax directory, each read straight to its place."""
+        """The parameters of a HF or Orbax directory, each read straight to its place; adapters are
+        new."""
+        adapted = self.model if isinstance(self.model, lora.LoraModel) else None
+        model = adapted.base if adapted else self.model
         places = None
         if self.mesh is not None:
-            places = sharding.param_shardings(self.mesh, self.model.abstract_params())
-        return hf.load_params(directory, self.model, shardings=places)
+            places = sharding.param_shardings(self.mesh, model.abstract_params())
+        params = hf.load_params(directory, model, shardings=places)
+        if adapted is None:
+            return params
+        adapters = adapted.init_adapters(jax.random.key(self.sampling.seed))
+        if self.mesh is not None:
+            adapters = jax.device_put(adapters, sharding.replicated(self.mesh))
+        return params | {"lora": adapters}
 
     def place(self, tree):
         """Host arrays on the devices, groups spread over them."""
@@ -310,6 +319,11 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         ValueError: the mesh does not fit the devices, or a batch does not divide over it.
     """
     r, o, a = config.rollout, config.optim, config.algorithm
+    freeze = tuple(o.freeze)
+    if config.lora.rank:
+        names = ("rank", "alpha", "targets")
+        model = lora.adapt(model, **{name: config.lora[name] for name in names})
+        freeze += (lora.FROZEN,)
     mesh = mesh_lib.make_mesh(**config.mesh)
     mesh = mesh if mesh.size > 1 else None
     alone = config.critic.warmup_steps if a.advantage == "gae" else 0  # steps of the critic
@@ -321,7 +335,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         warmup_updates=o.warmup_steps,
         min_learning_rate=o.min_learning_rate,
     )
-    optimizer = make_optimizer(config, schedule, o.freeze)
+    optimizer = make_optimizer(config, schedule, freeze)
     sampling = Sampling(
         temperature=r.temperature,
         top_p=r.top_p,
@@ -345,7 +359,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         mesh=mesh,
         optimizer=optimizer,
         schedule=schedule,
-        update=step.make_update(model, optimizer, loss_config(config), freeze=o.freeze, mesh=mesh),
+        update=step.make_update(model, optimizer, loss_config(config), freeze=freeze, mesh=mesh),
         logprobs=step.make_logprobs(model, temperature=r.temperature, mesh=mesh),
         sampler=Sampler(model, n=r.n + sampling.greedy_rows, slots=r.slots, **common),
         sampling=sampling,

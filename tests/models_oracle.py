@@ -225,7 +225,8 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return unit - 2  # a memory of some ten tokens
     if len(shape) == 1:
         return (0.1 * unit + ("norm" in name and name.endswith("weight"))).astype(np.float32)
-    return unit * np.float32(np.prod(shape[1:]) ** -0.5)
+    fan_in = shape[-1] if ".experts." in name else np.prod(shape[1:])
+    return unit * np.float32(fan_in**-0.5)
 
 
 def config(*, tied: bool = False, **text: Any) -> dict:

@@ -17,7 +17,9 @@ def test_frame_patches_counts_segments_not_padding():
 
 
 def test_text_flops_by_hand():
-    sizes = types.SimpleNamespace(layers=2, width=8, mlp_width=16, heads=4, kv_heads=2, head_dim=2)
+    sizes = types.SimpleNamespace(
+        layers=2, width=8, mlp_width=16, heads=4, kv_heads=2, head_dim=2, moe=None
+    )
     # weights of a layer: q 64, k 32, v 32, o 64, mlp 3 * 128
     expected = 2 * (2 * (64 + 32 + 32 + 64 + 384) * 10 + 4 * 8 * 7)
     assert flops.text_flops(sizes, 10, 7) == expected

@@ -26,10 +26,10 @@ pytestmark = pytest.mark.parity
 
 
 def moe_config() -> dict:
-    """One block; five experts, two of which work on a token."""
+    """One block; six experts, two of which work on a token."""
     raw = config(
         num_hidden_layers=4,
-        num_experts=5,
+        num_experts=6,
         num_experts_per_tok=2,
         moe_intermediate_size=12,
         shared_expert_intermediate_size=20,
@@ -67,7 +67,8 @@ def test_experts_by_hand():
     module.gate[...] = jnp.broadcast_to(jnp.array([[0.0], [30]]), (3, 2, 1))
     module.up[...] = jnp.broadcast_to(jnp.array([[0.0], [1 / 30]]), (3, 2, 1))
     module.down[...] = jnp.array([[[1.0, 0]], [[10.0, 0]], [[100.0, 0]]])
-    out = module(jnp.array([[[0.0, 1]]]))
+    out, logits = module(jnp.array([[[0.0, 1]]]))
+    assert logits.tolist() == [[[0, 1, 2]]]
     np.testing.assert_allclose(out, [[[75.797, 0]]], rtol=1e-4)
 
 
@@ -100,7 +101,7 @@ def test_logits_and_gradients(trio):
 
     spoilt = jax.tree.map(lambda y: y, params)  # the negative twin: two experts change places
     mlp = spoilt["text"]["blocks"]["1"]["mlp"]
-    mlp["down"] = mlp["down"][:, np.array([1, 0, 2, 3, 4])]
+    mlp["down"] = mlp["down"][:, np.array([1, 0, 2, 3, 4, 5])]
     assert gap(step(spoilt)[0][1], expected) > 1e-3
 
 
@@ -111,7 +112,7 @@ def _grad_gaps(reference, grads, model):
     for w in model.weights():
         value, name = np.asarray(flat[w.path]), w.name
         if w.stacks == 2:
-            fused = name.split("{}.mlp")[0] + f"{w.first}.mlp.experts."
+            fused = name.split("{}.mlp")[0] + f"{w.layers[0]}.mlp.experts."
             half = value.shape[-1]
             expected = {
                 "gate": lambda f=fused, h=half: theirs[f + "gate_up_proj"][:, :h],
@@ -171,13 +172,13 @@ def test_fused_experts_are_read_alike(trio, tmp_path):
 
 
 def test_parameters_on_a_mesh(trio):
-    """Read straight to four devices, experts split by width: the same numbers."""
+    """Read straight to four devices, three of six experts on each half: the same numbers."""
     path, _, model, params = trio
     mesh = make_mesh(data=1, fsdp=2, tensor=2, devices=jax.devices()[:4])
     places = param_shardings(mesh, model.abstract_params())
     spread = hf.load_params(path, model, shardings=places)
     up = spread["text"]["blocks"]["0"]["mlp"]["up"]
-    assert up.addressable_shards[0].data.shape == (1, 5, 16, 6)
+    assert up.addressable_shards[0].data.shape == (1, 3, 16, 12)
     for a, b in zip(jax.tree.leaves(spread), jax.tree.leaves(params), strict=True):
         assert (np.asarray(a) == np.asarray(b)).all()
 

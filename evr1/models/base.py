@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from evr1.models import cache as caches
-from evr1.models.cache import KV, Cache, Prefilled
+from evr1.models.cache import KV, Cache, Kept, Prefilled
 from evr1.models.weights import Weight
 from evr1.types import Params, Prompts, VisionInput, Visual
 
@@ -44,14 +44,16 @@ class Model(abc.ABC):
         """The visual tokens of every prompt. F = 0 rows give T = 0 tokens."""
 
     @abc.abstractmethod
-    def group_hidden(
+    def group_forward(
         self,
         params: Params,
         prompts: Prompts,
         completions: Int[Array, "g n r"],
         visual: Visual | None = None,
-    ) -> Float[Array, "g n r d"]:
-        """The hidden state that predicts completions[g, n, t].
+        *,
+        keep_router: bool = False,
+    ) -> tuple[Float[Array, "g n r d"], Kept]:
+        """The hidden state that predicts completions[g, n, t], and the router's logits.
 
         For t = 0 it stands on the prompt's last token, for t > 0 on completion token t - 1. The
         prompt and its images and videos go through the network once for all N completions.
@@ -61,7 +63,19 @@ class Model(abc.ABC):
             prompts: G prompts.
             completions: N token rows for each.
             visual: what `encode` returned; None encodes here.
+            keep_router: also return the logits of the layers that have experts, of
+                [prompt | completion 0 | completion 1 | ...].
         """
+
+    def group_hidden(
+        self,
+        params: Params,
+        prompts: Prompts,
+        completions: Int[Array, "g n r"],
+        visual: Visual | None = None,
+    ) -> Float[Array, "g n r d"]:
+        """The hidden states of `group_forward`."""
+        return self.group_forward(params, prompts, completions, visual)[0]
 
     @abc.abstractmethod
     def prefill(

@@ -21,6 +21,13 @@ class Prefilled(NamedTuple):
     states: Any  # [L, G, ...] each, of the other layers
 
 
+class Kept(NamedTuple):
+    """What a pass over prompts and completions hands out besides its hidden states."""
+
+    cache: KV | Prefilled | None = None  # what `insert` takes, where it was asked for
+    router: jax.Array | None = None  # [sparse L, G, T, E], logits, where they were asked for
+
+
 class Cache(NamedTuple):
     """Keys and values of G groups of N completions. A slot of the sampler is a group."""
 

@@ -15,9 +15,11 @@ def cut(found: dict[str, Entry], weights: tuple[Weight, ...]) -> dict[str, Entry
     """
     out, taken = dict(found), set()
     for weight in weights:
-        layer = weight.first
-        while weight.fused and (name := weight.fused.format(layer)) in found:
-            entry = found[name]
+        for layer in weight.layers if weight.fused else ():
+            name = weight.fused.format(layer)
+            entry = found.get(name)
+            if entry is None:
+                continue
             if len(entry.shape) == 3 and entry.shape[1] % weight.parts == 0:
                 taken.add(name)
                 rows, columns = entry.shape[1] // weight.parts, entry.shape[2]
@@ -27,5 +29,4 @@ def cut(found: dict[str, Entry], weights: tuple[Weight, ...]) -> dict[str, Entry
                     out[weight.name.format(layer, expert)] = entry._replace(
                         offset=offset, shape=(rows, columns)
                     )
-            layer += weight.every
     return {name: entry for name, entry in out.items() if name not in taken}

@@ -168,11 +168,12 @@ def match(
     plan, problems, used = [], [], set()
     for weight in weights:
         names = hf_names(weight, shapes[weight.path])
-        expected = weight.hf_shape(shapes[weight.path][weight.stacks :])
+        one = shapes[weight.path][weight.stacks :]
+        expected = weight.hf_shape(one)
         for name in names:
             if name not in found:
                 problems.append(f"missing {name} {list(expected)}")
-            elif found[name].shape != expected:
+            elif not weight.fits(found[name].shape, one):
                 problems.append(f"{name} is {list(found[name].shape)}, expected {list(expected)}")
         used.update(names)
         plan.append((weight, [found[n] for n in names if n in found]))
@@ -192,7 +193,7 @@ def hf_names(weight: Weight, shape: tuple[int, ...]) -> list[str]:
     """The HF names behind a parameter of this (stacked) shape."""
     if not weight.is_stacked:
         return [weight.name]
-    layers = [weight.first + i * weight.every for i in range(shape[0])]
+    layers = weight.layers or range(shape[0])
     if weight.stacks == 1:
         return [weight.name.format(layer) for layer in layers]
     return [weight.name.format(layer, expert) for layer in layers for expert in range(shape[1])]

@@ -14,8 +14,10 @@ class Weight(NamedTuple):
         is_kernel: HF keeps [out, in...], the parameter is [in, out...]; otherwise the shapes are
             equal.
         shape: HF shape where it does not follow from the parameter's; () otherwise.
-        first: HF's number of the first layer of the stack.
-        every: HF's layers from one of the stack to the next.
+        layers: the layer numbers of a stack; () for all, from 0.
+        is_swapped: HF keeps [..., out, in], the parameter is [..., in, out].
+        is_either: a file may hold both of these orders; its shape tells, and `is_swapped` where the
+            two axes are equally long.
         fused: HF name of the tensor in which some checkpoints keep all experts of a layer.
         part: which part of the fused tensor's rows, counted from 0.
         parts: how many parts an expert has there.
@@ -25,8 +27,9 @@ class Weight(NamedTuple):
     path: str
     is_kernel: bool = False
     shape: tuple[int, ...] = ()
-    first: int = 0
-    every: int = 1
+    layers: tuple[int, ...] = ()
+    is_swapped: bool = False
+    is_either: bool = False
     fused: str = ""
     part: int = 0
     parts: int = 1
@@ -45,13 +48,28 @@ class Weight(NamedTuple):
         """The HF shape for a parameter shape (without the stacks)."""
         if self.shape:
             return self.shape
+        if self.is_swapped:
+            return (*shape[:-2], shape[-1], shape[-2])
         return (int(np.prod(shape[1:])), shape[0]) if self.is_kernel else shape
+
+    def fits(self, found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+        """Whether a file's tensor can be the parameter of this shape (of one layer)."""
+        return found == self.hf_shape(shape) or (
+            self.is_either and found in (shape, (*shape[:-2], shape[-1], shape[-2]))
+        )
 
     def from_hf(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The parameter (without the stacks): a view where NumPy can make one."""
+        is_swapped = self.is_swapped
+        if self.is_either and shape[-1] != shape[-2]:
+            is_swapped = tensor.shape != shape
+        if is_swapped:
+            return tensor.swapaxes(-1, -2)
         return (tensor.reshape(len(tensor), -1).T if self.is_kernel else tensor).reshape(shape)
 
     def to_hf(self, value: np.ndarray) -> np.ndarray:
         """The HF tensor of a parameter (without the stacks)."""
+        if self.is_swapped:
+            return np.ascontiguousarray(value.swapaxes(-1, -2))
         shape = self.hf_shape(value.shape)
         return (value.reshape(len(value), -1).T if self.is_kernel else value).reshape(shape)

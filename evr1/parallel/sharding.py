@@ -13,6 +13,7 @@ LOGICAL: dict[str, tuple[str, ...]] = {
     "embed": ("fsdp",),
     "heads": ("tensor",),
     "mlp": ("tensor",),
+    "expert": ("tensor",),  # the tokens are whole along it, so none has to travel to its experts
     "vocab": ("tensor",),
 }
 
@@ -34,12 +35,15 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"text/blocks/\d+/mlp/shared/(gate|up)/kernel", (None, "embed", "mlp")),
     (r"text/blocks/\d+/mlp/shared/down/kernel", (None, "mlp", "embed")),
     (r"text/blocks/\d+/mlp/(router|shared_gate)/kernel", (None, "embed")),
-    (r"text/blocks/\d+/mlp/(gate|up)", (None, None, "embed", "mlp")),
-    (r"text/blocks/\d+/mlp/down", (None, None, "mlp", "embed")),
+    (r"text/blocks/\d+/mlp/(gate|up)", (None, "expert", "embed")),
+    (r"text/blocks/\d+/mlp/down", (None, "expert", None, "embed")),
     # Whole on the tensor axis: queries, keys and values of all heads stand side by side.
     (r"text/blocks/\d+/delta/(qkv|gate|beta|decay)/kernel", (None, "embed")),
     (r"text/blocks/\d+/delta/o/kernel", (None, None, "embed")),
     (r"text/blocks/\d+/delta/(conv|log_rate|decay_bias)", ()),
+    (r"text/layers/moe/router/kernel", (None, "embed")),
+    (r"text/layers/moe/gate_up", (None, "expert", "embed")),
+    (r"text/layers/moe/down", (None, "expert", None, "embed")),
     (r"vision/blocks/qkv/kernel", (None, "embed", None, "heads")),
     (r"vision/blocks/qkv/bias", (None, None, "heads")),
     (r"vision/blocks/proj/kernel", (None, "heads", "embed")),
@@ -50,6 +54,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"vision/merger/fc1/bias", ("mlp",)),
     (r"vision/merger/fc2/kernel", ("mlp", "embed")),
     (r"vision/embed/(patch/kernel|table)", (None, "embed")),
+    (r"lora/.*", ()),  # small, and their products are needed whole
     (r".*/(scale|bias)", ()),
 )
 

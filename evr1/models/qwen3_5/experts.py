@@ -1,8 +1,5 @@
 """The feed-forward of Qwen3.5's mixture of experts: k experts a token, and one for all tokens.
 
-No token is dropped, however many ask for the same expert: tokens are sorted by expert, and every
-expert works on a run of them.
-
 Source: Qwen3_5MoeSparseMoeBlock, transformers 5.23.
 """
 
@@ -12,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from evr1.models import layers
+from evr1.models.experts import dispatch, route
 from evr1.models.qwen3_5.config import ExpertsConfig
 from evr1.models.qwen3_vl.text import Mlp
 
@@ -32,22 +30,12 @@ class Experts(nnx.Module):
         self.shared_gate = layers.Linear(width, 1, **opts)
         self.chosen = c.chosen
 
-    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        tokens = x.reshape(-1, x.shape[-1])
-        # float32: small differences between probabilities decide which experts work.
-        scores = jax.nn.softmax(self.router(tokens).astype(jnp.float32))
-        weights, experts = jax.lax.top_k(scores, self.chosen)
-        weights = (weights / weights.sum(axis=-1, keepdims=True)).astype(x.dtype)
-        order = jnp.argsort(experts.reshape(-1))
-        rows = order // self.chosen
-        sizes = jnp.zeros(scores.shape[-1], jnp.int32).at[experts.reshape(-1)].add(1)
-
-        def product(y: jax.Array, kernels: nnx.Param) -> jax.Array:
-            cast = jnp.asarray(kernels[...], y.dtype)
-            return jax.lax.ragged_dot(y, cast, sizes, precision=layers.precision(y.dtype))
-
-        y = tokens[rows]
-        y = product(jax.nn.silu(product(y, self.gate)) * product(y, self.up), self.down)
-        y = y * weights.reshape(-1)[order][:, None]
-        routed = jnp.zeros_like(tokens).at[rows].add(y).reshape(x.shape)
-        return routed + jax.nn.sigmoid(self.shared_gate(x)) * self.shared(x)
+    def __call__(
+        self, x: Float[Array, "b t d"]
+    ) -> tuple[Float[Array, "b t d"], Float[Array, "b t e"]]:
+        """The output, and the router's logits."""
+        logits = self.router(x)
+        chosen, weights = route(logits, self.chosen)
+        both = jnp.concatenate([y[...].astype(x.dtype) for y in (self.gate, self.up)], axis=-1)
+        routed = dispatch(x, chosen, weights, both, self.down[...])
+        return routed + jax.nn.sigmoid(self.shared_gate(x)) * self.shared(x), logits

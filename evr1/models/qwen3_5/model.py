@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from evr1.models import delta
 from evr1.models.attention import attention, decode_attention
-from evr1.models.cache import KV, Cache, Prefilled, append
+from evr1.models.cache import KV, Cache, Kept, Prefilled, append
 from evr1.models.layout import group
 from evr1.models.qwen3_5 import text
 from evr1.models.qwen3_5.config import Config
@@ -73,14 +73,14 @@ class Qwen35(Shared):
             state = delta.State(*(y.reshape(g, n, *y.shape[1:]) for y in state))
             return out.reshape(g, n, *out.shape[2:]), state
 
-        hidden, new = text.run(
+        hidden, new, _ = text.run(
             self.config,
             params["text"],
             params["text"]["embed"][tokens].astype(self.dtype),
             jnp.broadcast_to(positions[:, None, None], (g, 3, 1)),
             text.Mixing(attend, fold),
             extra=text.Extra((cache.prefix, cache.suffix), cache.states),
-            keep=True,
+            keep_cache=True,
         )
         # A group that has come to the end of its cache keeps its states, as it keeps its keys.
         moves = (steps >= 0) & (steps < cache.suffix.k.shape[3])
@@ -92,23 +92,27 @@ class Qwen35(Shared):
             cache = cache._replace(states=jax.tree.map(advance, cache.states, new.delta))
         return hidden, append(cache, new.full, steps) if new.full else cache
 
-    def _forward(self, params, prompts, completions, visual, *, keep_kv):
-        """Hidden states of [prompt | completion 0 | ...], and what a cache takes of the prompt."""
+    def _forward(
+        self, params, prompts, completions, visual, *, keep_cache=False, keep_router=False
+    ):
+        """See Shared."""
         if visual is None:
             visual = self.encode(params, prompts.vision)
         g, n, r = completions.shape
         p = prompts.tokens.shape[1]
         x, positions = self._embed(params, prompts, completions, visual)
-        hidden, kept = text.run(
+        hidden, new, router = text.run(
             self.config,
             params["text"],
             x,
             positions,
             self.group_mixing(prompts.lengths, p, n, r),
-            keep=keep_kv,
-            remat=self.remat and not keep_kv,
+            keep_cache=keep_cache,
+            keep_router=keep_router,
+            remat=self.remat and not keep_cache,
         )
-        return hidden, Prefilled(kept.full or self._no_kv(g, p), kept.delta or self._no_states(g))
+        cache = Prefilled(new.full or self._no_kv(g, p), new.delta or self._no_states(g))
+        return hidden, Kept(cache if keep_cache else None, router)
 
     def group_mixing(
         self, lengths: Int[Array, " g"], prompt: int, completions: int, completion: int

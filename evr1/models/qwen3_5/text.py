@@ -109,11 +109,17 @@ class Layer(nnx.Module):
             self.mlp = Mlp(c.width, c.mlp_width, c.init_scale, rngs=rngs)
         self.is_full = is_full
 
-    def __call__(self, x, angles, mixing: Mixing, extra: Any) -> tuple[jax.Array, Any]:
+    def __call__(
+        self, x, angles, mixing: Mixing, extra: Any
+    ) -> tuple[jax.Array, Any, jax.Array | None]:
         mixer = self.attention if self.is_full else self.delta
         out, kept = mixer(self.norm1(x), angles, mixing, extra)
         x = x + out
-        return constrain(x + self.mlp(self.norm2(x)), "batch"), kept
+        if isinstance(self.mlp, Experts):
+            out, router = self.mlp(self.norm2(x))
+        else:
+            out, router = self.mlp(self.norm2(x)), None
+        return constrain(x + out, "batch"), kept, router
 
 
 def init(c: Config, key: jax.Array) -> Params:
@@ -141,10 +147,11 @@ def run(
     mixing: Mixing,
     *,
     extra: Extra | None = None,
-    keep: bool = False,
+    keep_cache: bool = False,
+    keep_router: bool = False,
     remat: bool = False,
-) -> tuple[Float[Array, "g t d"], Extra]:
-    """All layers and the final norm.
+) -> tuple[Float[Array, "g t d"], Extra, Float[Array, "l g t e"] | None]:
+    """All layers and the final norm; what a cache takes, and the router's logits.
 
     Args:
         c: sizes.
@@ -153,7 +160,8 @@ def run(
         positions: M-RoPE.
         mixing: how tokens meet.
         extra: what `mixing` gets.
-        keep: also return keys and values (`full`) and states (`delta`), stacked over the layers.
+        keep_cache: return keys and values (`full`) and states (`delta`), stacked over the layers.
+        keep_router: return the router's logits.
         remat: recompute each layer in the backward pass.
     """
     angles = rope.mrope(positions, c.rope_freqs, c.rope_axes)
@@ -161,7 +169,7 @@ def run(
 
     def body(x, block):
         weights, extra = block
-        kept = Extra([], [])
+        kept, routers = Extra([], []), []
         for i, is_full in enumerate(c.pattern):
             own = extra.full if is_full else extra.delta
             own = jax.tree.map(lambda y, n=number[i]: y[n], own)
@@ -170,15 +178,17 @@ def run(
                 return layers.bind(Layer, c, is_full, params=weights)(x, angles, mixing, own)
 
             layer = jax.checkpoint(layer) if remat else layer
-            x, out = layer(x, weights[str(i)], own)
+            x, out, router = layer(x, weights[str(i)], own)
             (kept.full if is_full else kept.delta).append(out)
-        return x, Extra(*(_stack(parts) for parts in kept)) if keep else Extra()
+            routers.append(router)
+        new = Extra(*(_stack(parts) for parts in kept)) if keep_cache else Extra()
+        return x, (new, jnp.stack(routers) if keep_router and c.experts else None)
 
     blocks = jax.tree.map(lambda y: y.reshape(c.blocks, -1, *y.shape[1:]), extra or Extra())
     x, kept = jax.lax.scan(body, x, (params["blocks"], blocks))
     kept = jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), kept)
     norm = layers.bind(layers.CentredRMSNorm, c.width, c.norm_eps, params=params["norm"])
-    return norm(x), kept
+    return norm(x), *kept
 
 
 def _stack(parts: list) -> Any:

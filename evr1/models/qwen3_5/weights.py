@@ -14,7 +14,7 @@ def weights(c: Config) -> tuple[Weight, ...]:
     ]
     for i, is_full in enumerate(c.pattern):
         for weight in _layer(c, is_full, f"text/blocks/{i}/"):
-            entries.append(weight._replace(first=i, every=len(c.pattern)))
+            entries.append(weight._replace(layers=tuple(range(i, c.layers, len(c.pattern)))))
     if not c.tied:
         entries.append(Weight("lm_head.weight", "text/head", is_kernel=True))
     return tuple(entries)

@@ -30,6 +30,17 @@ class VisionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Moe:
+    """The mixture of experts in the place of some layers' feed-forward."""
+
+    count: int
+    per_token: int
+    mlp_width: int  # of an expert
+    layers: tuple[int, ...]  # that have experts; the others are dense
+    is_swapped: bool  # in the HF files kernels are [E, out, in]
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A Qwen3-VL model."""
 
@@ -51,6 +62,13 @@ class Config:
     vision_start_token_id: int
     vision_end_token_id: int
     vision: VisionConfig
+    moe: Moe | None = None
+
+    @property
+    def dense_layers(self) -> tuple[int, ...]:
+        """The layers that have no experts."""
+        sparse = self.moe.layers if self.moe else ()
+        return tuple(i for i in range(self.layers) if i not in sparse)
 
     @property
     def rope_freqs(self) -> np.ndarray:

@@ -1,9 +1,8 @@
-"""The Qwen3-VL family: vision tower and text model under the Model contract."""
+"""The Qwen3-VL families: vision tower and text model, dense or not, under the Model contract."""
 
 import abc
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from evr1.models.attention import attention, decode_attention
 from evr1.models.base import Model
-from evr1.models.cache import KV, Cache, Prefilled, append
+from evr1.models.cache import KV, Cache, Kept, Prefilled, append
 from evr1.models.layout import group
 from evr1.models.qwen3_vl import text
 from evr1.models.qwen3_vl import vision as tower
@@ -46,29 +45,32 @@ class Shared(Model):
             vision,
         )
 
-    def group_hidden(
+    def group_forward(
         self,
         params: Params,
         prompts: Prompts,
         completions: Int[Array, "g n r"],
         visual: Visual | None = None,
-    ) -> Float[Array, "g n r d"]:
+        *,
+        keep_router: bool = False,
+    ) -> tuple[Float[Array, "g n r d"], Kept]:
         """See Model."""
         g, n, r = completions.shape
         p = prompts.tokens.shape[1]
-        hidden, _ = self._forward(params, prompts, completions, visual, keep_kv=False)
+        hidden, kept = self._forward(params, prompts, completions, visual, keep_router=keep_router)
         last = _last(hidden[:, :p], prompts.lengths)
         after = hidden[:, p:].reshape(g, n, r, -1)[:, :, :-1]
         first = jnp.broadcast_to(last[:, None, None], (g, n, 1, last.shape[-1]))
-        return jnp.concatenate([first, after], axis=2)
+        return jnp.concatenate([first, after], axis=2), kept
 
     def prefill(
         self, params: Params, prompts: Prompts, visual: Visual | None = None
     ) -> tuple[Float[Array, "g d"], KV | Prefilled]:
         """See Model."""
         empty = jnp.zeros((prompts.tokens.shape[0], 0, 0), jnp.int32)
-        hidden, kv = self._forward(params, prompts, empty, visual, keep_kv=True)
-        return _last(hidden, prompts.lengths), kv
+        hidden, kept = self._forward(params, prompts, empty, visual, keep_cache=True)
+        assert kept.cache is not None
+        return _last(hidden, prompts.lengths), kept.cache
 
     def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
         """See Model."""
@@ -82,9 +84,10 @@ class Shared(Model):
         completions: Int[Array, "g n r"],
         visual: Visual | None,
         *,
-        keep_kv: bool,
-    ) -> tuple[jax.Array, Any]:
-        """Hidden states of [prompt | completion 0 | ...], and what a cache keeps of the prompt."""
+        keep_cache: bool = False,
+        keep_router: bool = False,
+    ) -> tuple[Float[Array, "g t d"], Kept]:
+        """Hidden states of [prompt | completion 0 | ...], and what is to be kept."""
 
     def _embed(self, params, prompts, completions, visual):
         """Embeddings and positions of [prompt | completion 0 | ...]."""
@@ -104,7 +107,7 @@ class Shared(Model):
 
 @dataclasses.dataclass(frozen=True)
 class Qwen3VL(Shared):
-    """Qwen3-VL, dense."""
+    """Qwen3-VL, dense or with a mixture of experts."""
 
     config: Config
 
@@ -148,20 +151,22 @@ class Qwen3VL(Shared):
             return decode_attention(q, KV(k, v), prefix, prefix_seen, suffix, suffix_seen)
 
         x = params["text"]["embed"][tokens].astype(self.dtype)
-        hidden, new = text.run(
+        hidden, kept = text.run(
             self.config,
             params["text"],
             x,
             jnp.broadcast_to(positions[:, None, None], (len(positions), 3, 1)),
             attend,
             extra=(cache.prefix, cache.suffix),
-            keep_kv=True,
+            keep_cache=True,
         )
-        assert new is not None
-        return hidden, append(cache, new, steps)
+        assert isinstance(kept.cache, KV)
+        return hidden, append(cache, kept.cache, steps)
 
-    def _forward(self, params, prompts, completions, visual, *, keep_kv):
-        """Hidden states of [prompt | completion 0 | ...], and the keys and values."""
+    def _forward(
+        self, params, prompts, completions, visual, *, keep_cache=False, keep_router=False
+    ):
+        """See Shared."""
         if visual is None:
             visual = self.encode(params, prompts.vision)
         _, n, r = completions.shape
@@ -177,8 +182,9 @@ class Qwen3VL(Shared):
             positions,
             lambda q, k, v, _: attention(q, k, v, layout, self.implementation),
             deepstack=deepstack,
-            keep_kv=keep_kv,
-            remat=self.remat and not keep_kv,
+            keep_cache=keep_cache,
+            keep_router=keep_router,
+            remat=self.remat and not keep_cache,
         )
 
 

@@ -1,6 +1,7 @@
-"""The text model of Qwen3-VL: grouped-query attention with normed q and k, M-RoPE, DeepStack.
+"""The text model of Qwen3-VL: grouped-query attention with normed q and k, M-RoPE, DeepStack; dense
+or with a mixture of experts in some layers.
 
-Source: Qwen3VLTextModel, transformers 5.23.
+Source: Qwen3VLTextModel and Qwen3VLMoeTextModel, transformers 5.23.
 """
 
 from collections.abc import Callable
@@ -8,16 +9,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from evr1.models import layers, rope
-from evr1.models.cache import KV
+from evr1.models.cache import KV, Kept
+from evr1.models.experts import Experts
 from evr1.models.qwen3_vl.config import Config
 from evr1.parallel.sharding import constrain
 from evr1.types import Params, Visual
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array]
+FeedForward = Callable[[jax.Array], tuple[jax.Array, jax.Array | None]]
 
 
 class DeepStack(NamedTuple):
@@ -61,18 +65,25 @@ class Mlp(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """A pre-norm decoder layer."""
+    """A pre-norm decoder layer round a feed-forward that the caller chooses."""
 
     def __init__(self, c: Config, *, rngs: nnx.Rngs):
         self.norm1 = layers.RMSNorm(c.width, c.norm_eps, rngs=rngs)
         self.attention = Attention(c, rngs=rngs)
         self.norm2 = layers.RMSNorm(c.width, c.norm_eps, rngs=rngs)
-        self.mlp = Mlp(c.width, c.mlp_width, c.init_scale, rngs=rngs)
 
-    def __call__(self, x, angles, attend: Attend, extra: Any) -> tuple[jax.Array, KV]:
+    def __call__(
+        self, x, angles, attend: Attend, extra: Any, feed_forward: FeedForward
+    ) -> tuple[jax.Array, KV, jax.Array | None]:
         out, kv = self.attention(self.norm1(x), angles, attend, extra)
         x = x + out
-        return x + self.mlp(self.norm2(x)), kv
+        out, router = feed_forward(self.norm2(x))
+        return x + out, kv, router
+
+
+def _experts(c: Config) -> tuple:
+    assert c.moe is not None
+    return Experts, c.width, c.moe.mlp_width, c.moe.count, c.moe.per_token, c.init_scale
 
 
 def init(c: Config, key: jax.Array) -> Params:
@@ -81,12 +92,24 @@ def init(c: Config, key: jax.Array) -> Params:
     shape = (c.vocab_size, c.width)
     params = {
         "embed": c.init_scale * jax.random.normal(keys[0], shape, jnp.float32),
-        "layers": layers.init_stack(Layer, c, key=keys[1], count=c.layers),
+        "layers": _init_layers(c, keys[1]),
         "norm": layers.init(layers.RMSNorm, c.width, c.norm_eps, key=keys[1]),
     }
     if not c.tied:
         params["head"] = c.init_scale * jax.random.normal(keys[2], shape[::-1], jnp.float32)
     return params
+
+
+def _init_layers(c: Config, key: jax.Array) -> Params:
+    keys = jax.random.split(key, 3)
+    stack = layers.init_stack(Layer, c, key=keys[0], count=c.layers)
+    if c.dense_layers:
+        stack["mlp"] = layers.init_stack(
+            Mlp, c.width, c.mlp_width, c.init_scale, key=keys[1], count=len(c.dense_layers)
+        )
+    if c.moe is not None:
+        stack["moe"] = layers.init_stack(*_experts(c), key=keys[2], count=len(c.moe.layers))
+    return stack
 
 
 def run(
@@ -98,9 +121,10 @@ def run(
     *,
     deepstack: DeepStack | None = None,
     extra: Any = None,
-    keep_kv: bool = False,
+    keep_cache: bool = False,
+    keep_router: bool = False,
     remat: bool = False,
-) -> tuple[Float[Array, "g t d"], KV | None]:
+) -> tuple[Float[Array, "g t d"], Kept]:
     """All layers and the final norm.
 
     Args:
@@ -111,21 +135,61 @@ def run(
         attend: (q, k, v, extra of this layer) -> attention output.
         deepstack: features added at visual places after the first layers.
         extra: pytree with a leading layer axis, handed to `attend` slice by slice.
-        keep_kv: also return keys and values, stacked over the layers.
+        keep_cache: also return keys and values, stacked over the layers.
+        keep_router: also return the router's logits.
         remat: recompute each layer in the backward pass.
     """
     angles = rope.mrope(positions, c.rope_freqs, c.rope_axes)
+    stack, mixed = dict(params["layers"]), {}
+    if c.moe is not None and c.dense_layers:
+        mixed = {name: stack.pop(name) for name in ("mlp", "moe")}
 
     def body(x, layer):
         i, weights, extra = layer
-        x, kv = layers.bind(Layer, c, params=weights)(x, angles, attend, extra)
+        own = {k: v for k, v in weights.items() if k not in ("mlp", "moe")}
+        feed_forward = _feed_forward(c, weights, mixed, i)
+        x, kv, router = layers.bind(Layer, c, params=own)(x, angles, attend, extra, feed_forward)
         if deepstack is not None:
             x = _add_features(x, i, deepstack)
-        return constrain(x, "batch"), kv if keep_kv else None
+        kept = Kept(kv if keep_cache else None, router if keep_router else None)
+        return constrain(x, "batch"), kept
 
     body = jax.checkpoint(body) if remat else body
-    x, kv = jax.lax.scan(body, x, (jnp.arange(c.layers), params["layers"], extra))
-    return layers.bind(layers.RMSNorm, c.width, c.norm_eps, params=params["norm"])(x), kv
+    x, kept = jax.lax.scan(body, x, (jnp.arange(c.layers), stack, extra))
+    if kept.router is not None and c.moe is not None:
+        kept = kept._replace(router=kept.router[np.array(c.moe.layers)])
+    return layers.bind(layers.RMSNorm, c.width, c.norm_eps, params=params["norm"])(x), kept
+
+
+def _feed_forward(c: Config, weights: Params, mixed: Params, layer: jax.Array) -> FeedForward:
+    """Of this layer. Layers of both kinds cannot stand in one stack: there are two, `mixed`, and
+    the layer number says which of which."""
+
+    def dense(params, x):
+        return layers.bind(Mlp, c.width, c.mlp_width, c.init_scale, params=params)(x)
+
+    def sparse(params, x):
+        return layers.bind(*_experts(c), params=params)(x)
+
+    if "moe" in weights:
+        return lambda x: sparse(weights["moe"], x)
+    if not mixed:
+        return lambda x: (dense(weights["mlp"], x), None)
+    assert c.moe is not None
+    count = c.moe.count
+    order = np.zeros(c.layers, np.int32)  # the layer's place in the stack of its kind
+    order[list(c.moe.layers)] = np.arange(len(c.moe.layers))
+    order[list(c.dense_layers)] = np.arange(len(c.dense_layers))
+    is_sparse = jnp.asarray(np.isin(np.arange(c.layers), c.moe.layers))[layer]
+    at = jnp.asarray(order)[layer]
+
+    def pick(name):
+        return jax.tree.map(lambda v: jax.lax.dynamic_index_in_dim(v, at, 0, False), mixed[name])
+
+    def without_experts(x):
+        return dense(pick("mlp"), x), jnp.zeros((*x.shape[:2], count), x.dtype)
+
+    return lambda x: jax.lax.cond(is_sparse, lambda x: sparse(pick("moe"), x), without_experts, x)
 
 
 def _add_features(x: jax.Array, layer: jax.Array, deepstack: DeepStack) -> jax.Array:

@@ -1,4 +1,4 @@
-"""HF names of the Qwen3-VL parameters."""
+"""HF names of the Qwen3-VL parameters, dense and mixture of experts."""
 
 from evr1.models.qwen3_vl.config import Config, VisionConfig
 from evr1.models.weights import Weight
@@ -47,11 +47,35 @@ def _text(c: Config) -> tuple[Weight, ...]:
     for name in "qkvo":
         hf, path = f"{layer}self_attn.{name}_proj", f"{ours}attention/{name}"
         entries += linear(hf, path) if c.attention_bias else linear(hf, path)[:1]
-    for name in ("gate", "up", "down"):
-        entries += linear(f"{layer}mlp.{name}_proj", f"{ours}mlp/{name}")[:1]
+    if c.dense_layers:
+        numbers = c.dense_layers if c.moe else ()
+        for name in ("gate", "up", "down"):
+            entry = linear(f"{layer}mlp.{name}_proj", f"{ours}mlp/{name}")[0]
+            entries.append(entry._replace(layers=numbers))
+    entries += _experts(c, layer, ours)
     if not c.tied:
         entries.append(Weight("lm_head.weight", "text/head", is_kernel=True))
     return tuple(entries)
+
+
+def _experts(c: Config, layer: str, ours: str) -> list[Weight]:
+    if c.moe is None:
+        return []
+    router = Weight(layer + "mlp.gate.weight", ours + "moe/router/kernel", is_kernel=True)
+    entries = [router._replace(layers=c.moe.layers)]
+    sizes = {"gate_up": (c.width, 2 * c.moe.mlp_width), "down": (c.moe.mlp_width, c.width)}
+    for name, (fan_in, fan_out) in sizes.items():
+        entries.append(
+            Weight(
+                f"{layer}mlp.experts.{name}_proj",
+                f"{ours}moe/{name}",
+                layers=c.moe.layers,
+                # transformers 5 takes a square one for its own order, whoever wrote it.
+                is_swapped=c.moe.is_swapped or fan_in == fan_out,
+                is_either=True,
+            )
+        )
+    return entries
 
 
 def linear(hf: str, path: str) -> tuple[Weight, Weight]:

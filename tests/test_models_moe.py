@@ -1,0 +1,294 @@
+"""Qwen3-VL MoE against transformers in float32, and the parts of its experts."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hf import load_torch
+from models_oracle import config, gap, hf_inputs, hf_model, jit, pack, prompts, write_hf_dir
+
+from evr1.models import experts, hf, load_model, safetensors
+from evr1.parallel.mesh import make_mesh
+from evr1.parallel.sharding import batch_sharding, param_shardings, replicated
+
+torch = load_torch()
+
+# Float32 keeps 24 bits; sums over 32 to 128 products in another order move the last four.
+TIGHT = 1e-5
+CASES = ["text", "two videos and an image"]
+
+
+def moe_config(**text):
+    """Four experts, two a token, in three layers; as transformers 5 writes it."""
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+    raw = config(**(sizes | text))
+    raw["architectures"] = ["Qwen3VLMoeForConditionalGeneration"]
+    raw["model_type"], raw["transformers_version"] = "qwen3_vl_moe", "5.23.0"
+    raw["text_config"]["model_type"] = "qwen3_vl_moe_text"
+    raw["vision_config"]["model_type"] = "qwen3_vl_moe_vision"
+    return raw
+
+
+VARIANTS = {
+    "sparse": {},
+    "every second": {"decoder_sparse_step": 2},
+    "mixed": {"mlp_only_layers": [1]},
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def pair(request, tmp_path_factory):
+    raw = moe_config(**VARIANTS[request.param])
+    path = write_hf_dir(tmp_path_factory.mktemp("hf") / "model", raw)
+    model = load_model(str(path))
+    return hf_model(raw), model, hf.load_params(path, model)
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory):
+    path = write_hf_dir(tmp_path_factory.mktemp("hf") / "model", moe_config())
+    model = load_model(str(path))
+    return path, model, hf.load_params(path, model)
+
+
+def _dense_experts(x, logits, per_token, gate_up, down):
+    """By definition: every expert on every token, those that were not chosen weighted 0."""
+    chances = np.exp(logits - logits.max(-1, keepdims=True))
+    chances /= chances.sum(-1, keepdims=True)
+    kept = chances >= np.sort(chances, axis=-1)[..., -per_token, None]
+    weights = np.where(kept, chances, 0)
+    weights /= weights.sum(-1, keepdims=True)
+    gate, up = np.split(np.einsum("btd,edf->btef", x, gate_up), 2, axis=-1)
+    out = np.einsum("btef,efd->bted", gate / (1 + np.exp(-gate)) * up, down)
+    return (out * weights[..., None]).sum(axis=2)
+
+
+@pytest.mark.parametrize("load", ["spread", "all on two", "one token"])
+def test_no_token_is_dropped(load):
+    rng = np.random.default_rng(0)
+    b, t = (1, 1) if load == "one token" else (2, 9)
+    x, logits = rng.normal(size=(b, t, 6)), rng.normal(size=(b, t, 5))
+    if load == "all on two":
+        logits[..., 3:] += 50
+    gate_up, down = rng.normal(size=(5, 6, 8)), rng.normal(size=(5, 4, 6))
+    f32 = [jnp.asarray(a, jnp.float32) for a in (x, logits, gate_up, down)]
+    chosen, weights = experts.route(f32[1], 2)
+    got = jit(experts.dispatch)(f32[0], chosen, weights, f32[2], f32[3])
+    assert gap(got, _dense_experts(x, logits, 2, gate_up, down)) < TIGHT
+
+
+def test_balance_loss_and_metrics_by_hand():
+    """Two tokens, two experts, one a token, probabilities (.75, .25) and (.75, .25): all
+    assignments fall on expert 0, so the loss is 2 * (1 * .75 + 0 * .25) = 1.5, and the largest
+    share is twice the even one. The third token is padding; with it the loss would be 1.1."""
+    p = np.log(np.array([[0.75, 0.25], [0.75, 0.25], [0.05, 0.95]], np.float32))
+    mask = jnp.array([[True, True, False]])
+    metrics = experts.router_metrics(jnp.asarray(p)[None, None], 1, mask)
+    assert metrics.balance_loss == pytest.approx(1.5)
+    assert experts.balance_loss(jnp.asarray(p)[None, None], 1, mask) == pytest.approx(1.5)
+    assert metrics.load.tolist() == [1, 0]
+    assert metrics.max_load == pytest.approx(2)
+    assert metrics.entropy == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+
+
+@pytest.mark.parity
+def test_balance_loss_is_that_of_transformers():
+    from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import load_balancing_loss_func
+
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(3, 2, 7, 5)).astype(np.float32)
+    mask = np.arange(7)[None] < np.array([7, 4])[:, None]
+    given = [torch.tensor(x.reshape(-1, 5), requires_grad=True) for x in logits]
+    expected = load_balancing_loss_func(tuple(given), 5, 2, torch.from_numpy(mask))
+    expected.backward()
+    got, grads = jax.value_and_grad(experts.balance_loss)(logits, 2, mask)
+    assert got == pytest.approx(expected.item(), rel=1e-6)
+    assert gap(grads.reshape(3, 14, 5), np.stack([x.grad.numpy() for x in given])) < TIGHT
+
+
+@pytest.mark.parity
+def test_hidden_states_and_router(pair):
+    """The layers' output after the final norm, and the router's log-probabilities in each."""
+    reference, model, params = pair
+    items = prompts(CASES)
+    batch, completions = pack(items)
+    p_max, r = batch.tokens.shape[1], completions.shape[2]
+    hidden, kept = jit(model._forward, static_argnames="keep_router")(
+        params, batch, completions, None, keep_router=True
+    )
+    assert len(kept.router) == len(model.config.moe.layers)
+    for g, p in enumerate(items):
+        with torch.no_grad():
+            out = reference.model(**hf_inputs(p, completions[g, 1]), output_router_logits=True)
+        places = [*range(len(p.tokens)), *range(p_max + r, p_max + 2 * r)]
+        assert gap(hidden[g, places], out.last_hidden_state[0].numpy()) < TIGHT
+        for mine, expected in zip(kept.router, out.router_logits, strict=True):
+            expected = torch.log_softmax(expected, -1).numpy()
+            assert gap(jax.nn.log_softmax(mine[g, places]), expected) < TIGHT
+            assert gap(jax.nn.log_softmax(mine[g, places][::-1]), expected) > 1e-2  # negative twin
+
+
+@pytest.mark.parity
+def test_logits_and_gradients(pair):
+    reference, model, params = pair
+    items = prompts(CASES)
+    batch, completions = pack(items)
+    g, n, r = completions.shape
+    weights = np.random.default_rng(3).normal(size=(g, n, r)).astype(np.float32)
+    reference.zero_grad()
+    expected = np.zeros((g, n, r, model.config.vocab_size), np.float32)
+    for i, p in enumerate(items):
+        for j in range(n):
+            logits = reference(**hf_inputs(p, completions[i, j])).logits[0, len(p.tokens) - 1 : -1]
+            expected[i, j] = logits.detach().numpy()
+            tokens = torch.from_numpy(completions[i, j].astype(np.int64))[:, None]
+            taken = torch.log_softmax(logits, -1).gather(-1, tokens)[:, 0]
+            (taken * torch.from_numpy(weights[i, j])).sum().backward()
+
+    step = jit(jax.value_and_grad(_loss(model, batch, completions, weights), has_aux=True))
+    (_, logits), grads = step(params)
+    assert gap(logits, expected) < TIGHT
+    worst = _grad_gap(reference, model, grads)
+    assert sum("experts" in name for name in worst) == 2 * len(model.config.moe.layers)
+    assert max(worst.values()) < 1e-4, max(worst.items(), key=lambda kv: kv[1])
+
+    layers = dict(params["text"]["layers"])
+    down = layers["moe"]["down"]  # the negative twin: one weight of one expert
+    layers["moe"] = layers["moe"] | {"down": down.at[0, 0, 0, 0].add(0.5)}
+    (_, logits), grads = step(params | {"text": params["text"] | {"layers": layers}})
+    assert gap(logits, expected) > 1e-4
+    assert max(_grad_gap(reference, model, grads).values()) > 1e-3
+
+
+def _loss(model, batch, completions, weights):
+    def loss(params):
+        logits = model.logits(params, model.group_hidden(params, batch, completions))
+        taken = jnp.take_along_axis(jax.nn.log_softmax(logits), completions[..., None], axis=-1)
+        return (taken[..., 0] * weights).sum(), logits
+
+    return loss
+
+
+def _grad_gap(reference, model, grads):
+    expected = {k: p.grad for k, p in reference.named_parameters()}
+    flat, out = hf.flatten(grads), {}
+    for w in model.weights():
+        values = flat[w.path] if w.is_stacked else flat[w.path][None]
+        for name, value in zip(hf.hf_names(w, flat[w.path].shape), values, strict=True):
+            if expected[name] is not None and expected[name].any():
+                out[name] = gap(w.to_hf(np.asarray(value)), expected[name].numpy())
+            else:
+                assert not value.any(), name
+    return out
+
+
+def test_group_is_separate_and_decode_is_group(sparse):
+    """Both completions beside one prompt, one at a time, and token by token through the cache."""
+    _, model, params = sparse
+    batch, completions = pack(prompts(CASES))
+    g, n, r = completions.shape
+    hidden = jit(model.group_hidden)
+    both = hidden(params, batch, completions)
+    for j in range(n):
+        assert gap(hidden(params, batch, completions[:, j : j + 1])[:, 0], both[:, j]) < TIGHT
+    first, prefix = jit(model.prefill)(params, batch)
+    assert gap(first, both[:, 0, 0]) < TIGHT
+    cache = model.init_cache(g, n, batch.tokens.shape[1], r)
+    cache = model.insert(cache, prefix, batch.lengths, jnp.arange(g))
+    decode = jit(model.decode)
+    for t in range(r - 1):
+        steps = jnp.full(g, t)
+        out, cache = decode(params, cache, completions[:, :, t], steps, batch.next_positions + t)
+        assert gap(out, both[:, :, t + 1]) < TIGHT
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 4), (2, 2, 2), (1, 1, 8)])
+def test_eight_devices_give_the_same(sparse, sizes):
+    """Experts split four and two ways, and eight ways, which four experts do not divide by."""
+    _, model, params = sparse
+    batch, completions = pack(prompts(CASES * 2))
+    weights = np.ones(completions.shape, np.float32)
+    run = jax.value_and_grad(lambda *a: _loss(model, *a[1:])(a[0])[0])
+    expected = jit(run)(params, batch, completions, weights)
+    mesh = make_mesh(data=sizes[0], fsdp=sizes[1], tensor=sizes[2])
+    places = param_shardings(mesh, model.abstract_params())
+    ways = sizes[2] if sizes[2] <= 4 else 1
+    held = places["text"]["layers"]["moe"]["down"].shard_shape((3, 4, 20, 32))
+    assert held[1] == 4 // ways
+    with jax.set_mesh(mesh):
+        rows = batch_sharding(mesh)
+        shard = jax.jit(
+            run,
+            in_shardings=(places, rows, rows, rows),
+            out_shardings=(replicated(mesh), places),
+        )
+        got = shard(
+            jax.device_put(params, places), *jax.device_put((batch, completions, weights), rows)
+        )
+    assert gap(got[0], expected[0]) < TIGHT
+    for a, b in zip(jax.tree.leaves(got[1]), jax.tree.leaves(expected[1]), strict=True):
+        if np.asarray(b).any():
+            assert gap(a, b) < 1e-4
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("version", ["4.57.0", "5.23.0"])
+def test_both_orders_of_the_files_come_back_as_they_were(tmp_path, version):
+    """Published files hold [E, in, out], those of transformers 5 [E, out, in]; both give the
+    parameters that transformers has, and each is written as it was, bit for bit."""
+    raw = moe_config(mlp_only_layers=[0])
+    source = write_hf_dir(tmp_path / "5", raw)
+    if version < "5":
+        raw["transformers_version"] = version
+        tensors = {k: v.open() for k, v in hf.entries(source).items()}
+        source = tmp_path / "4"
+        source.mkdir()
+        (source / "config.json").write_text(json.dumps(raw))
+        tensors = {k: v.swapaxes(-1, -2) if ".experts." in k else v for k, v in tensors.items()}
+        safetensors.write(
+            source / "model.safetensors",
+            [(k, v.shape, v.dtype) for k, v in tensors.items()],
+            (np.ascontiguousarray(v) for v in tensors.values()),
+        )
+    model = load_model(str(source))
+    params = hf.load_params(source, model)
+    hf.save_params(params, model, tmp_path / "out", source_dir=source, dtype="float32")
+    before, after = hf.entries(source), hf.entries(tmp_path / "out")
+    assert before.keys() == after.keys()
+    for name in before:
+        assert np.array_equal(before[name].open(), after[name].open()), name
+    reference = hf_model(raw)
+    loaded, info = type(reference).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for (name, a), b in zip(reference.named_parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_experts_per_tok": 5}, "num_experts_per_tok=5 is over num_experts=4"),
+        ({"num_experts": -1}, "num_experts=-1; give a whole number from 0"),
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step=0; give a whole number from 1"),
+    ],
+)
+def test_bad_sizes_are_named(tmp_path, change, message):
+    (tmp_path / "config.json").write_text(json.dumps(moe_config(**change)))
+    with pytest.raises(ValueError, match=message):
+        load_model(str(tmp_path))
+
+
+def test_published_sizes(tmp_path):
+    """Qwen3-VL-30B-A3B: 30.5e9 in the text model. Of a layer, in millions: attention 2048 * 128 *
+    (32 + 4 + 4 + 32) = 18.87, experts 128 * 3 * 2048 * 768 = 603.98, router .26."""
+    sizes = {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768}
+    sizes |= {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48}
+    sizes |= {"num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128}
+    raw = moe_config(**sizes, vocab_size=151936)
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    model = load_model(str(tmp_path))
+    text = jax.tree.leaves(model.abstract_params()["text"])
+    layer = 2048 * 128 * 72 + 128 * 3 * 2048 * 768 + 2048 * 128 + 2 * 2048 + 2 * 128
+    assert sum(x.size for x in text) == 48 * layer + 2 * 151936 * 2048 + 2048
