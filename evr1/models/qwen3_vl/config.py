@@ -31,7 +31,7 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A Qwen3-VL model."""
+    """A model with the text model of Qwen3-VL, or with that of Qwen2-VL."""
 
     layers: int
     width: int
@@ -43,14 +43,17 @@ class Config:
     norm_eps: float
     rope_theta: float
     rope_sections: tuple[int, int, int]
-    attention_bias: bool
+    attention_bias: bool  # of q, k and v
     tied: bool
     init_scale: float
     image_token_id: int
     video_token_id: int
     vision_start_token_id: int
     vision_end_token_id: int
-    vision: VisionConfig
+    vision: Any  # VisionConfig of the family
+    output_bias: bool = False  # of the attention's output projection
+    qk_norm: bool = True
+    rope_interleaved: bool = True
 
     @property
     def rope_freqs(self) -> np.ndarray:
@@ -60,6 +63,8 @@ class Config:
     @property
     def rope_axes(self) -> np.ndarray:
         """The position axis (t, h, w) of each frequency."""
+        if not self.rope_interleaved:
+            return np.repeat(np.arange(3, dtype=np.int32), self.rope_sections)
         return rope.interleaved_axes(self.rope_sections, self.head_dim // 2)
 
 
@@ -70,11 +75,11 @@ def parse(hf: Mapping[str, Any]) -> Config:
         ValueError: a size is no size, or the config asks for something that this implementation
             does not do.
     """
-    text, vision = _section(hf, "text_config", _TEXT_SIZES), _section(hf, "vision_config", _SIZES)
+    text, vision = section(hf, "text_config", _TEXT_SIZES), section(hf, "vision_config", _SIZES)
     turn = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
-    _require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
-    _require("vision_config.hidden_act", vision.get("hidden_act", _GELU), _GELU)
-    _require("text_config.rope type", turn.get("rope_type", turn.get("type", "default")), *_ROPE)
+    require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
+    require("vision_config.hidden_act", vision.get("hidden_act", _GELU), _GELU)
+    require("text_config.rope type", turn.get("rope_type", turn.get("type", "default")), *_ROPE)
     heads = text.get("num_attention_heads", 32)
     return Config(
         layers=text.get("num_hidden_layers", 32),
@@ -95,6 +100,7 @@ def parse(hf: Mapping[str, Any]) -> Config:
         vision_start_token_id=hf.get("vision_start_token_id", 151652),
         vision_end_token_id=hf.get("vision_end_token_id", 151653),
         vision=_vision(vision),
+        output_bias=bool(text.get("attention_bias", False)),
     )
 
 
@@ -109,15 +115,20 @@ _SIZES += ("temporal_patch_size", "spatial_merge_size", "out_hidden_size")
 _SIZES += ("num_position_embeddings",)
 
 
-def _section(hf: Mapping[str, Any], name: str, sizes: Sequence[str]) -> Mapping[str, Any]:
-    section = hf.get(name) or {}
-    if not isinstance(section, Mapping):
+def section(hf: Mapping[str, Any], name: str, sizes: Sequence[str]) -> Mapping[str, Any]:
+    """The object `name` of a config.json, its sizes checked.
+
+    Raises:
+        ValueError: it is no object, or a size is no size.
+    """
+    found = hf.get(name) or {}
+    if not isinstance(found, Mapping):
         raise ValueError(f"config.json: {name} is no object; copy the file again")
     for size in sizes:
-        got = section.get(size, 1)
+        got = found.get(size, 1)
         if not isinstance(got, int) or isinstance(got, bool) or got < 1:
             raise ValueError(f"config.json: {name}.{size}={got!r}; give a whole number over 0")
-    return section
+    return found
 
 
 def _vision(hf: Mapping[str, Any]) -> VisionConfig:
@@ -147,6 +158,11 @@ def _vision(hf: Mapping[str, Any]) -> VisionConfig:
     )
 
 
-def _require(field: str, got: str, *known: str) -> None:
+def require(field: str, got: str, *known: str) -> None:
+    """Refuses a value that is none of `known`.
+
+    Raises:
+        ValueError: names the field and what it may be.
+    """
     if got not in known:
         raise ValueError(f"config.json: {field}={got!r} is not supported; use {' or '.join(known)}")

@@ -1,7 +1,6 @@
 """The Qwen3-VL family: vision tower and text model under the Model contract."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +28,24 @@ class Qwen3VL(Model):
         """See Model."""
         keys = jax.random.split(key)
         return {
-            "vision": tower.init(self.config.vision, keys[0]),
+            "vision": self.init_vision(keys[0]),
             "text": text.init(self.config, keys[1]),
         }
+
+    def init_vision(self, key: jax.Array) -> Params:
+        """Random parameters of the vision tower."""
+        return tower.init(self.config.vision, key)
+
+    def encode_vision(self, params: Params, vision: VisionInput) -> Visual:
+        """The vision tower, whatever the batch holds."""
+        return tower.encode(
+            self.config.vision,
+            params,
+            vision,
+            dtype=jnp.dtype(self.dtype),
+            remat=self.remat,
+            implementation=self.implementation,
+        )
 
     def weights(self) -> tuple[Weight, ...]:
         """See Model."""
@@ -39,13 +53,7 @@ class Qwen3VL(Model):
 
     def encode(self, params: Params, vision: VisionInput) -> Visual:
         """See Model."""
-        encode = functools.partial(
-            tower.encode,
-            self.config.vision,
-            dtype=jnp.dtype(self.dtype),
-            remat=self.remat,
-            implementation=self.implementation,
-        )
+        encode = self.encode_vision
         if not vision.segment_ids.size:
             return encode(params["vision"], vision)
         shapes = jax.eval_shape(encode, params["vision"], vision)
