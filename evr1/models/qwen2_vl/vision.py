@@ -79,13 +79,15 @@ class Embed(nnx.Module):
         self.patch = layers.Linear(
             c.patch_values, c.width, scale=c.init_scale, bias=False, rngs=rngs
         )
-        each = c.patch_values // c.patch_shape[0]  # the channel is the slowest axis of a patch
-        self.mean = np.repeat(np.array(PIXEL_MEAN, np.float32), each)
-        self.std = np.repeat(np.array(PIXEL_STD, np.float32), each)
+        self.each = c.patch_values // c.patch_shape[0]  # values of a channel, the slowest axis
 
     def __call__(self, vision: VisionInput, dtype: jnp.dtype) -> Float[Array, "b s d"]:
         pixels = vision.patches.astype(jnp.float32) / 255
-        pixels = (pixels - self.mean[None, None]) / self.std[None, None]
+        mean, std = (
+            np.repeat(np.array(x, np.float32), self.each)[None, None]
+            for x in (PIXEL_MEAN, PIXEL_STD)
+        )
+        pixels = (pixels - mean) / std
         return self.patch(pixels.astype(dtype))
 
 
