@@ -30,6 +30,7 @@ class Shape:
     width: int
     timestamps: np.ndarray
     is_video: bool
+    sample_fps: float = 0.0
 
 
 def fit(

@@ -45,30 +45,92 @@ def mrope_positions(
     Source: transformers 5.23, Qwen3VLModel.get_rope_index.
     """
     size = units(grid_thw) // merge  # merged (h, w)
-    counts = size[:, 0] * size[:, 1]
+    positions, at, unit, inside, following = _place(
+        is_visual, size.prod(axis=1), size.max(axis=1, initial=0)
+    )
+    width = size[unit, 1]
+    positions[1, at] += inside // width
+    positions[2, at] += inside % width
+    return positions.astype(np.int32), following
+
+
+def run_positions(
+    is_visual: np.ndarray, grid_thw: np.ndarray, merge: int, paces: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """As `mrope_positions`, for families that write all frames of a video as one run.
+
+    Every frame starts at the position of the run; t counts on by `pace` a temporal patch, rounded
+    down. What follows goes on from the side of one frame, however long the video is.
+
+    One text token, a video of three frames of 1 x 2 merged tokens at a pace of 2.5, one text token:
+        t  0  1 1 3 3 6 6  3
+        h  0  1 1 1 1 1 1  3
+        w  0  1 2 1 2 1 2  3      next position 4
+
+    Args:
+        is_visual: bool[P], true on the image and video placeholders.
+        grid_thw: int[V, 3], patches of each medium before merging, in order of appearance.
+        merge: patches on a side of one visual token.
+        paces: float[V], positions from one temporal patch to the next.
+
+    Raises:
+        ValueError: see `mrope_positions`.
+
+    Source: transformers 5.23, Qwen2VLModel.get_rope_index, Qwen2_5_VLModel.get_rope_index. In
+        `generate` they continue from the largest position of the prompt + 1 instead, which is
+        another one where a video outlasts the text behind it; here completions are placed as in
+        the forward pass over prompt and completion.
+    """
+    grid = np.asarray(grid_thw, np.int64).reshape(-1, 3) // [1, merge, merge]
+    positions, at, medium, inside, following = _place(
+        is_visual, grid.prod(axis=1), grid[:, 1:].max(axis=1, initial=0)
+    )
+    height, width = grid[medium, 1], grid[medium, 2]
+    frame = inside // (height * width)
+    # float32 as in HF, whose rounding down a product just below a whole number depends on it.
+    seconds = frame.astype(np.float32) * np.asarray(paces, np.float32)[medium]
+    positions[0, at] += seconds.astype(np.int64)
+    positions[1, at] += inside // width % height
+    positions[2, at] += inside % width
+    return positions.astype(np.int32), following
+
+
+def _place(
+    is_visual: np.ndarray, counts: np.ndarray, sides: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Where the runs of placeholders start, and what follows them.
+
+    Args:
+        is_visual: bool[P], true on the placeholders.
+        counts: int[U], placeholders of each run.
+        sides: int[U], positions that each run takes up.
+
+    Returns:
+        int64[3, P] positions with those of a run all at its start; the places of the placeholders,
+        the run of each and its place in it; the position that comes next.
+
+    Raises:
+        ValueError: the placeholders are others in number, or a run is not contiguous.
+    """
     at = np.flatnonzero(is_visual)
     if len(at) != counts.sum():
         raise ValueError(
             f"{len(at)} placeholders for {counts.sum()} visual tokens; "
             "the prompt and its media do not belong together"
         )
-    unit = np.repeat(np.arange(len(counts)), counts)
-    first = np.cumsum(counts) - counts  # of each unit, among the visual tokens
-    inside = np.arange(len(at)) - first[unit]
-    if np.any(at - inside != at[first[unit]]):
+    run = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts  # of each run, among the visual tokens
+    inside = np.arange(len(at)) - first[run]
+    if np.any(at - inside != at[first[run]]):
         raise ValueError(
             "the placeholders of one frame are not contiguous; check the chat template"
         )
     advance = np.ones(len(is_visual), np.int64)
     advance[at] = 0
-    advance[at[first]] = size.max(axis=1, initial=0)
+    advance[at[first]] = sides
     start = np.cumsum(advance) - advance
-    start[at] = start[at[first[unit]]]
-    positions = np.repeat(start[None], 3, axis=0)
-    width = size[unit, 1]
-    positions[1, at] += inside // width
-    positions[2, at] += inside % width
-    return positions.astype(np.int32), int(advance.sum())
+    start[at] = start[at[first[run]]]
+    return np.repeat(start[None], 3, axis=0), at, run, inside, int(advance.sum())
 
 
 def patch_seconds(timestamps: np.ndarray, temporal_patch: int) -> np.ndarray:

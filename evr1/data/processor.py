@@ -1,10 +1,11 @@
 """From a row and its decoded media to prompt tokens, positions and patches, as HF's processor does.
 
-A chat template writes one placeholder per medium. A video's placeholder becomes, for each temporal
-patch, its time in seconds and a bracketed run of placeholders; brackets that the chat template
-wrote round it stay (transformers >= 5.12 keeps them, 4.57 and vLLM drop them).
+A chat template writes one placeholder per medium. In Qwen2-VL and Qwen2.5-VL it becomes a run of
+placeholders. In Qwen3-VL a video's placeholder becomes, for each temporal patch, its time in
+seconds and a bracketed run of placeholders; brackets that the chat template wrote round it stay
+(transformers >= 5.12 keeps them, 4.57 and vLLM drop them).
 
-Source: transformers 5.23, Qwen3VLProcessor.
+Source: transformers 5.23, Qwen3VLProcessor, Qwen2VLProcessor, Qwen2_5_VLProcessor.
 """
 
 import dataclasses
@@ -24,7 +25,13 @@ from evr1.data.records import Example, Geometry, Media, Row
 
 _MEMO_CHARS = 64  # pieces up to this length recur (time marks); longer ones are questions
 _MEMO_ENTRIES = 65536
-_HALVES = [0.5, 0.5, 0.5]  # the pixel statistics that the vision tower normalizes by
+# The pixel statistics that the vision towers normalize by, and those of Qwen2-VL and Qwen2.5-VL.
+_HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+_CLIP = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+_RUN_FAMILIES = ("qwen2_vl", "qwen2_5_vl")  # a video is one run of placeholders, without time marks
 
 
 class MediaSize(NamedTuple):
@@ -60,6 +67,8 @@ class Processor:
         template: Jinja2 source of the task template.
         thinking: ask for reasoning between think tags.
         box_scale: what box coordinates count: pixels, unit or thousand.
+        has_time_marks: a video's temporal patches stand apart, each with its time.
+        tokens_per_second: positions a second of video; 0: one a temporal patch.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -73,6 +82,8 @@ class Processor:
     template: str
     thinking: bool
     box_scale: str
+    has_time_marks: bool = True
+    tokens_per_second: float = 0.0
     _memo: dict[str, list[int]] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -96,6 +107,7 @@ class Processor:
             )
         root = Path(hf_dir)
         config = _read_json(root / "tokenizer_config.json")
+        family, tokens_per_second = _family(root)
         tokenizer = _load_tokenizer(root, config)
         special = _special_tokens(config)
         vision = _vision_tokens(root, tokenizer, special)
@@ -105,7 +117,7 @@ class Processor:
             tokenizer=tokenizer,
             chat_template=_chat_template(root, config),
             special_tokens=special,
-            geometry=_geometry(root),
+            geometry=_geometry(root, _CLIP if family in _RUN_FAMILIES else _HALVES),
             pad_id=ends[0] if pad is None else pad,
             end_ids=ends,
             banned_ids=tuple(_id_of(root, tokenizer, t) for t in vision[:2]),
@@ -113,6 +125,8 @@ class Processor:
             template=_read_text(Path(template)) if template else prompts.built_in_template(),
             thinking=thinking,
             box_scale=box_scale,
+            has_time_marks=family not in _RUN_FAMILIES,
+            tokens_per_second=tokens_per_second,
         )
 
     def prompt_text(self, row: Row, raw: bool = False) -> str:
@@ -148,7 +162,7 @@ class Processor:
         tokens = np.repeat(np.array(ids, np.int32), counts)
         is_visual = np.isin(tokens, self.banned_ids)
         try:
-            where, following = positions.mrope_positions(is_visual, grid, self.geometry.merge_size)
+            where, following = self._positions(is_visual, grid, ordered)
         except ValueError as e:
             raise ValueError(f"{row.source} ({row.problem_id}): {e}") from e
         channels = 3 * self.geometry.temporal_patch_size * self.geometry.patch_size**2
@@ -209,9 +223,9 @@ class Processor:
         for size, after in zip(sizes, parts[1:], strict=True):
             t, h, w = size.grid_thw
             count = h * w // self.geometry.merge_size**2
-            if not size.is_video:
+            if not size.is_video or not self.has_time_marks:
                 yield self._ids(pending), None
-                yield [self.banned_ids[0]], t * count
+                yield [self.banned_ids[size.is_video]], t * count
                 pending = after
                 continue
             seconds = positions.patch_seconds(
@@ -229,6 +243,19 @@ class Processor:
             pending += after
         yield self._ids(pending), None
 
+    def _positions(
+        self, is_visual: np.ndarray, grid: np.ndarray, media: Sequence[Media]
+    ) -> tuple[np.ndarray, int]:
+        merge = self.geometry.merge_size
+        if self.has_time_marks:
+            return positions.mrope_positions(is_visual, grid, merge)
+        paces = np.ones(len(media), np.float32)
+        for i, medium in enumerate(media):
+            if medium.is_video and self.tokens_per_second:
+                seconds = self.geometry.temporal_patch_size / _sample_fps(medium)
+                paces[i] = np.float32(self.tokens_per_second) * np.float32(seconds)
+        return positions.run_positions(is_visual, grid, merge, paces)
+
     def _ids(self, piece: str) -> list[int]:
         ids = self._memo.get(piece)
         if ids is None:
@@ -236,6 +263,14 @@ class Processor:
             if len(piece) <= _MEMO_CHARS and len(self._memo) < _MEMO_ENTRIES:
                 self._memo[piece] = ids
         return ids
+
+
+def _sample_fps(video: Media) -> float:
+    """Frames a second of a video; from its times where its maker did not say."""
+    if video.sample_fps:
+        return video.sample_fps
+    span = video.timestamps[-1] - video.timestamps[0] if len(video.timestamps) > 1 else 0.0
+    return (len(video.timestamps) - 1) / span if span else 1.0
 
 
 def _in_order(row: Row, text: str, media: Sequence[Any]) -> list[Any]:
@@ -361,7 +396,16 @@ def _chat_template(root: Path, config: Mapping[str, Any]) -> str:
     raise ValueError(f"{root}/chat_template.jinja is missing; copy it from the model")
 
 
-def _geometry(root: Path) -> Geometry:
+def _family(root: Path) -> tuple[str, float]:
+    """The model_type of config.json, and the positions a second of video that it asks for."""
+    config = _read_json(root / "config.json")
+    family = config.get("model_type", "")
+    if family != "qwen2_5_vl":
+        return family, 0.0
+    return family, float((config.get("vision_config") or {}).get("tokens_per_second", 4))
+
+
+def _geometry(root: Path, statistics: Mapping[str, list[float]]) -> Geometry:
     """Patch sizes of the processor files, which must agree with each other and with config.json."""
     both = _read_json(root / "processor_config.json")
     vision = dict(_read_json(root / "config.json").get("vision_config", {}))
@@ -375,9 +419,10 @@ def _geometry(root: Path) -> Geometry:
     }
     for file, source in found.items():
         for name in ("image_mean", "image_std"):
-            if source.get(name) not in (None, _HALVES):
+            if source.get(name) not in (None, statistics[name]):
                 raise ValueError(
-                    f"{root}/{file}: {name}={source[name]} is not supported; Qwen3-VL has {_HALVES}"
+                    f"{root}/{file}: {name}={source[name]} is not supported; the model has"
+                    f" {statistics[name]}"
                 )
     names = [f.name for f in dataclasses.fields(Geometry)]
     sizes = {

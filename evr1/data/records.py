@@ -61,11 +61,13 @@ class Media:
         frames: uint8[T, H, W, 3], H and W multiples of the geometry's factor; T = 1 for an image.
         timestamps: float64[T], seconds in the source; empty for an image.
         is_video: a one-frame video is still a video.
+        sample_fps: T over the seconds of the clip; 0 for an image, or where it is not known.
     """
 
     frames: np.ndarray
     timestamps: np.ndarray
     is_video: bool
+    sample_fps: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

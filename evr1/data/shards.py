@@ -35,7 +35,7 @@ from evr1.data import jsonl, patches
 from evr1.data.errors import MediaError
 from evr1.data.records import Budgets, Geometry, Media
 
-DECODER = "pyav-2"  # raise the number whenever decoded pixels or timestamps change
+DECODER = "pyav-3"  # raise the number whenever what is stored of a medium changes
 NAME = "media"
 SPLIT = "train"
 SHARD_BYTES = 256 * 2**20
@@ -428,12 +428,14 @@ def _features() -> Any:
             ),
             "timestamps": tfds.features.Tensor(shape=(None,), dtype=np.float64, encoding="bytes"),
             "is_video": tfds.features.Scalar(np.bool_),
+            "sample_fps": tfds.features.Tensor(shape=(), dtype=np.float64, encoding="bytes"),
         }
     )
 
 
 def _serialize(key: str, media: Media, path: str) -> bytes:
-    return _features().serialize_example({**vars(media), "key": key, "path": path})
+    fields = {**vars(media), "sample_fps": np.float64(media.sample_fps)}
+    return _features().serialize_example({**fields, "key": key, "path": path})
 
 
 def _parse(record: bytes) -> tuple[str, Media]:
@@ -451,7 +453,9 @@ def _parse(record: bytes) -> tuple[str, Media]:
     frames = np.frombuffer(fields["frames/value"], np.uint8).reshape(shape)
     timestamps = np.frombuffer(fields["timestamps"], np.float64)
     is_video = next(_varints(fields["is_video"])) == 1
-    return bytes(fields["key"]).decode(), Media(frames, timestamps, is_video)
+    stored = fields.get("sample_fps")  # older records have none, and keys that nobody asks for
+    sample_fps = float(np.frombuffer(stored, np.float64)[0]) if stored else 0.0
+    return bytes(fields["key"]).decode(), Media(frames, timestamps, is_video, sample_fps)
 
 
 def _messages(data: memoryview) -> Iterator[memoryview]:

@@ -176,7 +176,8 @@ def measure(
     first, count = _clip(path, header.frames, header.fps, start, end)
     indices = sample_indices(count, header.fps, budgets.video_fps, budgets.video_max_frames, first)
     size = _size(path, len(indices), header.height, header.width, budgets, geometry)
-    return patches.Shape(len(indices), *size, indices / header.fps, is_video=True)
+    sample_fps = len(indices) / count * header.fps
+    return patches.Shape(len(indices), *size, indices / header.fps, True, sample_fps)
 
 
 def decode(
@@ -218,7 +219,7 @@ def decode(
             _check_present(path, found, total)
             total = min(found, total - 1)
         times = _times(indices, fps, packets, float(stream.time_base))
-        return Media(frames, times, is_video=True)
+        return Media(frames, times, is_video=True, sample_fps=len(indices) / count * fps)
 
 
 def _clip(path, total_frames, fps, start, end) -> tuple[int, int]:

@@ -3,12 +3,14 @@
 Outside this package a model is a parameter pytree and the methods of `Model`.
 """
 
-from evr1.models import qwen3_5, qwen3_vl, qwen3_vl_moe
+from evr1.models import qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, qwen3_vl_moe
 from evr1.models.base import Model
 from evr1.models.cache import KV, Cache
 from evr1.models.hf import read_config
 
 FAMILIES = {
+    "qwen2_vl": qwen2_vl.build,
+    "qwen2_5_vl": qwen2_5_vl.build,
     "qwen3_vl": qwen3_vl.build,
     "qwen3_vl_moe": qwen3_vl_moe.build,
     "qwen3_5": qwen3_5.build,

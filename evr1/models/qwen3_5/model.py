@@ -16,7 +16,6 @@ from evr1.models.layout import group
 from evr1.models.qwen3_5 import text
 from evr1.models.qwen3_5.config import Config
 from evr1.models.qwen3_5.weights import weights
-from evr1.models.qwen3_vl import vision as tower
 from evr1.models.qwen3_vl.model import Shared
 from evr1.models.weights import Weight
 from evr1.types import Params
@@ -32,7 +31,7 @@ class Qwen35(Shared):
         """See Model."""
         keys = jax.random.split(key)
         return {
-            "vision": tower.init(self.config.vision, keys[0]),
+            "vision": self.init_vision(keys[0]),
             "text": text.init(self.config, keys[1]),
         }
 

@@ -42,7 +42,7 @@ class Moe:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A Qwen3-VL model."""
+    """A model with the text model of Qwen3-VL, or with that of Qwen2-VL."""
 
     layers: int
     width: int
@@ -54,14 +54,17 @@ class Config:
     norm_eps: float
     rope_theta: float
     rope_sections: tuple[int, int, int]
-    attention_bias: bool
+    attention_bias: bool  # of q, k and v
     tied: bool
     init_scale: float
     image_token_id: int
     video_token_id: int
     vision_start_token_id: int
     vision_end_token_id: int
-    vision: VisionConfig
+    vision: Any  # VisionConfig of the family
+    output_bias: bool = False  # of the attention's output projection
+    qk_norm: bool = True
+    rope_interleaved: bool = True
     moe: Moe | None = None
 
     @property
@@ -78,6 +81,8 @@ class Config:
     @property
     def rope_axes(self) -> np.ndarray:
         """The position axis (t, h, w) of each frequency."""
+        if not self.rope_interleaved:
+            return np.repeat(np.arange(3, dtype=np.int32), self.rope_sections)
         return rope.interleaved_axes(self.rope_sections, self.head_dim // 2)
 
 
@@ -114,6 +119,7 @@ def parse(hf: Mapping[str, Any]) -> Config:
         vision_start_token_id=hf.get("vision_start_token_id", 151652),
         vision_end_token_id=hf.get("vision_end_token_id", 151653),
         vision=vision_config(tower),
+        output_bias=bool(text.get("attention_bias", False)),
     )
 
 
@@ -129,15 +135,19 @@ VISION_SIZES += ("num_position_embeddings",)
 
 
 def section(hf: Mapping[str, Any], name: str, sizes: Sequence[str]) -> Mapping[str, Any]:
-    """One part of a config.json, its sizes checked."""
-    part = hf.get(name) or {}
-    if not isinstance(part, Mapping):
+    """The object `name` of a config.json, its sizes checked.
+
+    Raises:
+        ValueError: it is no object, or a size is no size.
+    """
+    found = hf.get(name) or {}
+    if not isinstance(found, Mapping):
         raise ValueError(f"config.json: {name} is no object; copy the file again")
     for size in sizes:
-        got = part.get(size, 1)
+        got = found.get(size, 1)
         if not isinstance(got, int) or isinstance(got, bool) or got < 1:
             raise ValueError(f"config.json: {name}.{size}={got!r}; give a whole number over 0")
-    return part
+    return found
 
 
 def vision_config(hf: Mapping[str, Any]) -> VisionConfig:
@@ -169,6 +179,10 @@ def vision_config(hf: Mapping[str, Any]) -> VisionConfig:
 
 
 def require(field: str, got: str, *known: str) -> None:
-    """Refuses a setting that is not implemented."""
+    """Refuses a value that is none of `known`.
+
+    Raises:
+        ValueError: names the field and what it may be.
+    """
     if got not in known:
         raise ValueError(f"config.json: {field}={got!r} is not supported; use {' or '.join(known)}")

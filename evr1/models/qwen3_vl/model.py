@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -22,17 +21,29 @@ from evr1.types import Params, Prompts, VisionInput, Visual
 
 @dataclasses.dataclass(frozen=True)
 class Shared(Model):
-    """What Qwen3-VL and Qwen3.5 have in common: the vision tower, and what surrounds the layers."""
+    """What the families have in common: what surrounds the tower and the layers of the text model.
 
-    def encode(self, params: Params, vision: VisionInput) -> Visual:
-        """See Model."""
-        encode = functools.partial(
-            tower.encode,
+    Its tower is Qwen3-VL's.
+    """
+
+    def init_vision(self, key: jax.Array) -> Params:
+        """Random parameters of the vision tower."""
+        return tower.init(self.config.vision, key)
+
+    def encode_vision(self, params: Params, vision: VisionInput) -> Visual:
+        """The vision tower, whatever the batch holds."""
+        return tower.encode(
             self.config.vision,
+            params,
+            vision,
             dtype=jnp.dtype(self.dtype),
             remat=self.remat,
             implementation=self.implementation,
         )
+
+    def encode(self, params: Params, vision: VisionInput) -> Visual:
+        """See Model."""
+        encode = self.encode_vision
         if not vision.segment_ids.size:
             return encode(params["vision"], vision)
         shapes = jax.eval_shape(encode, params["vision"], vision)
@@ -115,7 +126,7 @@ class Qwen3VL(Shared):
         """See Model."""
         keys = jax.random.split(key)
         return {
-            "vision": tower.init(self.config.vision, keys[0]),
+            "vision": self.init_vision(keys[0]),
             "text": text.init(self.config, keys[1]),
         }
 

@@ -1,6 +1,8 @@
 """The text model of Qwen3-VL: grouped-query attention with normed q and k, M-RoPE, DeepStack; dense
 or with a mixture of experts in some layers.
 
+That of Qwen2-VL and Qwen2.5-VL is the same without the norms of q and k, with other biases.
+
 Source: Qwen3VLTextModel and Qwen3VLMoeTextModel, transformers 5.23.
 """
 
@@ -35,19 +37,21 @@ class Attention(nnx.Module):
     """Projections, norms and rotation round an attention that the caller chooses."""
 
     def __init__(self, c: Config, *, rngs: nnx.Rngs):
-        opts = {"scale": c.init_scale, "bias": c.attention_bias, "rngs": rngs}
-        self.q = layers.Linear(c.width, c.heads * c.head_dim, **opts)
-        self.k = layers.Linear(c.width, c.kv_heads * c.head_dim, **opts)
-        self.v = layers.Linear(c.width, c.kv_heads * c.head_dim, **opts)
-        self.o = layers.Linear(c.heads * c.head_dim, c.width, **opts)
-        self.q_norm = layers.RMSNorm(c.head_dim, c.norm_eps, rngs=rngs)
-        self.k_norm = layers.RMSNorm(c.head_dim, c.norm_eps, rngs=rngs)
+        opts = {"scale": c.init_scale, "rngs": rngs}
+        self.q = layers.Linear(c.width, c.heads * c.head_dim, bias=c.attention_bias, **opts)
+        self.k = layers.Linear(c.width, c.kv_heads * c.head_dim, bias=c.attention_bias, **opts)
+        self.v = layers.Linear(c.width, c.kv_heads * c.head_dim, bias=c.attention_bias, **opts)
+        self.o = layers.Linear(c.heads * c.head_dim, c.width, bias=c.output_bias, **opts)
+        self.q_norm = layers.RMSNorm(c.head_dim, c.norm_eps, rngs=rngs) if c.qk_norm else None
+        self.k_norm = layers.RMSNorm(c.head_dim, c.norm_eps, rngs=rngs) if c.qk_norm else None
         self.head_dim = c.head_dim
 
     def __call__(self, x, angles, attend: Attend, extra: Any) -> tuple[jax.Array, KV]:
         q, k, v = (f(x).reshape(*x.shape[:2], -1, self.head_dim) for f in (self.q, self.k, self.v))
         q, k, v = (constrain(y, "batch", None, "heads") for y in (q, k, v))
-        q, k = rope.rotate(self.q_norm(q), *angles), rope.rotate(self.k_norm(k), *angles)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rope.rotate(q, *angles), rope.rotate(k, *angles)
         return self.o(attend(q, k, v, extra).reshape(*x.shape[:2], -1)), KV(k, v)
 
 

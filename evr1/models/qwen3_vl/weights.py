@@ -6,7 +6,7 @@ from evr1.models.weights import Weight
 
 def weights(c: Config) -> tuple[Weight, ...]:
     """One entry a HF tensor (or a family of them, one a layer)."""
-    return vision_weights(c.vision) + _text(c)
+    return vision_weights(c.vision) + text_weights(c, "model.language_model.")
 
 
 def vision_weights(c: VisionConfig) -> tuple[Weight, ...]:
@@ -22,8 +22,8 @@ def vision_weights(c: VisionConfig) -> tuple[Weight, ...]:
         ),
         Weight("model.visual.patch_embed.proj.bias", "vision/embed/patch/bias"),
         Weight("model.visual.pos_embed.weight", "vision/embed/table"),
-        *_norm(block + "norm1", ours + "norm1"),
-        *_norm(block + "norm2", ours + "norm2"),
+        *norm(block + "norm1", ours + "norm1"),
+        *norm(block + "norm2", ours + "norm2"),
         Weight(block + "attn.qkv.weight", ours + "qkv/kernel", is_kernel=True),
         Weight(block + "attn.qkv.bias", ours + "qkv/bias", shape=(3 * c.width,)),
         *linear(block + "attn.proj", ours + "proj"),
@@ -34,19 +34,27 @@ def vision_weights(c: VisionConfig) -> tuple[Weight, ...]:
     )
 
 
-def _text(c: Config) -> tuple[Weight, ...]:
-    layer, ours = "model.language_model.layers.{}.", "text/layers/"
+def text_weights(c: Config, root: str) -> tuple[Weight, ...]:
+    """The entries of the text model.
+
+    Args:
+        c: sizes.
+        root: what the names of its tensors begin with.
+    """
+    layer, ours = root + "layers.{}.", "text/layers/"
     entries = [
-        Weight("model.language_model.embed_tokens.weight", "text/embed"),
+        Weight(root + "embed_tokens.weight", "text/embed"),
         Weight(layer + "input_layernorm.weight", ours + "norm1/scale"),
         Weight(layer + "post_attention_layernorm.weight", ours + "norm2/scale"),
-        Weight(layer + "self_attn.q_norm.weight", ours + "attention/q_norm/scale"),
-        Weight(layer + "self_attn.k_norm.weight", ours + "attention/k_norm/scale"),
-        Weight("model.language_model.norm.weight", "text/norm/scale"),
+        Weight(root + "norm.weight", "text/norm/scale"),
     ]
+    for name in "qk" if c.qk_norm else "":
+        hf, path = f"{layer}self_attn.{name}_norm.weight", f"{ours}attention/{name}_norm/scale"
+        entries.append(Weight(hf, path))
     for name in "qkvo":
         hf, path = f"{layer}self_attn.{name}_proj", f"{ours}attention/{name}"
-        entries += linear(hf, path) if c.attention_bias else linear(hf, path)[:1]
+        has_bias = c.output_bias if name == "o" else c.attention_bias
+        entries += linear(hf, path) if has_bias else linear(hf, path)[:1]
     if c.dense_layers:
         numbers = c.dense_layers if c.moe else ()
         for name in ("gate", "up", "down"):
@@ -86,13 +94,14 @@ def linear(hf: str, path: str) -> tuple[Weight, Weight]:
     )
 
 
-def _norm(hf: str, path: str) -> tuple[Weight, Weight]:
+def norm(hf: str, path: str) -> tuple[Weight, Weight]:
+    """Weight and bias of a layer norm."""
     return Weight(hf + ".weight", path + "/scale"), Weight(hf + ".bias", path + "/bias")
 
 
 def _merger(hf: str, path: str) -> tuple[Weight, ...]:
     return (
-        *_norm(hf + "norm", path + "norm"),
+        *norm(hf + "norm", path + "norm"),
         *linear(hf + "linear_fc1", path + "fc1"),
         *linear(hf + "linear_fc2", path + "fc2"),
     )

@@ -1,0 +1,251 @@
+"""Qwen2-VL and Qwen2.5-VL against transformers in float32: blocks, logits, gradients."""
+
+import dataclasses
+import json
+
+import families_oracle as oracle
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hf import load_torch
+from models_oracle import gap, jit
+
+from evr1.models import hf, layers, load_model, rope, safetensors
+from evr1.models.layout import segments
+from evr1.models.qwen2_vl import vision
+
+torch = load_torch()
+pytestmark = pytest.mark.parity
+
+# Float32 keeps 24 bits; sums over 32 to 128 products in another order move the last four.
+TIGHT = 1e-5
+
+
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl"])
+def pair(request, tmp_path_factory):
+    raw = oracle.config(request.param, tied=request.param == "qwen2_5_vl")
+    reference = oracle.hf_model(raw)
+    path = oracle.write_hf_dir(tmp_path_factory.mktemp("hf") / "model", raw, reference)
+    model = load_model(str(path))
+    return request.param, reference, model, hf.load_params(path, model), path
+
+
+def _record(modules, run):
+    """The first output of each module while `run` runs."""
+    seen = []
+    hooks = [
+        m.register_forward_hook(
+            lambda _m, _i, out: seen.append((out[0] if isinstance(out, tuple) else out).numpy())
+        )
+        for m in modules
+    ]
+    with torch.no_grad():
+        run()
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def _window_order(grid):
+    """The place of every patch in transformers' order: cells of 2 x 2 merged tokens, row by row.
+
+    A grid of 4 x 6 patches has merged tokens 0 1 2 / 3 4 5, which go 0 1 3 4 | 2 5.
+    """
+    order, before = [], 0
+    for t, h, w in grid:
+        h, w = h // 2, w // 2
+        for frame in range(t):
+            cells = [(i // 2, j // 2, i, j) for i in range(h) for j in range(w)]
+            order += [before + frame * h * w + i * w + j for *_, i, j in sorted(cells)]
+        before += t * h * w
+    return (np.array(order)[:, None] * 4 + np.arange(4)).ravel()
+
+
+@pytest.mark.parametrize("case", ["image", "video"])
+def test_vision_tower_block_by_block(pair, case):
+    family, reference, model, params, _ = pair
+    p = oracle.prompts(family, [case])[0]
+    (_, grid, patches), *_ = p.media
+    packed = oracle.pack([p], row_patches=len(patches))[0].vision
+    kwargs = oracle.hf_inputs(p, p.completions[0], family)
+    tower = reference.model.visual
+    pixels = kwargs.get("pixel_values", kwargs.get("pixel_values_videos"))
+    thw = kwargs.get("image_grid_thw", kwargs.get("video_grid_thw"))
+    expected = _record([tower.patch_embed, *tower.blocks], lambda: tower(pixels, thw))
+    if family == "qwen2_5_vl":
+        order = _window_order([grid])
+        expected = [expected[0], *(x[np.argsort(order)] for x in expected[1:])]
+    packed = jax.tree.map(lambda x: x[0], packed)
+
+    c, mine = model.config.vision, params["vision"]
+    x = layers.bind(vision.Embed, c, params=mine["embed"])(packed, jnp.float32)
+    assert gap(x[0], expected[0]) < TIGHT
+    angles = rope.axial(packed.positions, rope.frequencies(c.width // c.heads // 2, c.rope_theta))
+    frames = jnp.asarray(packed.segment_ids)
+    local = vision.windows(frames, packed.positions, c.window) if c.window else frames
+
+    @jit
+    def block(weights, x, ids):
+        layout = segments(ids, causal=False)
+        return layers.bind(vision.Block, c, params=weights)(x, angles, layout, "auto")
+
+    for i in range(c.depth):
+        weights = jax.tree.map(lambda x, i=i: x[i], mine["blocks"])
+        ids, other = (frames, local) if i in c.full_blocks else (local, frames)
+        wrong, x = block(weights, x, other), block(weights, x, ids)
+        assert gap(x[0], expected[1 + i]) < TIGHT
+        if family == "qwen2_5_vl":  # the negative twin: full attention for windows and vice versa
+            assert gap(wrong[0], expected[1 + i]) > 1e-3
+
+
+def test_windows_by_hand():
+    """Windows of 4 patches over a frame of 2 x 6 and one of 2 x 2, then padding.
+
+    Columns 0 to 3 are a window and 4, 5 another; the second frame has its own.
+    """
+    at = [(r, c) for left in (0, 2, 4) for r in (0, 1) for c in (left, left + 1)]
+    at += [(0, 0), (0, 1), (1, 0), (1, 1), (0, 0)]
+    segment = np.array([[1] * 12 + [2] * 4 + [0]])
+    ids = np.asarray(vision.windows(jnp.asarray(segment), jnp.asarray(at)[None], 4))[0]
+    assert len(set(ids[:8])) == len(set(ids[8:12])) == len(set(ids[12:16])) == 1
+    assert len({ids[0], ids[8], ids[12], ids[16]}) == 4
+    assert ids[16] == 0
+
+
+def test_visual_tokens(pair):
+    """The whole tower, with patches of two videos and an image packed into rows."""
+    family, reference, model, params, _ = pair
+    p = oracle.prompts(family, ["two videos and an image"])[0]
+    batch, _ = oracle.pack([p], row_patches=56)
+    kwargs = oracle.hf_inputs(p, p.completions[0], family)
+    visual = jit(model.encode)(params, batch.vision)
+    order = batch.visual_index[0][batch.visual_index[0] >= 0]
+    tokens = p.tokens[batch.visual_index[0, : len(p.tokens)] >= 0]
+    for token, pixels, grid in (
+        (90, "pixel_values", "image_grid_thw"),
+        (91, "pixel_values_videos", "video_grid_thw"),
+    ):
+        with torch.no_grad():
+            expected = reference.model.visual(kwargs[pixels], kwargs[grid]).pooler_output
+        assert gap(visual.embeds[0, order[tokens == token]], expected.numpy()) < TIGHT
+
+
+def test_text_model_layer_by_layer(pair):
+    """The first one, two, three layers with the final norm, on all cases at once."""
+    family, reference, model, params, _ = pair
+    items = oracle.prompts(family)
+    batch, completions = oracle.pack(items)
+    p_max = batch.tokens.shape[1]
+    core = reference.model.language_model
+    expected = []
+    for p in items:
+        states = _record(
+            core.layers,
+            lambda p=p: reference(**oracle.hf_inputs(p, p.completions[1], family)),
+        )
+        with torch.no_grad():
+            expected.append(
+                [core.norm(torch.from_numpy(x)).numpy().reshape(-1, 64) for x in states]
+            )
+    visual = jit(model.encode)(params, batch.vision)
+    for count in range(1, model.config.layers + 1):
+        part = dataclasses.replace(model, config=dataclasses.replace(model.config, layers=count))
+        stack = jax.tree.map(lambda x, n=count: x[:n], params["text"]["layers"])
+        cut = {"vision": params["vision"], "text": params["text"] | {"layers": stack}}
+        hidden, _ = jit(part._forward, static_argnames="keep_kv")(
+            cut, batch, completions, visual, keep_kv=False
+        )
+        for g, p in enumerate(items):
+            mine = np.concatenate([hidden[g, : len(p.tokens)], hidden[g, p_max + 5 :]])
+            assert gap(mine, expected[g][count - 1]) < TIGHT
+            assert gap(mine, expected[g][count % 3]) > 1e-2  # the negative twin: another layer
+
+
+def test_logits_and_gradients(pair):
+    """All cases in one ragged group batch against separate sequences: logits, then gradients."""
+    family, reference, model, params, _ = pair
+    items = oracle.prompts(family)
+    batch, completions = oracle.pack(items)
+    g, n, r = completions.shape
+    weights = np.random.default_rng(3).normal(size=(g, n, r)).astype(np.float32)
+    weights[1, 0, 3:], weights[2, 1, 1:] = 0, 0
+
+    reference.zero_grad()
+    expected = np.zeros((g, n, r, model.config.vocab_size), np.float32)
+    for i, p in enumerate(items):
+        for j in range(n):
+            inputs = oracle.hf_inputs(p, completions[i, j], family)
+            logits = reference(**inputs).logits[0, len(p.tokens) - 1 : -1]
+            expected[i, j] = logits.detach().numpy()
+            tokens = torch.from_numpy(completions[i, j].astype(np.int64))[:, None]
+            taken = torch.log_softmax(logits, -1).gather(-1, tokens)[:, 0]
+            (taken * torch.from_numpy(weights[i, j])).sum().backward()
+
+    def loss(params):
+        logits = model.logits(params, model.group_hidden(params, batch, completions))
+        logprobs = jax.nn.log_softmax(logits)
+        taken = jnp.take_along_axis(logprobs, completions[..., None], axis=-1)[..., 0]
+        return (taken * weights).sum(), logits
+
+    step = jit(jax.value_and_grad(loss, has_aux=True))
+    (_, logits), grads = step(params)
+    assert gap(logits, expected) < TIGHT
+    worst = _grad_gap(reference, model, grads)
+    assert max(worst.values()) < 1e-4, max(worst.items(), key=lambda kv: kv[1])
+
+    kernel = params["vision"]["blocks"]["qkv"]["kernel"]
+    params["vision"]["blocks"]["qkv"]["kernel"] = kernel.at[1, 0, 0].multiply(1.1)
+    (_, logits), grads = step(params)
+    params["vision"]["blocks"]["qkv"]["kernel"] = kernel
+    assert gap(logits, expected) > 1e-4
+    assert max(_grad_gap(reference, model, grads).values()) > 1e-3
+
+
+def _grad_gap(reference, model, grads):
+    """Relative difference of every gradient, by transformers' parameter name."""
+    named = dict(reference.named_parameters())
+    flat, out = hf.flatten(grads), {}
+    for w in model.weights():
+        values = flat[w.path] if w.is_stacked else flat[w.path][None]
+        for name, value in zip(hf.hf_names(w, flat[w.path].shape), values, strict=True):
+            inner = name.replace("model.", "model.language_model.", 1)
+            inner = "model." + name if name.startswith("visual.") else inner
+            expected = named[inner].grad.numpy()
+            out[name] = gap(w.to_hf(np.asarray(value)), expected)
+    assert len(out) == len(named)
+    return out
+
+
+def test_decode_equals_group_hidden(pair):
+    """Prefill, insert, then one token at a time, with its keys in the cache."""
+    family, _, model, params, _ = pair
+    items = oracle.prompts(family, ["text", "image", "video"])
+    batch, completions = oracle.pack(items)
+    g, n, r = completions.shape
+    whole = jit(model.group_hidden)(params, batch, completions)
+    last, kv = jit(model.prefill)(params, batch)
+    assert gap(last, whole[:, 0, 0]) < TIGHT
+    cache = model.init_cache(g, n, batch.tokens.shape[1], r)
+    cache = model.insert(cache, kv, jnp.asarray(batch.lengths), jnp.arange(g))
+    decode = jit(model.decode)
+    for t in range(r - 1):
+        steps = jnp.full(g, t, jnp.int32)
+        hidden, cache = decode(params, cache, completions[:, :, t], steps, batch.next_positions + t)
+        assert gap(hidden, whole[:, :, t + 1]) < TIGHT
+
+
+def test_saved_bytes_equal_the_loaded(pair, tmp_path):
+    """transformers' own file, through our parameters, tensor by tensor; both config spellings."""
+    _, _, model, params, path = pair
+    hf.save_params(params, model, tmp_path / "out", source_dir=path, dtype="float32")
+    theirs, ours = (safetensors.read_header(p / hf.SINGLE) for p in (path, tmp_path / "out"))
+    assert theirs.keys() == ours.keys()
+    for name, entry in theirs.items():
+        assert entry.open().tobytes() == ours[name].open().tobytes(), name
+
+    raw = json.loads((path / "config.json").read_text())
+    text = {key: raw.pop(key) for key in oracle.TEXT}
+    text["rope_parameters"] = text.pop("rope_scaling") | {"rope_theta": text.pop("rope_theta")}
+    (tmp_path / "out" / "config.json").write_text(json.dumps(raw | {"text_config": text}))
+    assert load_model(str(tmp_path / "out")) == model
