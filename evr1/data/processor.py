@@ -362,6 +362,8 @@ def _end_ids(
     """Tokens that end a completion: those of generation_config.json first, then the chat's own."""
     eos = _read_json(root / "generation_config.json").get("eos_token_id")
     ids = [eos] if isinstance(eos, int) else list(eos or [])
+    # transformers writes its default there, whatever the vocabulary.
+    ids = [i for i in ids if tokenizer.id_to_token(i) is not None]
     for name in (special.get("eos_token"), "<|im_end|>", "<|endoftext|>"):
         id_ = None if name is None else tokenizer.token_to_id(name)
         if id_ is not None:
