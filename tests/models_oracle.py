@@ -289,19 +289,3 @@ def hf_inputs(p: Prompt, completion: np.ndarray) -> dict:
             inputs["pixel_values" + suffix] = torch.from_numpy((pixels / 255 - 0.5) / 0.5)
             inputs[kind + "_grid_thw"] = torch.tensor([m[1] for m in mine])
     return inputs
-
-
-def grad_gap(reference: Any, model: Any, grads: Any) -> dict[str, float]:
-    """Relative difference of every gradient, by transformers' parameter name."""
-    expected = {k: p.grad.numpy() for k, p in reference.named_parameters()}
-    flat, out = hf.flatten(grads), {}
-    for w in model.weights():
-        values = flat[w.path] if w.is_stacked else flat[w.path][None]
-        for name, value in zip(hf.hf_names(w, flat[w.path].shape), values, strict=True):
-            if expected[name].any():
-                out[name] = gap(w.to_hf(np.asarray(value)), expected[name])
-            else:
-                assert not value.any(), name
-    assert out.keys() <= expected.keys()
-    assert len(expected) - len(out) <= 1
-    return out

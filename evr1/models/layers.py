@@ -64,7 +64,10 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square norm of the last axis, in float32: bfloat16 sums lose small channels."""
+    """Root-mean-square norm of the last axis, in float32: bfloat16 sums lose small channels.
+
+    The scale is applied in the dtype of the computation, as the checkpoints were trained.
+    """
 
     def __init__(self, width: int, eps: float, *, rngs: nnx.Rngs):
         del rngs
@@ -73,8 +76,8 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
         y = x.astype(jnp.float32)
-        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
-        return (y * _last_axis(self.scale[...], y)).astype(x.dtype)
+        y = (y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)).astype(x.dtype)
+        return y * _last_axis(self.scale[...], y).astype(x.dtype)
 
 
 class CentredRMSNorm(nnx.Module):

@@ -1,0 +1,170 @@
+"""Each family and variant against transformers: logits, gradients, greedy tokens, bfloat16."""
+
+import copy
+import dataclasses
+
+import families
+import jax
+import numpy as np
+import pytest
+from hf import load_torch
+from models_oracle import gap, jit
+
+from evr1 import gauges
+from evr1.models import hf
+from evr1.sampler import Sampling
+from evr1.types import ShapeTable
+
+torch = load_torch()
+torch.set_num_threads(1)  # thousands of tiny operations, which threads only slow down
+pytestmark = pytest.mark.parity
+
+BANNED = (90, 91)
+TOKENS = 64
+
+
+@pytest.fixture(scope="module", params=families.VARIANTS)
+def pair(request, tmp_path_factory):
+    return families.make_pair(request.param, tmp_path_factory.mktemp("hf") / "model")
+
+
+@pytest.fixture(scope="module")
+def case(pair):
+    """All layouts in one ragged batch, two completions each, with loss weights."""
+    items = pair.family.prompts(pair.family.cases)
+    batch, completions = pair.family.pack(items)
+    weights = np.random.default_rng(3).normal(size=completions.shape).astype(np.float32)
+    weights[1, 0, 3:], weights[2, 1, 1:] = 0, 0
+    return items, batch, completions, weights
+
+
+def test_logits_and_gradients(pair, case):
+    """Groups against separate sequences: logits, and the gradient of a log-prob loss."""
+    items, batch, completions, weights = case
+    pair.reference.zero_grad()
+    theirs = families.expected_logits(pair, items, completions)
+    for g, rows in enumerate(theirs):
+        for j, logits in enumerate(rows):
+            taken = families.taken_logprobs(logits, completions[g, j])
+            (taken * torch.from_numpy(weights[g, j])).sum().backward()
+    expected = np.array([[x.detach().numpy() for x in rows] for rows in theirs])
+
+    step = families.logprob_step(pair.model, batch, completions, weights)
+    (_, logits), grads = step(pair.params)
+    assert gap(logits, expected) < 1e-4
+    worst = families.grad_gaps(pair, grads)
+    assert len(worst) > 50
+    assert max(worst.values()) < 1e-3, max(worst.items(), key=lambda kv: kv[1])
+
+    spoilt = jax.tree.map(lambda x: x, pair.params)  # the negative twin: one layer's norm
+    name = next(k for k in hf.flatten(spoilt["text"]) if k.endswith("norm2/scale"))
+    node = spoilt["text"]
+    for key in name.split("/")[:-1]:
+        node = node[key]
+    node["scale"] = node["scale"].at[0, 3].add(0.5)
+    (_, logits), grads = step(spoilt)
+    assert gap(logits, expected) > 1e-3
+    assert max(families.grad_gaps(pair, grads).values()) > 1e-2
+
+
+def test_greedy_tokens(pair):
+    """64 greedy tokens of every layout from our sampler and from `generate`."""
+    items = pair.family.prompts(pair.family.cases)
+    examples = [families.as_example(p, i) for i, p in enumerate(items)]
+    shapes = ShapeTable(
+        prompt_tokens=(max(len(e.tokens) for e in examples),),
+        vision_rows=(12,),
+        row_patches=64,
+        completion_tokens=TOKENS,
+    )
+    sampling = Sampling(temperature=0, max_tokens=TOKENS, banned_ids=BANNED)
+    sampler = families.sampler(pair, shapes)
+    ours = sampler.generate(pair.params, examples, range(len(examples)), sampling).completions
+    theirs = [
+        pair.reference.generate(
+            **pair.family.inputs(p, np.zeros(0, np.int32)),
+            do_sample=False,
+            max_new_tokens=TOKENS,
+            suppress_tokens=list(BANNED),
+            eos_token_id=None,
+            pad_token_id=0,
+        )[0, len(p.tokens) :].numpy()
+        for p in items
+    ]
+    np.testing.assert_array_equal(ours[:, 0], theirs)
+    assert (ours[1:, 0] != theirs[:-1]).any()  # the negative twin
+    assert len(set(np.concatenate(theirs).tolist())) > 4
+
+
+def test_bfloat16(pair):
+    """Ours is as near to transformers' bfloat16 as that is to its own float32."""
+    rng = np.random.default_rng(0)
+    items = [
+        dataclasses.replace(p, completions=rng.integers(0, 90, (2, 40)).astype(np.int32))
+        for p in pair.family.prompts(pair.family.cases)
+    ]
+    batch, completions = pair.family.pack(items)
+    low = dataclasses.replace(pair, reference=copy.deepcopy(pair.reference).to(torch.bfloat16))
+    exact, theirs = (_logprobs(one, items, completions) for one in (pair, low))
+    model = dataclasses.replace(pair.model, dtype="bfloat16")
+    hidden = jit(model.group_hidden)(pair.params, batch, completions)
+    logprobs = np.asarray(jax.nn.log_softmax(model.logits(pair.params, hidden)))
+    ours = np.take_along_axis(logprobs, completions[..., None], axis=-1)[..., 0]
+    between, own = np.abs(ours - theirs).mean(), np.abs(theirs - exact).mean()
+    mine = np.abs(ours - exact).mean()
+    print(f"{between / own:.2f} between, {mine / own:.2f} to float32; {own:.4f}")
+    # Two that round each by itself differ by more than one from what neither rounds: by up to
+    # the square root of two where they have no rounding in common.
+    assert between < 1.3 * own
+    assert mine < 1.3 * own
+    assert own > 1e-3  # it is bfloat16
+
+
+def _logprobs(pair, items, completions):
+    with torch.no_grad():
+        logits = families.expected_logits(pair, items, completions)
+    return np.array(
+        [
+            [families.taken_logprobs(x, completions[g, j]).numpy() for j, x in enumerate(rows)]
+            for g, rows in enumerate(logits)
+        ]
+    )
+
+
+ONE_EACH = [name for name in families.VARIANTS if " " not in name]
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_fifty_video_shapes_compile_nothing_new(name, tmp_path):
+    """Prefill and decoding of random videos, frames and sizes, after one prompt of each bucket."""
+    pair = families.make_pair(name, tmp_path / "model")
+    shapes = ShapeTable(
+        prompt_tokens=(80, 192), vision_rows=(2, 8), row_patches=64, completion_tokens=4
+    )
+    sampler = families.sampler(pair, shapes, slots=4, prefill_groups=1, window=4)
+
+    def draw(parts, seeds):
+        items = [
+            pair.family.random(np.random.default_rng(s), p)
+            for s, p in zip(seeds, parts, strict=True)
+        ]
+        examples = [families.as_example(p, i) for i, p in enumerate(items)]
+        sampling = Sampling(max_tokens=3, seed=1)
+        sampler.generate(pair.params, examples, range(len(examples)), sampling)
+        return {(e.tokens.size > 80, len(e.patches) > 128) for e in examples}
+
+    # Few and many tokens, few and many patches.
+    warm = [[4, ("video", (1, 2, 2))], [100, ("video", (1, 2, 2))]]
+    warm += [[4, ("video", (3, 8, 8))], [100, ("video", (3, 8, 8))]]
+    counter = gauges.CompileCounter()
+    buckets = draw(warm, range(4))
+    before, rng = counter.count, np.random.default_rng(7)
+    assert before > 0
+    assert len(buckets) == 4
+    grids = np.stack([rng.integers(1, 6, 50), *(2 * rng.integers(1, 5, (2, 50)))], axis=1)
+    texts = rng.choice([4, 100], 50)
+    media = [("video", tuple(map(int, grid))) for grid in grids]
+    seen = draw([[int(n), m] for n, m in zip(texts, media, strict=True)], range(50))
+    assert counter.count == before
+    assert len({tuple(grid) for grid in grids}) > 30
+    assert len(seen) == 4
