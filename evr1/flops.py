@@ -1,9 +1,11 @@
 """Arithmetic of a pass, for MFU and for planning; a multiply-add counts as two operations."""
 
-from typing import Any
+import functools
+import math
 
 import numpy as np
 
+from evr1.models import Model, hf
 from evr1.types import GroupBatch
 
 # Peak dense bf16 operations a second of one device, by jax's `device_kind`; public data sheets.
@@ -28,20 +30,20 @@ def peak_flops(device_kind: str) -> float | None:
     return PEAK_FLOPS[max(matches, key=len)] if matches else None
 
 
-def forward(config: Any, batch: GroupBatch) -> float:
+def forward(model: Model, batch: GroupBatch) -> float:
     """Operations of one forward pass over a batch in the group layout, padding not counted.
 
     Args:
-        config: sizes of the model.
+        model: the network.
         batch: host arrays; vision and prompt go through the network once for all completions.
     """
     prompts = np.asarray(batch.prompts.lengths, np.float64)  # [G]
     completions = batch.completion_mask.sum(axis=2).astype(np.float64)  # [G, N]
     frames = frame_patches(batch.prompts.vision.segment_ids)
     return (
-        vision_flops(config.vision, frames)
-        + text_flops(config, prompts.sum() + completions.sum(), pairs(prompts, completions))
-        + 2 * config.width * config.vocab_size * completions.sum()
+        vision_flops(model, frames)
+        + text_flops(model, prompts.sum() + completions.sum(), pairs(prompts, completions))
+        + 2 * model.config.width * model.config.vocab_size * completions.sum()
     )
 
 
@@ -61,32 +63,49 @@ def pairs(prompts: np.ndarray, completions: np.ndarray) -> float:
     return float(own + (completions * prompts[:, None]).sum())
 
 
-def text_flops(config: Any, tokens: float, attention_pairs: float) -> float:
-    """Operations of the text layers."""
-    q_and_o = 2 * config.heads * config.head_dim
-    k_and_v = 2 * config.kv_heads * config.head_dim
-    mlp_widths = config.layers * config.mlp_width
-    moe = config.moe
-    if moe is not None:  # a token meets the experts that it is routed to, and the router
-        per_layer = moe.per_token * moe.mlp_width + moe.count / 3
-        mlp_widths += len(moe.layers) * (per_layer - config.mlp_width)
-    weights = config.width * (config.layers * (q_and_o + k_and_v) + 3 * mlp_widths)
-    attention = 4 * config.heads * config.head_dim * attention_pairs
-    return 2.0 * weights * tokens + config.layers * attention
+def text_flops(model: Model, tokens: float, attention_pairs: float) -> float:
+    """Operations of the text layers; a token meets the experts that it is routed to."""
+    c = model.config
+    attention = 4 * c.heads * c.head_dim * c.attention_layers
+    return (2 * token_weights(model) + c.state_flops) * tokens + attention * attention_pairs
 
 
-def vision_flops(vision: Any, frames: np.ndarray) -> float:
+def vision_flops(model: Model, frames: np.ndarray) -> float:
     """Operations of the vision tower.
 
     Args:
-        vision: its sizes.
+        model: the network.
         frames: patches of each temporal patch or image; attention stays within one.
     """
-    patches = frames.sum()
-    block = vision.width * (4 * vision.width + 2 * vision.mlp_width)
-    attention = 4 * vision.width * (frames**2).sum()
-    merged = vision.width * vision.merge**2
-    mergers = (len(vision.taps) + 1) * merged * (merged + vision.out_width) / vision.merge**2
-    return vision.depth * (2.0 * block * patches + attention) + 2.0 * patches * (
-        vision.width * vision.patch_values + mergers
-    )
+    c, patches = model.config.vision, frames.sum()
+    full = len(c.full_blocks) if c.window else c.depth
+    seen = full * (frames**2).sum() + (c.depth - full) * patches * c.window**2
+    return 2 * patch_weights(model) * patches + 4 * c.width * seen
+
+
+@functools.lru_cache
+def token_weights(model: Model) -> float:
+    """Multiplications of a text token with the weights of all layers."""
+    total = 0.0
+    for path, shape in _shapes(model):
+        inside = path.startswith(("text/layers/", "text/blocks/"))
+        if inside and path.endswith("/kernel"):
+            total += math.prod(shape)
+        elif inside and len(shape) == 4:  # [L, E, in, out]
+            total += math.prod(shape) * model.config.routed_share
+    return total
+
+
+@functools.lru_cache
+def patch_weights(model: Model) -> float:
+    """Multiplications of a patch with the weights of the tower; mergers see merge**2 at once."""
+    total = 0.0
+    for path, shape in _shapes(model):
+        if path.startswith("vision/") and path.endswith("/kernel"):
+            is_merger = path.startswith(("vision/merger/", "vision/deepstack/"))
+            total += math.prod(shape) / (model.config.vision.merge**2 if is_merger else 1)
+    return total
+
+
+def _shapes(model: Model) -> list[tuple[str, tuple[int, ...]]]:
+    return [(path, x.shape) for path, x in hf.flatten(model.abstract_params()).items()]

@@ -84,6 +84,6 @@ def speed(
     }
     peak = flops.peak_flops(jax.devices()[0].device_kind)
     if peak:
-        work = 3 * flops.forward(model.config, batch)  # backward: twice the forward pass
+        work = 3 * flops.forward(model, batch)  # backward: twice the forward pass
         result["speed/update_mfu"] = work / (times["time/update_s"] * peak * devices)
     return result

@@ -414,21 +414,23 @@ def phases(
     completions = np.full((groups, n), float(completion))
     drawn = groups * n * completion
     vision = flops.vision_flops(
-        c.vision, np.full(groups * shapes.vision_rows, float(shapes.row_patches))
+        model, np.full(groups * shapes.vision_rows, float(shapes.row_patches))
     )
     head = 2.0 * c.width * c.vocab_size
     within = flops.pairs(prompts, np.zeros((groups, n)))
     every = flops.pairs(prompts, completions)
-    prefill = vision + flops.text_flops(c, groups * prompt, within) + head * groups
-    decode = flops.text_flops(c, drawn, every - within) + head * drawn
-    forward = vision + flops.text_flops(c, groups * prompt + drawn, every) + head * drawn
+    prefill = vision + flops.text_flops(model, groups * prompt, within) + head * groups
+    decode = flops.text_flops(model, drawn, every - within) + head * drawn
+    forward = vision + flops.text_flops(model, groups * prompt + drawn, every) + head * drawn
 
     count = sum(math.prod(x.shape) for x in jax.tree.leaves(model.abstract_params()))
     size = jnp.dtype(model.dtype).itemsize
     held = count * size / mesh.shape["tensor"]  # weights of a device, once gathered
     ways = mesh.shape["fsdp"]
     gathered = held * (ways - 1) / ways
-    key_bytes = 2 * c.layers * c.kv_heads * c.head_dim * size  # keys and values of a token
+    key_bytes = (
+        2 * c.attention_layers * c.kv_heads * c.head_dim * size
+    )  # keys and values of a token
     waves = math.ceil(groups / shapes.slots)
     cache = key_bytes * (shapes.slots * (prompt + n * completion / 2)) / devices
     steps = waves * completion

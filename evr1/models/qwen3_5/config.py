@@ -84,9 +84,21 @@ class Config:
         return self.layers // len(self.pattern)
 
     @property
-    def full_layers(self) -> int:
+    def attention_layers(self) -> int:
         """Layers with full attention; the others have a gated delta net."""
         return self.blocks * sum(self.pattern)
+
+    @property
+    def state_flops(self) -> int:
+        """Operations of a token on recurrent states: decay, two reads and a correction a head."""
+        d = self.delta
+        layers = self.layers - self.attention_layers
+        return layers * 7 * d.value_heads * d.key_dim * d.value_dim
+
+    @property
+    def routed_share(self) -> float:
+        """The share of the experts that works on a token."""
+        return self.experts.chosen / self.experts.count if self.experts else 0.0
 
     @property
     def rope_freqs(self) -> np.ndarray:

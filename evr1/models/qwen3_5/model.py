@@ -128,12 +128,12 @@ class Qwen35(Shared):
 
     def _no_kv(self, *batch: int) -> KV:
         c = self.config
-        shape = (c.full_layers, *batch, c.kv_heads, c.head_dim)
+        shape = (c.attention_layers, *batch, c.kv_heads, c.head_dim)
         return KV(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
 
     def _no_states(self, *batch: int, layers: int | None = None) -> delta.State:
         c, d = self.config, self.config.delta
-        layers = c.layers - c.full_layers if layers is None else layers
+        layers = c.layers - c.attention_layers if layers is None else layers
         return delta.empty(
             (layers, *batch),
             heads=d.value_heads,

@@ -27,6 +27,8 @@ class VisionConfig:
     pixel_mean: float
     pixel_std: float
     init_scale: float
+    window: int = 0  # patches on a side of an attention window; 0: whole frames
+    full_blocks: tuple[int, ...] = ()  # that attend beyond a window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,21 @@ class Config:
     qk_norm: bool = True
     rope_interleaved: bool = True
     moe: Moe | None = None
+
+    @property
+    def attention_layers(self) -> int:
+        """Layers that keep keys and values: all."""
+        return self.layers
+
+    @property
+    def state_flops(self) -> int:
+        """Operations of a token on recurrent states: there are none."""
+        return 0
+
+    @property
+    def routed_share(self) -> float:
+        """The share of the experts that works on a token."""
+        return self.moe.per_token / self.moe.count if self.moe else 0.0
 
     @property
     def dense_layers(self) -> tuple[int, ...]:
