@@ -96,6 +96,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.algorithm.kl_target = 0.1  # mean KL of a token, in nats
     c.algorithm.kl_horizon = 10000.0  # completions over which the coefficient adapts
     c.algorithm.entropy_coef = 0.0  # of the entropy that the loss rewards; 0: off
+    # Of the load-balancing loss of a mixture of experts; 0: off, and no router/ metrics.
+    c.algorithm.balance_coef = 0.0
     # Weights for what the sampler and the trainer disagree on: token_tis, sequence_tis, token_mis,
     # sequence_mis, geometric or veto; empty: none. Bounds of None: its own defaults.
     c.algorithm.correction = ""

@@ -372,7 +372,7 @@ def _check_loss(a: Config) -> None:
     if a.aggregation is not None:
         _choice("algorithm.aggregation", a.aggregation, algorithms.AGGREGATIONS)
     _positive("algorithm", a, ("sapo_temperature_positive", "sapo_temperature_negative"))
-    _require(a.entropy_coef >= 0, "algorithm.entropy_coef", f"is {a.entropy_coef}", "need >= 0")
+    _at_least_0("algorithm", a, ("entropy_coef", "balance_coef"))
     if a.correction:
         _choice("algorithm.correction", a.correction, tuple(algorithms.CORRECTIONS))
     _require(

@@ -254,7 +254,7 @@ def split(
             config.train.microbatch_tokens,
             shapes=data.shapes,
             group_multiple=policy.group_multiple,
-            drop_silent=not (a.kl_coef or a.entropy_coef or is_complete),
+            drop_silent=not (a.kl_coef or a.entropy_coef or a.balance_coef or is_complete),
         )
         for minibatch in whole
     ]

@@ -324,6 +324,10 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         names = ("rank", "alpha", "targets")
         model = lora.adapt(model, **{name: config.lora[name] for name in names})
         freeze += (lora.FROZEN,)
+    if a.balance_coef and not model.config.experts_per_token:
+        raise ValueError(
+            f"algorithm.balance_coef={a.balance_coef}: {config.model} has no experts; set it to 0"
+        )
     mesh = mesh_lib.make_mesh(**config.mesh)
     mesh = mesh if mesh.size > 1 else None
     alone = config.critic.warmup_steps if a.advantage == "gae" else 0  # steps of the critic

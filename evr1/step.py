@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from evr1.models import Model
+from evr1.models.experts import router_metrics
 from evr1.optim import state_shardings, trainable
 from evr1.parallel import sharding
 from evr1.rl.diagnostics import Sums, masked, policy_sums, sampler_sums
@@ -113,8 +114,14 @@ def make_update(
     """
 
     def objective(params, batch):
-        hidden = model.group_hidden(params, batch.prompts, batch.completions)
-        return batch_loss(model, params, hidden, batch, loss)
+        hidden, kept = model.group_forward(
+            params, batch.prompts, batch.completions, keep_router=bool(loss.balance_coef)
+        )
+        value, sums = batch_loss(model, params, hidden, batch, loss)
+        if kept.router is None:
+            return value, sums
+        balance, router = balance_term(kept.router, model.config.experts_per_token, batch)
+        return value + loss.balance_coef * balance, sums | router
 
     abstract = model.abstract_params()
     inputs = () if mesh is None else (sharding.batch_sharding(mesh),)
@@ -228,6 +235,27 @@ def batch_loss(
         sums |= sampler_sums(logprobs, batch.behavior_logprobs, sampled)
     sums["policy/loss"] = (masked(weighted, mask)[0], masked(batch.loss_weights, mask)[0])
     return jnp.sum(weighted), sums
+
+
+def balance_term(
+    router: Float[Array, "l g t e"], per_token: int, batch: GroupBatch
+) -> tuple[Float[Array, ""], Sums]:
+    """The load-balancing loss of a microbatch times its share of the loss weights, and metrics.
+
+    Balance is no mean over tokens: that of a minibatch is the weighted mean of its microbatches'.
+    """
+    g, p = batch.prompts.tokens.shape
+    in_prompt = jnp.arange(p)[None] < batch.prompts.lengths[:, None]
+    mask = jnp.concatenate([in_prompt, batch.completion_mask.reshape(g, -1)], axis=1)
+    found = router_metrics(router, per_token, mask)
+    tokens = jnp.sum(mask, dtype=jnp.float32)
+    sums = {
+        "router/balance": (jax.lax.stop_gradient(found.balance_loss) * tokens, tokens),
+        "router/entropy": (jax.lax.stop_gradient(found.entropy) * tokens, tokens),
+        "router/load_max": (jax.lax.stop_gradient(found.max_load), jnp.ones(())),
+    }
+    share = jnp.sum(jnp.where(batch.completion_mask, batch.loss_weights, 0))
+    return found.balance_loss * share, sums
 
 
 def token_logprobs(

@@ -109,7 +109,7 @@ def test_groups_that_move_nothing_cost_no_pass():
     assert sorted(g for part in minibatch for g in part.groups.tolist() if g >= 0) == [1, 2]
 
 
-@pytest.mark.parametrize("field", ["kl_coef", "entropy_coef"])
+@pytest.mark.parametrize("field", ["kl_coef", "entropy_coef", "balance_coef"])
 def test_they_are_kept_where_something_else_has_a_gradient(field):
     c = settings(**{field: 0.1})
     batch, _, _, policy = make_batch(c, np.ones((4, 2)), reference=-1.0)

@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from families import moe_config
 from hf import load_torch
@@ -13,6 +14,10 @@ from models_oracle import gap, hf_inputs, hf_model, jit, pack, prompts, write_hf
 from evr1.models import experts, hf, load_model, safetensors
 from evr1.parallel.mesh import make_mesh
 from evr1.parallel.sharding import batch_sharding, param_shardings, replicated
+from evr1.rl.batches import group_batch
+from evr1.rl.losses import LossConfig
+from evr1.step import make_update
+from evr1.types import Rollouts
 
 torch = load_torch()
 
@@ -127,6 +132,41 @@ def _loss(model, batch, completions, weights):
         return (taken[..., 0] * weights).sum(), logits
 
     return loss
+
+
+def test_balance_in_the_update(sparse):
+    """The update's gradient gains coefficient * share of the loss weights * that of the balance."""
+    _, model, params = sparse
+    prompts_, completions = pack(prompts(CASES))
+    g, n, r = completions.shape
+    rollouts = Rollouts(
+        completions, np.zeros((g, n, r), np.float32), np.full((g, n), r - 1), np.ones((g, n), bool)
+    )
+    advantages = np.random.default_rng(2).normal(size=(g, n)).astype(np.float32)
+    batch = group_batch(prompts_, rollouts, advantages, aggregation="token_mean", max_tokens=r)
+    batch = batch._replace(loss_weights=batch.loss_weights * 0.25)  # a quarter of a minibatch
+
+    def gradient(coef):
+        loss = LossConfig(policy="reinforce", on_policy=True, balance_coef=coef)
+        made = make_update(model, optax.sgd(1.0), loss)
+        return made.accumulate(params, made.zeros(params), batch)
+
+    (with_, sums), (without, none) = gradient(0.5), gradient(0.0)
+    p = prompts_.tokens.shape[1]
+    real = np.arange(p)[None] < prompts_.lengths[:, None]
+    mask = np.concatenate([real, np.asarray(batch.completion_mask).reshape(g, -1)], axis=1)
+
+    def balance(params):
+        router = model.group_forward(params, prompts_, completions, keep_router=True)[1].router
+        return experts.balance_loss(router, 2, mask)
+
+    value, expected = jit(jax.value_and_grad(balance))(params)
+    for a, b, c in zip(*map(jax.tree.leaves, (with_, without, expected)), strict=True):
+        np.testing.assert_allclose(a - b, 0.125 * c, atol=1e-5)
+    router = expected["text"]["layers"]["moe"]["router"]["kernel"]
+    assert np.abs(router).max() > 1e-3
+    assert sums["router/balance"][0] / sums["router/balance"][1] == pytest.approx(float(value), rel=1e-5)
+    assert "router/balance" not in none
 
 
 def test_group_is_separate_and_decode_is_group(sparse):

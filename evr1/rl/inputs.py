@@ -20,6 +20,7 @@ class LossConfig:
         has_kl: the KL to the reference is part of the loss, with the coefficient of the batch.
         kl_estimator: a key of `rl.kl.ESTIMATORS`.
         entropy_coef: weight of the entropy, which the loss rewards; 0: no gradient through it.
+        balance_coef: weight of the experts' load-balancing loss; 0: off.
         correction: a key of `rl.correction.CORRECTIONS`; empty: none.
         correction_low: bounds of the correction.
         correction_high: likewise.
@@ -42,6 +43,7 @@ class LossConfig:
     has_kl: bool = False
     kl_estimator: str = "k3"
     entropy_coef: float = 0.0
+    balance_coef: float = 0.0
     correction: str = ""
     correction_low: float = 0.5
     correction_high: float = 2.0

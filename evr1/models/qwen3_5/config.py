@@ -96,6 +96,11 @@ class Config:
         return layers * 7 * d.value_heads * d.key_dim * d.value_dim
 
     @property
+    def experts_per_token(self) -> int:
+        """Experts that work on a token; 0: every token meets all of a layer."""
+        return self.experts.chosen if self.experts else 0
+
+    @property
     def routed_share(self) -> float:
         """The share of the experts that works on a token."""
         return self.experts.chosen / self.experts.count if self.experts else 0.0

@@ -80,6 +80,11 @@ class Config:
         return 0
 
     @property
+    def experts_per_token(self) -> int:
+        """Experts that work on a token; 0: every token meets all of a layer."""
+        return self.moe.per_token if self.moe else 0
+
+    @property
     def routed_share(self) -> float:
         """The share of the experts that works on a token."""
         return self.moe.per_token / self.moe.count if self.moe else 0.0
