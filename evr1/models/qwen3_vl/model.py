@@ -25,8 +25,10 @@ from evr1.types import Params, Prompts, VisionInput, Visual
 class Shared(Model):
     """What Qwen3-VL and Qwen3.5 have in common: the vision tower, and what surrounds the layers."""
 
-    def encode(self, params: Params, vision: VisionInput) -> Visual:
+    def encode(self, params: Params, vision: VisionInput | Visual) -> Visual:
         """See Model."""
+        if isinstance(vision, Visual):
+            return vision
         encode = functools.partial(
             tower.encode,
             self.config.vision,
