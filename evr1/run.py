@@ -376,17 +376,23 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
 
 def _encoder(config: Config, model: Model, sampler: Sampler) -> Encoder:
     """The policy's frozen tower, on the prompts as the sampler prefills them."""
-    held, shapes = config.rollout.prompts, sampler.shapes
-    if config.dynamic.enabled:  # kept, without signal, and just drawn
-        held = 2 * held + max(held, config.dynamic.draw_prompts)
+    shapes = sampler.shapes
     return make_encoder(
         model,
         sampler.prompts,
         groups=sampler.prefill_groups,
-        held=held,
+        held=held_features(config),
         patches=shapes.vision_rows[-1] * shapes.row_patches,
         mesh=sampler.mesh,
     )
+
+
+def held_features(config: Config) -> int:
+    """Of how many prompts a frozen tower's features are there at the same time."""
+    prompts = config.rollout.prompts
+    if not config.dynamic.enabled:
+        return prompts
+    return 2 * prompts + max(prompts, config.dynamic.draw_prompts)  # kept, without signal, new
 
 
 def make_optimizer(
