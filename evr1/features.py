@@ -40,7 +40,7 @@ class Encoder:
     on_host: bool
 
     def __call__(self, params: Params, examples: Sequence[Example]) -> list[Example]:
-        """Examples that have none with their features; each goes through the tower once."""
+        """The examples, which have none yet, with features; each goes through the tower once."""
         out = list(examples)
         # Like sizes together, as the sampler has them: less padding, and the same shapes.
         order = sorted(range(len(out)), key=lambda i: (-len(out[i].patches), -len(out[i].tokens)))
@@ -61,7 +61,7 @@ class Encoder:
         where = "in host memory" if self.on_host else "on each device"
         return (
             "vision tower frozen: its features are computed once a step, at most "
-            f"{self.held_bytes / 2**30:.2g} GiB {where}"
+            f"{self.held_bytes / 2**20:,.0f} MiB {where}"
         )
 
 

@@ -75,7 +75,7 @@ def test_each_prompt_goes_through_the_tower_once_and_gives_its_features():
 
 def test_the_sampler_draws_the_same_tokens_from_features_alone():
     """The programs of the sampler are given a broken tower, and none of them notices."""
-    sampler = rig.sampler(n=2, shapes=SHAPES, prefill_groups=2)
+    sampler = rig.sampler(n=3, prefill_groups=2)
     sampling = Sampling(max_tokens=12, seed=5)
     want = sampler.generate(rig.params(), EXAMPLES, range(6), sampling)
     got = sampler.generate(without_tower(rig.params()), encoded(), range(6), sampling)
@@ -187,10 +187,10 @@ def test_features_that_would_not_fit_the_devices_wait_on_the_host(monkeypatch):
     sampler = rig.sampler()
     assert make_encoder(sampler).held_bytes == size
     assert not make_encoder(sampler).on_host
-    assert make_encoder(sampler).told().endswith("GiB on each device")
+    assert make_encoder(sampler).told().endswith("MiB on each device")
     monkeypatch.setattr(features, "DEVICE_BYTES", size - 1)
     assert make_encoder(sampler).on_host
-    assert make_encoder(sampler).told().endswith("GiB in host memory")
+    assert make_encoder(sampler).told().endswith("MiB in host memory")
 
 
 class Counting:
