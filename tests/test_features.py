@@ -115,7 +115,7 @@ def with_features(batch):
     return batch._replace(prompts=batch.prompts._replace(vision=visual))
 
 
-def test_loss_gradient_and_logprobs_are_those_of_the_pixels_without_a_tower():
+def test_loss_and_gradient_are_those_of_the_pixels_without_a_tower():
     broken, batch = without_tower(step_rig.params()), with_features(step_rig.batch())
     update = frozen_update()
     results = [
@@ -127,11 +127,8 @@ def test_loss_gradient_and_logprobs_are_those_of_the_pixels_without_a_tower():
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(got["vision"]))
     losses = [float(np.divide(*sums["policy/loss"])) for sums in (got_sums, want_sums)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    new, old = (
-        np.asarray(step_rig.logprobs()(params, part.prompts, part.completions))
-        for params, part in ((broken, batch), (step_rig.params(), step_rig.batch()))
-    )
-    np.testing.assert_allclose(new, old, atol=1e-4)
+    means = [float(np.divide(*sums["policy/logprob"])) for sums in (got_sums, want_sums)]
+    assert means[0] == pytest.approx(means[1], rel=1e-6)
 
 
 @pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
