@@ -122,7 +122,7 @@ def make_batch(shape: Shape, size: Size, seed: int = 0) -> GroupBatch:
     rng = np.random.default_rng(seed)
     t, h, w = shape.grid
     frame = h * w
-    examples = [_example(rng, shape, size) for _ in range(shape.groups)]
+    examples = [make_example(rng, shape, size) for _ in range(shape.groups)]
     shapes = ShapeTable((shape.prompt_tokens,), (t,), frame, shape.completion_tokens)
     prompts = collation.collate(examples, shapes, GEOMETRY, TABLE_SIDE, 0)
     dims = (shape.groups, shape.n, shape.completion_tokens)
@@ -143,7 +143,8 @@ def make_batch(shape: Shape, size: Size, seed: int = 0) -> GroupBatch:
     )
 
 
-def _example(rng: np.random.Generator, shape: Shape, size: Size) -> Example:
+def make_example(rng: np.random.Generator, shape: Shape, size: Size) -> Example:
+    """A prompt of a random clip and random text."""
     t, h, w = shape.grid
     grid = np.array([shape.grid], np.int32)
     visual = t * h * w // GEOMETRY.merge_size**2

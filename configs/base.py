@@ -162,7 +162,10 @@ def get_config() -> ml_collections.ConfigDict:
     c.optim.eps = 1e-8
     c.optim.weight_decay = 0.01  # decoupled, on every trained parameter
     c.optim.max_grad_norm = 1.0  # global norm that gradients are clipped to
-    c.optim.freeze = ()  # regular expressions of parameter paths, e.g. ("vision/.*",)
+    # Regular expressions of whole parameter paths: ("vision/.*",) is the tower, "vision/merger/.*"
+    # its merger, "text/embed" the embeddings. With the whole tower frozen its features are computed
+    # once a step.
+    c.optim.freeze = ()
 
     # Low-rank adapters: with rank > 0 they alone are trained and have optimizer state.
     c.lora = ml_collections.ConfigDict()

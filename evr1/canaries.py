@@ -4,10 +4,10 @@ They catch the faults that let a run go on for hours and learn nothing: a model 
 log-probabilities of another quantity, a verifier that marks the right answer wrong.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,7 +18,7 @@ from evr1.rewards import extra
 from evr1.rewards.gold import can_write, gold_answer
 from evr1.rl import diagnostics
 from evr1.rl.batches import group_batch, microbatches
-from evr1.run import Data, Policy, with_patches
+from evr1.run import Data, Policy
 from evr1.types import GroupBatch, Params, Rollouts
 
 # Largest mean |difference| of sampler and trainer log-probabilities that is rounding alone.
@@ -51,18 +51,20 @@ def check(
     position = data.train.get_state()
     examples = next(data.train)
     data.train.set_state(position)
+    examples = policy.encode(params, examples)
     rollouts = policy.sampler.generate(
         params, examples, list(range(len(examples))), policy.sampling
     )
     rollouts = Rollouts(*(part[:, : config.rollout.n] for part in rollouts))  # no greedy baseline
-    parts = _parts(config, policy, data, examples, rollouts)
+    bare = _parts(config, policy, data, examples, rollouts)
+    parts = [policy.with_vision(part, examples) for part in bare]
     findings = [
         _placeholders(data, examples),
         _gold_rewards(config, data, examples, score),
         _sampler_gap(policy, params, parts),
         _on_policy(policy, params, parts),
         _end_token(policy, params, parts, rollouts),
-        _sees_frames(policy, params, parts),
+        _sees_frames(policy, params, bare, examples),
     ]
     for f in findings:
         line(f"{'✓' if f.is_ok else '✗'} {f.name}: {f.detail}")
@@ -81,8 +83,8 @@ def _parts(
     examples: Sequence[Example],
     rollouts: Rollouts,
 ) -> list[GroupBatch]:
-    """The first microbatches as the update will see them: nothing is compiled for the checks
-    alone."""
+    """The first microbatches as the update will see them, without their pixels: nothing is compiled
+    for the checks alone."""
     sign = np.where(np.arange(rollouts.lengths.shape[1]) % 2, -1.0, 1.0).astype(np.float32)
     batch = group_batch(
         data.collate(examples),
@@ -97,7 +99,7 @@ def _parts(
         shapes=data.shapes,
         group_multiple=policy.group_multiple,
     )
-    return [with_patches(part, examples) for part in parts[:CHECKED_PARTS]]
+    return parts[:CHECKED_PARTS]
 
 
 def _placeholders(data: Data, examples: Sequence[Example]) -> Finding:
@@ -185,16 +187,20 @@ def _end_token(
     )
 
 
-def _sees_frames(policy: Policy, params: Params, parts: Sequence[GroupBatch]) -> Finding:
+def _sees_frames(
+    policy: Policy, params: Params, parts: Sequence[GroupBatch], examples: Sequence[Example]
+) -> Finding:
     name = "the answer reacts to the frames"
     part = next((p for p in parts if (p.prompts.visual_index >= 0).any()), None)
     if part is None:
         return Finding(name, True, "no image or video in the batch")
-    prompts, completions = policy.place((part.prompts, part.completions))
-    blank = prompts._replace(
-        vision=prompts.vision._replace(patches=jax.tree.map(jnp.zeros_like, prompts.vision.patches))
+    blank = [
+        dataclasses.replace(e, patches=np.zeros_like(e.patches), visual=None) for e in examples
+    ]
+    seen, unseen = (
+        np.asarray(policy.logprobs(params, *policy.place_prompts(part, several)))
+        for several in (examples, policy.encode(params, blank))
     )
-    seen, unseen = (np.asarray(policy.logprobs(params, p, completions)) for p in (prompts, blank))
     has_media = (part.prompts.visual_index >= 0).any(axis=1)
     largest = np.abs(seen - unseen).max(axis=(1, 2))
     largest = largest[has_media & part.completion_mask.any((1, 2))]

@@ -27,6 +27,7 @@ class Critic:
     Attributes:
         is_shared: it reads the policy's hidden states, and its gradient ends there: the policy's
             loss alone shapes the trunk. Its parameters are the head's.
+        has_policy_tower: features of the policy's vision tower are those of its own.
         values: (params, policy_params, prompts, completions) -> float32[G, N, R], the value of the
             state before each token.
         update: `accumulate` takes (params, grads, policy_params, microbatch). Loss weights are the
@@ -37,6 +38,7 @@ class Critic:
     """
 
     is_shared: bool
+    has_policy_tower: bool
     values: Callable
     update: Update
     init: Callable[[Params | None], TrainState]
@@ -48,6 +50,7 @@ def make_critic(
     *,
     clip: float,
     is_shared: bool,
+    has_policy_tower: bool = False,
     freeze: Sequence[str] = (),
     mesh: jax.sharding.Mesh | None = None,
 ) -> Critic:
@@ -58,6 +61,7 @@ def make_critic(
         optimizer: made for the parameters {"trunk", "head"}, with the same `freeze`.
         clip: of the value loss; 0: off.
         is_shared: the trunk is the policy's.
+        has_policy_tower: see `Critic`.
         freeze: patterns of the critic's parameters, see `frozen`; no gradient is worked out for
             what they match.
         mesh: where parameters and batches lie; None: one device.
@@ -101,7 +105,7 @@ def make_critic(
         params = params if layout is None else jax.device_put(params, layout)
         return init_state(params, optimizer, mesh, layout)
 
-    return Critic(is_shared, values, update, init)
+    return Critic(is_shared, has_policy_tower, values, update, init)
 
 
 def first_params(model: Model, trunk: Params | None) -> Params:

@@ -120,7 +120,7 @@ class Drawer:
         if not c.dynamic.enabled:
             batch = self._draw(params, version, 1)
             return batch, self._metrics(batch)
-        kept, silent = list(self._surplus), list[Group]()
+        kept, silent = self._encoded(params, self._surplus), list[Group]()
         drawn: list[Group] = []
         rounds, carried = 0, len(kept)
         size = c.dynamic.draw_prompts or want
@@ -132,7 +132,8 @@ class Drawer:
             drawn += map(_without_pixels, new)
             rounds += 1
         short = max(want - len(kept), 0)
-        batch, self._surplus = [*kept[:want], *silent[:short]], kept[want:]
+        batch = [*kept[:want], *silent[:short]]
+        self._surplus = list(map(groups_lib.without_features, kept[want:]))
         metrics = {
             "dynamic/rounds": float(rounds),
             "dynamic/drawn": float(len(drawn)),
@@ -177,6 +178,7 @@ class Drawer:
         """So many batches of the loader, sampled, scored and mixed."""
         with self._timer("data_wait"):
             examples = [e for _ in range(batches) for e in next(self._data.train)]
+        examples = self._encode(params, examples)
         ids = list(range(self._next_id, self._next_id + len(examples)))
         self._next_id += len(examples)
         sampling = self._policy.sampling
@@ -189,6 +191,17 @@ class Drawer:
         if self._config.mix.enabled or self._config.replay.enabled:
             drawn = self._mix(drawn, ids)
         return drawn
+
+    def _encode(self, params: Params, examples: Sequence[Example]) -> list[Example]:
+        """With their features, where the vision tower is frozen."""
+        if self._policy.encoder is None:
+            return list(examples)
+        with self._timer("encode"):
+            return self._policy.encode(params, examples)
+
+    def _encoded(self, params: Params, groups: Sequence[Group]) -> list[Group]:
+        examples = self._encode(params, [g.example for g in groups])
+        return [g._replace(example=e) for g, e in zip(groups, examples, strict=True)]
 
     def _sample(
         self,
@@ -296,8 +309,8 @@ class Drawer:
 
 def _without_pixels(group: Group) -> Group:
     """The group for metrics alone."""
-    example = dataclasses.replace(group.example, patches=group.example.patches[:0].copy())
-    return group._replace(example=example)
+    patches = group.example.patches[:0].copy()
+    return group._replace(example=dataclasses.replace(group.example, patches=patches, visual=None))
 
 
 def make_groups(

@@ -30,18 +30,19 @@ def peak_flops(device_kind: str) -> float | None:
     return PEAK_FLOPS[max(matches, key=len)] if matches else None
 
 
-def forward(model: Model, batch: GroupBatch) -> float:
+def forward(model: Model, batch: GroupBatch, *, has_tower: bool = True) -> float:
     """Operations of one forward pass over a batch in the group layout, padding not counted.
 
     Args:
         model: the network.
         batch: host arrays; vision and prompt go through the network once for all completions.
+        has_tower: the pass goes through the vision tower too.
     """
     prompts = np.asarray(batch.prompts.lengths, np.float64)  # [G]
     completions = batch.completion_mask.sum(axis=2).astype(np.float64)  # [G, N]
     frames = frame_patches(batch.prompts.vision.segment_ids)
     return (
-        vision_flops(model, frames)
+        (vision_flops(model, frames) if has_tower else 0)
         + text_flops(model, prompts.sum() + completions.sum(), pairs(prompts, completions))
         + 2 * model.config.width * model.config.vocab_size * completions.sum()
     )

@@ -63,7 +63,7 @@ def readings(compiles: CompileCounter) -> dict[str, float]:
 
 
 def speed(
-    model: Model, batch: GroupBatch, times: Mapping[str, float], devices: int
+    model: Model, batch: GroupBatch, times: Mapping[str, float], devices: int, *, has_tower: bool
 ) -> dict[str, float]:
     """Tokens a second, what the group layout saves, and MFU where the device's peak is known.
 
@@ -72,6 +72,7 @@ def speed(
         batch: of the step, on the host.
         times: the step's time/* metrics.
         devices: that worked on it.
+        has_tower: the update passed through the vision tower.
     """
     prompts = np.asarray(batch.prompts.lengths, np.float64)
     completions = batch.completion_mask.sum(axis=2).astype(np.float64)
@@ -84,6 +85,7 @@ def speed(
     }
     peak = flops.peak_flops(jax.devices()[0].device_kind)
     if peak:
-        work = 3 * flops.forward(model, batch)  # backward: twice the forward pass
+        # The backward pass is twice the forward pass.
+        work = 3 * flops.forward(model, batch, has_tower=has_tower)
         result["speed/update_mfu"] = work / (times["time/update_s"] * peak * devices)
     return result

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evr1 import features
 from evr1.data.records import Example
 from evr1.rewards import Score, Status
 from evr1.types import Rollouts
@@ -57,6 +58,11 @@ class Group(NamedTuple):
         """Of the completions that the policy drew; NaN where no scorer worked."""
         mine = self.valid & ~self.is_offline
         return float(self.accuracy[mine].mean()) if mine.any() else float("nan")
+
+
+def without_features(group: Group) -> Group:
+    """The group with its pixels alone."""
+    return group._replace(example=features.without_features(group.example))
 
 
 def stack(groups: Sequence[Group]) -> Rollouts:

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from evr1.config import Config
+from evr1.critic import Critic
 from evr1.data.records import Example
+from evr1.features import without_features
 from evr1.networks import Networks
 from evr1.rl import diagnostics
 from evr1.rl.advantages import group_advantages
@@ -19,7 +21,7 @@ from evr1.rl.kl import CONTROLLERS, kl
 from evr1.rl.outcomes import Outcomes, update_moments
 from evr1.rl.state import AlgorithmState
 from evr1.rl.weights import loss_weights
-from evr1.run import Data, Policy, with_patches
+from evr1.run import Data, Policy
 from evr1.step import TrainState, Update
 from evr1.types import GroupBatch, Params, Prompts, Rollouts
 
@@ -85,6 +87,11 @@ def _for_critic(config: Config, batch: GroupBatch) -> GroupBatch:
     return batch._replace(completion_mask=mask, loss_weights=weights)
 
 
+def _for_tower(critic: Critic, examples: Sequence[Example]) -> list[Example]:
+    """The examples as the critic is to see them: with pixels where its tower is another one."""
+    return list(examples if critic.has_policy_tower else map(without_features, examples))
+
+
 def with_values(
     config: Config,
     policy: Policy,
@@ -98,7 +105,7 @@ def with_values(
     assert critic is not None
     assert state is not None
     policy_params = networks.policy.params if critic.is_shared else None
-    values = batch.old_values.copy()
+    values, examples = batch.old_values.copy(), _for_tower(critic, examples)
     every = split(config, policy, data, batch, is_complete=True)
     for part in (part for minibatch in every for part in minibatch):
         prompts, completions = policy.place_prompts(part, examples)
@@ -220,6 +227,8 @@ def with_logprobs(
             gaps.append(diagnostics.sampler_sums(new, part.behavior_logprobs, sampled))
             old[place] = np.asarray(new)[real]
         if reference is not None:
+            # Features of the policy's tower serve it too: they are there only if that tower never
+            # moves, and the reference started from the policy's weights or follows them.
             ref[place] = np.asarray(policy.logprobs(reference, prompts, completions))[real]
     metrics = diagnostics.means(functools.reduce(diagnostics.add, gaps)) if gaps else {}
     mask = batch.completion_mask
@@ -286,6 +295,7 @@ def update_critic(
     parts = split(config, policy, data, _for_critic(config, batch), is_complete=True)
     parts = parts * config.algorithm.epochs_per_rollout
     shared = networks.policy.params if critic.is_shared else None
+    examples = _for_tower(critic, examples)
     state, metrics = _update(critic.update, policy, state, examples, parts, (shared,))
     metrics = {name.replace("optim/", "critic/"): value for name, value in metrics.items()}
     return networks._replace(critic=state), metrics
@@ -304,7 +314,7 @@ def _update(
     for minibatch in parts:
         grads = compiled.zeros(state.params)
         for part in minibatch:
-            part = policy.place(with_patches(part, examples))
+            part = policy.place(policy.with_vision(part, examples))
             grads, more = compiled.accumulate(state.params, grads, *inputs, part)
             sums = diagnostics.add(sums, more) if sums else more
         state, metrics = compiled.apply(state, grads)

@@ -114,6 +114,15 @@ def trainable(params: Params, freeze: Sequence[str]) -> Params:
     return jax.tree.unflatten(jax.tree.structure(params), is_trained)
 
 
+def is_frozen(params: Params, freeze: Sequence[str], part: str) -> bool:
+    """Whether nothing under this key of the parameters, such as "vision", is trained.
+
+    Raises:
+        ValueError: see `trainable`.
+    """
+    return not any(jax.tree.leaves(trainable(params, freeze)[part]))
+
+
 def state_shardings(opt_state: optax.OptState, params: Params, replicated: object) -> object:
     """The sharding of every leaf of an optimizer state: a moment is laid out as its parameter.
 

@@ -23,6 +23,7 @@ from evr1.data.order import Source
 from evr1.data.preprocess import preprocess, progress_bar
 from evr1.data.processor import Processor
 from evr1.data.records import Budgets, Example, Geometry, Row
+from evr1.features import Encoder, make_encoder, with_vision
 from evr1.models import Model, hf, lora
 from evr1.parallel import mesh as mesh_lib
 from evr1.parallel import sharding
@@ -109,6 +110,7 @@ class Policy:
     greedy: Sampling
     temporal_sampler: Sampler | None = None  # of the videos with shuffled frames
     critic: Critic | None = None
+    encoder: Encoder | None = None  # where the vision tower is frozen
 
     @property
     def group_multiple(self) -> int:
@@ -139,21 +141,26 @@ class Policy:
 
     def place_prompts(self, part: GroupBatch, examples: Sequence[Example]):
         """(prompts, completions) of a microbatch on the devices."""
-        part = with_patches(part, examples)
+        part = self.with_vision(part, examples)
         return self.place((part.prompts, part.completions))
+
+    def with_vision(self, part: GroupBatch, examples: Sequence[Example]) -> GroupBatch:
+        """A microbatch with the pixels or features of its prompts, from the examples of its rollout
+        batch.
+
+        One at a time: the pixels of a whole rollout batch are tens of gigabytes.
+        """
+        mine = [examples[g] if g >= 0 else None for g in part.groups.tolist()]
+        merge = self.model.config.vision.merge
+        return part._replace(prompts=with_vision(part.prompts, mine, merge))
+
+    def encode(self, params: Params, examples: Sequence[Example]) -> list[Example]:
+        """The examples with their features, where the vision tower is frozen."""
+        return list(examples) if self.encoder is None else self.encoder(params, examples)
 
     def init_state(self, params: Params) -> step.TrainState:
         """The state before the first update. `params` are given away."""
         return step.init_state(params, self.optimizer, self.mesh)
-
-
-def with_patches(part: GroupBatch, examples: Sequence[Example]) -> GroupBatch:
-    """A microbatch with the patches of its prompts, from the examples of its rollout batch.
-
-    One at a time: the pixels of a whole rollout batch are tens of gigabytes.
-    """
-    mine = [examples[g] if g >= 0 else None for g in part.groups.tolist()]
-    return part._replace(prompts=batch.fill_patches(part.prompts, mine))
 
 
 @contextlib.contextmanager
@@ -358,6 +365,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         "pad_id": data.processor.pad_id,
         "mesh": mesh,
     }
+    sampler = Sampler(model, n=r.n + sampling.greedy_rows, slots=r.slots, **common)
     return Policy(
         model=model,
         mesh=mesh,
@@ -365,7 +373,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         schedule=schedule,
         update=step.make_update(model, optimizer, loss_config(config), freeze=freeze, mesh=mesh),
         logprobs=step.make_logprobs(model, temperature=r.temperature, mesh=mesh),
-        sampler=Sampler(model, n=r.n + sampling.greedy_rows, slots=r.slots, **common),
+        sampler=sampler,
         sampling=sampling,
         greedy_sampler=Sampler(model, n=1, slots=r.slots * r.n, **common),
         greedy=dataclasses.replace(
@@ -378,7 +386,31 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         if a.temporal_bonus
         else None,
         critic=_critic(config, model, mesh) if a.advantage == "gae" else None,
+        encoder=_encoder(config, model, sampler)
+        if optim.is_frozen(model.abstract_params(), freeze, "vision")
+        else None,
     )
+
+
+def _encoder(config: Config, model: Model, sampler: Sampler) -> Encoder:
+    """The policy's frozen tower, on the prompts as the sampler prefills them."""
+    shapes = sampler.shapes
+    return make_encoder(
+        model,
+        sampler.prompts,
+        groups=sampler.prefill_groups,
+        held=held_features(config),
+        patches=shapes.vision_rows[-1] * shapes.row_patches,
+        mesh=sampler.mesh,
+    )
+
+
+def held_features(config: Config) -> int:
+    """Of how many prompts a frozen tower's features are there at the same time."""
+    prompts = config.rollout.prompts
+    if not config.dynamic.enabled:
+        return prompts
+    return 2 * prompts + max(prompts, config.dynamic.draw_prompts)  # kept, without signal, new
 
 
 def make_optimizer(
@@ -398,8 +430,13 @@ def make_optimizer(
 
 
 def _critic(config: Config, model: Model, mesh: jax.sharding.Mesh | None) -> Critic:
-    """At a constant learning rate: the values follow a policy that moves to the end."""
+    """At a constant learning rate: the values follow a policy that moves to the end.
+
+    It takes the policy's features where its own tower stands still at the same weights.
+    """
     is_shared = config.critic.trunk == "shared"
+    is_same = config.critic.model in ("", config.model)
+    is_still = optim.is_frozen(model.abstract_params(), config.optim.freeze, "vision")
     schedule = optax.constant_schedule(config.critic.learning_rate)
     freeze = () if is_shared else frozen(config.optim.freeze)
     optimizer = make_optimizer(config, schedule, freeze)
@@ -408,6 +445,7 @@ def _critic(config: Config, model: Model, mesh: jax.sharding.Mesh | None) -> Cri
         optimizer,
         clip=config.critic.clip,
         is_shared=is_shared,
+        has_policy_tower=is_shared or (is_same and is_still),
         freeze=freeze,
         mesh=mesh,
     )

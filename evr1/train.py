@@ -18,6 +18,7 @@ from evr1.config import Config
 from evr1.data.records import Example
 from evr1.draw import Drawer
 from evr1.groups import stack as stack_groups
+from evr1.groups import without_features
 from evr1.judge import with_judge
 from evr1.models import load_model, lora
 from evr1.networks import Networks, init_networks, next_reference
@@ -62,6 +63,8 @@ def train(config: Config) -> None:
         writer = stack.enter_context(_writer(config, first))
         compiles.on_change = writer.compiling
         writer.line(told)
+        if policy.encoder is not None:
+            writer.line(policy.encoder.told())
         evaluate = functools.partial(_evaluate, config, policy, data, scorer, writer)
 
         if first:
@@ -89,6 +92,8 @@ def train(config: Config) -> None:
                 networks, update_metrics = _update(
                     config, policy, data, networks, step, examples, batch, parts
                 )
+            groups = list(map(without_features, groups))  # no longer needed, and large
+            examples = [g.example for g in groups]
             saved = checkpoints.latest_step()
             _stop_if_not_finite(update_metrics, examples, parts, workdir, step + 1, saved)
             metrics |= more | update_metrics
@@ -114,7 +119,9 @@ def train(config: Config) -> None:
             metrics |= data.train.metrics() | gauges.readings(compiles)
             metrics["optim/learning_rate"] = np.asarray(policy.schedule(version)).item()
             metrics |= timer.pop()
-            metrics |= gauges.speed(model, batch, metrics, jax.device_count())
+            metrics |= gauges.speed(
+                model, batch, metrics, jax.device_count(), has_tower=policy.encoder is None
+            )
             writer.metrics(done, metrics)
             if _is_due(config.eval.every_steps, done, config.num_steps):
                 evaluate(networks.policy, done)

@@ -33,7 +33,7 @@ class VisionInput(NamedTuple):
 
 
 class Visual(NamedTuple):
-    """What the vision tower gives to the text model."""
+    """What the vision tower gives to the text model. Of a single prompt, there is no G axis."""
 
     embeds: Array  # [G, T, D]
     deepstack: Array  # [G, K_deepstack, T, D]
@@ -47,7 +47,7 @@ class Prompts(NamedTuple):
     lengths: Array  # int32[G]
     next_positions: Array  # int32[G], position of the first completion token (on all three axes)
     visual_index: Array  # int32[G, P], which of the group's T visual tokens stands here; -1 = text
-    vision: VisionInput
+    vision: Any  # VisionInput; before the model, Visual if a frozen tower has given it already
 
 
 class GroupBatch(NamedTuple):

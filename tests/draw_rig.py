@@ -134,7 +134,7 @@ def make_drawer(config, right, rows=None):
         example=by_source.__getitem__,
     )
     sampling = Sampling(max_tokens=R)
-    policy = types.SimpleNamespace(sampler=Scripted(right), sampling=sampling)
+    policy = types.SimpleNamespace(sampler=Scripted(right), sampling=sampling, encoder=None)
     terms = compose.find_terms((), {}, compose.Settings(R, 0, 4))
     return Drawer(config, policy, data, Checker(), terms)
 

@@ -186,7 +186,7 @@ def test_an_imitated_completion_is_no_part_of_the_statistics_and_has_its_own_wei
 class Quarter:
     """A critic to which every state is worth .25; it keeps what it is trained on."""
 
-    is_shared = False
+    is_shared, has_policy_tower = False, True
 
     def __init__(self):
         self.trained = []
@@ -215,10 +215,10 @@ def test_a_critic_learns_no_return_of_imitated_completions(treatment):
     policy = SumPolicy()
     policy.critic = Quarter()
     policy.place = lambda part: part
+    policy.with_vision = lambda part, examples: part
     networks = Networks(TrainState(0, 0.0, None), TrainState(0, None, None))
     outcomes = outcomes._replace(is_offline=is_offline)
-    nothing = {"patches": np.zeros((0, 12), np.uint8), "grid_thw": np.zeros((0, 3), np.int32)}
-    examples = [types.SimpleNamespace(**nothing)] * 4
+    examples = [None] * 4
     batch, _, metrics = learn.make_batch(
         c, policy, data, examples, rollouts, outcomes, AlgorithmState(0.0), networks
     )

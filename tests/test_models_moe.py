@@ -165,7 +165,9 @@ def test_balance_in_the_update(sparse):
         np.testing.assert_allclose(a - b, 0.125 * c, atol=1e-5)
     router = expected["text"]["layers"]["moe"]["router"]["kernel"]
     assert np.abs(router).max() > 1e-3
-    assert sums["router/balance"][0] / sums["router/balance"][1] == pytest.approx(float(value), rel=1e-5)
+    assert sums["router/balance"][0] / sums["router/balance"][1] == pytest.approx(
+        float(value), rel=1e-5
+    )
     assert "router/balance" not in none
 
 

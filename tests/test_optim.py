@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from evr1.optim import make_optimizer, make_schedule, state_shardings, trainable
+from evr1.optim import is_frozen, make_optimizer, make_schedule, state_shardings, trainable
 
 PARAMS = {
     "text": {"embed": jnp.arange(1.0, 7.0).reshape(3, 2), "norm": jnp.ones(2)},
@@ -101,6 +101,14 @@ def test_trainable_matches_whole_paths():
         "vision": {"patch": True},
     }
     assert trainable(PARAMS, (".*norm",))["text"] == {"embed": True, "norm": False}
+
+
+@pytest.mark.parametrize(
+    ("freeze", "is_still"),
+    [((), False), (("vision/.*",), True), (("text/.*",), False), (("text/norm", ".*patch"), True)],
+)
+def test_a_part_is_frozen_where_nothing_in_it_is_trained(freeze, is_still):
+    assert is_frozen(PARAMS, freeze, "vision") == is_still
 
 
 def test_refusals():

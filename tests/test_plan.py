@@ -164,6 +164,23 @@ def test_phases_add_up_to_the_passes(tool, hf_config):
     assert by_name["decode"].hbm == pytest.approx(20 * (2 * count + cache))
 
 
+def test_a_frozen_tower_is_passed_through_once(tool, hf_config):
+    """The same operations as with a trained one, less the tower in all passes but one."""
+    config = small_config()
+    model = tool.find_model(config, hf_config)
+    mesh = make_mesh(data=2, fsdp=4, tensor=1)
+    shapes, _ = tool.largest_shapes(config, model, shards=8)
+    every = tool.phases(config, model, mesh, shapes, 100, 20)
+    config.optim.freeze = ("vision/.*",)
+    once = tool.phases(config, model, mesh, shapes, 100, 20)
+    assert [p.name for p in once] == ["encode", *(p.name for p in every)]
+    tower = once[0].flops
+    assert tower == flops.vision_flops(model.config.vision, np.full(16, 64.0))
+    passes = {"prefill": 1, "decode": 0, "logprobs": 1, "update": 4}
+    for before, after in zip(every, once[1:], strict=True):
+        assert after.flops == pytest.approx(before.flops - passes[after.name] * tower)
+
+
 def test_seconds_at_peak(tool):
     chip = tool.find_chip("TPU v5")
     assert (chip.flops, chip.hbm / 2**30) == (459e12, 95)
@@ -173,8 +190,8 @@ def test_seconds_at_peak(tool):
 
 def test_bad_input_is_one_line(tool, hf_config):
     config = small_config()
-    with pytest.raises(ValueError, match=r"--programs=encode: there is prefill, decode"):
-        tool.plan(config, topology="v5e:2x2", names=["encode"])
+    with pytest.raises(ValueError, match=r"--programs=embed: there is encode, prefill"):
+        tool.plan(config, topology="v5e:2x2", names=["embed"])
     with pytest.raises(ValueError, match=r"no data sheet for 'TPU v99'"):
         tool.find_chip("TPU v99")
     with pytest.raises(ValueError, match=r"--hf_config=gpt: no such file and no such name in tpu/"):
@@ -253,6 +270,23 @@ def test_compiles_for_a_tpu_slice(tool, hf_config, tmp_path):
     assert by_name["gradient"]["beside"] == pytest.approx(2 * whole / 4, rel=0.1)
     assert "✓ none" in result.stdout
     assert "nothing is measured" in result.stdout
+
+
+def test_the_programs_of_a_frozen_tower_compile(tool, hf_config, tmp_path):
+    """The weights of the tower are an argument of one of them alone."""
+    pytest.importorskip("libtpu")
+    out = tmp_path / "plan.json"
+    flags = ["--topology=v5e:2x2", "--programs=encode,logprobs"]
+    result = run(hf_config, out, *flags, "--config.optim.freeze=('vision/.*',)")
+    assert result.returncode == 0, result.stderr[-2000:]
+    encode, logprobs = json.loads(out.read_text())["programs"]
+    assert (encode["name"], logprobs["name"]) == ("encode", "logprobs")
+    params = tool.find_model(small_config(), hf_config).abstract_params()
+    text, vision = (4 * tool._count(params[part]) / 4 for part in ("text", "vision"))
+    assert encode["arguments"] == pytest.approx(vision, rel=0.3)  # and pixels
+    assert logprobs["arguments"] == pytest.approx(text, rel=0.3)  # and features
+    assert encode["fits"]
+    assert logprobs["fits"]
 
 
 def test_a_topology_that_does_not_exist(hf_config, tmp_path):

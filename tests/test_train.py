@@ -207,8 +207,8 @@ def test_what_an_algorithm_carries_is_resumed_bit_for_bit(data, tmp_path):
 
 def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
     """Dynamic sampling leaves groups over, the second pass over the rows replays some of the first,
-    half of the rows have an answer of their own, the reference follows the policy, and a critic
-    learns alone for a step.
+    half of the rows have an answer of their own, the reference follows the policy, a critic learns
+    alone for a step, and the vision tower is frozen: groups left over are encoded again.
     """
     rows = tmp_path / "rows.jsonl"
     lines = [json.loads(x) for x in (data / "train.jsonl").read_text().splitlines()]
@@ -238,9 +238,10 @@ def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
         "critic__learning_rate": 1e-3,
         "algorithm__old_logprobs": "recompute",
         "algorithm__epochs_per_rollout": 2,
+        "optim__freeze": "('vision/.*',)",
     }
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(data, whole, num_steps=4, **fields)
+    assert "vision tower frozen: its features are" in run(data, whole, num_steps=4, **fields)
     run(data, parts, num_steps=2, **fields)
     run(data, parts, num_steps=4, **fields)
     assert metrics(whole) == metrics(parts)
@@ -252,6 +253,7 @@ def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
     assert sum(m["mix/replaced"] for m in read) > 0
     assert sum(m["mix/replayed"] for m in read) > 0
     assert read[-1]["policy/kl_ref"] > 0
+    assert '"time/encode_s"' in (whole / "metrics.jsonl").read_text()
 
 
 def test_eight_devices_give_the_numbers_of_one(data, whole, tmp_path):

@@ -39,20 +39,20 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from evr1 import flops, optim, step
+from evr1 import features, flops, optim, step
 from evr1.config import fill_algorithm
 from evr1.models import FAMILIES, Model
 from evr1.parallel import mesh as mesh_lib
 from evr1.parallel import sharding
 from evr1.rl import batches
-from evr1.run import loss_config
+from evr1.run import held_features, loss_config
 from evr1.sampler import driver, engine
 from evr1.sampler.sampling import Sampling, make_draws
 from evr1.types import GroupBatch, Prompts, VisionInput
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 GIB = 2**30
-PROGRAMS = ("prefill", "decode", "logprobs", "gradient", "optimizer")
+PROGRAMS = ("encode", "prefill", "decode", "logprobs", "gradient", "optimizer")
 # What would make the device wait for the host in the middle of a program.
 HOST_CALL = re.compile(r"callback|infeed|outfeed|host_transfer", re.IGNORECASE)
 OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
@@ -257,6 +257,17 @@ def abstract_prompts(groups: int, shapes: Shapes, model: Model) -> Prompts:
     )
 
 
+def with_features(prompts: Prompts, model: Model) -> Prompts:
+    """Prompts without data, after a frozen vision tower."""
+    visual = jax.eval_shape(model.encode, model.abstract_params(), prompts.vision)
+    return prompts._replace(vision=visual)
+
+
+def has_frozen_tower(config: ml_collections.ConfigDict, model: Model) -> bool:
+    """Whether the run encodes every prompt once a step, in a program of its own."""
+    return optim.is_frozen(model.abstract_params(), config.optim.freeze, "vision")
+
+
 def abstract_batch(n: int, shapes: Shapes, model: Model) -> GroupBatch:
     """A microbatch without data."""
     rows = (shapes.micro_groups, n, shapes.completion)
@@ -281,7 +292,9 @@ def abstract_batch(n: int, shapes: Shapes, model: Model) -> GroupBatch:
 def programs(
     config: ml_collections.ConfigDict, model: Model, mesh: jax.sharding.Mesh, shapes: Shapes
 ) -> list[Program]:
-    """The programs of an RL step: those of `evr1.step` and of `evr1.sampler.engine`."""
+    """The programs of an RL step: those of `evr1.step` and of `evr1.sampler.engine`, and with a
+    frozen vision tower that of `evr1.features`.
+    """
     batch = sharding.batch_sharding(mesh)
     everywhere = sharding.replicated(mesh)
     places = sharding.param_shardings(mesh, model.abstract_params())
@@ -303,7 +316,7 @@ def programs(
     logprobs = step.make_logprobs(model, temperature=r.temperature, mesh=mesh)
     state = jax.eval_shape(functools.partial(step.init_state, optimizer=optimizer), params)
     state = _placed(state, step.train_state_shardings(params, optimizer, mesh))
-    microbatch = _placed(abstract_batch(r.n, shapes, model), batch)
+    microbatch = abstract_batch(r.n, shapes, model)
 
     sampling = Sampling(temperature=r.temperature, max_tokens=r.max_completion_tokens)
     draws = _placed(make_draws(sampling, model.config.vocab_size), everywhere)
@@ -319,7 +332,23 @@ def programs(
     prompts = _placed(abstract_prompts(shapes.prefill_groups, shapes, model), batch)
 
     resident = _bytes(state) + (_bytes(params) if a.kl_coef else 0)
+    vision, encode = prompts.vision, []
+    if has_frozen_tower(config, model):
+        prompts = _placed(with_features(prompts, model), batch)
+        shown = with_features(microbatch.prompts, model)
+        microbatch = microbatch._replace(prompts=shown)
+        held = held_features(config) * _bytes(prompts.vision) // shapes.prefill_groups
+        resident += held if held <= features.DEVICE_BYTES else 0
+        encode = [
+            Program(
+                "encode",
+                lambda: features._encode.lower(model, params, vision),
+                resident - _bytes(params),
+            )
+        ]
+    microbatch = _placed(microbatch, batch)
     return [
+        *encode,
         Program(
             "prefill",
             lambda: engine._read.lower(model, compute, prompts),
@@ -416,14 +445,16 @@ def phases(
     vision = flops.vision_flops(
         model, np.full(groups * shapes.vision_rows, float(shapes.row_patches))
     )
+    is_frozen = has_frozen_tower(config, model)
+    again = 0.0 if is_frozen else vision  # in every pass
     head = 2.0 * c.width * c.vocab_size
     within = flops.pairs(prompts, np.zeros((groups, n)))
     every = flops.pairs(prompts, completions)
-    prefill = vision + flops.text_flops(model, groups * prompt, within) + head * groups
+    prefill = again + flops.text_flops(model, groups * prompt, within) + head * groups
     decode = flops.text_flops(model, drawn, every - within) + head * drawn
-    forward = vision + flops.text_flops(model, groups * prompt + drawn, every) + head * drawn
+    forward = again + flops.text_flops(model, groups * prompt + drawn, every) + head * drawn
 
-    count = sum(math.prod(x.shape) for x in jax.tree.leaves(model.abstract_params()))
+    count = _count(model.abstract_params())
     size = jnp.dtype(model.dtype).itemsize
     held = count * size / mesh.shape["tensor"]  # weights of a device, once gathered
     ways = mesh.shape["fsdp"]
@@ -450,6 +481,10 @@ def phases(
     ]
     if recompute:
         out.insert(2, Phase("logprobs", forward, micro * held, micro * gathered))
+    if is_frozen:
+        tower = _count(model.abstract_params()["vision"]) / _count(model.abstract_params())
+        reads = prefills * tower
+        out.insert(0, Phase("encode", vision, reads * held, reads * gathered))
     return out
 
 
@@ -609,6 +644,11 @@ def _placed(tree: Any, places: Any) -> Any:
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, places
     )
+
+
+def _count(tree: Any) -> int:
+    """Values of a tree."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
 
 
 def _bytes(tree: Any) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from evr1.types import Visual
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -81,6 +83,7 @@ class Example:
         next_position: position of the first completion token.
         patches: uint8[sum(t*h*w), C] in merge order; C is (channel, time, row, column) as in HF.
         grid_thw: int32[V, 3], patches per medium before merging.
+        visual: the features of all that by a frozen vision tower, for the length of a step.
     """
 
     row: Row
@@ -90,3 +93,4 @@ class Example:
     next_position: int
     patches: np.ndarray
     grid_thw: np.ndarray
+    visual: Visual | None = None

@@ -41,7 +41,7 @@ def shuffled(example: Example, geometry: Geometry, seed: int | Sequence[int]) ->
     for count, end, t in zip(counts, counts.cumsum(), grid[:, 0].tolist(), strict=True):
         part = slice(end - count, end)
         patches[part] = _reorder(patches[part], t, depth, frame_order(t * depth, rng))
-    return dataclasses.replace(example, patches=patches)
+    return dataclasses.replace(example, patches=patches, visual=None)
 
 
 def frame_order(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -40,8 +40,10 @@ class Model(abc.ABC):
         """Which HF tensor becomes which parameter."""
 
     @abc.abstractmethod
-    def encode(self, params: Params, vision: VisionInput) -> Visual:
-        """The visual tokens of every prompt. F = 0 rows give T = 0 tokens."""
+    def encode(self, params: Params, vision: VisionInput | Visual) -> Visual:
+        """The visual tokens of every prompt. F = 0 rows give T = 0 tokens; features stay as they
+        are.
+        """
 
     @abc.abstractmethod
     def group_forward(

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from evr1.data.batch import collate
 from evr1.data.records import Example, Geometry
+from evr1.features import with_vision
 from evr1.models import Model
 from evr1.parallel.sharding import batch_sharding
 from evr1.sampler.engine import Engine, Prefix, ResultTokens, batch_shards
@@ -131,8 +132,14 @@ class Sampler:
         self.dispatch_ahead = platform != "cpu" if dispatch_ahead is None else dispatch_ahead
         self.stop_early = platform != "gpu"
         self.stats = Stats()
+        self._merge = geometry.merge_size
         self._collate = functools.partial(
-            collate, shapes=shapes, geometry=geometry, pos_grid=pos_grid, pad_id=pad_id
+            collate,
+            shapes=shapes,
+            geometry=geometry,
+            pos_grid=pos_grid,
+            pad_id=pad_id,
+            has_patches=False,
         )
 
     def generate(
@@ -183,6 +190,8 @@ class Sampler:
     def prompts(self, examples: Sequence[Example]) -> Prompts:
         """The prompts of one prefill, padded to `prefill_groups` and placed on the devices."""
         prompts = self._collate(examples, groups=self.prefill_groups)
+        padding = [None] * (self.prefill_groups - len(examples))
+        prompts = with_vision(prompts, [*examples, *padding], self._merge)
         if self.mesh is None:
             return jax.device_put(prompts)
         return jax.device_put(prompts, batch_sharding(self.mesh))

@@ -36,6 +36,7 @@ class VisionConfig:
     window: int
     full_blocks: tuple[int, ...]
     init_scale: float
+    taps: tuple[int, ...] = ()  # there is no DeepStack
     table: int = 1  # there is no learned position table; batches are built for one of one row
 
 

@@ -41,8 +41,10 @@ class Shared(Model):
             implementation=self.implementation,
         )
 
-    def encode(self, params: Params, vision: VisionInput) -> Visual:
+    def encode(self, params: Params, vision: VisionInput | Visual) -> Visual:
         """See Model."""
+        if isinstance(vision, Visual):
+            return vision
         encode = self.encode_vision
         if not vision.segment_ids.size:
             return encode(params["vision"], vision)
