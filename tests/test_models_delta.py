@@ -273,3 +273,18 @@ def test_one_token_at_a_time():
         assert gap(out[:, 0], expected[:, t]) < TIGHT
     assert gap(state.memory, after.memory) < TIGHT
     assert gap(state.tail, after.tail) == 0
+
+
+@pytest.mark.parametrize("size", [1, 5, 24, 64])
+@pytest.mark.parametrize("kind", ["random", "repeated keys"])
+def test_inverse(size, kind):
+    """Against NumPy in float64. With a key that repeats, powers of the matrix reach 1e18 at 64."""
+    rng = np.random.default_rng(0)
+    full = rng.uniform(-1, 1, (3, size, size)) if kind == "random" else np.ones((3, size, size))
+    a = np.tril(full, -1)
+    expected = np.linalg.inv(np.eye(size) + a)
+    got, change = jax.jvp(delta.inverse, [jnp.asarray(a, jnp.float32)], [np.float32(0.1 * a)])
+    assert gap(got, expected) < 1e-6
+    other = np.linalg.inv(np.eye(size) + 1.0001 * a) - np.linalg.inv(np.eye(size) + 0.9999 * a)
+    if size > 1:
+        assert gap(change, 0.1 * other / 2e-4) < 1e-3

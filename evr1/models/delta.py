@@ -220,10 +220,7 @@ def chunked(
     scores = product("nbhia,nbhja->nbhij", q, k) * between
     system = product("nbhia,nbhja->nbhij", k * beta[..., None], k) * between
     right = jnp.concatenate([v, k * before], axis=-1) * beta[..., None]
-    # Entries on and above the diagonal are not read.
-    solved = jax.lax.linalg.triangular_solve(
-        system, right, left_side=True, lower=True, unit_diagonal=True
-    )
+    solved = product("nbhij,nbhje->nbhie", inverse(jnp.tril(system, -1)), right)
     own, said = solved[..., : v.shape[-1]], solved[..., v.shape[-1] :]
 
     def body(s, part):
@@ -235,6 +232,43 @@ def chunked(
     memory, out = jax.lax.scan(body, memory, (q * before, k * after, kept, scores, own, said))
     out = jnp.moveaxis(jnp.moveaxis(out, 3, 2), 0, 1)  # [B, n, chunk, H, E]
     return out.reshape(out.shape[0], -1, *out.shape[3:])[:, :length], memory
+
+
+@jax.custom_jvp
+def inverse(a: Float[Array, "*batch c c"]) -> Float[Array, "*batch c c"]:
+    """(I + a)**-1 of strictly lower triangular matrices, as matrix products.
+
+    Blocks on the diagonal are inverted two by two, from size 1 upwards:
+    [[A, 0], [C, B]]**-1 = [[A**-1, 0], [-B**-1 C A**-1, B**-1]]. Unlike powers of `a`, whose
+    entries grow binomially where keys repeat, no term is larger than the inverses themselves.
+    """
+    size, batch = a.shape[-1], a.shape[:-2]
+    whole = 1 << (size - 1).bit_length()
+    a = jnp.pad(a, [(0, 0)] * len(batch) + [(0, whole - size)] * 2)
+    out = jnp.ones((*batch, whole, 1, 1), a.dtype)
+    half = 1
+    while half < whole:
+        count = whole // (2 * half)
+        pairs = jnp.diagonal(
+            a.reshape(*batch, count, 2 * half, count, 2 * half), axis1=-4, axis2=-2
+        )
+        low = jnp.moveaxis(pairs, -1, -3)[..., half:, :half]
+        top, bottom = out[..., ::2, :, :], out[..., 1::2, :, :]
+        corner = -_matmul(_matmul(bottom, low), top)
+        above = jnp.concatenate([top, jnp.zeros_like(top)], axis=-1)
+        out = jnp.concatenate([above, jnp.concatenate([corner, bottom], axis=-1)], axis=-2)
+        half *= 2
+    return out[..., 0, :size, :size]
+
+
+@inverse.defjvp
+def _inverse_jvp(primals, tangents):
+    out = inverse(*primals)
+    return out, -_matmul(_matmul(out, *tangents), out)
+
+
+def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision=_PRECISION)
 
 
 def _marks(tokens: Tokens, ids: Int[Array, "b t"]) -> tuple[Bool[Array, "b t"], Tokens]:
