@@ -7,6 +7,7 @@ CORE = [
     "flax>=0.12.6,<0.13",
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11.30",
+    "tensorstore",
     "grain>=0.2.18",
     "tensorflow-datasets>=4.9.10",  # its ArrayRecord half; TensorFlow itself is never imported
     "array_record>=0.8.1",

@@ -27,7 +27,7 @@ def export(policy: Policy, params: Params, source: str, out: Path, dtype: str) -
         ValueError: what was read back differs; names the tensor.
     """
     model, params = lora.plain(policy.model, params)
-    hf.save_params(params, model, out, source_dir=hf.side_dir(source), dtype=dtype)
+    hf.save_params(params, model, out, source_dir=source, dtype=dtype)
     reloaded = hf.flatten(policy.load(out))
     for name, x in hf.flatten(params).items():
         expected = x.astype(dtype).astype(x.dtype)

@@ -6,13 +6,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import small_models
 from hf import load_torch
+from PIL import Image
 from test_processor import GOLDEN, make_row, sizes_of
 
+from evr1 import pixels
 from evr1.data import positions
-from evr1.data.patches import fit
+from evr1.data.patches import fit, load_image
 from evr1.data.processor import Processor
-from evr1.data.records import Media
+from evr1.data.records import Budgets, Media
 
 FAMILIES = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
 CLIP = {
@@ -44,11 +47,11 @@ def directory(request, tmp_path_factory) -> Path:
     return out
 
 
-def _random_prompt(rng):
+def _random_prompt(rng, side=SIDE):
     """A problem with up to three media, as our Media and as HF's frames with their metadata."""
     text, media, frames, metadata, images = "Look", [], [], [], []
     for _ in range(rng.integers(0, 4)):
-        height, width = (int(x) * SIDE for x in rng.integers(1, 5, 2))
+        height, width = (int(x) * side for x in rng.integers(1, 5, 2))
         if rng.random() < 0.4:
             image = rng.integers(0, 256, (height, width, 3), np.uint8)
             media.append(Media(image[None], np.zeros(0), is_video=False))
@@ -126,21 +129,28 @@ def test_prompts_equal_hf(directory):
         where = _rope_index(directory.name, batch, torch)
         np.testing.assert_array_equal(example.positions, where[:, :-1])
         assert example.next_position == where[0, -1]
-        is_video = np.array([m.is_video for m in media], bool)
-        units = example.grid_thw.prod(axis=1)
-        for kind, suffix in ((False, ""), (True, "_videos")):
-            grid = batch.get("video_grid_thw" if kind else "image_grid_thw")
-            if grid is None:
-                assert not (is_video == kind).any()
-                continue
-            np.testing.assert_array_equal(example.grid_thw[is_video == kind], grid.numpy())
-            mine = example.patches[np.repeat(is_video == kind, units)].reshape(-1, 3, 392)
-            mean, std = (np.array(x)[:, None] for x in CLIP.values())
-            theirs = batch["pixel_values" + suffix].numpy().reshape(-1, 3, 392)
-            np.testing.assert_allclose((mine / 255 - mean) / std, theirs, atol=1e-5)
+        _compare_pixels(example, media, batch, **CLIP, atol=1e-5)
         longest = max(longest, int(example.positions[0].max() - example.positions[1].max()))
     # The negative twin: at one position a frame, videos would never outlast what follows them.
     assert longest > 8 if directory.name == "qwen2_5_vl" else longest <= 3
+
+
+def _compare_pixels(example, media, batch, image_mean, image_std, atol):
+    """Grids and normalized pixels of images and of videos."""
+    is_video = np.array([m.is_video for m in media], bool)
+    units = example.grid_thw.prod(axis=1)
+    for kind, suffix in ((False, ""), (True, "_videos")):
+        grid = batch.get("video_grid_thw" if kind else "image_grid_thw")
+        if grid is None:
+            assert not (is_video == kind).any()
+            continue
+        np.testing.assert_array_equal(example.grid_thw[is_video == kind], grid.numpy())
+        mine = example.patches[np.repeat(is_video == kind, units)].reshape(
+            int(grid.prod(-1).sum()), 3, -1
+        )
+        mean, std = (np.array(x)[:, None] for x in (image_mean, image_std))
+        theirs = batch["pixel_values" + suffix].numpy().reshape(mine.shape)
+        np.testing.assert_allclose((mine / 255 - mean) / std, theirs, atol=atol)
 
 
 def test_run_positions_by_hand():
@@ -170,13 +180,83 @@ def test_time_positions_without_a_known_rate(directory):
     assert [p - start for p in more] == steps
 
 
-def test_other_pixel_statistics_are_refused(directory, tmp_path):
+BAD_STATISTICS = {
+    "of images alone": ({"image_mean": [0.5] * 3}, "images and videos must have the same"),
+    "of two channels": ({"image_mean": [0.5] * 2}, "give a number for each of three channels"),
+    "zero deviation": ({"image_std": [0.5, 0, 0.5]}, "deviations over 0"),
+    "another scale": ({"rescale_factor": 1 / 127.5}, "rescale_factor=.* set it to 1/255"),
+    "none at all": ({"do_normalize": False}, "do_normalize=false is not supported"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_STATISTICS)
+def test_pixel_statistics_that_cannot_be_met_are_refused(directory, tmp_path, case):
+    change, message = BAD_STATISTICS[case]
     for source in directory.iterdir():
         (tmp_path / source.name).write_bytes(source.read_bytes())
     file = tmp_path / "preprocessor_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_mean": [0.5] * 3}))
-    with pytest.raises(ValueError, match=r"image_mean=\[0.5, 0.5, 0.5\] is not supported"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
         Processor.from_hf(str(tmp_path))
+
+
+def test_pixel_statistics_are_those_of_the_directory(directory, tmp_path):
+    """One number stands for three channels; the model's own where the files say nothing."""
+    assert {k: list(v) for k, v in pixels.statistics(directory).items()} == CLIP
+    assert pixels.statistics(tmp_path) == {}
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text('{"image_mean": 0.25, "image_std": [0.5, 1, 2]}')
+    expected = {"image_mean": (0.25,) * 3, "image_std": (0.5, 1.0, 2.0)}
+    assert pixels.statistics(tmp_path) == expected
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
+@pytest.mark.parametrize("patch", [14, 16])
+def test_time_marked_prompts_equal_hf(family, patch, tmp_path):
+    """Random media, rates, layouts and pixel budgets: ids and grids exact, pixels to 1/255."""
+    load_torch()
+    from transformers.video_utils import VideoMetadata
+
+    sizes = {"patch_size": patch, "temporal_patch_size": 2, "merge_size": 2}
+    statistics = {"image_mean": [0.2, 0.5, 0.4], "image_std": [0.3, 0.5, 0.25]}
+    hf = small_models.make_processor(family, **sizes, **statistics)
+    hf.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    ours = Processor.from_hf(str(tmp_path))
+    rng = np.random.default_rng(patch)
+    for _ in range(12):
+        text, media, frames, metadata, images = _random_prompt(rng, 2 * patch)
+        budgets = Budgets(image_max_pixels=int(rng.integers(4, 30)) * (2 * patch) ** 2)
+        for i, image in enumerate(images):  # odd sizes are resized on both sides
+            odd = rng.integers(0, 256, (*(np.array(image.shape[:2]) + 5), 3), np.uint8)
+            Image.fromarray(odd).save(tmp_path / "odd.png")
+            images[i] = odd
+            at = [j for j, m in enumerate(media) if not m.is_video][i]
+            media[at] = load_image(tmp_path / "odd.png", budgets, ours.geometry)
+        edges = {
+            "shortest_edge": budgets.image_min_pixels,
+            "longest_edge": budgets.image_max_pixels,
+        }
+        batch = hf(
+            text=[_chat(hf, text)],
+            images=images or None,
+            videos=frames or None,
+            images_kwargs={"size": edges},
+            videos_kwargs={
+                "video_metadata": [VideoMetadata(**m) for m in metadata],
+                "do_resize": False,
+                "do_sample_frames": False,
+            }
+            if frames
+            else {},
+            return_tensors="pt",
+        )
+        row = make_row(text)
+        example = ours.encode(row, media, raw=True)
+        assert example.tokens.tolist() == batch["input_ids"][0].tolist()
+        assert ours.plan(row, sizes_of(example, media), raw=True) == len(example.tokens)
+        _compare_pixels(example, media, batch, **statistics, atol=1.01 / 255 / 0.25)
 
 
 @pytest.mark.parity

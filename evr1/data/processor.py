@@ -9,7 +9,6 @@ Source: transformers 5.23, Qwen3VLProcessor, Qwen2VLProcessor, Qwen2_5_VLProcess
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,19 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
-from evr1 import coordinates
+from evr1 import coordinates, pixels
 from evr1.data import positions, prompts
 from evr1.data.patches import patchify
 from evr1.data.records import Example, Geometry, Media, Row
 
 _MEMO_CHARS = 64  # pieces up to this length recur (time marks); longer ones are questions
 _MEMO_ENTRIES = 65536
-# The pixel statistics that the vision towers normalize by, and those of Qwen2-VL and Qwen2.5-VL.
-_HALVES = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
-_CLIP = {
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-}
 _RUN_FAMILIES = ("qwen2_vl", "qwen2_5_vl")  # a video is one run of placeholders, without time marks
 
 
@@ -106,7 +99,7 @@ class Processor:
                 f"box_scale={box_scale!r} is not one of {', '.join(coordinates.SCALES)}"
             )
         root = Path(hf_dir)
-        config = _read_json(root / "tokenizer_config.json")
+        config = pixels.read_json(root / "tokenizer_config.json")
         family, tokens_per_second = _family(root)
         tokenizer = _load_tokenizer(root, config)
         special = _special_tokens(config)
@@ -117,7 +110,7 @@ class Processor:
             tokenizer=tokenizer,
             chat_template=_chat_template(root, config),
             special_tokens=special,
-            geometry=_geometry(root, _CLIP if family in _RUN_FAMILIES else _HALVES),
+            geometry=_geometry(root),
             pad_id=ends[0] if pad is None else pad,
             end_ids=ends,
             banned_ids=tuple(_id_of(root, tokenizer, t) for t in vision[:2]),
@@ -286,19 +279,6 @@ def _in_order(row: Row, text: str, media: Sequence[Any]) -> list[Any]:
     return [next(kinds[k]) for k in markers]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no such file."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as e:
-        raise ValueError(f"{path}: not JSON ({e}); copy the file from the model again") from e
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: holds no JSON object; copy the file from the model again")
-    return found
-
-
 def _load_tokenizer(root: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
     path = root / "tokenizer.json"
     if not path.exists():
@@ -360,7 +340,7 @@ def _end_ids(
     root: Path, tokenizer: tokenizers.Tokenizer, special: Mapping[str, str]
 ) -> tuple[int, ...]:
     """Tokens that end a completion: those of generation_config.json first, then the chat's own."""
-    eos = _read_json(root / "generation_config.json").get("eos_token_id")
+    eos = pixels.read_json(root / "generation_config.json").get("eos_token_id")
     ids = [eos] if isinstance(eos, int) else list(eos or [])
     # transformers writes its default there, whatever the vocabulary.
     ids = [i for i in ids if tokenizer.id_to_token(i) is not None]
@@ -385,7 +365,7 @@ def _chat_template(root: Path, config: Mapping[str, Any]) -> str:
     if path.exists():
         return _read_text(path)
     for file, source in (
-        ("chat_template.json", _read_json(root / "chat_template.json")),
+        ("chat_template.json", pixels.read_json(root / "chat_template.json")),
         ("tokenizer_config.json", config),
     ):
         template = source.get("chat_template")
@@ -400,32 +380,19 @@ def _chat_template(root: Path, config: Mapping[str, Any]) -> str:
 
 def _family(root: Path) -> tuple[str, float]:
     """The model_type of config.json, and the positions a second of video that it asks for."""
-    config = _read_json(root / "config.json")
+    config = pixels.read_json(root / "config.json")
     family = config.get("model_type", "")
     if family != "qwen2_5_vl":
         return family, 0.0
     return family, float((config.get("vision_config") or {}).get("tokens_per_second", 4))
 
 
-def _geometry(root: Path, statistics: Mapping[str, list[float]]) -> Geometry:
+def _geometry(root: Path) -> Geometry:
     """Patch sizes of the processor files, which must agree with each other and with config.json."""
-    both = _read_json(root / "processor_config.json")
-    vision = dict(_read_json(root / "config.json").get("vision_config", {}))
+    pixels.statistics(root)  # the model reads them; here they are refused before any is loaded
+    vision = dict(pixels.read_json(root / "config.json").get("vision_config") or {})
     vision["merge_size"] = vision.get("spatial_merge_size")
-    found = {
-        "preprocessor_config.json": _read_json(root / "preprocessor_config.json"),
-        "video_preprocessor_config.json": _read_json(root / "video_preprocessor_config.json"),
-        "processor_config.json image_processor": both.get("image_processor", {}),
-        "processor_config.json video_processor": both.get("video_processor", {}),
-        "config.json vision_config": vision,
-    }
-    for file, source in found.items():
-        for name in ("image_mean", "image_std"):
-            if source.get(name) not in (None, statistics[name]):
-                raise ValueError(
-                    f"{root}/{file}: {name}={source[name]} is not supported; the model has"
-                    f" {statistics[name]}"
-                )
+    found = {**pixels.settings(root), "config.json vision_config": vision}
     names = [f.name for f in dataclasses.fields(Geometry)]
     sizes = {
         file: tuple(source[n] for n in names)

@@ -3,10 +3,14 @@
 Outside this package a model is a parameter pytree and the methods of `Model`.
 """
 
+from pathlib import Path
+from typing import Any
+
+from evr1 import pixels
 from evr1.models import qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, qwen3_vl_moe
 from evr1.models.base import Model
 from evr1.models.cache import KV, Cache
-from evr1.models.hf import read_config
+from evr1.models.hf import read_config, side_dir
 
 FAMILIES = {
     "qwen2_vl": qwen2_vl.build,
@@ -35,7 +39,15 @@ def load_model(hf_dir: str, *, dtype: str = "float32", remat: bool = True) -> Mo
         raise ValueError(
             f"{hf_dir}: model_type {kind!r} is not supported; supported: {', '.join(FAMILIES)}"
         )
-    return FAMILIES[kind](config, dtype=dtype, remat=remat)
+    return FAMILIES[kind](_with_statistics(config, side_dir(hf_dir)), dtype=dtype, remat=remat)
+
+
+def _with_statistics(config: dict[str, Any], root: Path) -> dict[str, Any]:
+    """The config with the pixel statistics of the processor files, where there are any."""
+    tower = config.get("vision_config") or {}
+    if not isinstance(tower, dict):
+        return config  # which the family refuses
+    return {**config, "vision_config": {**tower, **pixels.statistics(root)}}
 
 
 __all__ = ["FAMILIES", "KV", "Cache", "Model", "load_model"]

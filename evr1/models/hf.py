@@ -8,15 +8,16 @@ no family.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from evr1.models import fused, orbax_dir, safetensors
 from evr1.models.base import Model
+from evr1.models.orbax_dir import Block, Stack
 from evr1.models.safetensors import Entry
 from evr1.models.weights import Weight
 from evr1.types import Params
@@ -134,15 +135,32 @@ def iter_params(
     Raises:
         ValueError: missing, extra or mis-shaped tensors, all named.
     """
+    places = flatten(shardings) if shardings is not None else None
+    for path_, stack in lazy_params(path, model, dtype).items():
+        place = places[path_] if places else _default_sharding()
+        yield path_, jax.make_array_from_callback(stack.shape, place, stack.read)
+
+
+def lazy_params(path: str | Path, model: Model, dtype: str | None) -> dict[str, Stack]:
+    """The parameters of a HF directory by path, none of them read yet.
+
+    Args:
+        path: HF directory.
+        model: made by `load_model` from it.
+        dtype: as in `load_params`.
+
+    Raises:
+        ValueError: missing, extra or mis-shaped tensors, all named.
+    """
     shapes = {k: v.shape for k, v in flatten(model.abstract_params()).items()}
     plan = match(model.weights(), shapes, fused.cut(entries(path), model.weights()), str(path))
-    places = flatten(shardings) if shardings is not None else None
+    found = {}
     for weight, files in plan:
-        shape = shapes[weight.path]
-        place = places[weight.path] if places else _default_sharding()
         kind = np.dtype(dtype) if dtype else widest([f.dtype for f in files])
+        shape = shapes[weight.path]
         read = _reader(weight, files, shape, kind)
-        yield weight.path, jax.make_array_from_callback(shape, place, read)
+        found[weight.path] = Stack(shape, kind, weight.stacks, read)
+    return found
 
 
 def _default_sharding() -> jax.sharding.Sharding:
@@ -200,7 +218,7 @@ def hf_names(weight: Weight, shape: tuple[int, ...]) -> list[str]:
 
 
 def _reader(weight: Weight, files: list[Entry], shape: tuple[int, ...], dtype: np.dtype):
-    def read(index: tuple[slice, ...] | None) -> np.ndarray:
+    def read(index: Block | None) -> np.ndarray:
         assert index is not None
         if not weight.is_stacked:
             return np.asarray(weight.from_hf(files[0].open(), shape)[index], dtype)
@@ -229,28 +247,105 @@ def save_params(
         params: of the model.
         model: whose weight map is used.
         out_dir: replaced where it is a HF directory; anything else there is refused.
-        source_dir: HF or Orbax directory that gives config, tokenizer and processor files.
+        source_dir: HF or Orbax directory that gives config, tokenizer and processor files, and the
+            layout of the experts.
         dtype: of the tensors.
         max_shard_bytes: a new file is begun where the next tensor would exceed this.
     """
     flat = flatten(params)
-    kind = np.dtype(dtype)
+    shapes = {path: x.shape for path, x in flat.items()}
+    tensors = listing(model, shapes, layout(source_dir))
 
-    def listing() -> Iterator[tuple[str, tuple[int, ...], np.dtype]]:
-        for w in model.weights():
-            shape = flat[w.path].shape
-            for name in hf_names(w, shape):
-                yield name, w.hf_shape(shape[w.stacks :]), kind
+    def read(path: str, index: tuple[int, ...]) -> np.ndarray:
+        return np.asarray(jax.device_get(flat[path][index]))
 
-    def values() -> Iterator[np.ndarray]:
-        for w in model.weights():
-            x = flat[w.path]
-            for layer in x if w.is_stacked else (x,):
-                layer = np.asarray(jax.device_get(layer))
-                for part in layer if w.stacks == 2 else (layer,):
-                    yield w.to_hf(part)
+    named = [(t.name, t.shape, np.dtype(dtype)) for t in tensors]
+    write_dir(out_dir, named, values(tensors, read), source_dir, max_shard_bytes)
 
-    write_dir(out_dir, list(listing()), values(), source_dir, max_shard_bytes)
+
+def layout(source_dir: str | Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every HF tensor behind a HF or Orbax directory; empty: it holds no weights."""
+    root = Path(source_dir)
+    if orbax_dir.is_orbax(root):
+        return {name: tuple(shape) for name, (_, shape) in orbax_dir.record(root).items()}
+    if not any((root / name).is_file() for name in (INDEX, SINGLE)):
+        return {}
+    return {name: entry.shape for name, entry in entries(root).items()}
+
+
+class Tensor(NamedTuple):
+    """A HF tensor to write.
+
+    Attributes:
+        name: of it.
+        shape: of it.
+        pieces: (weight, place in its stacks) of what stands in it, one after another.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    pieces: tuple[tuple[Weight, tuple[int, ...]], ...]
+
+
+def listing(
+    model: Model, shapes: Mapping[str, tuple[int, ...]], layout: Mapping[str, tuple[int, ...]]
+) -> list[Tensor]:
+    """The HF tensors of a model.
+
+    Args:
+        model: whose weight map is used.
+        shapes: of its parameters, by path.
+        layout: of a checkpoint that has choices made: experts fused or not, which axis comes
+            first, the tied head stored once more. Empty: the weight map's own.
+    """
+    out: list[Tensor] = []
+    fused: dict[str, dict[tuple[int, int], tuple[Weight, tuple[int, ...]]]] = {}
+    for weight in model.weights():
+        shape = shapes[weight.path]
+        one = shape[weight.stacks :]
+        for number, name in enumerate(hf_names(weight, shape)):
+            index = tuple(int(i) for i in np.unravel_index(number, shape[: weight.stacks]))
+            whole = weight.fused.format(weight.layers[index[0]]) if weight.fused else ""
+            if whole in layout:
+                fused.setdefault(whole, {})[index[1], weight.part] = weight, index
+                continue
+            given = layout.get(name, ())
+            fits = weight.fits(given, one)
+            out.append(Tensor(name, given if fits else weight.hf_shape(one), ((weight, index),)))
+            if weight.path == "text/embed" and model.config.tied and _TIED in layout:
+                out.append(out[-1]._replace(name=_TIED))
+    for whole, pieces in fused.items():
+        out.append(Tensor(whole, layout[whole], tuple(pieces[place] for place in sorted(pieces))))
+    return out
+
+
+def values(
+    tensors: Iterable[Tensor], read: Callable[[str, tuple[int, ...]], np.ndarray]
+) -> Iterator[np.ndarray]:
+    """The tensors' values, one at a time.
+
+    Args:
+        tensors: of `listing`.
+        read: gives a parameter, or a layer of one: (path, ()) or (path, (layer,)).
+    """
+    last: dict[str, tuple[int, np.ndarray]] = {}  # the layers whose experts are being written
+
+    def piece(weight: Weight, index: tuple[int, ...]) -> np.ndarray:
+        if len(index) < 2:
+            return read(weight.path, index)
+        if last.get(weight.path, (-1,))[0] != index[0]:
+            last.pop(weight.path, None)
+            last[weight.path] = index[0], read(weight.path, index[:1])
+        return last[weight.path][1][index[1]]
+
+    def value(shape: tuple[int, ...], pieces: Sequence[tuple[Weight, tuple[int, ...]]]):
+        for path in last.keys() - {w.path for w, _ in pieces}:
+            del last[path]
+        found = [w.to_hf(piece(w, i), () if len(pieces) > 1 else shape) for w, i in pieces]
+        return np.concatenate(found).reshape(shape) if len(found) > 1 else found[0]
+
+    for _, shape, pieces in tensors:
+        yield value(shape, pieces)  # not kept here while the next one is read
 
 
 def write_dir(

@@ -1,19 +1,27 @@
 """A model as an Orbax directory: params/ (one checkpoint), hf/ (the side files), tensors.json and
 origin.txt, a digest of the weights it was made from.
 
-tensors.json is the record of the HF tensors it was made from, {name: dtype}; it is written last but
-for the rename, so a directory under its own name is complete.
+tensors.json is the record of the HF tensors it was made from, {name: [dtype, shape]}; it is written
+last but for the rename, so a directory under its own name is complete. Parameters are written and
+read in blocks: a model never stands in memory as a whole, nor does a stack of layers.
 """
 
+import asyncio
+import dataclasses
 import json
+import math
 import os
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
+
+from evr1.models.safetensors import contiguous
 
 PARAMS, SIDE, RECORD, ORIGIN = "params", "hf", "tensors.json", "origin.txt"
 
@@ -23,8 +31,8 @@ def is_orbax(path: str | Path) -> bool:
     return (Path(path) / RECORD).is_file()
 
 
-def record(path: str | Path) -> dict[str, str]:
-    """The dtype of every HF tensor that the directory was made from."""
+def record(path: str | Path) -> dict[str, list]:
+    """[dtype, shape] of every HF tensor that the directory was made from."""
     return json.loads((Path(path) / RECORD).read_text())
 
 
@@ -34,33 +42,152 @@ def origin(path: str | Path) -> str:
     return file.read_text().strip() if file.is_file() else ""
 
 
+Block = tuple[slice, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """A parameter that is read block by block.
+
+    Attributes:
+        shape: of the parameter.
+        dtype: of it.
+        stacks: leading axes that number layers (and experts).
+        read: gives the part of it in these slices.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    stacks: int
+    read: Callable[[Block | None], np.ndarray]
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def ndim(self) -> int:
+        """Axes."""
+        return len(self.shape)
+
+    @property
+    def block(self) -> tuple[int, ...]:
+        """The shape of a block: at most one layer, and about `_BLOCK_BYTES`."""
+        lead = min(self.stacks, 1)
+        if self.ndim <= lead:
+            return self.shape[:0] + (1,) * lead
+        row = math.prod(self.shape[lead + 1 :]) * self.dtype.itemsize
+        rows = min(self.shape[lead], max(1, _BLOCK_BYTES // row))
+        return ((1,) * lead) + (rows,) + self.shape[lead + 1 :]
+
+
+def blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Block]:
+    """The blocks of an array in the order of its bytes.
+
+    >>> [b[0].stop for b in blocks((5,), (2,))]
+    [2, 4, 5]
+    """
+    counts = [-(-n // b) for n, b in zip(shape, block, strict=True)]
+    for place in np.ndindex(*counts):
+        yield tuple(
+            slice(i * b, min((i + 1) * b, n)) for i, b, n in zip(place, block, shape, strict=True)
+        )
+
+
+_BLOCK_BYTES = 8 * 2**20
+
+
+class _Streamed(ocp.type_handlers.NumpyHandler):
+    """Writes a `Stack` in blocks, one after another; read back it is an array like any other."""
+
+    def __init__(self, on_block: Callable[[int], Any]):
+        super().__init__(deepcopy_host_arrays=False)
+        self._turn, self._on_block = asyncio.Lock(), on_block
+
+    async def _open_and_write(self, value: Any, tspec: dict[str, Any], ts_context: Any) -> None:
+        # Weights hardly compress, and the search for what does takes longer than writing them.
+        tspec["metadata"] |= {"chunks": list(value.block), "compressor": None}
+        async with self._turn:
+            array = await ts.open(ts.Spec(tspec), create=True, open=True, context=ts_context)
+            for block in blocks(value.shape, value.block):
+                part = contiguous(value.read(block), value.dtype)
+                await array[block].write(part)
+                self._on_block(part.nbytes)
+
+
 def save(
-    params: Any,
-    dtypes: dict[str, str],
+    params: dict[str, Any],
+    tensors: dict[str, list],
     side_files: list[Path],
     out_dir: str | Path,
     made_from: str = "",
+    on_block: Callable[[int], Any] = lambda _: None,
 ) -> None:
     """Writes the directory; it appears under its name only when complete.
 
     Args:
-        params: pytree of arrays.
-        dtypes: HF tensor name -> dtype.
+        params: nested dict of `Stack`s.
+        tensors: HF tensor name -> [dtype, shape].
         side_files: config, tokenizer and so on, copied to hf/.
         out_dir: must not exist.
         made_from: digest of the weights.
+        on_block: told the bytes of every block that is written.
     """
     out = Path(out_dir).absolute()
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / SIDE).mkdir(parents=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(partial / PARAMS, params)
+    handlers = ocp.type_handlers.create_type_handler_registry(
+        (Stack, _Streamed(on_block)), (jax.Array, ocp.type_handlers.ArrayHandler())
+    )
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(partial / PARAMS, args=ocp.args.PyTreeSave(params))
     for file in side_files:
         shutil.copyfile(file, partial / SIDE / file.name)
     (partial / ORIGIN).write_text(made_from + "\n")
-    (partial / RECORD).write_text(json.dumps(dtypes, indent=1) + "\n")
+    (partial / RECORD).write_text(json.dumps(tensors, indent=1) + "\n")
     os.rename(partial, out)
+
+
+def reader(
+    path: str | Path, abstract: dict[str, Any]
+) -> tuple[dict[str, tuple[int, ...]], Callable[[str, tuple[int, ...]], np.ndarray]]:
+    """The shapes of the parameters by path, and what reads one: (path, layer or ()) -> array.
+
+    Args:
+        path: directory that `save` wrote.
+        abstract: tree of ShapeDtypeStructs that the model expects.
+
+    Raises:
+        ValueError: a missing, extra or mis-shaped parameter, or unreadable data.
+    """
+    where = (Path(path) / PARAMS).absolute()
+    with ocp.StandardCheckpointer() as checkpointer:
+        shapes = _shapes(_stored(checkpointer, where, abstract))
+
+    def read(name: str, index: tuple[int, ...]) -> np.ndarray:
+        store = {"driver": "ocdbt", "base": f"file://{where}/", "path": name.replace("/", ".")}
+        try:
+            array = ts.open({"driver": "zarr", "kvstore": store}, read=True, open=True).result()
+            chunk = [n or 1 for n in array.chunk_layout.read_chunk.shape or ()]
+            array = array[index]
+            out = np.empty(array.shape, array.dtype.numpy_dtype)
+            # Chunk after chunk: in one read all of them would stand beside the result.
+            for block in blocks(out.shape, chunk[len(index) :]):
+                out[block] = array[block].read().result()
+            return out
+        except ValueError as e:
+            first = str(e).splitlines()[0]
+            raise ValueError(f"{where}: unreadable ({first}); convert it again") from None
+
+    return shapes, read
 
 
 def load(path: str | Path, abstract: dict[str, Any], shardings: Any, dtype: str | None) -> Any:
@@ -77,11 +204,7 @@ def load(path: str | Path, abstract: dict[str, Any], shardings: Any, dtype: str 
     """
     where = Path(path).absolute() / PARAMS
     with ocp.StandardCheckpointer() as checkpointer:
-        try:
-            stored = checkpointer.metadata(where).item_metadata.tree
-        except (FileNotFoundError, ValueError, AttributeError) as e:
-            raise ValueError(f"{where}: not an Orbax checkpoint ({e}); convert it again") from None
-        _check(_shapes(abstract), _shapes(stored), str(where))
+        stored = _stored(checkpointer, where, abstract)
         target = jax.tree.map(
             lambda a, s, sharding: jax.ShapeDtypeStruct(
                 a.shape, np.dtype(dtype) if dtype else s.dtype, sharding=sharding
@@ -95,6 +218,16 @@ def load(path: str | Path, abstract: dict[str, Any], shardings: Any, dtype: str 
         except (FileNotFoundError, ValueError) as e:
             first = str(e).splitlines()[0]
             raise ValueError(f"{where}: unreadable ({first}); convert it again") from None
+
+
+def _stored(checkpointer: Any, where: Path, abstract: dict[str, Any]) -> Any:
+    """What the checkpoint holds, once it fits the model."""
+    try:
+        stored = checkpointer.metadata(where).item_metadata.tree
+    except (FileNotFoundError, ValueError, AttributeError) as e:
+        raise ValueError(f"{where}: not an Orbax checkpoint ({e}); convert it again") from None
+    _check(_shapes(abstract), _shapes(stored), str(where))
+    return stored
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -6,7 +6,7 @@ bytes.
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,10 +101,44 @@ def write(
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as f:
         f.write(len(raw).to_bytes(8, "little") + raw)
-        for (name, shape, dtype), value in zip(tensors, values, strict=True):
+        values = iter(values)
+        for name, shape, dtype in tensors:
+            value = next(values)
             assert value.shape == shape, name
             # Bytes by a view: NumPy exports no buffer of bfloat16, and tobytes would copy.
-            f.write(np.ascontiguousarray(value, dtype).reshape(-1).view(np.uint8).data)
+            f.writelines(
+                contiguous(x, dtype).reshape(-1).view(np.uint8).data for x in _parts(value)
+            )
+            del value  # before the next one is read
         f.flush()
         os.fsync(f.fileno())
     partial.rename(path)
+
+
+def _parts(value: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows of an array in runs of some megabytes: a copy of them all would double the peak."""
+    if value.ndim < 2:
+        yield value
+        return
+    rows = max(1, _COPY_BYTES * len(value) // max(1, value.nbytes))
+    for at in range(0, len(value), rows):
+        yield value[at : at + rows]
+
+
+_COPY_BYTES = 8 * 2**20
+
+
+def contiguous(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The array in C order, copied only where it is not: a transposed one in tiles, for the
+    cache's sake."""
+    if value.flags.c_contiguous or value.ndim < 2:
+        return np.ascontiguousarray(value, dtype)
+    out = np.empty(value.shape, dtype)
+    for i in range(0, value.shape[-2], _TILE):
+        for j in range(0, value.shape[-1], _TILE):
+            tile = (..., slice(i, i + _TILE), slice(j, j + _TILE))
+            out[tile] = value[tile]
+    return out
+
+
+_TILE = 128

@@ -67,9 +67,17 @@ class Weight(NamedTuple):
             return tensor.swapaxes(-1, -2)
         return (tensor.reshape(len(tensor), -1).T if self.is_kernel else tensor).reshape(shape)
 
-    def to_hf(self, value: np.ndarray) -> np.ndarray:
-        """The HF tensor of a parameter (without the stacks)."""
-        if self.is_swapped:
-            return np.ascontiguousarray(value.swapaxes(-1, -2))
+    def to_hf(self, value: np.ndarray, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """The HF tensor of a parameter (without the stacks): a view where NumPy can make one.
+
+        Args:
+            value: the parameter.
+            shape: of the tensor, where a file may hold either order.
+        """
+        if self.is_swapped or self.is_either:
+            is_swapped = self.is_swapped
+            if shape and value.shape[-1] != value.shape[-2]:
+                is_swapped = shape != value.shape
+            return value.swapaxes(-1, -2) if is_swapped else value
         shape = self.hf_shape(value.shape)
         return (value.reshape(len(value), -1).T if self.is_kernel else value).reshape(shape)

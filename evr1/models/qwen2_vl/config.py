@@ -35,6 +35,8 @@ class VisionConfig:
     is_gated: bool
     window: int
     full_blocks: tuple[int, ...]
+    pixel_mean: tuple[float, ...]  # of each channel
+    pixel_std: tuple[float, ...]
     init_scale: float
     taps: tuple[int, ...] = ()  # there is no DeepStack
     table: int = 1  # there is no learned position table; batches are built for one of one row
@@ -73,6 +75,8 @@ def common(vision: Mapping[str, Any]) -> dict[str, Any]:
         "patch_shape": shape,
         "merge": vision.get("spatial_merge_size", 2),
         "rope_theta": float((vision.get("rope_parameters") or {}).get("rope_theta", 10000.0)),
+        "pixel_mean": vision.get("image_mean", PIXEL_MEAN),
+        "pixel_std": vision.get("image_std", PIXEL_STD),
         "init_scale": vision.get("initializer_range", 0.02),
     }
 

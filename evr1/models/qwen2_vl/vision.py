@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, Int
 from evr1.models import layers, rope
 from evr1.models.attention import attention
 from evr1.models.layout import Layout, segments
-from evr1.models.qwen2_vl.config import PIXEL_MEAN, PIXEL_STD, VisionConfig
+from evr1.models.qwen2_vl.config import VisionConfig
 from evr1.parallel.sharding import constrain
+from evr1.pixels import spread
 from evr1.types import Params, VisionInput, Visual
 
 _EPS = 1e-6  # of every norm in the tower; not a config field
@@ -79,15 +80,12 @@ class Embed(nnx.Module):
         self.patch = layers.Linear(
             c.patch_values, c.width, scale=c.init_scale, bias=False, rngs=rngs
         )
-        self.each = c.patch_values // c.patch_shape[0]  # values of a channel, the slowest axis
+        self.config = c
 
     def __call__(self, vision: VisionInput, dtype: jnp.dtype) -> Float[Array, "b s d"]:
-        pixels = vision.patches.astype(jnp.float32) / 255
-        mean, std = (
-            np.repeat(np.array(x, np.float32), self.each)[None, None]
-            for x in (PIXEL_MEAN, PIXEL_STD)
-        )
-        pixels = (pixels - mean) / std
+        c = self.config
+        mean, std = (spread(x, c.patch_values) for x in (c.pixel_mean, c.pixel_std))
+        pixels = (vision.patches.astype(jnp.float32) / 255 - mean) / std
         return self.patch(pixels.astype(dtype))
 
 

@@ -16,6 +16,7 @@ from evr1.models.attention import attention
 from evr1.models.layout import Layout, segments
 from evr1.models.qwen3_vl.config import VisionConfig
 from evr1.parallel.sharding import constrain
+from evr1.pixels import spread
 from evr1.types import Params, VisionInput, Visual
 
 _EPS = 1e-6  # of every layer norm in the tower; not a config field
@@ -73,11 +74,13 @@ class Embed(nnx.Module):
         )
         table = c.init_scale * jax.random.normal(rngs.params(), (c.table, c.width), jnp.float32)
         self.table = nnx.Param(table)
-        self.mean, self.std = c.pixel_mean, c.pixel_std
+        self.config = c
 
     def __call__(self, vision: VisionInput, dtype: jnp.dtype) -> Float[Array, "b s d"]:
-        pixels = vision.patches.astype(jnp.float32) / 255
-        x = self.patch(((pixels - self.mean) / self.std).astype(dtype))
+        c = self.config
+        mean, std = (spread(x, c.patch_values) for x in (c.pixel_mean, c.pixel_std))
+        pixels = (vision.patches.astype(jnp.float32) / 255 - mean) / std
+        x = self.patch(pixels.astype(dtype))
         # One tap at a time: all four at once would be the largest array of the tower.
         table = self.table[...]
         for i in range(4):
