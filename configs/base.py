@@ -168,6 +168,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.lora.alpha = 32.0  # what the adapters add is multiplied by alpha / rank
     # Regular expressions of parameter paths: the matrices that have adapters.
     c.lora.targets = (r"text/layers/attention/[qkvo]/kernel", r"text/layers/mlp/.*/kernel")
+    c.lora.dropout = 0.0  # share of an adapter's inputs that an update leaves out
     c.lora.export_adapter = False  # also write workdir/adapter, which peft loads
 
     c.train = ml_collections.ConfigDict()

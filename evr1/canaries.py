@@ -52,7 +52,7 @@ def check(
     examples = next(data.train)
     data.train.set_state(position)
     rollouts = policy.sampler.generate(
-        params, examples, list(range(len(examples))), policy.sampling
+        policy.merged(params), examples, list(range(len(examples))), policy.sampling
     )
     rollouts = Rollouts(*(part[:, : config.rollout.n] for part in rollouts))  # no greedy baseline
     parts = _parts(config, policy, data, examples, rollouts)

@@ -95,7 +95,10 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """The model, where it lies, and the compiled parts that sample from it and train it."""
+    """The model, where it lies, and the compiled parts that sample from it and train it.
+
+    With adapters, samplers take the base model's parameters, `merged`; all else takes the model's.
+    """
 
     model: Model
     mesh: jax.sharding.Mesh | None  # None: one device
@@ -130,6 +133,10 @@ class Policy:
         if self.mesh is not None:
             adapters = jax.device_put(adapters, sharding.replicated(self.mesh))
         return params | {"lora": adapters}
+
+    def merged(self, params: Params) -> Params:
+        """The parameters as the samplers take them; made anew where there are adapters."""
+        return lora.merged(self.model, params)
 
     def place(self, tree):
         """Host arrays on the devices, groups spread over them."""
@@ -321,8 +328,9 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
     r, o, a = config.rollout, config.optim, config.algorithm
     freeze = tuple(o.freeze)
     if config.lora.rank:
-        names = ("rank", "alpha", "targets")
-        model = lora.adapt(model, **{name: config.lora[name] for name in names})
+        names = ("rank", "alpha", "targets", "dropout")
+        fields = {name: config.lora[name] for name in names}
+        model = lora.adapt(model, seed=config.seed, **fields)
         freeze += (lora.FROZEN,)
     mesh = mesh_lib.make_mesh(**config.mesh)
     mesh = mesh if mesh.size > 1 else None
@@ -354,6 +362,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         "pad_id": data.processor.pad_id,
         "mesh": mesh,
     }
+    drawn = lora.plain(model)
     return Policy(
         model=model,
         mesh=mesh,
@@ -361,16 +370,16 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         schedule=schedule,
         update=step.make_update(model, optimizer, loss_config(config), freeze=freeze, mesh=mesh),
         logprobs=step.make_logprobs(model, temperature=r.temperature, mesh=mesh),
-        sampler=Sampler(model, n=r.n + sampling.greedy_rows, slots=r.slots, **common),
+        sampler=Sampler(drawn, n=r.n + sampling.greedy_rows, slots=r.slots, **common),
         sampling=sampling,
-        greedy_sampler=Sampler(model, n=1, slots=r.slots * r.n, **common),
+        greedy_sampler=Sampler(drawn, n=1, slots=r.slots * r.n, **common),
         greedy=dataclasses.replace(
             sampling,
             temperature=0.0,
             max_tokens=config.eval.max_completion_tokens,
             greedy_rows=0,
         ),
-        temporal_sampler=Sampler(model, n=a.temporal_rollouts, slots=r.slots, **common)
+        temporal_sampler=Sampler(drawn, n=a.temporal_rollouts, slots=r.slots, **common)
         if a.temporal_bonus
         else None,
         critic=_critic(config, model, mesh) if a.advantage == "gae" else None,

@@ -76,7 +76,9 @@ def train(config: Config) -> None:
         for step in range(first, config.num_steps):
             timer = writer.timer
             version = int(networks.policy.step)
-            groups, metrics = drawer.next_batch(networks.policy.params, version, timer)
+            drawn_by = policy.merged(networks.policy.params)
+            groups, metrics = drawer.next_batch(drawn_by, version, timer)
+            del drawn_by  # where there are adapters it is a second copy of what they change
             examples, rollouts = [g.example for g in groups], stack_groups(groups)
             outcomes, earned = assess(config, groups)
             metrics |= earned
@@ -203,7 +205,7 @@ def _evaluate(
         metrics, records = heldout.evaluate(
             policy,
             data,
-            state.params,
+            policy.merged(state.params),
             scorer.score_batch,
             step=step,
             weight_version=int(state.step),

@@ -25,15 +25,11 @@ torch = load_torch()
 pytestmark = pytest.mark.parity
 
 
-def moe_config() -> dict:
+def moe_config(**changes) -> dict:
     """One block; six experts, two of which work on a token."""
-    raw = config(
-        num_hidden_layers=4,
-        num_experts=6,
-        num_experts_per_tok=2,
-        moe_intermediate_size=12,
-        shared_expert_intermediate_size=20,
-    )
+    sizes = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+    sizes |= {"num_hidden_layers": 4, "shared_expert_intermediate_size": 20}
+    raw = config(**(sizes | changes))
     raw["architectures"], raw["model_type"] = ["Qwen3_5MoeForConditionalGeneration"], "qwen3_5_moe"
     raw["text_config"]["model_type"] = "qwen3_5_moe_text"
     raw["vision_config"]["model_type"] = "qwen3_5_moe_vision"
