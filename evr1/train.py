@@ -19,7 +19,7 @@ from evr1.data.records import Example
 from evr1.draw import Drawer
 from evr1.groups import stack as stack_groups
 from evr1.judge import with_judge
-from evr1.models import load_model, lora
+from evr1.models import load_model, peft
 from evr1.networks import Networks, init_networks, next_reference
 from evr1.rewards import Weights, compose, extra
 from evr1.rewards.judge import Judged
@@ -133,7 +133,7 @@ def train(config: Config) -> None:
             writer.line(f"exported, reloaded and compared: {out}")
         if config.lora.rank and config.lora.export_adapter:
             out = workdir / "adapter"
-            lora.save_adapter(networks.policy.params, policy.model, out, source=config.model)
+            peft.save_adapter(networks.policy.params, policy.model, out, source=config.model)
             writer.line(f"adapters for peft: {out}")
         writer.sync()
         if config.log.report:

@@ -7,24 +7,20 @@ A network with adapters works out x @ W + (x @ A) @ B, so nothing as large as W 
 backward; that is also how experts are done. Where many tokens are drawn one by one, `merged` is
 cheaper: a second copy of the matrices that have adapters, and then the base model alone.
 
-Source: arXiv 2106.09685; names of the adapter files: peft 0.21, LoraConfig.
+Source: arXiv 2106.09685.
 """
 
 import dataclasses
 import functools
-import json
-import os
 import re
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evr1.models import hf, safetensors
+from evr1.models import hf
 from evr1.models.base import Model
 from evr1.models.layers import Adapted
 from evr1.models.weights import Weight
@@ -66,7 +62,7 @@ def adapt(
             matrix whose inputs it cannot reach.
     """
     lora = Lora(rank, alpha, tuple(targets), dropout, seed)
-    kernels = {w.path for w in model.weights() if _is_matrix(w)}
+    kernels = {w.path for w in model.weights() if is_matrix(w)}
     paths = sorted(w.path for w in model.weights())
     for pattern in lora.targets:
         found = [path for path in paths if re.fullmatch(pattern, path)]
@@ -84,7 +80,7 @@ def adapt(
         lora=lora,
     )
     for weight in adapted.targets() if dropout else ():
-        if _is_expert(weight) or weight.path == "text/head":
+        if is_expert(weight) or weight.path == "text/head":
             raise ValueError(
                 f"lora.dropout={dropout} with adapters on {weight.path}: experts and the head have "
                 "no dropout; set it to 0 or take them from lora.targets"
@@ -92,11 +88,13 @@ def adapt(
     return adapted
 
 
-def _is_matrix(weight: Weight) -> bool:
-    return _is_expert(weight) or weight.path.endswith("/kernel") or weight.path == "text/head"
+def is_matrix(weight: Weight) -> bool:
+    """Whether a parameter can have adapters."""
+    return is_expert(weight) or weight.path.endswith("/kernel") or weight.path == "text/head"
 
 
-def _is_expert(weight: Weight) -> bool:
+def is_expert(weight: Weight) -> bool:
+    """Whether a parameter is a stack of experts, for each layer."""
     return weight.is_either or weight.stacks == 2
 
 
@@ -120,7 +118,7 @@ class LoraModel(Model):
         shapes = hf.flatten(self.base.abstract_params())
         adapters, rank = {}, self.lora.rank
         for i, weight in enumerate(self.targets()):
-            stack, fan_in, fan_out = _split(weight, shapes[weight.path].shape)
+            stack, fan_in, fan_out = split(weight, shapes[weight.path].shape)
             a = jax.random.uniform(jax.random.fold_in(key, i), (*stack, fan_in, rank), minval=-1)
             adapters[weight.path + "/a"] = a * fan_in**-0.5
             adapters[weight.path + "/b"] = jnp.zeros((*stack, rank, fan_out), jnp.float32)
@@ -234,62 +232,10 @@ def _add_placed(kernel, a, b, scale: float, place: jax.sharding.Sharding) -> jax
     return jax.lax.with_sharding_constraint(_add(kernel, a, b, scale), place)
 
 
-def _split(weight: Weight, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
+def split(weight: Weight, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
     """(axes of a stack, inputs, outputs) of a parameter: layers and experts are stacks.
 
     A vision block's kernel [L, D, 3, D] is L matrices of D inputs and 3 D outputs.
     """
     inputs = len(shape) - 2 if weight.is_either else weight.stacks
     return shape[:inputs], shape[inputs], int(np.prod(shape[inputs + 1 :]))
-
-
-def save_adapter(params: Params, model: Model, out_dir: str | Path, *, source: str) -> None:
-    """Writes the adapters as peft reads them; the directory appears only when complete.
-
-    Args:
-        params: of the model.
-        model: made by `adapt`.
-        out_dir: replaced where it is an adapter directory; anything else there is refused.
-        source: name or directory of the base model, for the reader to find it.
-
-    Raises:
-        ValueError: `out_dir` holds something else, or an adapter is on experts, which peft has no
-            name for.
-    """
-    model, out = cast(LoraModel, model), Path(out_dir)
-    if out.exists() and not (out / "adapter_config.json").is_file():
-        raise ValueError(f"{out}: exists and is no adapter directory; choose another or remove it")
-    flat, tensors, modules = hf.flatten(params["lora"]), {}, []
-    for weight in model.targets():
-        if weight.is_either:
-            raise ValueError(f"lora.targets: peft cannot hold {weight.path}; export it merged")
-        pair = [np.asarray(jax.device_get(flat[f"{weight.path}/{x}"])) for x in "ab"]
-        names = hf.hf_names(weight, pair[0].shape)
-        for i, name in enumerate(names):
-            module = name.removesuffix(".weight")
-            modules.append(module)
-            for letter, value in zip("AB", pair, strict=True):
-                one = value[i] if weight.is_stacked else value
-                key = f"base_model.model.{module}.lora_{letter}.weight"
-                tensors[key] = np.ascontiguousarray(one.T)
-    settings: dict[str, Any] = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": source,
-        "r": model.lora.rank,
-        "lora_alpha": model.lora.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "target_modules": modules,
-    }
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    listing = [(name, value.shape, value.dtype) for name, value in tensors.items()]
-    safetensors.write(partial / "adapter_model.safetensors", listing, iter(tensors.values()))
-    (partial / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    if out.exists():
-        shutil.rmtree(out)
-    os.rename(partial, out)
