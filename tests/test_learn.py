@@ -34,7 +34,7 @@ class SumPolicy:
         return part.prompts, part.completions
 
     def logprobs(self, params, prompts, completions):
-        return jnp.asarray(logprobs(params, completions), jnp.float32)
+        return jnp.asarray(logprobs(params["w"], completions), jnp.float32)
 
 
 def logprobs(params, completions):
@@ -66,7 +66,8 @@ def make_batch(c, rewards, reference=None):
     prompts, rollouts, outcomes = parts_of_a_step(rewards)
     data = types.SimpleNamespace(shapes=SHAPES, collate=lambda examples: prompts)
     policy, memory = SumPolicy(), AlgorithmState(c.algorithm.kl_coef)
-    networks = Networks(TrainState(0, 0.0, None), reference=reference)
+    other = None if reference is None else {"w": reference}
+    networks = Networks(TrainState(0, {"w": 0.0}, None), reference=other)
     batch, memory, metrics = learn.make_batch(
         c, policy, data, [None] * 4, rollouts, outcomes, memory, networks
     )
@@ -215,7 +216,7 @@ def test_a_critic_learns_no_return_of_imitated_completions(treatment):
     policy = SumPolicy()
     policy.critic = Quarter()
     policy.place = lambda part: part
-    networks = Networks(TrainState(0, 0.0, None), TrainState(0, None, None))
+    networks = Networks(TrainState(0, {"w": 0.0}, None), TrainState(0, None, None))
     outcomes = outcomes._replace(is_offline=is_offline)
     nothing = {"patches": np.zeros((0, 12), np.uint8), "grid_thw": np.zeros((0, 3), np.int32)}
     examples = [types.SimpleNamespace(**nothing)] * 4
