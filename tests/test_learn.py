@@ -239,3 +239,24 @@ def trained_of(part):
     """(group, completion) of all that a microbatch trains on."""
     where = np.argwhere(part.completion_mask.any(axis=2)).tolist()
     return [(int(part.groups[g]), n) for g, n in where]
+
+
+def test_every_update_has_its_number():
+    """Two minibatches, twice, after seven updates: what dropout is drawn from."""
+    policy, seen = SumPolicy(), []
+    nothing = {"patches": np.zeros((0, 12), np.uint8), "grid_thw": np.zeros((0, 3), np.int32)}
+    examples = [types.SimpleNamespace(**nothing)] * 4
+    policy.place = lambda part: part
+
+    def accumulate(params, grads, part):
+        seen.append(set(part.update.tolist()))
+        return grads, {"policy/loss": (jnp.zeros(()), jnp.ones(()))}
+
+    def apply(state, grads):
+        return state._replace(step=state.step + 1), {}
+
+    policy.update = Update(lambda params: 0.0, accumulate, apply)
+    batch = make(PROMPTS, LENGTHS[:, 0])
+    state, _ = learn.update(policy, TrainState(7, {}, None), examples, [[batch], [batch]], 2)
+    assert seen == [{7}, {8}, {9}, {10}]
+    assert state.step == 11
