@@ -43,7 +43,8 @@ EXTRAS = {
         "beartype>=0.20",
     ],
     "lint": ["ruff>=0.14", "import-linter>=2.3", "pyright[nodejs]>=1.1.400"],
-    "parity": ["torch==2.13.0"],  # compares with transformers; never imported by evr1
+    # Compares with transformers, and loads adapters; never imported by evr1.
+    "parity": ["torch==2.13.0", "peft==0.21.2"],
 }
 
 setup(

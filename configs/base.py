@@ -167,12 +167,15 @@ def get_config() -> ml_collections.ConfigDict:
     # once a step.
     c.optim.freeze = ()
 
-    # Low-rank adapters: with rank > 0 they alone are trained and have optimizer state.
+    # Low-rank adapters: with rank > 0 they alone are trained, and have optimizer state; rates ten
+    # times those of full training are usual.
     c.lora = ml_collections.ConfigDict()
     c.lora.rank = 0  # inputs of an adapter's second matrix; 0: no adapters
     c.lora.alpha = 32.0  # what the adapters add is multiplied by alpha / rank
-    # Regular expressions of parameter paths: the matrices that have adapters.
+    # Regular expressions of parameter paths: the matrices that have adapters. Qwen3.5's layers are
+    # text/blocks/...
     c.lora.targets = (r"text/layers/attention/[qkvo]/kernel", r"text/layers/mlp/.*/kernel")
+    c.lora.dropout = 0.0  # share of an adapter's inputs left out, in updates alone
     c.lora.export_adapter = False  # also write workdir/adapter, which peft loads
 
     c.train = ml_collections.ConfigDict()

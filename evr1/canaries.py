@@ -53,7 +53,7 @@ def check(
     data.train.set_state(position)
     examples = policy.encode(params, examples)
     rollouts = policy.sampler.generate(
-        params, examples, list(range(len(examples))), policy.sampling
+        policy.merged(params), examples, list(range(len(examples))), policy.sampling
     )
     rollouts = Rollouts(*(part[:, : config.rollout.n] for part in rollouts))  # no greedy baseline
     bare = _parts(config, policy, data, examples, rollouts)

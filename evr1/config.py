@@ -463,6 +463,7 @@ def _check_optim(o: Config) -> None:
 def _check_lora(c: Config) -> None:
     _at_least_0("lora", c.lora, ("rank",))
     _positive("lora", c.lora, ("alpha",))
+    _require(0 <= c.lora.dropout < 1, "lora.dropout", f"is {c.lora.dropout}", "need 0 to below 1")
     if not c.lora.rank:
         return
     _require(c.lora.targets, "lora.targets", "is empty", "give at least one pattern")

@@ -26,7 +26,7 @@ def export(policy: Policy, params: Params, source: str, out: Path, dtype: str) -
     Raises:
         ValueError: what was read back differs; names the tensor.
     """
-    model, params = lora.plain(policy.model, params)
+    model, params = lora.plain(policy.model), policy.merged(params)
     hf.save_params(params, model, out, source_dir=source, dtype=dtype)
     reloaded = hf.flatten(policy.load(out))
     for name, x in hf.flatten(params).items():

@@ -44,7 +44,7 @@ def make_batch(
     """
     a = config.algorithm
     batch = empty_batch(config, data.collate(examples), rollouts, outcomes, memory.kl_coef)
-    params, reference = networks.policy.params, networks.reference
+    params, reference = networks.policy.params, networks.reference_params
     fill = functools.partial(with_logprobs, config, policy, data, examples, params, reference)
     metrics: dict[str, float] = {}
     if policy.critic is not None:
@@ -311,9 +311,10 @@ def _update(
 ) -> tuple[TrainState, dict[str, float]]:
     sums: diagnostics.Sums = {}
     applied: list[dict[str, jax.Array]] = []
-    for minibatch in parts:
+    for number, minibatch in enumerate(parts, int(state.step)):
         grads = compiled.zeros(state.params)
         for part in minibatch:
+            part = part._replace(update=np.full_like(part.groups, number))
             part = policy.place(policy.with_vision(part, examples))
             grads, more = compiled.accumulate(state.params, grads, *inputs, part)
             sums = diagnostics.add(sums, more) if sums else more

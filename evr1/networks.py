@@ -18,16 +18,24 @@ class Networks(NamedTuple):
     Attributes:
         policy: the policy and its optimizer.
         critic: None where the advantages need none.
-        reference: None where there is no KL term.
+        reference: the parameters in which it differs from the policy: with adapters, those alone;
+            None where there is no KL term.
     """
 
     policy: TrainState
     critic: TrainState | None = None
     reference: Params | None = None
 
+    @property
+    def reference_params(self) -> Params | None:
+        """All parameters of the reference; what never moves is the policy's own arrays."""
+        return None if self.reference is None else self.policy.params | self.reference
+
     def saved(self, config: Config) -> dict[str, Any]:
-        """What a checkpoint holds; a reference that never moves is not in it."""
+        """What a checkpoint holds; what never moves (a reference, the model under adapters) is not
+        in it."""
         state: dict[str, Any] = dict(self.policy._asdict())
+        state["params"] = moving(config, self.policy.params)
         if self.critic is not None:
             state["critic"] = self.critic._asdict()
         if is_moving(config):
@@ -37,11 +45,17 @@ class Networks(NamedTuple):
     def restored(self, state: dict[str, Any]) -> "Networks":
         """These networks with what a checkpoint held."""
         names = TrainState._fields
+        policy = TrainState(*(state[name] for name in names))
         return Networks(
-            TrainState(*(state[name] for name in names)),
+            policy._replace(params=self.policy.params | policy.params),
             TrainState(*(state["critic"][name] for name in names)) if self.critic else None,
             state.get("reference", self.reference),
         )
+
+
+def moving(config: Config, params: Params) -> Params:
+    """The parameters that a run can change: the adapters alone, where there are some."""
+    return {"lora": params["lora"]} if config.lora.rank else params
 
 
 def is_moving(config: Config) -> bool:
@@ -52,13 +66,15 @@ def is_moving(config: Config) -> bool:
 
 def init_networks(config: Config, policy: Policy) -> Networks:
     """The networks before the first step."""
-    reference = policy.load(config.model) if config.algorithm.kl_coef else None
-    critic = None
+    params, reference, critic = policy.load(config.model), None, None
+    if config.algorithm.kl_coef:
+        off = jax.tree.map(jnp.zeros_like, moving(config, params)) if config.lora.rank else None
+        reference = off or policy.load(config.model)
     if policy.critic is not None:
         start = config.critic.model or config.model
         trunk = None if policy.critic.is_shared else policy.load(start)
         critic = policy.critic.init(trunk)
-    return Networks(policy.init_state(policy.load(config.model)), critic, reference)
+    return Networks(policy.init_state(params), critic, reference)
 
 
 def next_reference(config: Config, networks: Networks, done: int) -> Networks:
@@ -66,9 +82,10 @@ def next_reference(config: Config, networks: Networks, done: int) -> Networks:
 
     The old reference is given away.
     """
-    a, reference, params = config.algorithm, networks.reference, networks.policy.params
+    a, reference = config.algorithm, networks.reference
     if not is_moving(config):
         return networks
+    params = moving(config, networks.policy.params)
     if a.reference_refresh_steps:
         if done % a.reference_refresh_steps == 0:
             reference = jax.tree.map(jnp.copy, params)

@@ -96,7 +96,10 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """The model, where it lies, and the compiled parts that sample from it and train it."""
+    """The model, where it lies, and the compiled parts that sample from it and train it.
+
+    With adapters, samplers take the base model's parameters, `merged`; all else takes the model's.
+    """
 
     model: Model
     mesh: jax.sharding.Mesh | None  # None: one device
@@ -132,6 +135,10 @@ class Policy:
         if self.mesh is not None:
             adapters = jax.device_put(adapters, sharding.replicated(self.mesh))
         return params | {"lora": adapters}
+
+    def merged(self, params: Params) -> Params:
+        """The parameters as the samplers take them; made anew where there are adapters."""
+        return lora.merged(self.model, params)
 
     def place(self, tree):
         """Host arrays on the devices, groups spread over them."""
@@ -328,8 +335,9 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
     r, o, a = config.rollout, config.optim, config.algorithm
     freeze = tuple(o.freeze)
     if config.lora.rank:
-        names = ("rank", "alpha", "targets")
-        model = lora.adapt(model, **{name: config.lora[name] for name in names})
+        names = ("rank", "alpha", "targets", "dropout")
+        fields = {name: config.lora[name] for name in names}
+        model = lora.adapt(model, seed=config.seed, **fields)
         freeze += (lora.FROZEN,)
     if a.balance_coef and not model.config.experts_per_token:
         raise ValueError(
@@ -365,7 +373,8 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         "pad_id": data.processor.pad_id,
         "mesh": mesh,
     }
-    sampler = Sampler(model, n=r.n + sampling.greedy_rows, slots=r.slots, **common)
+    drawn = lora.plain(model)
+    sampler = Sampler(drawn, n=r.n + sampling.greedy_rows, slots=r.slots, **common)
     return Policy(
         model=model,
         mesh=mesh,
@@ -375,21 +384,25 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         logprobs=step.make_logprobs(model, temperature=r.temperature, mesh=mesh),
         sampler=sampler,
         sampling=sampling,
-        greedy_sampler=Sampler(model, n=1, slots=r.slots * r.n, **common),
+        greedy_sampler=Sampler(drawn, n=1, slots=r.slots * r.n, **common),
         greedy=dataclasses.replace(
             sampling,
             temperature=0.0,
             max_tokens=config.eval.max_completion_tokens,
             greedy_rows=0,
         ),
-        temporal_sampler=Sampler(model, n=a.temporal_rollouts, slots=r.slots, **common)
+        temporal_sampler=Sampler(drawn, n=a.temporal_rollouts, slots=r.slots, **common)
         if a.temporal_bonus
         else None,
         critic=_critic(config, model, mesh) if a.advantage == "gae" else None,
-        encoder=_encoder(config, model, sampler)
-        if optim.is_frozen(model.abstract_params(), freeze, "vision")
-        else None,
+        encoder=_encoder(config, drawn, sampler) if has_frozen_tower(model, freeze) else None,
     )
+
+
+def has_frozen_tower(model: Model, freeze: Sequence[str]) -> bool:
+    """Whether neither the vision tower nor an adapter in it is trained."""
+    params = model.abstract_params()
+    return optim.is_frozen(params, freeze, "vision") and "vision" not in params.get("lora", {})
 
 
 def _encoder(config: Config, model: Model, sampler: Sampler) -> Encoder:
@@ -436,7 +449,7 @@ def _critic(config: Config, model: Model, mesh: jax.sharding.Mesh | None) -> Cri
     """
     is_shared = config.critic.trunk == "shared"
     is_same = config.critic.model in ("", config.model)
-    is_still = optim.is_frozen(model.abstract_params(), config.optim.freeze, "vision")
+    is_still = has_frozen_tower(model, config.optim.freeze)
     schedule = optax.constant_schedule(config.critic.learning_rate)
     freeze = () if is_shared else frozen(config.optim.freeze)
     optimizer = make_optimizer(config, schedule, freeze)

@@ -114,8 +114,9 @@ def make_update(
     """
 
     def objective(params, batch):
+        noisy = model.with_dropout(params, batch.update, batch.groups)
         hidden, kept = model.group_forward(
-            params, batch.prompts, batch.completions, keep_router=bool(loss.balance_coef)
+            noisy, batch.prompts, batch.completions, keep_router=bool(loss.balance_coef)
         )
         value, sums = batch_loss(model, params, hidden, batch, loss)
         if kept.router is None:
@@ -140,6 +141,8 @@ def compile_update(
 ) -> Update:
     """The functions of an update for any loss.
 
+    The gradient has the structure of the parameters, and a scalar 0 for each that is frozen.
+
     Args:
         objective: (params, *inputs) -> loss to be minimised, and its diagnostics.
         optimizer: of the parameters.
@@ -150,25 +153,34 @@ def compile_update(
         inputs: sharding of each input of the objective, on a mesh.
     """
 
-    def trained(params, *inputs):
-        is_on = trainable(params, freeze)
-        params = jax.tree.map(lambda x, on: x if on else jax.lax.stop_gradient(x), params, is_on)
-        return objective(params, *inputs)
+    is_on = trainable(abstract_params, freeze)
+
+    def hollow(params):
+        """The parameters with a scalar in the place of each that is frozen."""
+        return jax.tree.map(lambda x, on: x if on else jnp.zeros((), x.dtype), params, is_on)
+
+    def filled(trained, params):
+        return jax.tree.map(lambda new, old, on: new if on else old, trained, params, is_on)
 
     def accumulate(params, grads, *inputs):
-        new, sums = jax.grad(trained, has_aux=True)(params, *inputs)
+        def loss(trained):
+            return objective(filled(trained, params), *inputs)
+
+        new, sums = jax.grad(loss, has_aux=True)(hollow(params))
         return jax.tree.map(jnp.add, grads, new), sums
 
     def apply(state, grads):
         norm = optax.global_norm(grads)
         is_finite = jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        stepped = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-        state = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), stepped, state)
+        old = state._replace(params=hollow(state.params))
+        updates, opt_state = optimizer.update(grads, old.opt_state, old.params)
+        new = TrainState(old.step + 1, optax.apply_updates(old.params, updates), opt_state)
+        new = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), new, old)
+        state = new._replace(params=filled(new.params, state.params))
         return state, {"optim/grad_norm": norm, "optim/is_finite": is_finite}
 
     def zeros(params):
-        return jax.tree.map(jnp.zeros_like, params)
+        return jax.tree.map(jnp.zeros_like, hollow(params))
 
     if mesh is None:
         return Update(
@@ -178,17 +190,18 @@ def compile_update(
         )
     state = train_state_shardings(abstract_params, optimizer, mesh, layout)
     everywhere = sharding.replicated(mesh)
+    grads = jax.tree.map(lambda place, on: place if on else everywhere, state.params, is_on)
     return Update(
-        jax.jit(zeros, out_shardings=state.params),
+        jax.jit(zeros, out_shardings=grads),
         jax.jit(
             on_mesh(accumulate, mesh),
-            in_shardings=(state.params, state.params, *inputs),
-            out_shardings=(state.params, everywhere),
+            in_shardings=(state.params, grads, *inputs),
+            out_shardings=(grads, everywhere),
             donate_argnums=1,
         ),
         jax.jit(
             apply,
-            in_shardings=(state, state.params),
+            in_shardings=(state, grads),
             out_shardings=(state, everywhere),
             donate_argnums=0,
         ),

@@ -20,7 +20,7 @@ from evr1.draw import Drawer
 from evr1.groups import stack as stack_groups
 from evr1.groups import without_features
 from evr1.judge import with_judge
-from evr1.models import load_model, lora
+from evr1.models import load_model, peft
 from evr1.networks import Networks, init_networks, next_reference
 from evr1.rewards import Weights, compose, extra
 from evr1.rewards.judge import Judged
@@ -79,7 +79,9 @@ def train(config: Config) -> None:
         for step in range(first, config.num_steps):
             timer = writer.timer
             version = int(networks.policy.step)
-            groups, metrics = drawer.next_batch(networks.policy.params, version, timer)
+            drawn_by = policy.merged(networks.policy.params)
+            groups, metrics = drawer.next_batch(drawn_by, version, timer)
+            del drawn_by  # where there are adapters it is a second copy of what they change
             examples, rollouts = [g.example for g in groups], stack_groups(groups)
             outcomes, earned = assess(config, groups)
             metrics |= earned
@@ -138,7 +140,7 @@ def train(config: Config) -> None:
             writer.line(f"exported, reloaded and compared: {out}")
         if config.lora.rank and config.lora.export_adapter:
             out = workdir / "adapter"
-            lora.save_adapter(networks.policy.params, policy.model, out, source=config.model)
+            peft.save_adapter(networks.policy.params, policy.model, out, source=config.model)
             writer.line(f"adapters for peft: {out}")
         writer.sync()
         if config.log.report:
@@ -210,7 +212,7 @@ def _evaluate(
         metrics, records = heldout.evaluate(
             policy,
             data,
-            state.params,
+            policy.merged(state.params),
             scorer.score_batch,
             step=step,
             weight_version=int(state.step),

@@ -71,6 +71,7 @@ class GroupBatch(NamedTuple):
     kl_coef: Array  # float32[G], of the KL term; data, because a controller may change it
     old_values: Array  # float32[G, N, R], of the critic before the first update; 0 without one
     returns: Array  # float32[G, N, R], what the critic is to say; 0 without one
+    update: Array  # int32[G], number of the optimizer update, for dropout; -1: without dropout
 
 
 class Rollouts(NamedTuple):

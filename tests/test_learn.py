@@ -34,7 +34,7 @@ class SumPolicy:
         return part.prompts, part.completions
 
     def logprobs(self, params, prompts, completions):
-        return jnp.asarray(logprobs(params, completions), jnp.float32)
+        return jnp.asarray(logprobs(params["w"], completions), jnp.float32)
 
 
 def logprobs(params, completions):
@@ -66,7 +66,8 @@ def make_batch(c, rewards, reference=None):
     prompts, rollouts, outcomes = parts_of_a_step(rewards)
     data = types.SimpleNamespace(shapes=SHAPES, collate=lambda examples: prompts)
     policy, memory = SumPolicy(), AlgorithmState(c.algorithm.kl_coef)
-    networks = Networks(TrainState(0, 0.0, None), reference=reference)
+    other = None if reference is None else {"w": reference}
+    networks = Networks(TrainState(0, {"w": 0.0}, None), reference=other)
     batch, memory, metrics = learn.make_batch(
         c, policy, data, [None] * 4, rollouts, outcomes, memory, networks
     )
@@ -216,7 +217,7 @@ def test_a_critic_learns_no_return_of_imitated_completions(treatment):
     policy.critic = Quarter()
     policy.place = lambda part: part
     policy.with_vision = lambda part, examples: part
-    networks = Networks(TrainState(0, 0.0, None), TrainState(0, None, None))
+    networks = Networks(TrainState(0, {"w": 0.0}, None), TrainState(0, None, None))
     outcomes = outcomes._replace(is_offline=is_offline)
     examples = [None] * 4
     batch, _, metrics = learn.make_batch(
@@ -238,3 +239,24 @@ def trained_of(part):
     """(group, completion) of all that a microbatch trains on."""
     where = np.argwhere(part.completion_mask.any(axis=2)).tolist()
     return [(int(part.groups[g]), n) for g, n in where]
+
+
+def test_every_update_has_its_number():
+    """Two minibatches, twice, after seven updates: what dropout is drawn from."""
+    policy, seen = SumPolicy(), []
+    nothing = {"patches": np.zeros((0, 12), np.uint8), "grid_thw": np.zeros((0, 3), np.int32)}
+    examples = [types.SimpleNamespace(**nothing)] * 4
+    policy.place = lambda part: part
+
+    def accumulate(params, grads, part):
+        seen.append(set(part.update.tolist()))
+        return grads, {"policy/loss": (jnp.zeros(()), jnp.ones(()))}
+
+    def apply(state, grads):
+        return state._replace(step=state.step + 1), {}
+
+    policy.update = Update(lambda params: 0.0, accumulate, apply)
+    batch = make(PROMPTS, LENGTHS[:, 0])
+    state, _ = learn.update(policy, TrainState(7, {}, None), examples, [[batch], [batch]], 2)
+    assert seen == [{7}, {8}, {9}, {10}]
+    assert state.step == 11

@@ -1,20 +1,35 @@
 """Adapters: what they compute, what is trained, what is written."""
 
-import json
+import dataclasses
+import functools
+import re
 
+import families_oracle
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from families import delta_config as config_3_5
+from families import delta_moe_config as moe_config_3_5
+from families import moe_config
 from models_oracle import config, gap, jit, pack, prompts, write_hf_dir
 
 from evr1 import optim, step
-from evr1.models import hf, load_model, lora, safetensors
+from evr1.models import FAMILIES, hf, layers, load_model, lora
 from evr1.parallel.mesh import make_mesh
-from evr1.parallel.sharding import param_shardings
+from evr1.parallel.sharding import param_shardings, replicated
 
 TARGETS = ("text/layers/attention/[qv]/kernel", "vision/blocks/qkv/kernel")
+TWO_LAYERS = {"num_hidden_layers": 2, "full_attention_interval": 2}
+CONFIGS = {
+    "qwen2_vl": functools.partial(families_oracle.config, "qwen2_vl"),
+    "qwen2_5_vl": functools.partial(families_oracle.config, "qwen2_5_vl"),
+    "qwen3_vl": config,
+    "qwen3_vl_moe": functools.partial(moe_config, mlp_only_layers=[1]),
+    "qwen3_5": functools.partial(config_3_5, **TWO_LAYERS),
+    "qwen3_5_moe": lambda: moe_config_3_5(**TWO_LAYERS),
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +42,14 @@ def adapted(tmp_path_factory):
 
 
 def _stirred(params):
-    """With adapters that are not 0."""
+    """With adapters that are not 0, and change matrices by about what these are."""
     rng = np.random.default_rng(0)
-    stir = lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32)  # noqa: E731
+    stir = lambda x: jnp.asarray(0.2 * rng.normal(size=x.shape), jnp.float32)  # noqa: E731
     return params | {"lora": jax.tree.map(stir, params["lora"])}
+
+
+def _base(params):
+    return {k: v for k, v in params.items() if k != "lora"}
 
 
 def test_new_adapters_change_nothing_and_others_add_their_product(adapted):
@@ -61,14 +80,124 @@ def test_the_network_with_adapters_is_the_merged_network(adapted):
     got = jit(model.group_hidden)(params, batch, completions)
     expected = jit(model.base.group_hidden)(model.merge(params), batch, completions)
     assert gap(got, expected) < 1e-6
-    before = jit(model.base.group_hidden)(
-        {k: v for k, v in params.items() if k != "lora"}, batch, completions
-    )
+    before = jit(model.base.group_hidden)(_base(params), batch, completions)
     assert gap(got, before) > 1e-2
 
 
+HAS_TOWER = "qwen2_5_vl"  # one will do: towers are built of the same layers
+
+
+def family_model(name, *, has_tower):
+    """A random model with adapters of rank 2 on each of its matrices, and its parameters."""
+    base = FAMILIES[name](CONFIGS[name](), dtype="float32", remat=name == "qwen3_vl")
+    kernels = [w.path for w in base.weights() if lora.is_matrix(w)]
+    kernels = [path for path in kernels if has_tower or path.startswith("text/")]
+    model = lora.adapt(base, rank=2, alpha=4.0, targets=[re.escape(path) for path in kernels])
+    assert {w.path for w in model.targets()} == set(kernels)
+    rng = np.random.default_rng(1)
+
+    def draw(x):
+        scale = 1 if len(x.shape) < 3 else x.shape[-2] ** -0.5
+        return jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32)
+
+    return model, _stirred(jax.tree.map(draw, model.abstract_params()))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_gradients_of_adapters_follow_from_those_of_the_merged_matrices(family):
+    """W' = W + s A B, so dA = s dW' B^T and dB = s A^T dW', in every matrix of every family."""
+    model, params = family_model(family, has_tower=family == HAS_TOWER)
+    case = ["image" if family == HAS_TOWER else "text"]
+    if family.startswith("qwen2"):
+        batch, completions = families_oracle.pack(families_oracle.prompts(family, case))
+    else:
+        batch, completions = pack(prompts(case))
+
+    def loss(model, params):
+        hidden = model.group_hidden(params, batch, completions)
+        return jnp.cos(model.logits(params, hidden)).mean()
+
+    @jit
+    def both(params):
+        got = jax.value_and_grad(lambda x: loss(model, params | {"lora": x}))(params["lora"])
+        return got, jax.value_and_grad(lambda x: loss(model.base, x))(model.merge(params))
+
+    (value, grads), (expected, whole) = both(params)
+    assert float(value) == pytest.approx(float(expected), abs=1e-6)
+    grads, whole, adapters = map(hf.flatten, (grads, whole, params["lora"]))
+    assert len(grads) == 2 * len(model.targets())
+    largest = max(np.abs(g).max() for g in grads.values())
+    for path in (w.path for w in model.targets()):
+        a, b = (np.asarray(adapters[f"{path}/{x}"]) for x in "ab")
+        change = np.asarray(whole[path]).reshape(*a.shape[:-1], b.shape[-1])
+        for x, wanted in (("a", change @ b.swapaxes(-1, -2)), ("b", a.swapaxes(-1, -2) @ change)):
+            # Where softmax or norm make a gradient vanish, rounding is all there is.
+            assert np.abs(grads[f"{path}/{x}"] - 2 * wanted).max() < 1e-4 * largest, path
+
+
+def test_no_gradient_as_large_as_a_matrix_is_made(adapted):
+    """The feed-forward is 32 x 48: products of that shape are gradients of its matrices."""
+    base = adapted[1].base
+    model = lora.adapt(base, rank=2, alpha=1.0, targets=["text/layers/mlp/.*/kernel"])
+    params = model.init(jax.random.key(0))
+    batch, completions = pack(prompts(["text"]))
+
+    def made(model, params, key):
+        def loss(part):
+            return model.group_hidden(params | {key: part}, batch, completions).sum()
+
+        text = jax.jit(jax.grad(loss)).lower(params[key]).as_text()
+        return re.findall(r"dot_general.*-> tensor<(?:32x48|48x32)xf32>", text)
+
+    assert made(base, _base(params), "text")
+    assert not made(model, params, "lora")
+
+
+def test_dropout_by_hand():
+    """Of inputs 1 a quarter is 0 and the others 4/3; what W sees is whole."""
+    x, a = jnp.ones((100, 400)), jnp.eye(400)
+    noise = (jax.random.key(0), jnp.float32(0.25))
+    seen = layers.matmul(x, layers.Adapted(jnp.zeros((400, 400)), a, a, noise))
+    np.testing.assert_allclose(np.unique(seen), [0, 4 / 3], rtol=1e-6)
+    assert float((seen == 0).mean()) == pytest.approx(0.25, abs=0.01)
+    whole = layers.matmul(x, layers.Adapted(jnp.ones((400, 1)), a, jnp.zeros((400, 1)), noise))
+    np.testing.assert_array_equal(whole, 400)
+
+
+def test_dropout_of_an_update(adapted):
+    """The same for the same update whether layers are recomputed or not, another for another, none
+    outside of updates; the gradient is that of what was computed."""
+    params, (batch, completions) = _stirred(adapted[2]), pack(prompts(["text"]))
+
+    def made(**changes):
+        base = dataclasses.replace(adapted[1].base, **changes)
+        model = lora.adapt(base, rank=2, alpha=6.0, targets=TARGETS, dropout=0.5, seed=1)
+
+        def loss(adapters, number):
+            whole, at = params | {"lora": adapters}, jnp.array([number])
+            noisy = model.with_dropout(whole, at, jnp.array([0])) if changes else whole
+            return jnp.cos(model.group_hidden(noisy, batch, completions)).mean()
+
+        return loss
+
+    run, still = jit(jax.value_and_grad(made(remat=False))), jit(made())
+    adapters = params["lora"]
+    value, grads = run(adapters, 3)
+    again, recomputed = jit(jax.value_and_grad(made(remat=True)))(adapters, 3)
+    assert float(again) == pytest.approx(float(value), abs=1e-6)
+    for x, y in zip(jax.tree.leaves(recomputed), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+    assert abs(float(run(adapters, 4)[0] - value)) > 1e-3
+    assert float(run(adapters, -1)[0]) == pytest.approx(float(still(adapters, 0)), abs=1e-6)
+    length = 1e-3
+    moved = jax.tree.map(lambda x, g: x + length * jnp.sign(g), adapters, grads)
+    slope = sum(float(jnp.abs(g).sum()) for g in jax.tree.leaves(grads))
+    assert float(run(moved, 3)[0] - value) / length == pytest.approx(slope, rel=0.1)
+
+
 def test_only_adapters_are_trained(adapted):
-    """Moments for the adapters alone, twice each; an update leaves all else bit for bit."""
+    """Moments for the adapters alone, twice each; frozen arrays have scalars for gradients, and an
+    update hands them on bit for bit."""
     _, model, params = adapted
     optimizer = optim.make_optimizer(optax.constant_schedule(0.1), freeze=(lora.FROZEN,))
     state = step.init_state(jax.tree.map(jnp.copy, params), optimizer)
@@ -78,12 +207,12 @@ def test_only_adapters_are_trained(adapted):
     batch, completions = pack(prompts(["image"]))
 
     def objective(params, batch, completions):
-        is_on = optim.trainable(params, (lora.FROZEN,))
-        params = jax.tree.map(lambda x, on: x if on else jax.lax.stop_gradient(x), params, is_on)
         return (model.group_hidden(params, batch, completions) ** 3).sum(), {}
 
-    update = step.compile_update(objective, optimizer, model.abstract_params())
+    abstract = model.abstract_params()
+    update = step.compile_update(objective, optimizer, abstract, freeze=(lora.FROZEN,))
     grads, _ = update.accumulate(state.params, update.zeros(state.params), batch, completions)
+    assert sum(x.size for x in jax.tree.leaves(_base(grads))) == len(jax.tree.leaves(_base(grads)))
     state, _ = update.apply(state, grads)
     after, before = hf.flatten(state.params), hf.flatten(params)
     moved = {k for k in before if not np.array_equal(after[k], before[k])}
@@ -101,54 +230,29 @@ def test_a_mesh_has_a_place_for_every_adapter(adapted):
     assert all(spec == jax.sharding.PartitionSpec() for spec in held)
 
 
+def test_merged_parameters_lie_where_the_base_lies_and_share_what_is_not_adapted(adapted):
+    _, model, params = adapted
+    params, mesh = _stirred(params), make_mesh(data=2, fsdp=2, tensor=2)
+    places = param_shardings(mesh, model.base.abstract_params())
+    there = jax.device_put(_base(params), places)
+    there["lora"] = jax.device_put(params["lora"], replicated(mesh))
+    got, base = hf.flatten(lora.merged(model, there)), hf.flatten(_base(there))
+    expected = hf.flatten(model.merge(params))
+    targets = {w.path for w in model.targets()}
+    for path, x in got.items():
+        assert x.sharding == base[path].sharding
+        assert gap(x, expected[path]) < 1e-6
+        assert (x is base[path]) == (path not in targets)
+
+
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
         ("text/nothing", "matches no parameter; paths look like text/layers/attention"),
         ("text/norm/scale", "matches text/norm/scale, which is no matrix"),
+        ("text/head", "adapters on text/head: experts and the head have no dropout"),
     ],
 )
 def test_targets_that_do_not_fit(adapted, pattern, message):
     with pytest.raises(ValueError, match=message):
-        lora.adapt(adapted[1].base, rank=2, alpha=1.0, targets=[pattern])
-
-
-def test_adapter_files(adapted, tmp_path):
-    """peft reads HF weight + alpha / r * lora_B @ lora_A, for each module it names."""
-    path, model, params = adapted
-    params = _stirred(params)
-    lora.save_adapter(params, model, tmp_path / "adapter", source="base")
-    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    tensors = safetensors.read_header(tmp_path / "adapter" / "adapter_model.safetensors")
-    hf.save_params(
-        model.merge(params), model.base, tmp_path / "m", source_dir=path, dtype="float32"
-    )
-    before, after = hf.entries(path), hf.entries(tmp_path / "m")
-    scale = settings["lora_alpha"] / settings["r"]
-    changed = set()
-    for name in before:
-        module = name.removesuffix(".weight")
-        w, key = np.array(before[name].open()), f"base_model.model.{module}.lora_"
-        if module in settings["target_modules"]:
-            a, b = (np.asarray(tensors.pop(f"{key}{x}.weight").open()) for x in "AB")
-            w = w + scale * (b @ a).reshape(w.shape)
-            changed.add(module)
-        assert gap(after[name].open(), w) < 1e-6, name
-    assert not tensors
-    assert len(changed) == len(settings["target_modules"]) == 9  # three layers of q, v; blocks
-
-
-def test_experts_have_adapters_but_no_peft_files(tmp_path):
-    raw = config(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20)
-    raw["model_type"] = "qwen3_vl_moe"
-    (tmp_path / "config.json").write_text(json.dumps(raw))
-    base = load_model(str(tmp_path))
-    model = lora.adapt(base, rank=2, alpha=2.0, targets=["text/layers/moe/down"])
-    params = _stirred(model.init(jax.random.key(1)))
-    pair = params["lora"]["text"]["layers"]["moe"]["down"]
-    assert {k: v.shape for k, v in pair.items()} == {"a": (3, 4, 20, 2), "b": (3, 4, 2, 32)}
-    kernel = params["text"]["layers"]["moe"]["down"]
-    got = model.merge(params)["text"]["layers"]["moe"]["down"]
-    assert gap(got[2, 3], kernel[2, 3] + pair["a"][2, 3] @ pair["b"][2, 3]) < 1e-6
-    with pytest.raises(ValueError, match="peft cannot hold text/layers/moe/down"):
-        lora.save_adapter(params, model, tmp_path / "adapter", source="base")
+        lora.adapt(adapted[1].base, rank=2, alpha=1.0, targets=[pattern], dropout=0.1)

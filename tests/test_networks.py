@@ -1,11 +1,12 @@
 """The reference of the KL as it moves, and what of the networks a checkpoint holds."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_learn import settings
 
-from evr1.networks import Networks, next_reference
+from evr1.networks import Networks, init_networks, next_reference
 from evr1.step import TrainState
 
 
@@ -41,6 +42,49 @@ def test_a_refreshed_reference_is_a_copy():
     assert after.reference["w"].unsafe_buffer_pointer() != (
         after.policy.params["w"].unsafe_buffer_pointer()
     )
+
+
+def test_under_adapters_the_model_is_held_once():
+    """Reference and checkpoint have adapters alone; what is beside them is the policy's own."""
+    c = settings(kl_coef=0.1, reference_refresh_steps=2)
+    c.lora.rank = 1
+    params = {"text": jnp.ones(3), "lora": {"b": jnp.full(2, 5.0)}}
+    kept = Networks(TrainState(jnp.int32(3), params, {}), None, {"lora": {"b": jnp.zeros(2)}})
+    assert kept.reference_params["text"] is params["text"]
+    assert float(kept.reference_params["lora"]["b"][0]) == 0
+    saved = kept.saved(c)
+    assert set(saved["params"]) == set(saved["reference"]) == {"lora"}
+    fresh = {"text": jnp.full(3, 2.0), "lora": {"b": jnp.zeros(2)}}
+    restored = kept._replace(policy=TrainState(0, fresh, {})).restored(saved)
+    assert restored.policy.params == {"text": fresh["text"], "lora": params["lora"]}
+    moved = next_reference(c, kept, 2)
+    assert set(moved.reference) == {"lora"}
+    assert float(moved.reference_params["lora"]["b"][0]) == 5
+
+
+class AdaptedPolicy:
+    """Gives new adapters to a base that is read once."""
+
+    critic = None
+
+    def __init__(self):
+        self.loads = 0
+
+    def load(self, model):
+        self.loads += 1
+        return {"text": jnp.ones(3), "lora": {"a": jnp.ones(2), "b": jnp.zeros(2)}}
+
+    def init_state(self, params):
+        return TrainState(jnp.int32(0), params, {})
+
+
+def test_the_reference_of_adapters_is_the_base_without_them():
+    c, policy = settings(kl_coef=0.1), AdaptedPolicy()
+    c.lora.rank = 1
+    made = init_networks(c, policy)
+    assert policy.loads == 1
+    assert made.reference_params["text"] is made.policy.params["text"]
+    assert not any(x.any() for x in jax.tree.leaves(made.reference_params["lora"]))
 
 
 @pytest.mark.parametrize(

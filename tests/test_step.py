@@ -121,10 +121,12 @@ def distance(got, expected):
 def one_row_per_group(batch):
     """Every completion with a copy of its prompt: G * N groups of one."""
     prompts = jax.tree.map(lambda x: np.repeat(x, N, axis=0), batch.prompts)
-    rest = batch._replace(prompts=None, groups=None, kl_coef=None)
+    names = ("groups", "kl_coef", "update")
+    rest = batch._replace(prompts=None, **dict.fromkeys(names))
     rest = jax.tree.map(lambda x: x.reshape(G * N, 1, *x.shape[2:]).copy(), rest)
-    groups, kl_coef = (np.repeat(x, N) for x in (batch.groups, batch.kl_coef))
-    return rest._replace(prompts=prompts, groups=groups, kl_coef=kl_coef)
+    return rest._replace(
+        prompts=prompts, **{name: np.repeat(getattr(batch, name), N) for name in names}
+    )
 
 
 def test_group_gradient_is_that_of_separate_sequences():

@@ -286,6 +286,7 @@ def abstract_batch(n: int, shapes: Shapes, model: Model) -> GroupBatch:
         loss_weights=floats,
         is_offline=jax.ShapeDtypeStruct(rows[:2], jnp.bool_),
         kl_coef=jax.ShapeDtypeStruct(rows[:1], jnp.float32),
+        update=jax.ShapeDtypeStruct(rows[:1], jnp.int32),
     )
 
 
@@ -316,6 +317,7 @@ def programs(
     logprobs = step.make_logprobs(model, temperature=r.temperature, mesh=mesh)
     state = jax.eval_shape(functools.partial(step.init_state, optimizer=optimizer), params)
     state = _placed(state, step.train_state_shardings(params, optimizer, mesh))
+    grads = jax.eval_shape(update.zeros, params)
     microbatch = abstract_batch(r.n, shapes, model)
 
     sampling = Sampling(temperature=r.temperature, max_tokens=r.max_completion_tokens)
@@ -375,12 +377,12 @@ def programs(
         ),
         Program(
             "gradient",
-            lambda: update.accumulate.lower(params, params, microbatch),
+            lambda: update.accumulate.lower(params, grads, microbatch),
             resident - _bytes(params),
         ),
         Program(
             "optimizer",
-            lambda: update.apply.lower(state, params),
+            lambda: update.apply.lower(state, grads),
             resident - _bytes(state),
         ),
     ]

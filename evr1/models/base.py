@@ -69,6 +69,13 @@ class Model(abc.ABC):
                 [prompt | completion 0 | completion 1 | ...].
         """
 
+    def with_dropout(
+        self, params: Params, update: Int[Array, " g"], groups: Int[Array, " g"]
+    ) -> Params:
+        """The parameters as `group_forward` is to take them in an update, see GroupBatch."""
+        del update, groups
+        return params
+
     def group_hidden(
         self,
         params: Params,

@@ -40,7 +40,8 @@ class Experts(nnx.Module):
         """The output, and the router's logits."""
         logits = self.router(x)
         chosen, weights = route(logits, self.per_token)
-        return dispatch(x, chosen, weights, self.gate_up[...], self.down[...]), logits
+        gate_up, down = self.gate_up.get_value(), self.down.get_value()
+        return dispatch(x, chosen, weights, gate_up, down), logits
 
 
 def _kernel(rngs: nnx.Rngs, scale: float, *shape: int) -> nnx.Param:
@@ -59,10 +60,10 @@ def dispatch(
     x: Float[Array, "b t d"],
     chosen: Int[Array, "b t k"],
     weights: Float[Array, "b t k"],
-    gate_up: Float[Array, "e d f"],
-    down: Float[Array, "e h d"],
+    gate_up: layers.Matrix,
+    down: layers.Matrix,
 ) -> Float[Array, "b t d"]:
-    """The weighted sum of each token's experts.
+    """The weighted sum of each token's experts, gate_up being [E, D, F] and down [E, H, D].
 
     On a mesh a device holds some experts and all tokens of its batch rows: it works out what its
     own experts add, and one sum over the devices of a row puts that together.
@@ -72,8 +73,9 @@ def dispatch(
         return _own_share(x, chosen, weights, gate_up, down, 0)
     axes = sharding.LOGICAL["expert"]
     ways = math.prod(mesh.shape[name] for name in axes)
-    is_split = ways > 1 and len(gate_up) % ways == 0
-    share = len(gate_up) // ways if is_split else 0
+    count = len(jax.tree.leaves(gate_up)[0])
+    is_split = ways > 1 and count % ways == 0
+    share = count // ways if is_split else 0
 
     def local(x, chosen, weights, gate_up, down):
         first = jax.lax.axis_index(axes) * share if is_split else 0
@@ -99,7 +101,7 @@ def _own_share(x, chosen, weights, gate_up, down, first) -> jax.Array:
     foreign 1 last; the runs are 1 and 2 rows long.
     """
     b, t, d = x.shape
-    k, count = chosen.shape[-1], len(gate_up)
+    k, count = chosen.shape[-1], len(jax.tree.leaves(gate_up)[0])
     expert = chosen.reshape(-1) - first
     expert = jnp.where((expert >= 0) & (expert < count), expert, count)
     order = jnp.argsort(expert, stable=True)
@@ -107,9 +109,12 @@ def _own_share(x, chosen, weights, gate_up, down, first) -> jax.Array:
     is_own = (jnp.arange(len(order)) < sizes.sum())[:, None]
     rows = jnp.where(is_own, x.reshape(-1, d)[order // k], 0)
 
-    def product(a, kernels):
+    def product(rows, kernels):
+        if isinstance(kernels, layers.Adapted):
+            change = product(product(rows, kernels.a), kernels.b)
+            return product(rows, kernels.kernel) + change
         kernels = kernels.astype(x.dtype)
-        return jax.lax.ragged_dot(a, kernels, sizes, precision=layers.precision(x.dtype))
+        return jax.lax.ragged_dot(rows, kernels, sizes, precision=layers.precision(x.dtype))
 
     gate, up = jnp.split(product(rows, gate_up), 2, axis=-1)
     # Rows past the last run are not defined on every machine.

@@ -7,8 +7,9 @@ scan over layers that costs a few microseconds of tracing, and outside models/ t
 parameter dict.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -44,8 +45,84 @@ def precision(dtype: Any) -> jax.lax.Precision:
     return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["kernel", "a", "b", "dropout"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """A matrix with low-rank adapters in its place: `kernel + a @ b`, which is never worked out.
+
+    A scan over layers slices it as it slices any other parameter.
+
+    Attributes:
+        kernel: [..., I, *O].
+        a: [..., I, R].
+        b: [..., R, prod(O)].
+        dropout: (key, share) of the inputs that `a` does not see; None: it sees all.
+    """
+
+    kernel: jax.Array
+    a: jax.Array
+    b: jax.Array
+    dropout: tuple[jax.Array, jax.Array] | None = None
+
+    def shown(self, x: jax.Array) -> jax.Array:
+        """What `a` sees of the input x."""
+        if self.dropout is None:
+            return x
+        key, share = self.dropout
+        is_kept = jax.random.uniform(key, x.shape) >= share
+        return jnp.where(is_kept, x / (1 - share).astype(x.dtype), 0)
+
+
+Matrix = jax.Array | Adapted
+
+
+def matmul(x: jax.Array, kernel: Matrix, *, accumulate: Any = None) -> jax.Array:
+    """`x @ kernel` in the dtype of x, over the last axis of x and the first of the kernel.
+
+    Args:
+        x: [..., I].
+        kernel: [I, *O]; of an adapted one, both paths are worked out and added.
+        accumulate: dtype of the result; None: that of x.
+    """
+    if isinstance(kernel, Adapted):
+        y = matmul(x, kernel.kernel, accumulate=accumulate)
+        change = matmul(matmul(kernel.shown(x), kernel.a), kernel.b, accumulate=accumulate)
+        return y + change.reshape(y.shape)
+    return jax.lax.dot_general(
+        x,
+        kernel.astype(x.dtype),
+        (((x.ndim - 1,), (0,)), ((), ())),
+        precision=precision(x.dtype),
+        preferred_element_type=accumulate,
+    )
+
+
+def beside(matrices: Sequence[Matrix], dtype: Any) -> Matrix:
+    """The matrices [..., I, O] side by side, adapters with them: a | a', and b over b', each in the
+    columns of its own matrix."""
+    kernels = [m.kernel if isinstance(m, Adapted) else m for m in matrices]
+    kernel = jnp.concatenate([k.astype(dtype) for k in kernels], axis=-1)
+    a, b, before = [], [], 0
+    for matrix, own in zip(matrices, kernels, strict=True):
+        after = kernel.shape[-1] - before - own.shape[-1]
+        if isinstance(matrix, Adapted):
+            a.append(matrix.a)
+            b.append(jnp.pad(matrix.b, [*[(0, 0)] * (matrix.b.ndim - 1), (before, after)]))
+        before += own.shape[-1]
+    if not a:
+        return kernel
+    return Adapted(kernel, jnp.concatenate(a, axis=-1), jnp.concatenate(b, axis=-2))
+
+
 class Linear(nnx.Module):
-    """`x @ kernel + bias`; the kernel is cast at use, so float32 masters serve any dtype."""
+    """`x @ kernel + bias`; the kernel is cast at use, so float32 masters serve any dtype.
+
+    The parameter may be `Adapted`.
+    """
 
     def __init__(self, fan_in: int, *out: int, scale: float, bias: bool, rngs: nnx.Rngs):
         kernel = scale * jax.random.normal(rngs.params(), (fan_in, *out), jnp.float32)
@@ -53,10 +130,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(out, jnp.float32)) if bias else None
 
     def __call__(self, x: Float[Array, "... i"]) -> Float[Array, "..."]:
-        kernel = self.kernel[...].astype(x.dtype)
-        y = jax.lax.dot_general(
-            x, kernel, (((x.ndim - 1,), (0,)), ((), ())), precision=precision(x.dtype)
-        )
+        y = matmul(x, self.kernel.get_value())
         if self.bias is None:
             return y
         bias = self.bias[...].astype(x.dtype)

@@ -3,37 +3,42 @@
 `adapt(model, ...)` is a model whose parameters hold the adapters under "lora", beside the base
 model's own. Everything that takes a `Model` takes it; `FROZEN` names what is not trained.
 
-Source: arXiv 2106.09685; names of the adapter files: peft 0.18, LoraConfig.
+A network with adapters works out x @ W + (x @ A) @ B, so nothing as large as W is made, forward or
+backward; that is also how experts are done. Where many tokens are drawn one by one, `merged` is
+cheaper: a second copy of the matrices that have adapters, and then the base model alone.
+
+Source: arXiv 2106.09685.
 """
 
 import dataclasses
-import json
-import os
+import functools
 import re
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evr1.models import hf, safetensors
+from evr1.models import hf
 from evr1.models.base import Model
+from evr1.models.layers import Adapted
 from evr1.models.weights import Weight
 from evr1.types import Params
 
 FROZEN = r"(?!lora/).*"  # for `optim.freeze`: all but the adapters
+_NOISE = "dropout"  # key of the parameters, in an update alone
 
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-    """Which matrices have adapters, and how large they are."""
+    """Which matrices have adapters, how large they are, and how they are trained."""
 
     rank: int
     alpha: float
     targets: tuple[str, ...]  # regular expressions of whole parameter paths
+    dropout: float = 0.0  # share of an adapter's inputs that an update leaves out
+    seed: int = 0  # of what is left out
 
     @property
     def scale(self) -> float:
@@ -41,22 +46,32 @@ class Lora:
         return self.alpha / self.rank
 
 
-def adapt(model: Model, *, rank: int, alpha: float, targets: Sequence[str]) -> "LoraModel":
+def adapt(
+    model: Model,
+    *,
+    rank: int,
+    alpha: float,
+    targets: Sequence[str],
+    dropout: float = 0.0,
+    seed: int = 0,
+) -> "LoraModel":
     """The model with adapters on every matrix that one of the patterns matches.
 
     Raises:
-        ValueError: a pattern matches no matrix, or not only matrices.
+        ValueError: a pattern matches no matrix, or not only matrices; or there is dropout, and a
+            matrix whose inputs it cannot reach.
     """
-    lora = Lora(rank, alpha, tuple(targets))
-    kernels = {w.path for w in model.weights() if w.is_kernel or w.is_either}
+    lora = Lora(rank, alpha, tuple(targets), dropout, seed)
+    kernels = {w.path for w in model.weights() if is_matrix(w)}
     paths = sorted(w.path for w in model.weights())
     for pattern in lora.targets:
         found = [path for path in paths if re.fullmatch(pattern, path)]
         if not found or not kernels.issuperset(found):
-            got = f"matches {found[0]}, which is no matrix" if found else "matches no parameter"
-            known = [p for p in sorted(kernels) if p.startswith("text/layers")][:3]
+            wrong = [path for path in found if path not in kernels]
+            got = f"matches {wrong[0]}, which is no matrix" if found else "matches no parameter"
+            known = [p for p in sorted(kernels) if p.startswith(("text/layers", "text/blocks"))][:3]
             raise ValueError(f"lora.targets: {pattern!r} {got}; paths look like {', '.join(known)}")
-    return LoraModel(
+    adapted = LoraModel(
         config=model.config,
         dtype=model.dtype,
         remat=model.remat,
@@ -64,6 +79,23 @@ def adapt(model: Model, *, rank: int, alpha: float, targets: Sequence[str]) -> "
         base=model,
         lora=lora,
     )
+    for weight in adapted.targets() if dropout else ():
+        if is_expert(weight) or weight.path == "text/head":
+            raise ValueError(
+                f"lora.dropout={dropout} with adapters on {weight.path}: experts and the head have "
+                "no dropout; set it to 0 or take them from lora.targets"
+            )
+    return adapted
+
+
+def is_matrix(weight: Weight) -> bool:
+    """Whether a parameter can have adapters."""
+    return is_expert(weight) or weight.path.endswith("/kernel") or weight.path == "text/head"
+
+
+def is_expert(weight: Weight) -> bool:
+    """Whether a parameter is a stack of experts, for each layer."""
+    return weight.is_either or weight.stacks == 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +118,7 @@ class LoraModel(Model):
         shapes = hf.flatten(self.base.abstract_params())
         adapters, rank = {}, self.lora.rank
         for i, weight in enumerate(self.targets()):
-            stack, fan_in, fan_out = _split(weight, shapes[weight.path].shape)
+            stack, fan_in, fan_out = split(weight, shapes[weight.path].shape)
             a = jax.random.uniform(jax.random.fold_in(key, i), (*stack, fan_in, rank), minval=-1)
             adapters[weight.path + "/a"] = a * fan_in**-0.5
             adapters[weight.path + "/b"] = jnp.zeros((*stack, rank, fan_out), jnp.float32)
@@ -97,16 +129,34 @@ class LoraModel(Model):
         patterns = self.lora.targets
         return [w for w in self.weights() if any(re.fullmatch(p, w.path) for p in patterns)]
 
+    def bound(self, params: Params) -> Params:
+        """The base model's parameters with `Adapted` in the place of each target."""
+        flat, adapters = _parts(params)
+        for i, weight in enumerate(self.targets()):
+            kernel, dropout = flat[weight.path], None
+            if _NOISE in params:
+                key, share = params[_NOISE]
+                stack = kernel.shape[: int(weight.is_stacked)]
+                key = jax.random.split(jax.random.fold_in(key, i), stack)
+                dropout = (key, jnp.broadcast_to(share, stack))
+            a, b = (adapters[f"{weight.path}/{x}"] for x in "ab")
+            flat[weight.path] = Adapted(kernel, a, self.lora.scale * b, dropout)
+        return hf.unflatten(flat)
+
+    def with_dropout(self, params, update, groups):
+        """See Model; what is left out follows from the seed, the update and the first group."""
+        if not self.lora.dropout:
+            return params
+        key = jax.random.fold_in(jax.random.key(self.lora.seed), update[0])
+        share = jnp.where(update[0] < 0, 0, self.lora.dropout)
+        return params | {_NOISE: (jax.random.fold_in(key, groups[0]), share)}
+
     def merge(self, params: Params) -> Params:
         """The base model's parameters, the adapters added to them."""
-        flat = hf.flatten({k: v for k, v in params.items() if k != "lora"})
-        adapters = hf.flatten(params["lora"])
+        flat, adapters = _parts(params)
         for weight in self.targets():
-            path = weight.path
-            change = jnp.matmul(
-                adapters[path + "/a"], adapters[path + "/b"], precision=jax.lax.Precision.HIGHEST
-            )
-            flat[path] = flat[path] + self.lora.scale * change.reshape(flat[path].shape)
+            a, b = (adapters[f"{weight.path}/{x}"] for x in "ab")
+            flat[weight.path] = _add(flat[weight.path], a, b, self.lora.scale)
         return hf.unflatten(flat)
 
     def weights(self) -> tuple[Weight, ...]:
@@ -115,17 +165,17 @@ class LoraModel(Model):
 
     def encode(self, params, vision):
         """See Model."""
-        return self.base.encode(self.merge(params), vision)
+        return self.base.encode(self.bound(params), vision)
 
     def group_forward(self, params, prompts, completions, visual=None, *, keep_router=False):
         """See Model."""
         return self.base.group_forward(
-            self.merge(params), prompts, completions, visual, keep_router=keep_router
+            self.bound(params), prompts, completions, visual, keep_router=keep_router
         )
 
     def prefill(self, params, prompts, visual=None):
         """See Model."""
-        return self.base.prefill(self.merge(params), prompts, visual)
+        return self.base.prefill(self.bound(params), prompts, visual)
 
     def init_cache(self, groups, n, prompt_tokens, completion_tokens):
         """See Model."""
@@ -137,76 +187,55 @@ class LoraModel(Model):
 
     def decode(self, params, cache, tokens, steps, positions):
         """See Model."""
-        return self.base.decode(self.merge(params), cache, tokens, steps, positions)
+        return self.base.decode(self.bound(params), cache, tokens, steps, positions)
 
     def logits(self, params, hidden):
         """See Model."""
-        return self.base.logits(self.merge(params), hidden)
+        return self.base.logits(self.bound(params), hidden)
 
 
-def plain(model: Model, params: Params) -> tuple[Model, Params]:
-    """The model and its parameters without adapters, what those add being in the parameters."""
+def plain(model: Model) -> Model:
+    """The model without adapters."""
+    return model.base if isinstance(model, LoraModel) else model
+
+
+def merged(model: Model, params: Params) -> Params:
+    """The parameters of `plain(model)` that do the same; matrices without adapters are shared, not
+    copied."""
     if not isinstance(model, LoraModel):
-        return model, params
-    return model.base, jax.jit(model.merge)(params)
+        return params
+    flat, adapters = _parts(params)
+    for weight in model.targets():
+        kernel, path = flat[weight.path], weight.path
+        flat[path] = _add_placed(
+            kernel, adapters[path + "/a"], adapters[path + "/b"], model.lora.scale, kernel.sharding
+        )
+    return hf.unflatten(flat)
 
 
-def _split(weight: Weight, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
+def _parts(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters of the base model, and the adapters, by path."""
+    base = {k: v for k, v in params.items() if k not in ("lora", _NOISE)}
+    return hf.flatten(base), hf.flatten(params["lora"])
+
+
+def _add(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
+    """kernel + scale * a @ b, a matrix of a stack at a time: one product is all that is extra."""
+    if a.ndim > 2:
+        return jax.lax.map(lambda one: _add(one[0], one[1], one[2], scale), (kernel, a, b))
+    change = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return kernel + scale * change.reshape(kernel.shape)
+
+
+@functools.partial(jax.jit, static_argnames=("scale", "place"))
+def _add_placed(kernel, a, b, scale: float, place: jax.sharding.Sharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(_add(kernel, a, b, scale), place)
+
+
+def split(weight: Weight, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
     """(axes of a stack, inputs, outputs) of a parameter: layers and experts are stacks.
 
     A vision block's kernel [L, D, 3, D] is L matrices of D inputs and 3 D outputs.
     """
-    inputs = len(shape) - 2 if weight.is_either else int(weight.is_stacked)
+    inputs = len(shape) - 2 if weight.is_either else weight.stacks
     return shape[:inputs], shape[inputs], int(np.prod(shape[inputs + 1 :]))
-
-
-def save_adapter(params: Params, model: Model, out_dir: str | Path, *, source: str) -> None:
-    """Writes the adapters as peft reads them; the directory appears only when complete.
-
-    Args:
-        params: of the model.
-        model: made by `adapt`.
-        out_dir: replaced where it is an adapter directory; anything else there is refused.
-        source: name or directory of the base model, for the reader to find it.
-
-    Raises:
-        ValueError: `out_dir` holds something else, or an adapter is on experts, which peft has no
-            name for.
-    """
-    model, out = cast(LoraModel, model), Path(out_dir)
-    if out.exists() and not (out / "adapter_config.json").is_file():
-        raise ValueError(f"{out}: exists and is no adapter directory; choose another or remove it")
-    flat, tensors, modules = hf.flatten(params["lora"]), {}, []
-    for weight in model.targets():
-        if weight.is_either:
-            raise ValueError(f"lora.targets: peft cannot hold {weight.path}; export it merged")
-        pair = [np.asarray(jax.device_get(flat[f"{weight.path}/{x}"])) for x in "ab"]
-        names = hf.hf_names(weight, pair[0].shape)
-        for i, name in enumerate(names):
-            module = name.removesuffix(".weight")
-            modules.append(module)
-            for letter, value in zip("AB", pair, strict=True):
-                one = value[i] if weight.is_stacked else value
-                key = f"base_model.model.{module}.lora_{letter}.weight"
-                tensors[key] = np.ascontiguousarray(one.T)
-    settings: dict[str, Any] = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": source,
-        "r": model.lora.rank,
-        "lora_alpha": model.lora.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        "target_modules": modules,
-    }
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    listing = [(name, value.shape, value.dtype) for name, value in tensors.items()]
-    safetensors.write(partial / "adapter_model.safetensors", listing, iter(tensors.values()))
-    (partial / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    if out.exists():
-        shutil.rmtree(out)
-    os.rename(partial, out)

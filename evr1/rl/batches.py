@@ -9,7 +9,12 @@ from jaxtyping import Bool, Float
 from evr1.rl.weights import loss_weights
 from evr1.types import GroupBatch, Prompts, Rollouts, ShapeTable
 
-PER_GROUP = ("groups", "is_offline", "kl_coef")  # the fields of GroupBatch that have no R axis
+PER_GROUP = (
+    "groups",
+    "is_offline",
+    "kl_coef",
+    "update",
+)  # the fields of GroupBatch that have no R axis
 
 
 def group_batch(
@@ -63,6 +68,7 @@ def group_batch(
         kl_coef=np.full(groups, kl_coef, np.float32),
         old_values=np.zeros(mask.shape, np.float32),
         returns=np.zeros(mask.shape, np.float32),
+        update=np.full(groups, -1, np.int32),
     )
     return _pad_groups(batch, groups + pad)
 

@@ -36,6 +36,6 @@ class Experts(nnx.Module):
         """The output, and the router's logits."""
         logits = self.router(x)
         chosen, weights = route(logits, self.chosen)
-        both = jnp.concatenate([y[...].astype(x.dtype) for y in (self.gate, self.up)], axis=-1)
-        routed = dispatch(x, chosen, weights, both, self.down[...])
+        both = layers.beside([self.gate.get_value(), self.up.get_value()], x.dtype)
+        routed = dispatch(x, chosen, weights, both, self.down.get_value())
         return routed + jax.nn.sigmoid(self.shared_gate(x)) * self.shared(x), logits

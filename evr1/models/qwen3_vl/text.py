@@ -230,10 +230,5 @@ def embed(
 
 def logits(c: Config, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
     """Float32 logits; the product accumulates in float32 whatever the computation's dtype."""
-    kernel = (params["embed"].T if c.tied else params["head"]).astype(hidden.dtype)
-    return jnp.matmul(
-        hidden,
-        kernel,
-        precision=layers.precision(hidden.dtype),
-        preferred_element_type=jnp.float32,
-    )
+    kernel = params["embed"].T if c.tied else params["head"]
+    return layers.matmul(hidden, kernel, accumulate=jnp.float32)
