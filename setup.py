@@ -6,7 +6,7 @@ CORE = [
     "jax>=0.10.2",  # 0.10.2 is the newest for Python 3.11
     "flax>=0.12.6,<0.13",
     "optax>=0.2.5",
-    "orbax-checkpoint>=0.11.30",
+    "orbax-checkpoint>=0.12.8",
     "tensorstore",
     "grain>=0.2.18",
     "tensorflow-datasets>=4.9.10",  # its ArrayRecord half; TensorFlow itself is never imported
