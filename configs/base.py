@@ -172,9 +172,11 @@ def get_config() -> ml_collections.ConfigDict:
     c.lora = ml_collections.ConfigDict()
     c.lora.rank = 0  # inputs of an adapter's second matrix; 0: no adapters
     c.lora.alpha = 32.0  # what the adapters add is multiplied by alpha / rank
-    # Regular expressions of parameter paths: the matrices that have adapters. Qwen3.5's layers are
-    # text/blocks/...
-    c.lora.targets = (r"text/layers/attention/[qkvo]/kernel", r"text/layers/mlp/.*/kernel")
+    # Regular expressions of parameter paths: the matrices that have adapters. The default is
+    # attention, delta net and dense feed-forward of the text model, of any family.
+    c.lora.targets = (
+        r"text/(layers|blocks/\d+)/(attention|delta|mlp)/(q|k|v|o|qkv|gate|up|down)/kernel",
+    )
     c.lora.dropout = 0.0  # share of an adapter's inputs left out, in updates alone
     c.lora.export_adapter = False  # also write workdir/adapter, which peft loads
 

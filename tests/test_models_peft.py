@@ -42,7 +42,10 @@ def test_peft_loads_adapters_on_every_matrix(family, tmp_path):
     raw, source = CONFIGS[family](), tmp_path / "source"
     source.mkdir()
     (source / "config.json").write_text(json.dumps(raw))
-    for name, tree in (("base", {**params, "lora": None}), ("merged", jit(model.merge)(params))):
+    for name, tree in (
+        ("base", {k: v for k, v in params.items() if k != "lora"}),
+        ("merged", jit(model.merge)(params)),
+    ):
         hf.save_params(tree, model.base, tmp_path / name, source_dir=source, dtype="float32")
     peft.save_adapter(params, model, tmp_path / "adapter", source=str(tmp_path / "base"))
     base = _load(tmp_path / "base")

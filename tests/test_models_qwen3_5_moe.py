@@ -106,7 +106,7 @@ def test_parameters_on_a_mesh(trio):
     places = param_shardings(mesh, model.abstract_params())
     spread = hf.load_params(path, model, shardings=places)
     up = spread["text"]["blocks"]["0"]["mlp"]["up"]
-    assert up.addressable_shards[0].data.shape == (1, 3, 16, 12)
+    assert up.addressable_shards[0].data.shape == (1, 3, 16, 16)
     for a, b in zip(jax.tree.leaves(spread), jax.tree.leaves(params), strict=True):
         assert (np.asarray(a) == np.asarray(b)).all()
 

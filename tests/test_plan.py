@@ -150,10 +150,9 @@ def test_phases_add_up_to_the_passes(tool, hf_config):
         by_name["prefill"].flops - head + by_name["decode"].flops
     )
     assert by_name["update"].flops == 4 * by_name["logprobs"].flops  # recomputed once
-    c = model.config
     text = 2 * (128 * (2 * 2 * 128 + 2 * 128) + 3 * 128 * 256) * 2 * (8 * 100 + 16 * 20)
     pairs = 8 * (100**2 / 2) + 16 * (20 * 100 + 20**2 / 2)
-    vision = flops.vision_flops(c.vision, np.full(16, 64.0))
+    vision = flops.vision_flops(model, np.full(16, 64.0))
     assert by_name["logprobs"].flops == pytest.approx(
         text + 4 * 256 * 2 * pairs + vision + 2 * 128 * 512 * 16 * 20
     )
@@ -175,7 +174,7 @@ def test_a_frozen_tower_is_passed_through_once(tool, hf_config):
     once = tool.phases(config, model, mesh, shapes, 100, 20)
     assert [p.name for p in once] == ["encode", *(p.name for p in every)]
     tower = once[0].flops
-    assert tower == flops.vision_flops(model.config.vision, np.full(16, 64.0))
+    assert tower == flops.vision_flops(model, np.full(16, 64.0))
     passes = {"prefill": 1, "decode": 0, "logprobs": 1, "update": 4}
     for before, after in zip(every, once[1:], strict=True):
         assert after.flops == pytest.approx(before.flops - passes[after.name] * tower)
