@@ -45,7 +45,7 @@ def test_experts_by_hand():
     silu(30) = 30 to 1e-11, so with gate 30, up 1 / 30 and input 1 each gives its `down`:
     10 * 0.2689 + 100 * 0.7311 = 75.80.
     """
-    c = ExpertsConfig(count=3, chosen=2, mlp_width=1, shared_width=1)
+    c = ExpertsConfig(count=3, per_token=2, mlp_width=1, shared_width=1)
     module = Experts(2, c, 0.0, rngs=nnx.Rngs(0))
     module.router.kernel[...] = jnp.array([[0.0, 0, 0], [0, 1, 2]])
     module.gate[...] = jnp.broadcast_to(jnp.array([[0.0], [30]]), (3, 2, 1))

@@ -45,7 +45,7 @@ from evr1.models import FAMILIES, Model
 from evr1.parallel import mesh as mesh_lib
 from evr1.parallel import sharding
 from evr1.rl import batches
-from evr1.run import held_features, loss_config
+from evr1.run import has_frozen_tower, held_features, loss_config
 from evr1.sampler import driver, engine
 from evr1.sampler.sampling import Sampling, make_draws
 from evr1.types import GroupBatch, Prompts, VisionInput
@@ -263,11 +263,6 @@ def with_features(prompts: Prompts, model: Model) -> Prompts:
     return prompts._replace(vision=visual)
 
 
-def has_frozen_tower(config: ml_collections.ConfigDict, model: Model) -> bool:
-    """Whether the run encodes every prompt once a step, in a program of its own."""
-    return optim.is_frozen(model.abstract_params(), config.optim.freeze, "vision")
-
-
 def abstract_batch(n: int, shapes: Shapes, model: Model) -> GroupBatch:
     """A microbatch without data."""
     rows = (shapes.micro_groups, n, shapes.completion)
@@ -335,7 +330,7 @@ def programs(
 
     resident = _bytes(state) + (_bytes(params) if a.kl_coef else 0)
     vision, encode = prompts.vision, []
-    if has_frozen_tower(config, model):
+    if has_frozen_tower(model, config.optim.freeze):
         prompts = _placed(with_features(prompts, model), batch)
         shown = with_features(microbatch.prompts, model)
         microbatch = microbatch._replace(prompts=shown)
@@ -447,7 +442,7 @@ def phases(
     vision = flops.vision_flops(
         model, np.full(groups * shapes.vision_rows, float(shapes.row_patches))
     )
-    is_frozen = has_frozen_tower(config, model)
+    is_frozen = has_frozen_tower(model, config.optim.freeze)
     again = 0.0 if is_frozen else vision  # in every pass
     head = 2.0 * c.width * c.vocab_size
     within = flops.pairs(prompts, np.zeros((groups, n)))

@@ -46,7 +46,7 @@ class ExpertsConfig:
     """The feed-forward of a mixture of experts."""
 
     count: int
-    chosen: int  # experts that work on a token
+    per_token: int  # experts that work on a token
     mlp_width: int  # of each expert
     shared_width: int  # of the expert that works on every token
 
@@ -98,12 +98,12 @@ class Config:
     @property
     def experts_per_token(self) -> int:
         """Experts that work on a token; 0: every token meets all of a layer."""
-        return self.experts.chosen if self.experts else 0
+        return self.experts.per_token if self.experts else 0
 
     @property
     def routed_share(self) -> float:
         """The share of the experts that works on a token."""
-        return self.experts.chosen / self.experts.count if self.experts else 0.0
+        return self.experts.per_token / self.experts.count if self.experts else 0.0
 
     @property
     def rope_freqs(self) -> np.ndarray:
@@ -204,15 +204,15 @@ def _delta(text: Mapping[str, Any]) -> DeltaConfig:
 
 
 def _experts(text: Mapping[str, Any]) -> ExpertsConfig:
-    count, chosen = text.get("num_experts", 256), text.get("num_experts_per_tok", 8)
-    if chosen > count:
+    count, per_token = text.get("num_experts", 256), text.get("num_experts_per_tok", 8)
+    if per_token > count:
         raise ValueError(
-            f"config.json: text_config.num_experts_per_tok={chosen} exceeds num_experts={count};"
+            f"config.json: text_config.num_experts_per_tok={per_token} exceeds num_experts={count};"
             " lower it"
         )
     return ExpertsConfig(
         count=count,
-        chosen=chosen,
+        per_token=per_token,
         mlp_width=text.get("moe_intermediate_size", 512),
         shared_width=text.get("shared_expert_intermediate_size", 512),
     )

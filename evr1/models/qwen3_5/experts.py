@@ -28,14 +28,14 @@ class Experts(nnx.Module):
         self.down = stack(c.count, c.mlp_width, width)
         self.shared = Mlp(width, c.shared_width, scale, rngs=rngs)
         self.shared_gate = layers.Linear(width, 1, **opts)
-        self.chosen = c.chosen
+        self.per_token = c.per_token
 
     def __call__(
         self, x: Float[Array, "b t d"]
     ) -> tuple[Float[Array, "b t d"], Float[Array, "b t e"]]:
         """The output, and the router's logits."""
         logits = self.router(x)
-        chosen, weights = route(logits, self.chosen)
+        chosen, weights = route(logits, self.per_token)
         both = layers.beside([self.gate.get_value(), self.up.get_value()], x.dtype)
         routed = dispatch(x, chosen, weights, both, self.down.get_value())
         return routed + jax.nn.sigmoid(self.shared_gate(x)) * self.shared(x), logits

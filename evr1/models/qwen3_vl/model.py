@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from evr1.models.base import Model
 from evr1.models.cache import KV, Cache, Kept, Prefilled, append
 from evr1.models.layout import group
 from evr1.models.qwen3_vl import text
-from evr1.models.qwen3_vl import vision as tower
+from evr1.models.qwen3_vl import vision as vision_tower
 from evr1.models.qwen3_vl.config import Config
 from evr1.models.qwen3_vl.weights import weights
 from evr1.models.weights import Weight
@@ -23,16 +24,19 @@ from evr1.types import Params, Prompts, VisionInput, Visual
 class Shared(Model):
     """What the families have in common: what surrounds the tower and the layers of the text model.
 
-    Its tower is Qwen3-VL's.
+    Attributes:
+        tower: module of the vision tower; Qwen3-VL's, where a family has none of its own.
     """
+
+    tower: ClassVar[Any] = vision_tower
 
     def init_vision(self, key: jax.Array) -> Params:
         """Random parameters of the vision tower."""
-        return tower.init(self.config.vision, key)
+        return self.tower.init(self.config.vision, key)
 
     def encode_vision(self, params: Params, vision: VisionInput) -> Visual:
         """The vision tower, whatever the batch holds."""
-        return tower.encode(
+        return self.tower.encode(
             self.config.vision,
             params,
             vision,
