@@ -158,7 +158,8 @@ def make_example(rng: np.random.Generator, shape: Shape, size: Size) -> Example:
         0, "", "", "numerical", "video", (), ("clip",), (), "0", None, None, "benchmark:0", {}
     )
     patches = rng.integers(0, 256, (t * h * w, values), np.uint8)
-    return Example(row, tokens.astype(np.int32), is_visual, positions, after, patches, grid)
+    tokens = tokens.astype(np.int32)
+    return Example(row, tokens, is_visual, positions, after, patches, grid, np.zeros(1, bool))
 
 
 def one_row_per_group(batch: GroupBatch) -> GroupBatch:

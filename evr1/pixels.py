@@ -1,13 +1,26 @@
 """What the processor files of a HF directory say of pixels before they enter the vision tower."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+Channels = tuple[float, ...]
 
-STATISTICS = ("image_mean", "image_std")
+
+class Statistics(NamedTuple):
+    """Mean and deviation of each channel, in units of full brightness."""
+
+    image_mean: Channels
+    image_std: Channels
+    video_mean: Channels
+    video_std: Channels
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any], mean: Channels, std: Channels) -> "Statistics":
+        """Those of a config that `statistics` was put into; else the family's mean and std."""
+        defaults = cls(mean, std, mean, std)
+        return cls(*(said.get(k, v) for k, v in defaults._asdict().items()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -38,44 +51,46 @@ def settings(root: Path) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def statistics(root: Path) -> dict[str, tuple[float, ...]]:
-    """Mean and deviation of each channel, in units of full brightness; empty: the model's own.
+def statistics(root: Path) -> dict[str, Channels]:
+    """Fields of `Statistics` that the files give; the model has its own for the others.
 
-    A model normalizes its pixels in the vision tower, images and videos alike.
+    Videos have those of images where no file speaks of videos.
 
     Args:
         root: HF directory.
 
     Raises:
-        ValueError: a statistic is none, images and videos differ, or pixels enter in another way.
+        ValueError: a statistic is none, two files differ, or pixels enter in another way.
     """
-    found: dict[str, tuple[float, ...]] = {}
-    said: dict[str, str] = {}
-    for file, source in settings(root).items():
+    files = settings(root)
+    for file, source in files.items():
         _check_scale(f"{root}/{file}", source)
-        for name in STATISTICS:
-            if source.get(name) is None:
-                continue
-            value = _channels(f"{root}/{file}: {name}", source[name])
-            if found.setdefault(name, value) != value:
-                raise ValueError(
-                    f"{root}: {name} is {list(found[name])} in {said[name]} and {list(value)} in"
-                    f" {file}; images and videos must have the same, correct one"
-                )
-            said.setdefault(name, file)
-    return found
+    videos = {file: source for file, source in files.items() if "video" in file}
+    images = {file: source for file, source in files.items() if "video" not in file}
+    return {
+        f"{kind}_{name}": value
+        for kind, sources in (("image", images), ("video", videos))
+        for name in ("mean", "std")
+        if (value := _agreed(root, sources if any(sources.values()) else images, f"image_{name}"))
+    }
 
 
-def spread(channels: Sequence[float], values: int) -> np.ndarray:
-    """A number of each channel for every value of a patch, float32[1, 1, values].
+def _agreed(root: Path, sources: Mapping[str, Mapping[str, Any]], name: str) -> Channels | None:
+    found: dict[str, Channels] = {}
+    for file, source in sources.items():
+        if source.get(name) is None:
+            continue
+        found[file] = value = _channels(f"{root}/{file}: {name}", source[name])
+        first, known = next(iter(found.items()))
+        if value != known:
+            raise ValueError(
+                f"{root}: {name} is {list(known)} in {first} and {list(value)} in {file}; correct"
+                " one of them"
+            )
+    return next(iter(found.values()), None)
 
-    >>> spread((1, 2, 3), 6).tolist()
-    [[[1.0, 1.0, 2.0, 2.0, 3.0, 3.0]]]
-    """
-    return np.repeat(np.array(channels, np.float32), values // len(channels))[None, None]
 
-
-def _channels(what: str, value: Any) -> tuple[float, ...]:
+def _channels(what: str, value: Any) -> Channels:
     """One number a channel; a single one stands for all three."""
     values = value if isinstance(value, list) else [value] * 3
     is_usable = len(values) == 3 and all(type(x) in (int, float) for x in values)

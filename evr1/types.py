@@ -30,6 +30,7 @@ class VisionInput(NamedTuple):
     positions: Array  # int32[G, F, S, 2], (row, column) in the frame's patch grid
     interp_index: Array  # int32[G, F, S, 4], rows of the learned position table
     interp_weight: Array  # float32[G, F, S, 4], their bilinear weights
+    is_image: Array  # bool[G, F, S]: pixels of images and of videos may be normalized differently
 
 
 class Visual(NamedTuple):

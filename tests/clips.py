@@ -83,4 +83,5 @@ class CountingProcessor:
             next_position=0,
             patches=np.zeros((0, 1536), np.uint8),
             grid_thw=np.zeros((0, 3), np.int32),
+            is_image=np.zeros(0, bool),
         )

@@ -53,7 +53,8 @@ def row(index, videos=(), **extra):
 def example(one):
     ids = np.array([one.index + 10], np.int32)
     off = np.zeros(1, bool)
-    return Example(one, ids, off, np.zeros((3, 1), np.int32), 1, np.zeros((0, 12), np.uint8), off)
+    none = np.zeros((0, 12), np.uint8)
+    return Example(one, ids, off, np.zeros((3, 1), np.int32), 1, none, off, off[:0])
 
 
 class Cycle:

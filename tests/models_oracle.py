@@ -155,6 +155,7 @@ def pack(
         np.zeros((g, rows, row_patches, 2), np.int32),
         np.zeros((g, rows, row_patches, 4), np.int32),
         np.zeros((g, rows, row_patches, 4), np.float32),
+        np.zeros((g, rows, row_patches), bool),
     )
     out = Prompts(
         np.zeros((g, length), np.int32),
@@ -170,10 +171,10 @@ def pack(
         places = []
         for f, row in enumerate(packed[i]):
             at = 0
-            for segment, (patches, h, w) in enumerate(row, 1):
+            for segment, (kind, patches, h, w) in enumerate(row, 1):
                 s = slice(at, at + h * w)
                 vision.patches[i, f, s], vision.segment_ids[i, f, s] = patches, segment
-                vision.positions[i, f, s] = _order(h, w)
+                vision.positions[i, f, s], vision.is_image[i, f, s] = _order(h, w), kind == "image"
                 index, weight = _bilinear(h, w)
                 vision.interp_index[i, f, s], vision.interp_weight[i, f, s] = index, weight
                 first = (f * row_patches + at) // MERGE**2
@@ -185,12 +186,12 @@ def pack(
 
 def _rows(media: tuple, row_patches: int) -> list[list]:
     rows, room = [], 0
-    for _, (t, h, w), patches in media:
+    for kind, (t, h, w), patches in media:
         for frame in np.split(patches, t):
             if h * w > room:
                 rows.append([])
                 room = row_patches
-            rows[-1].append((frame, h, w))
+            rows[-1].append((kind, frame, h, w))
             room -= h * w
     return rows
 

@@ -58,6 +58,7 @@ def as_example(prompt: oracle.Prompt, index: int = 0) -> Example:
         next_position=int(prompt.positions.max()) + 1,
         patches=np.concatenate(patches),
         grid_thw=np.array([m[1] for m in prompt.media], np.int32).reshape(-1, 3),
+        is_image=np.array([m[0] == "image" for m in prompt.media], bool),
     )
 
 

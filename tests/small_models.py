@@ -1,6 +1,7 @@
 """A small random model of each type with its processor, made and saved by transformers' classes."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ FAMILIES = {
 # Not the published ones, so that none is a default; a patch of 14 pixels for all types.
 GEOMETRY = {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2}
 STATISTICS = {"image_mean": [0.3, 0.4, 0.5], "image_std": [0.2, 0.25, 0.3]}
+VIDEO_STATISTICS = {"image_mean": [0.5, 0.3, 0.4], "image_std": [0.3, 0.2, 0.25]}
 _MEDIA = ("image_pad", "video_pad", "vision_start", "vision_end")
 _FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
@@ -31,11 +33,12 @@ class Made:
     processor: Any
 
 
-def make_processor(family: str, **settings: Any) -> Any:
+def make_processor(family: str, *, videos: Mapping[str, Any] | None = None, **settings: Any) -> Any:
     """The family's processor over the tiny tokenizer.
 
     Args:
         family: model type.
+        videos: settings of the video processor that differ.
         **settings: of the image and the video processor.
     """
     load_torch()
@@ -48,7 +51,7 @@ def make_processor(family: str, **settings: Any) -> Any:
     return getattr(transformers, name + "Processor")(
         image_processor=transformers.Qwen2VLImageProcessor(**settings),
         tokenizer=tokenizer,
-        video_processor=video(**settings),
+        video_processor=video(**settings | dict(videos or {})),
         chat_template=(TINY / "chat_template.jinja").read_text(),
     )
 
@@ -58,7 +61,7 @@ def make(family: str, path: Path, *, tied: bool = False) -> Made:
     torch = load_torch()
     import transformers
 
-    processor = make_processor(family, **GEOMETRY, **STATISTICS)
+    processor = make_processor(family, videos=VIDEO_STATISTICS, **GEOMETRY, **STATISTICS)
     ids = {
         field: processor.tokenizer.convert_tokens_to_ids(f"<|{name}|>")
         for name, field in zip(_MEDIA, _FIELDS, strict=True)

@@ -30,7 +30,8 @@ def make_example(grids, seed: int = 0) -> Example:
     where, following = positions.mrope_positions(visual, grid, 2)
     patches = rng.integers(0, 256, (grid.prod(axis=1).sum(), CHANNELS), np.uint8)
     tokens = np.where(visual, 99, 1 + np.arange(len(visual)) % 50).astype(np.int32)
-    return Example(make_row("x"), tokens, visual, where, following, patches, grid)
+    is_image = grid[:, 0] == 1
+    return Example(make_row("x"), tokens, visual, where, following, patches, grid, is_image)
 
 
 def test_first_fit_by_hand():

@@ -24,8 +24,13 @@ TOKENS = 64
 
 
 @pytest.fixture(scope="module", params=families.VARIANTS)
-def pair(request, tmp_path_factory):
-    return families.make_pair(request.param, tmp_path_factory.mktemp("hf") / "model")
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def pair(name, tmp_path_factory):
+    return families.make_pair(name, tmp_path_factory.mktemp("hf") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +101,11 @@ def test_greedy_tokens(pair):
     assert len(set(np.concatenate(theirs).tolist())) > 4
 
 
-def test_bfloat16(pair):
+def test_bfloat16(pair, name):
     """Ours is as near to transformers' bfloat16 as that is to its own float32."""
     rng = np.random.default_rng(0)
     items = [
-        dataclasses.replace(p, completions=rng.integers(0, 90, (2, 40)).astype(np.int32))
+        dataclasses.replace(p, completions=rng.integers(0, 90, (8, 40)).astype(np.int32))
         for p in pair.family.prompts(pair.family.cases)
     ]
     batch, completions = pair.family.pack(items)
@@ -113,10 +118,10 @@ def test_bfloat16(pair):
     between, own = np.abs(ours - theirs).mean(), np.abs(theirs - exact).mean()
     mine = np.abs(ours - exact).mean()
     print(f"{between / own:.2f} between, {mine / own:.2f} to float32; {own:.4f}")
-    # Two that round each by itself differ by more than one from what neither rounds: by up to
-    # the square root of two where they have no rounding in common.
-    assert between < 1.3 * own
-    assert mine < 1.3 * own
+    # Rounding moves a token to another expert where the router is nearly undecided, in either
+    # model: few tokens make most of the difference then.
+    assert between < (1.1 if "moe" in name else 1.0) * own
+    assert mine < 1.1 * own
     assert own > 1e-3  # it is bfloat16
 
 

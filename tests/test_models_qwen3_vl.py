@@ -51,7 +51,8 @@ def _separate(batch, completions):
 def test_recorded_logits(tmp_path):
     with np.load(GOLDEN) as golden:
         fields = [golden[f"prompts_{name}"] for name in Prompts._fields[:-1]]
-        vision = VisionInput(*(golden[f"vision_{name}"] for name in VisionInput._fields))
+        vision = [golden[f"vision_{name}"] for name in VisionInput._fields[:-1]]
+        vision = VisionInput(*vision, is_image=np.zeros(vision[1].shape, bool))
         completions, expected = golden["completions"], golden["logits"]
     for tied in (False, True):
         path = write_hf_dir(tmp_path / str(tied), config(tied=tied))

@@ -181,7 +181,6 @@ def test_time_positions_without_a_known_rate(directory):
 
 
 BAD_STATISTICS = {
-    "of images alone": ({"image_mean": [0.5] * 3}, "images and videos must have the same"),
     "of two channels": ({"image_mean": [0.5] * 2}, "give a number for each of three channels"),
     "zero deviation": ({"image_std": [0.5, 0, 0.5]}, "deviations over 0"),
     "another scale": ({"rescale_factor": 1 / 127.5}, "rescale_factor=.* set it to 1/255"),
@@ -201,13 +200,22 @@ def test_pixel_statistics_that_cannot_be_met_are_refused(directory, tmp_path, ca
 
 
 def test_pixel_statistics_are_those_of_the_directory(directory, tmp_path):
-    """One number stands for three channels; the model's own where the files say nothing."""
-    assert {k: list(v) for k, v in pixels.statistics(directory).items()} == CLIP
+    """One number stands for three channels; the model's own where the files say nothing.
+
+    Those of images hold for videos until a file speaks of videos.
+    """
+    clip = [tuple(x) for x in CLIP.values()]
+    names = ("image_mean", "image_std", "video_mean", "video_std")
+    assert pixels.statistics(directory) == dict(zip(names, clip * 2, strict=True))
     assert pixels.statistics(tmp_path) == {}
     file = tmp_path / "preprocessor_config.json"
     file.write_text('{"image_mean": 0.25, "image_std": [0.5, 1, 2]}')
     expected = {"image_mean": (0.25,) * 3, "image_std": (0.5, 1.0, 2.0)}
-    assert pixels.statistics(tmp_path) == expected
+    videos = {"video_mean": (0.25,) * 3, "video_std": (0.5, 1.0, 2.0)}
+    assert pixels.statistics(tmp_path) == expected | videos
+    file = tmp_path / "processor_config.json"
+    file.write_text('{"video_processor": {"image_mean": [0.5, 0.5, 0.5]}}')
+    assert pixels.statistics(tmp_path) == expected | {"video_mean": (0.5,) * 3}
 
 
 @pytest.mark.parity

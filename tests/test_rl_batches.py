@@ -35,6 +35,7 @@ def make(prompt_lengths, completion_lengths, rows=None, signal=None):
             np.zeros((g, F, S, 2), np.int32),
             np.zeros((g, F, S, 4), np.int32),
             np.zeros((g, F, S, 4), np.float32),
+            np.zeros((g, F, S), bool),
         ),
     )
     lengths = np.array([[n, min(n, 1)] for n in completion_lengths], np.int32)

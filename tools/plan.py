@@ -253,6 +253,7 @@ def abstract_prompts(groups: int, shapes: Shapes, model: Model) -> Prompts:
             positions=of((groups, f, s, 2), jnp.int32),
             interp_index=of((groups, f, s, 4), jnp.int32),
             interp_weight=of((groups, f, s, 4), jnp.float32),
+            is_image=of((groups, f, s), jnp.bool_),
         ),
     )
 

@@ -85,6 +85,7 @@ def collate(
         positions=np.zeros((groups, f, s, 2), np.int32),
         interp_index=np.zeros((groups, f, s, 4), np.int32),
         interp_weight=np.zeros((groups, f, s, 4), np.float32),
+        is_image=np.zeros((groups, f, s), bool),
     )
     out = Prompts(
         tokens=np.full((groups, p), pad_id, np.int32),
@@ -139,10 +140,12 @@ def _fill_vision(vision: VisionInput, g: int, e: Example, merge: int, pos_grid: 
     counts, rows, offsets, _ = _places(e.grid_thw, row_patches)
     segments = np.zeros(vision.patches.shape[1], np.int32)
     index = []
-    for (h, w), n, row, offset in zip(sizes, counts, rows, offsets, strict=True):
+    is_image = np.repeat(e.is_image, e.grid_thw[:, 0])
+    for (h, w), n, row, offset, image in zip(sizes, counts, rows, offsets, is_image, strict=True):
         at = (g, row, slice(offset, offset + n))
         segments[row] += 1
         vision.segment_ids[at] = segments[row]
+        vision.is_image[at] = image
         vision.positions[at] = positions.patch_positions(int(h), int(w), merge)
         vision.interp_index[at], vision.interp_weight[at] = positions.interpolation(
             int(h), int(w), merge, pos_grid

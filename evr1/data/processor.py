@@ -168,6 +168,7 @@ class Processor:
             next_position=following,
             patches=patches[0] if len(patches) == 1 else np.concatenate(patches),
             grid_thw=grid,
+            is_image=np.array([not m.is_video for m in ordered], bool),
         )
 
     def plan(self, row: Row, sizes: Sequence[MediaSize], raw: bool = False) -> int:

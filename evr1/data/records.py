@@ -83,6 +83,7 @@ class Example:
         next_position: position of the first completion token.
         patches: uint8[sum(t*h*w), C] in merge order; C is (channel, time, row, column) as in HF.
         grid_thw: int32[V, 3], patches per medium before merging.
+        is_image: bool[V], which media are images.
         visual: the features of all that by a frozen vision tower, for the length of a step.
     """
 
@@ -93,4 +94,5 @@ class Example:
     next_position: int
     patches: np.ndarray
     grid_thw: np.ndarray
+    is_image: np.ndarray
     visual: Visual | None = None

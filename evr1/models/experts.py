@@ -118,7 +118,7 @@ def _own_share(x, chosen, weights, gate_up, down, first) -> jax.Array:
 
     gate, up = jnp.split(product(rows, gate_up), 2, axis=-1)
     # Rows past the last run are not defined on every machine.
-    out = jnp.where(is_own, product(jax.nn.silu(gate) * up, down), 0)
+    out = jnp.where(is_own, product(layers.silu(gate) * up, down), 0)
     out = out[jnp.argsort(order)].reshape(b, t, k, d).astype(jnp.float32)
     return (out * weights[..., None]).sum(axis=2).astype(x.dtype)
 

@@ -102,6 +102,7 @@ def text_prompt(tokens: np.ndarray, true_length: int, geometry: Geometry) -> Pro
             positions=np.zeros((1, 0, s, 2), np.int32),
             interp_index=np.zeros((1, 0, s, 4), np.int32),
             interp_weight=np.zeros((1, 0, s, 4), np.float32),
+            is_image=np.zeros((1, 0, s), bool),
         ),
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from evr1.models.qwen3_vl.config import Config, require, section
+from evr1.pixels import Statistics
 
 # What OpenAI's CLIP normalizes pixels by; the checkpoints were trained with it.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -35,8 +36,7 @@ class VisionConfig:
     is_gated: bool
     window: int
     full_blocks: tuple[int, ...]
-    pixel_mean: tuple[float, ...]  # of each channel
-    pixel_std: tuple[float, ...]
+    pixels: Statistics
     init_scale: float
     taps: tuple[int, ...] = ()  # there is no DeepStack
     table: int = 1  # there is no learned position table; batches are built for one of one row
@@ -75,8 +75,7 @@ def common(vision: Mapping[str, Any]) -> dict[str, Any]:
         "patch_shape": shape,
         "merge": vision.get("spatial_merge_size", 2),
         "rope_theta": float((vision.get("rope_parameters") or {}).get("rope_theta", 10000.0)),
-        "pixel_mean": vision.get("image_mean", PIXEL_MEAN),
-        "pixel_std": vision.get("image_std", PIXEL_STD),
+        "pixels": Statistics.read(vision, mean=PIXEL_MEAN, std=PIXEL_STD),
         "init_scale": vision.get("initializer_range", 0.02),
     }
 

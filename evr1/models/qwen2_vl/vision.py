@@ -18,7 +18,6 @@ from evr1.models.attention import attention
 from evr1.models.layout import Layout, segments
 from evr1.models.qwen2_vl.config import VisionConfig
 from evr1.parallel.sharding import constrain
-from evr1.pixels import spread
 from evr1.types import Params, VisionInput, Visual
 
 _EPS = 1e-6  # of every norm in the tower; not a config field
@@ -50,12 +49,8 @@ class Block(nnx.Module):
         x = x + self.proj(out.reshape(b, s, d))
         y = self.norm2(x)
         up = self.fc1(y)
-        hidden = _quick_gelu(up) if self.gate is None else jax.nn.silu(self.gate(y)) * up
+        hidden = layers.quick_gelu(up) if self.gate is None else layers.silu(self.gate(y)) * up
         return constrain(x + self.fc2(hidden), "batch")
-
-
-def _quick_gelu(x: jax.Array) -> jax.Array:
-    return x * jax.nn.sigmoid(1.702 * x)
 
 
 class Merger(nnx.Module):
@@ -70,7 +65,7 @@ class Merger(nnx.Module):
 
     def __call__(self, x: Float[Array, "b s d"]) -> Float[Array, "b t o"]:
         x = self.norm(x).reshape(x.shape[0], -1, self.merged)
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return self.fc2(layers.gelu(self.fc1(x), approximate=False))
 
 
 class Embed(nnx.Module):
@@ -80,13 +75,10 @@ class Embed(nnx.Module):
         self.patch = layers.Linear(
             c.patch_values, c.width, scale=c.init_scale, bias=False, rngs=rngs
         )
-        self.config = c
+        self.pixels = c.pixels
 
     def __call__(self, vision: VisionInput, dtype: jnp.dtype) -> Float[Array, "b s d"]:
-        c = self.config
-        mean, std = (spread(x, c.patch_values) for x in (c.pixel_mean, c.pixel_std))
-        pixels = (vision.patches.astype(jnp.float32) / 255 - mean) / std
-        return self.patch(pixels.astype(dtype))
+        return self.patch(layers.normalized(vision, self.pixels, dtype))
 
 
 def windows(

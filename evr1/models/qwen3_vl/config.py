@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from evr1.models import rope
+from evr1.pixels import Statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,7 @@ class VisionConfig:
     table: int  # rows of the learned position table
     rope_theta: float
     taps: tuple[int, ...]  # DeepStack: blocks whose output is handed on
-    pixel_mean: tuple[float, ...]  # of each channel
-    pixel_std: tuple[float, ...]
+    pixels: Statistics
     init_scale: float
     window: int = 0  # patches on a side of an attention window; 0: whole frames
     full_blocks: tuple[int, ...] = ()  # that attend beyond a window
@@ -194,8 +194,7 @@ def vision_config(hf: Mapping[str, Any]) -> VisionConfig:
         table=hf.get("num_position_embeddings", 2304),
         rope_theta=float((hf.get("rope_parameters") or {}).get("rope_theta", 10000.0)),
         taps=taps,
-        pixel_mean=hf.get("image_mean", (0.5, 0.5, 0.5)),
-        pixel_std=hf.get("image_std", (0.5, 0.5, 0.5)),
+        pixels=Statistics.read(hf, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         init_scale=hf.get("initializer_range", 0.02),
     )
 

@@ -65,7 +65,7 @@ class Mlp(nnx.Module):
         self.down = layers.Linear(mlp_width, width, **opts)
 
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
-        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+        return self.down(layers.silu(self.gate(x)) * self.up(x))
 
 
 class Layer(nnx.Module):

@@ -16,7 +16,6 @@ from evr1.models.attention import attention
 from evr1.models.layout import Layout, segments
 from evr1.models.qwen3_vl.config import VisionConfig
 from evr1.parallel.sharding import constrain
-from evr1.pixels import spread
 from evr1.types import Params, VisionInput, Visual
 
 _EPS = 1e-6  # of every layer norm in the tower; not a config field
@@ -41,7 +40,7 @@ class Block(nnx.Module):
         q, k = (rope.rotate(qkv[:, :, i], *angles) for i in (0, 1))
         out = attention(q, k, qkv[:, :, 2], layout, implementation)
         x = x + self.proj(out.reshape(b, s, d))
-        x = x + self.fc2(jax.nn.gelu(self.fc1(self.norm2(x)), approximate=True))
+        x = x + self.fc2(layers.gelu(self.fc1(self.norm2(x)), approximate=True))
         return constrain(x, "batch")
 
 
@@ -62,7 +61,7 @@ class Merger(nnx.Module):
         x = x.reshape(x.shape[0], -1, self.merged)
         if self.norm_merged:
             x = self.norm(x)
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return self.fc2(layers.gelu(self.fc1(x), approximate=False))
 
 
 class Embed(nnx.Module):
@@ -74,13 +73,10 @@ class Embed(nnx.Module):
         )
         table = c.init_scale * jax.random.normal(rngs.params(), (c.table, c.width), jnp.float32)
         self.table = nnx.Param(table)
-        self.config = c
+        self.pixels = c.pixels
 
     def __call__(self, vision: VisionInput, dtype: jnp.dtype) -> Float[Array, "b s d"]:
-        c = self.config
-        mean, std = (spread(x, c.patch_values) for x in (c.pixel_mean, c.pixel_std))
-        pixels = (vision.patches.astype(jnp.float32) / 255 - mean) / std
-        x = self.patch(pixels.astype(dtype))
+        x = self.patch(layers.normalized(vision, self.pixels, dtype))
         # One tap at a time: all four at once would be the largest array of the tower.
         table = self.table[...]
         for i in range(4):
