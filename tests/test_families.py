@@ -5,15 +5,21 @@ import dataclasses
 
 import families
 import jax
+import models_oracle
 import numpy as np
+import optax
 import pytest
+import sampler_rig
 from hf import load_torch
 from models_oracle import gap, jit
 
-from evr1 import gauges
+from evr1 import gauges, step
+from evr1.data.batch import collate
 from evr1.models import hf
+from evr1.rl.batches import group_batch
+from evr1.rl.losses import LossConfig
 from evr1.sampler import Sampling
-from evr1.types import ShapeTable
+from evr1.types import Rollouts, ShapeTable
 
 torch = load_torch()
 torch.set_num_threads(1)  # thousands of tiny operations, which threads only slow down
@@ -137,39 +143,54 @@ def _logprobs(pair, items, completions):
 
 
 ONE_EACH = [name for name in families.VARIANTS if " " not in name]
+SHAPES = ShapeTable(
+    prompt_tokens=(72, 144), vision_rows=(2, 5), row_patches=36, completion_tokens=4
+)
+# Few and many tokens, few and many patches: a prompt of each bucket.
+WARM = [[n, ("video", (t, hw, hw))] for t, hw in ((1, 2), (3, 6)) for n in (4, 80)]
 
 
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_fifty_video_shapes_compile_nothing_new(name, tmp_path):
-    """Prefill and decoding of random videos, frames and sizes, after one prompt of each bucket."""
+    """Prefill, decoding and update of random videos, after one prompt of each bucket."""
     pair = families.make_pair(name, tmp_path / "model")
-    shapes = ShapeTable(
-        prompt_tokens=(80, 192), vision_rows=(2, 8), row_patches=64, completion_tokens=4
-    )
-    sampler = families.sampler(pair, shapes, slots=4, prefill_groups=1, window=4)
-
-    def draw(parts, seeds):
-        items = [
-            pair.family.random(np.random.default_rng(s), p)
-            for s, p in zip(seeds, parts, strict=True)
+    rng = np.random.default_rng(7)
+    grids = np.stack([rng.integers(1, 6, 50), *(2 * rng.integers(1, 4, (2, 50)))], axis=1)
+    texts = rng.choice([4, 80], 50)
+    parts = [[int(n), ("video", tuple(map(int, g)))] for n, g in zip(texts, grids, strict=True)]
+    warm, drawn = (
+        [
+            families.as_example(pair.family.random(np.random.default_rng(i), p), i)
+            for i, p in enumerate(layouts)
         ]
-        examples = [families.as_example(p, i) for i, p in enumerate(items)]
-        sampling = Sampling(max_tokens=3, seed=1)
-        sampler.generate(pair.params, examples, range(len(examples)), sampling)
-        return {(e.tokens.size > 80, len(e.patches) > 128) for e in examples}
+        for layouts in (WARM, parts)
+    )
+    for examples in (warm, drawn):
+        assert len({(e.tokens.size > 72, len(e.patches) > 72) for e in examples}) == 4
+    assert len({tuple(grid) for grid in grids}) > 25
 
-    # Few and many tokens, few and many patches.
-    warm = [[4, ("video", (1, 2, 2))], [100, ("video", (1, 2, 2))]]
-    warm += [[4, ("video", (3, 8, 8))], [100, ("video", (3, 8, 8))]]
+    sampler = families.sampler(pair, SHAPES, slots=4, prefill_groups=1, window=4)
+    update = step.make_update(pair.model, optax.sgd(0.1), LossConfig())
+    largest = dataclasses.replace(SHAPES, prompt_tokens=(144,), vision_rows=(5,))
+
+    def sample(examples):
+        sampling = Sampling(max_tokens=3, seed=1)
+        return sampler.generate(pair.params, examples, range(len(examples)), sampling)
+
+    def learn(examples, rollouts, grads):
+        prompts = collate(examples, largest, sampler_rig.GEOMETRY, models_oracle.SIDE, 0, groups=10)
+        advantages = np.ones(rollouts.lengths.shape, np.float32)
+        batch = group_batch(prompts, rollouts, advantages, aggregation="token_mean", max_tokens=4)
+        return update.accumulate(pair.params, grads, batch)[0]
+
     counter = gauges.CompileCounter()
-    buckets = draw(warm, range(4))
-    before, rng = counter.count, np.random.default_rng(7)
+    rollouts, grads = sample(warm), update.zeros(pair.params)
+    for _ in range(2):  # with a gradient of no device yet, and with one that has its own
+        grads = learn(warm, rollouts, grads)
+    before = counter.count
     assert before > 0
-    assert len(buckets) == 4
-    grids = np.stack([rng.integers(1, 6, 50), *(2 * rng.integers(1, 5, (2, 50)))], axis=1)
-    texts = rng.choice([4, 100], 50)
-    media = [("video", tuple(map(int, grid))) for grid in grids]
-    seen = draw([[int(n), m] for n, m in zip(texts, media, strict=True)], range(50))
+    rollouts = sample(drawn)
+    for i in range(0, 50, 10):
+        grads = learn(drawn[i : i + 10], Rollouts(*(x[i : i + 10] for x in rollouts)), grads)
     assert counter.count == before
-    assert len({tuple(grid) for grid in grids}) > 30
-    assert len(seen) == 4
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))

@@ -10,7 +10,7 @@ import pytest
 from families import delta_moe_config as moe_config
 from flax import nnx
 from hf import load_torch
-from models_oracle import hf_model
+from models_oracle import CASES, gap, hf_inputs, hf_model, jit, pack, prompts
 
 from evr1.models import hf, load_model, safetensors
 from evr1.models.qwen3_5.config import ExpertsConfig
@@ -54,6 +54,26 @@ def test_experts_by_hand():
     out, logits = module(jnp.array([[[0.0, 1]]]))
     assert logits.tolist() == [[[0, 1, 2]]]
     np.testing.assert_allclose(out, [[[75.797, 0]]], rtol=1e-4)
+
+
+def test_router(trio):
+    """The router's log-probabilities in every layer, prompts and completions of all layouts."""
+    _, reference, model, params = trio
+    items = prompts(CASES)
+    batch, completions = pack(items, row_patches=28)
+    kept = jit(model.group_forward, static_argnames="keep_router")(
+        params, batch, completions, keep_router=True
+    )[1]
+    assert kept.router.shape[0] == 4
+    p_max, r = batch.tokens.shape[1], completions.shape[2]
+    for g, p in enumerate(items):
+        with torch.no_grad():
+            out = reference.model(**hf_inputs(p, completions[g, 1]), output_router_logits=True)
+        places = [*range(len(p.tokens)), *range(p_max + r, p_max + 2 * r)]
+        for mine, expected in zip(kept.router, out.router_logits, strict=True):
+            expected = torch.log_softmax(expected, -1).numpy()
+            assert gap(jax.nn.log_softmax(mine[g, places]), expected) < 1e-4
+            assert gap(jax.nn.log_softmax(mine[g, places][::-1]), expected) > 1e-2  # the twin
 
 
 def test_checkpoints_go_round_byte_by_byte(trio, tmp_path):
