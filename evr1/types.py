@@ -48,7 +48,7 @@ class Prompts(NamedTuple):
     lengths: Array  # int32[G]
     next_positions: Array  # int32[G], position of the first completion token (on all three axes)
     visual_index: Array  # int32[G, P], which of the group's T visual tokens stands here; -1 = text
-    vision: Any  # VisionInput; before the model, Visual if a frozen tower has given it already
+    vision: Any  # VisionInput, or the Visual that the tower made of it
 
 
 class GroupBatch(NamedTuple):

@@ -148,12 +148,12 @@ def test_text_model_layer_by_layer(pair):
             expected.append(
                 [core.norm(torch.from_numpy(x)).numpy().reshape(-1, 64) for x in states]
             )
-    visual = jit(model.encode)(params, batch.vision)
+    batch = batch._replace(vision=jit(model.encode)(params, batch.vision))
     for count in range(1, model.config.layers + 1):
         part = dataclasses.replace(model, config=dataclasses.replace(model.config, layers=count))
         stack = jax.tree.map(lambda x, n=count: x[:n], params["text"]["layers"])
         cut = {"vision": params["vision"], "text": params["text"] | {"layers": stack}}
-        hidden, _ = jit(part._forward)(cut, batch, completions, visual)
+        hidden, _ = jit(part._forward)(cut, batch, completions)
         for g, p in enumerate(items):
             mine = np.concatenate([hidden[g, : len(p.tokens)], hidden[g, p_max + 5 :]])
             assert gap(mine, expected[g][count - 1]) < TIGHT

@@ -111,7 +111,7 @@ def test_hidden_states_and_router(pair):
     batch, completions = pack(items)
     p_max, r = batch.tokens.shape[1], completions.shape[2]
     hidden, kept = jit(model._forward, static_argnames="keep_router")(
-        params, batch, completions, None, keep_router=True
+        params, batch, completions, keep_router=True
     )
     assert len(kept.router) == len(model.config.moe.layers)
     for g, p in enumerate(items):

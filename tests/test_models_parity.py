@@ -145,7 +145,7 @@ def test_text_model_layer_by_layer(untied):
         part = dataclasses.replace(model, config=dataclasses.replace(model.config, layers=count))
         stack = jax.tree.map(lambda x, n=count: x[:n], params["text"]["layers"])
         cut = {"vision": params["vision"], "text": params["text"] | {"layers": stack}}
-        hidden, _ = jit(part._forward)(cut, batch, completions, None)
+        hidden, _ = jit(part._forward)(cut, batch, completions)
         for g, p in enumerate(items):
             mine = np.concatenate([hidden[g, : len(p.tokens)], hidden[g, p_max + 5 :]])
             assert gap(mine, expected[g][count - 1]) < TIGHT

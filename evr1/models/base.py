@@ -51,7 +51,6 @@ class Model(abc.ABC):
         params: Params,
         prompts: Prompts,
         completions: Int[Array, "g n r"],
-        visual: Visual | None = None,
         *,
         keep_router: bool = False,
     ) -> tuple[Float[Array, "g n r d"], Kept]:
@@ -62,9 +61,8 @@ class Model(abc.ABC):
 
         Args:
             params: of this model.
-            prompts: G prompts.
+            prompts: G prompts; their media may be what `encode` returned.
             completions: N token rows for each.
-            visual: what `encode` returned; None encodes here.
             keep_router: also return the logits of the layers that have experts, of
                 [prompt | completion 0 | completion 1 | ...].
         """
@@ -81,14 +79,13 @@ class Model(abc.ABC):
         params: Params,
         prompts: Prompts,
         completions: Int[Array, "g n r"],
-        visual: Visual | None = None,
     ) -> Float[Array, "g n r d"]:
         """The hidden states of `group_forward`."""
-        return self.group_forward(params, prompts, completions, visual)[0]
+        return self.group_forward(params, prompts, completions)[0]
 
     @abc.abstractmethod
     def prefill(
-        self, params: Params, prompts: Prompts, visual: Visual | None = None
+        self, params: Params, prompts: Prompts
     ) -> tuple[Float[Array, "g d"], KV | Prefilled]:
         """The hidden state of each prompt's last token, and what `insert` puts into a cache."""
 

@@ -157,7 +157,7 @@ def router_metrics(
     logits: Float[Array, "l b t e"], per_token: int, mask: Bool[Array, "b t"]
 ) -> RouterMetrics:
     """The spread of masked tokens over the experts, all layers together."""
-    counts, chances = _spread(logits, per_token, mask)
+    counts, _ = _spread(logits, per_token, mask)
     load = counts / per_token
     logprobs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     entropy = -(jnp.exp(logprobs) * logprobs).sum(axis=-1)
@@ -166,7 +166,7 @@ def router_metrics(
         load=load,
         max_load=load.max() * logits.shape[-1],
         entropy=jnp.where(mask[None], entropy, 0).sum() / total,
-        balance_loss=logits.shape[-1] * jnp.sum(counts * chances),
+        balance_loss=balance_loss(logits, per_token, mask),
     )
 
 

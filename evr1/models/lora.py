@@ -167,15 +167,15 @@ class LoraModel(Model):
         """See Model."""
         return self.base.encode(self.bound(params), vision)
 
-    def group_forward(self, params, prompts, completions, visual=None, *, keep_router=False):
+    def group_forward(self, params, prompts, completions, *, keep_router=False):
         """See Model."""
         return self.base.group_forward(
-            self.bound(params), prompts, completions, visual, keep_router=keep_router
+            self.bound(params), prompts, completions, keep_router=keep_router
         )
 
-    def prefill(self, params, prompts, visual=None):
+    def prefill(self, params, prompts):
         """See Model."""
-        return self.base.prefill(self.bound(params), prompts, visual)
+        return self.base.prefill(self.bound(params), prompts)
 
     def init_cache(self, groups, n, prompt_tokens, completion_tokens):
         """See Model."""

@@ -91,12 +91,9 @@ class Qwen35(Shared):
             cache = cache._replace(states=jax.tree.map(advance, cache.states, new.delta))
         return hidden, append(cache, new.full, steps) if new.full else cache
 
-    def _forward(
-        self, params, prompts, completions, visual, *, keep_cache=False, keep_router=False
-    ):
+    def _forward(self, params, prompts, completions, *, keep_cache=False, keep_router=False):
         """See Shared."""
-        if visual is None:
-            visual = self.encode(params, prompts.vision)
+        visual = self.encode(params, prompts.vision)
         g, n, r = completions.shape
         p = prompts.tokens.shape[1]
         x, positions = self._embed(params, prompts, completions, visual)

@@ -67,25 +67,24 @@ class Shared(Model):
         params: Params,
         prompts: Prompts,
         completions: Int[Array, "g n r"],
-        visual: Visual | None = None,
         *,
         keep_router: bool = False,
     ) -> tuple[Float[Array, "g n r d"], Kept]:
         """See Model."""
         g, n, r = completions.shape
         p = prompts.tokens.shape[1]
-        hidden, kept = self._forward(params, prompts, completions, visual, keep_router=keep_router)
+        hidden, kept = self._forward(params, prompts, completions, keep_router=keep_router)
         last = _last(hidden[:, :p], prompts.lengths)
         after = hidden[:, p:].reshape(g, n, r, -1)[:, :, :-1]
         first = jnp.broadcast_to(last[:, None, None], (g, n, 1, last.shape[-1]))
         return jnp.concatenate([first, after], axis=2), kept
 
     def prefill(
-        self, params: Params, prompts: Prompts, visual: Visual | None = None
+        self, params: Params, prompts: Prompts
     ) -> tuple[Float[Array, "g d"], KV | Prefilled]:
         """See Model."""
         empty = jnp.zeros((prompts.tokens.shape[0], 0, 0), jnp.int32)
-        hidden, kept = self._forward(params, prompts, empty, visual, keep_cache=True)
+        hidden, kept = self._forward(params, prompts, empty, keep_cache=True)
         assert kept.cache is not None
         return _last(hidden, prompts.lengths), kept.cache
 
@@ -99,7 +98,6 @@ class Shared(Model):
         params: Params,
         prompts: Prompts,
         completions: Int[Array, "g n r"],
-        visual: Visual | None,
         *,
         keep_cache: bool = False,
         keep_router: bool = False,
@@ -180,12 +178,9 @@ class Qwen3VL(Shared):
         assert isinstance(kept.cache, KV)
         return hidden, append(cache, kept.cache, steps)
 
-    def _forward(
-        self, params, prompts, completions, visual, *, keep_cache=False, keep_router=False
-    ):
+    def _forward(self, params, prompts, completions, *, keep_cache=False, keep_router=False):
         """See Shared."""
-        if visual is None:
-            visual = self.encode(params, prompts.vision)
+        visual = self.encode(params, prompts.vision)
         _, n, r = completions.shape
         x, positions = self._embed(params, prompts, completions, visual)
         layout = group(prompts.lengths, prompts.tokens.shape[1], n, r)
