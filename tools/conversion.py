@@ -33,7 +33,15 @@ def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
     _check_tied(source, model, found)
     with _bar("convert", sum(x.nbytes for x in params.values())) as bar:
         tree, files = hf.unflatten(params), hf.side_files(source)
-        orbax_dir.save(tree, tensors, files, out, digest, on_block=bar.update)
+        orbax_dir.save(
+            tree,
+            tensors,
+            files,
+            out,
+            drafts=hf.drafts(source),
+            made_from=digest,
+            on_block=bar.update,
+        )
     return f"{out}: {len(tensors)} tensors"
 
 

@@ -28,7 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to_orbax", metavar="DIR", type=Path)
     parser.add_argument("--from_orbax", metavar="DIR", type=Path)
     parser.add_argument("--to_hf", metavar="DIR", type=Path)
-    parser.add_argument("--dtype", choices=DTYPES, help="of every tensor; default: unchanged")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of the model's tensors; default: unchanged"
+    )
     parser.add_argument(
         "--max_shard_bytes", type=int, default=5 * 2**30, help="of a safetensors file"
     )

@@ -5,6 +5,7 @@ model never stands in host memory as a whole. Weight maps are data (see `Weight`
 no family.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -71,12 +72,35 @@ def is_hf(path: str | Path) -> bool:
 
 
 def entries(hf_dir: str | Path) -> dict[str, Entry]:
-    """Every tensor of the directory's safetensors files.
+    """The model's tensors in the directory's safetensors files.
 
     Raises:
         ValueError: no safetensors, a shard that the index names is missing, or a corrupt file.
     """
-    root = Path(hf_dir)
+    return {k: v for k, v in _stored(Path(hf_dir)).items() if not k.startswith(_DRAFT)}
+
+
+def drafts(path: str | Path) -> dict[str, Entry]:
+    """Layers for speculative decoding, in a HF or Orbax directory: no part of the model, which
+    transformers passes over too; they are carried along as they are.
+    """
+    root = Path(path)
+    if orbax_dir.is_orbax(root):
+        file = side_dir(root) / orbax_dir.DRAFTS
+        return safetensors.read_header(file) if file.is_file() else {}
+    found = _stored(root) if _has_weights(root) else {}
+    return {k: v for k, v in found.items() if k.startswith(_DRAFT)}
+
+
+_DRAFT = "mtp."
+
+
+def _has_weights(root: Path) -> bool:
+    return any((root / name).is_file() for name in (INDEX, SINGLE))
+
+
+def _stored(root: Path) -> dict[str, Entry]:
+    """Every tensor in the directory."""
     if (root / INDEX).is_file():
         try:
             where = json.loads((root / INDEX).read_text("utf-8"))["weight_map"]
@@ -86,17 +110,11 @@ def entries(hf_dir: str | Path) -> dict[str, Entry]:
     elif (root / SINGLE).is_file():
         names = [SINGLE]
     else:
-        raise ValueError(f"{hf_dir}: neither {SINGLE} nor {INDEX}; evr1 reads safetensors only")
+        raise ValueError(f"{root}: neither {SINGLE} nor {INDEX}; evr1 reads safetensors only")
     missing = [n for n in names if not (root / n).is_file()]
     if missing:
-        raise ValueError(
-            f"{hf_dir}: {INDEX} names {', '.join(missing)}, not there; copy them again"
-        )
-    found = {k: v for n in names for k, v in safetensors.read_header(root / n).items()}
-    return {k: v for k, v in found.items() if not k.startswith(_DRAFT)}
-
-
-_DRAFT = "mtp."  # layers for speculative decoding, which transformers leaves out too
+        raise ValueError(f"{root}: {INDEX} names {', '.join(missing)}, not there; copy them again")
+    return {k: v for n in names for k, v in safetensors.read_header(root / n).items()}
 
 
 def load_params(
@@ -268,7 +286,7 @@ def layout(source_dir: str | Path) -> dict[str, tuple[int, ...]]:
     root = Path(source_dir)
     if orbax_dir.is_orbax(root):
         return {name: tuple(shape) for name, (_, shape) in orbax_dir.record(root).items()}
-    if not any((root / name).is_file() for name in (INDEX, SINGLE)):
+    if not _has_weights(root):
         return {}
     return {name: entry.shape for name, entry in entries(root).items()}
 
@@ -361,7 +379,7 @@ def write_dir(
         out_dir: replaced where it is a HF directory; anything else there is refused.
         tensors: (name, shape, dtype) in the order of the values.
         values: the tensors, one at a time.
-        source_dir: HF or Orbax directory that gives the side files.
+        source_dir: HF or Orbax directory that gives the side files and the draft layers.
         max_shard_bytes: a new file is begun where the next tensor would exceed this.
 
     Raises:
@@ -376,6 +394,9 @@ def write_dir(
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
+    extra = drafts(source_dir)
+    tensors = [*tensors, *((name, e.shape, e.dtype) for name, e in extra.items())]
+    values = itertools.chain(values, (e.open() for e in extra.values()))
     shards, sizes = [[]], [0]
     for name, shape, kind in tensors:
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize

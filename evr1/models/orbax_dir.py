@@ -21,9 +21,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
-from evr1.models.safetensors import contiguous
+from evr1.models import safetensors
+from evr1.models.safetensors import Entry, contiguous
 
 PARAMS, SIDE, RECORD, ORIGIN = "params", "hf", "tensors.json", "origin.txt"
+DRAFTS = "drafts.safetensors"  # in hf/, see `evr1.models.hf.drafts`
 
 
 def is_orbax(path: str | Path) -> bool:
@@ -126,6 +128,8 @@ def save(
     tensors: dict[str, list],
     side_files: list[Path],
     out_dir: str | Path,
+    *,
+    drafts: dict[str, Entry] | None = None,
     made_from: str = "",
     on_block: Callable[[int], Any] = lambda _: None,
 ) -> None:
@@ -136,6 +140,7 @@ def save(
         tensors: HF tensor name -> [dtype, shape].
         side_files: config, tokenizer and so on, copied to hf/.
         out_dir: must not exist.
+        drafts: tensors that are no part of the model, kept as they are.
         made_from: digest of the weights.
         on_block: told the bytes of every block that is written.
     """
@@ -151,6 +156,8 @@ def save(
         checkpointer.save(partial / PARAMS, args=ocp.args.PyTreeSave(params))
     for file in side_files:
         shutil.copyfile(file, partial / SIDE / file.name)
+    if drafts:
+        safetensors.write_entries(partial / SIDE / DRAFTS, drafts)
     (partial / ORIGIN).write_text(made_from + "\n")
     (partial / RECORD).write_text(json.dumps(tensors, indent=1) + "\n")
     os.rename(partial, out)

@@ -6,7 +6,7 @@ bytes.
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +113,12 @@ def write(
         f.flush()
         os.fsync(f.fileno())
     partial.rename(path)
+
+
+def write_entries(path: Path, entries: Mapping[str, Entry]) -> None:
+    """Copies tensors into a file of their own."""
+    tensors = [(name, e.shape, e.dtype) for name, e in entries.items()]
+    write(path, tensors, (e.open() for e in entries.values()))
 
 
 def _parts(value: np.ndarray) -> Iterator[np.ndarray]:
