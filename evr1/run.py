@@ -326,6 +326,15 @@ def load_train_rows(
     return named, sizes
 
 
+def adapted(config: Config, model: Model) -> tuple[Model, tuple[str, ...]]:
+    """The model that is trained, with the config's adapters, and the patterns of what is frozen."""
+    freeze = tuple(config.optim.freeze)
+    if not config.lora.rank:
+        return model, freeze
+    fields = {name: config.lora[name] for name in ("rank", "alpha", "targets", "dropout")}
+    return lora.adapt(model, seed=config.seed, **fields), (*freeze, lora.FROZEN)
+
+
 def open_policy(config: Config, model: Model, data: Data) -> Policy:
     """Makes the jitted functions of the run; nothing is compiled yet.
 
@@ -333,12 +342,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         ValueError: the mesh does not fit the devices, or a batch does not divide over it.
     """
     r, o, a = config.rollout, config.optim, config.algorithm
-    freeze = tuple(o.freeze)
-    if config.lora.rank:
-        names = ("rank", "alpha", "targets", "dropout")
-        fields = {name: config.lora[name] for name in names}
-        model = lora.adapt(model, seed=config.seed, **fields)
-        freeze += (lora.FROZEN,)
+    model, freeze = adapted(config, model)
     if a.balance_coef and not model.config.experts_per_token:
         raise ValueError(
             f"algorithm.balance_coef={a.balance_coef}: {config.model} has no experts; set it to 0"

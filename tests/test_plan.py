@@ -178,6 +178,10 @@ def test_a_frozen_tower_is_passed_through_once(tool, hf_config):
     passes = {"prefill": 1, "decode": 0, "logprobs": 1, "update": 4}
     for before, after in zip(every, once[1:], strict=True):
         assert after.flops == pytest.approx(before.flops - passes[after.name] * tower)
+    config.lora.rank = 4  # no gradient of the matrices: one product in four less
+    adapted = tool.phases(config, model, mesh, shapes, 100, 20)
+    assert adapted[-1].flops == pytest.approx(0.75 * once[-1].flops)
+    assert adapted[-1].hbm < once[-1].hbm
 
 
 def test_seconds_at_peak(tool):
@@ -271,19 +275,20 @@ def test_compiles_for_a_tpu_slice(tool, hf_config, tmp_path):
     assert "nothing is measured" in result.stdout
 
 
-def test_the_programs_of_a_frozen_tower_compile(tool, hf_config, tmp_path):
-    """The weights of the tower are an argument of one of them alone."""
+def test_the_programs_of_adapters_compile(tool, hf_config, tmp_path):
+    """The weights of the tower are an argument of one of them alone; moments are small."""
     pytest.importorskip("libtpu")
     out = tmp_path / "plan.json"
-    flags = ["--topology=v5e:2x2", "--programs=encode,logprobs"]
-    result = run(hf_config, out, *flags, "--config.optim.freeze=('vision/.*',)")
+    flags = ["--topology=v5e:2x2", "--programs=encode,logprobs,optimizer"]
+    result = run(hf_config, out, *flags, "--config.lora.rank=4")
     assert result.returncode == 0, result.stderr[-2000:]
-    encode, logprobs = json.loads(out.read_text())["programs"]
+    encode, logprobs, optimizer = json.loads(out.read_text())["programs"]
     assert (encode["name"], logprobs["name"]) == ("encode", "logprobs")
     params = tool.find_model(small_config(), hf_config).abstract_params()
     text, vision = (4 * tool._count(params[part]) / 4 for part in ("text", "vision"))
     assert encode["arguments"] == pytest.approx(vision, rel=0.3)  # and pixels
     assert logprobs["arguments"] == pytest.approx(text, rel=0.3)  # and features
+    assert text + vision < optimizer["arguments"] < 1.5 * (text + vision)  # 4 when all is trained
     assert encode["fits"]
     assert logprobs["fits"]
 

@@ -45,7 +45,7 @@ from evr1.models import FAMILIES, Model
 from evr1.parallel import mesh as mesh_lib
 from evr1.parallel import sharding
 from evr1.rl import batches
-from evr1.run import has_frozen_tower, held_features, loss_config
+from evr1.run import adapted, has_frozen_tower, held_features, loss_config
 from evr1.sampler import driver, engine
 from evr1.sampler.sampling import Sampling, make_draws
 from evr1.types import GroupBatch, Prompts, VisionInput
@@ -294,10 +294,13 @@ def programs(
     """
     batch = sharding.batch_sharding(mesh)
     everywhere = sharding.replicated(mesh)
-    places = sharding.param_shardings(mesh, model.abstract_params())
-    params = _placed(model.abstract_params(), places)
-    compute = jax.eval_shape(functools.partial(driver.compute_params, dtype=model.dtype), params)
-    compute = _placed(compute, places)
+    trained, freeze = adapted(config, model)
+    shapes_of = trained.abstract_params()
+    params = _placed(shapes_of, sharding.param_shardings(mesh, shapes_of))
+    # The sampler has no adapters: they are merged into the matrices.
+    base = {name: part for name, part in params.items() if name != "lora"}
+    compute = jax.eval_shape(functools.partial(driver.compute_params, dtype=model.dtype), base)
+    compute = _placed(compute, sharding.param_shardings(mesh, compute))
 
     o, a, r = config.optim, config.algorithm, config.rollout
     optimizer = optim.make_optimizer(
@@ -307,10 +310,10 @@ def programs(
         eps=o.eps,
         weight_decay=o.weight_decay,
         max_grad_norm=o.max_grad_norm,
-        freeze=o.freeze,
+        freeze=freeze,
     )
-    update = step.make_update(model, optimizer, loss_config(config), freeze=o.freeze, mesh=mesh)
-    logprobs = step.make_logprobs(model, temperature=r.temperature, mesh=mesh)
+    update = step.make_update(trained, optimizer, loss_config(config), freeze=freeze, mesh=mesh)
+    logprobs = step.make_logprobs(trained, temperature=r.temperature, mesh=mesh)
     state = jax.eval_shape(functools.partial(step.init_state, optimizer=optimizer), params)
     state = _placed(state, step.train_state_shardings(params, optimizer, mesh))
     grads = jax.eval_shape(update.zeros, params)
@@ -329,9 +332,10 @@ def programs(
     )
     prompts = _placed(abstract_prompts(shapes.prefill_groups, shapes, model), batch)
 
-    resident = _bytes(state) + (_bytes(params) if a.kl_coef else 0)
+    reference = params.get("lora", params)  # the base is held once
+    resident = _bytes(state) + (_bytes(reference) if a.kl_coef else 0)
     vision, encode = prompts.vision, []
-    if has_frozen_tower(model, config.optim.freeze):
+    if has_frozen_tower(trained, freeze):
         prompts = _placed(with_features(prompts, model), batch)
         shown = with_features(microbatch.prompts, model)
         microbatch = microbatch._replace(prompts=shown)
@@ -340,8 +344,8 @@ def programs(
         encode = [
             Program(
                 "encode",
-                lambda: features._encode.lower(model, params, vision),
-                resident - _bytes(params),
+                lambda: features._encode.lower(model, base, vision),
+                resident - _bytes(base),
             )
         ]
     microbatch = _placed(microbatch, batch)
@@ -443,7 +447,8 @@ def phases(
     vision = flops.vision_flops(
         model, np.full(groups * shapes.vision_rows, float(shapes.row_patches))
     )
-    is_frozen = has_frozen_tower(model, config.optim.freeze)
+    trained, freeze = adapted(config, model)
+    is_frozen = has_frozen_tower(trained, freeze)
     again = 0.0 if is_frozen else vision  # in every pass
     head = 2.0 * c.width * c.vocab_size
     within = flops.pairs(prompts, np.zeros((groups, n)))
@@ -466,15 +471,19 @@ def phases(
     prefills = math.ceil(groups / shapes.prefill_groups)
     micro = math.ceil(groups / shapes.micro_groups)
     passes = 3 if config.train.remat else 2
+    # A product has two gradients, of its input and of its matrix: adapters need the first.
+    moving, products = count, passes + 1
+    if config.lora.rank:
+        moving, products = _count(trained.abstract_params()["lora"]), passes
     recompute = config.algorithm.old_logprobs == "recompute"
     out = [
         Phase("prefill", prefill, prefills * held, prefills * gathered),
         Phase("decode", decode, steps * (held + cache), steps * gathered),
         Phase(
             "update",
-            forward * (passes + 1),
-            micro * passes * held + 28.0 * count / (ways * mesh.shape["tensor"]),
-            micro * (passes * gathered + 4 / size * gathered),
+            forward * products,
+            micro * passes * held + 28.0 * moving / (ways * mesh.shape["tensor"]),
+            micro * gathered * (passes + 4 / size * moving / count),
         ),
     ]
     if recompute:
