@@ -7,6 +7,7 @@ import numpy as np
 
 from evr1 import flops
 from evr1.models import Model
+from evr1.models.lora import LoraModel
 from evr1.types import GroupBatch
 
 _LOWERED_EVENT = "/jax/core/compile/jaxpr_to_mlir_module_duration"  # what comes before compiling
@@ -85,7 +86,8 @@ def speed(
     }
     peak = flops.peak_flops(jax.devices()[0].device_kind)
     if peak:
-        # The backward pass is twice the forward pass.
-        work = 3 * flops.forward(model, batch, has_tower=has_tower)
+        # The backward pass has two products for one of the forward pass; adapters need one of them.
+        passes = 2 if isinstance(model, LoraModel) else 3
+        work = passes * flops.forward(model, batch, has_tower=has_tower)
         result["speed/update_mfu"] = work / (times["time/update_s"] * peak * devices)
     return result
