@@ -338,7 +338,7 @@ def open_policy(config: Config, model: Model, data: Data) -> Policy:
         names = ("rank", "alpha", "targets", "dropout")
         fields = {name: config.lora[name] for name in names}
         model = lora.adapt(model, seed=config.seed, **fields)
-        freeze += (lora.FROZEN,)
+        freeze = lora.freeze(model, freeze)
     if a.balance_coef and not model.config.experts_per_token:
         raise ValueError(
             f"algorithm.balance_coef={a.balance_coef}: {config.model} has no experts; set it to 0"
