@@ -332,7 +332,8 @@ def adapted(config: Config, model: Model) -> tuple[Model, tuple[str, ...]]:
     if not config.lora.rank:
         return model, freeze
     fields = {name: config.lora[name] for name in ("rank", "alpha", "targets", "dropout")}
-    return lora.adapt(model, seed=config.seed, **fields), (*freeze, lora.FROZEN)
+    model = lora.adapt(model, seed=config.seed, **fields)
+    return model, lora.freeze(model, freeze)
 
 
 def open_policy(config: Config, model: Model, data: Data) -> Policy:

@@ -110,6 +110,27 @@ def test_sharded_load_reads_every_slice_to_its_place(original):
     assert up.addressable_shards[0].data.shape == (3, 32 // 4, 48 // 2)
 
 
+def test_config_says_the_dtype_of_the_tensors(broken, tmp_path):
+    """transformers reads tensors as config.json says: it would round these to bfloat16."""
+    said = json.loads((broken / "config.json").read_text())
+    said |= {"dtype": "bfloat16", "note": "ü"}
+    said["text_config"] |= {"torch_dtype": "bfloat16", "mamba_ssm_dtype": "float32"}
+    (broken / "config.json").write_text(json.dumps(said))
+    model = load_model(str(broken))
+    params = hf.load_params(broken, model)
+    for dtype in ("float32", "bfloat16"):
+        out = tmp_path / dtype
+        hf.save_params(params, model, out, source_dir=broken, dtype=dtype)
+        expected = said | {"dtype": dtype}
+        expected["text_config"] = said["text_config"] | {"torch_dtype": dtype}
+        assert json.loads((out / "config.json").read_text()) == expected
+    assert (out / "config.json").read_bytes() == (broken / "config.json").read_bytes()
+    _rewrite(broken, _mix_dtypes)  # several dtypes: nothing that it could say
+    convert_checkpoint.main([f"--from_hf={broken}", f"--to_orbax={tmp_path / 'orbax'}"])
+    convert_checkpoint.main([f"--from_orbax={tmp_path / 'orbax'}", f"--to_hf={tmp_path / 'mixed'}"])
+    assert json.loads((tmp_path / "mixed" / "config.json").read_text()) == said
+
+
 def _mix_dtypes(tensors):
     for name in tensors:
         if "norm" not in name:

@@ -144,8 +144,16 @@ def test_a_source_without_usable_rows_is_refused(folder, pool):
     made = make_rows(*GRAYS[:3], "none.png", "gone.png")
     sources = [loader.Source(3, 0.5), loader.Source(2, 0.5)]
     says = r"data.sources: none of the 2 rows of the source with rows.jsonl:4 can be used"
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=f"{says}: 0 are over .*, 2 have media that cannot"):
         make(made, folder, pool, sources=sources, max_failed_share=0.9)
+
+
+def test_a_source_of_too_long_prompts_names_limit_and_need(folder, pool):
+    made = make_rows(*GRAYS[:3], "clip.mp4")  # of 14 tokens, and 22
+    sources = [loader.Source(3, 0.5), loader.Source(1, 0.5)]
+    says = r"1 are over data.max_prompt_tokens=15 \(from 22 tokens\), 0 have media that cannot"
+    with pytest.raises(ValueError, match=says):
+        make(made, folder, pool, sources=sources, max_prompt_tokens=15)
 
 
 def test_images_and_clips_have_budgets_of_their_own_in_one_batch(tmp_path, pool):

@@ -256,3 +256,11 @@ def test_merged_parameters_lie_where_the_base_lies_and_share_what_is_not_adapted
 def test_targets_that_do_not_fit(adapted, pattern, message):
     with pytest.raises(ValueError, match=message):
         lora.adapt(adapted[1].base, rank=2, alpha=1.0, targets=[pattern], dropout=0.1)
+
+
+def test_a_matrix_with_adapters_is_not_frozen(adapted):
+    model = adapted[1]
+    path = next(w.path for w in model.targets() if w.path.startswith("text/"))
+    with pytest.raises(ValueError, match=f"'text/.\\*' matches {path}, which has adapters"):
+        lora.freeze(model, ["vision/none", "text/.*"])
+    assert lora.freeze(model, ["text/embed"]) == ("text/embed", lora.FROZEN)

@@ -152,6 +152,11 @@ def test_broken_directory_is_refused(tmp_path, file, content, message):
         Processor.from_hf(str(tmp_path))
 
 
+def test_a_name_instead_of_a_directory_is_refused():
+    with pytest.raises(ValueError, match="Qwen/Some-VL is not a directory; .* nothing is downl"):
+        Processor.from_hf("Qwen/Some-VL")
+
+
 def test_chat_template_of_older_directories(tmp_path, processor):
     for source in (GOLDEN / "qwen_tiny").iterdir():
         (tmp_path / source.name).write_bytes(source.read_bytes())

@@ -74,8 +74,8 @@ def orbax_to_hf(source: Path, out: Path, dtype: str | None, max_shard_bytes: int
         sizes = [math.prod(shape) * kind.itemsize for _, shape, kind in named]
         with _bar("convert", sum(sizes)) as bar:
             for size in sizes:
+                bar.update(size)  # whoever takes the last value does not come back
                 yield next(made)
-                bar.update(size)
 
     hf.write_dir(out, named, values(), source, max_shard_bytes)
     return f"{out}: {len(tensors)} tensors"

@@ -211,20 +211,29 @@ class Loader:
         if not is_used.any():
             self._check_failed()
             raise ValueError(
-                f"none of {len(self._rows)} rows is left: {len(too_long)} are over "
-                f"data.max_prompt_tokens={limit}, {(self.lengths < 0).sum()} have media that "
-                "cannot be used; raise the limit or lower the pixel budgets"
+                f"none of {len(self._rows)} rows is left: {self._obstacles(self.lengths)}; raise "
+                "the limit or lower the pixel budgets"
             )
         return is_used
+
+    def _obstacles(self, lengths: np.ndarray) -> str:
+        """Why none of the rows with these planned lengths can be used."""
+        planned = lengths[lengths >= 0]
+        shortest = f" (from {planned.min()} tokens)" if planned.size else ""
+        return (
+            f"{planned.size} are over data.max_prompt_tokens={self._max_prompt_tokens}{shortest}, "
+            f"{(lengths < 0).sum()} have media that cannot be used"
+        )
 
     def _check_sources(self, sources: Sequence[Source]) -> None:
         start = 0
         for source in sources:
-            if not self._is_used[start : start + source.rows].any():
+            rows = slice(start, start + source.rows)
+            if not self._is_used[rows].any():
                 raise ValueError(
                     f"data.sources: none of the {source.rows} rows of the source with "
-                    f"{self._rows[start].source} can be used (too long, or without usable media); "
-                    "mend it or take it out"
+                    f"{self._rows[start].source} can be used: {self._obstacles(self.lengths[rows])}"
+                    "; raise the limit, lower the pixel budgets or take the source out"
                 )
             start += source.rows
 

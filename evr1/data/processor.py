@@ -99,6 +99,11 @@ class Processor:
                 f"box_scale={box_scale!r} is not one of {', '.join(coordinates.SCALES)}"
             )
         root = Path(hf_dir)
+        if not root.is_dir():
+            raise ValueError(
+                f"{hf_dir} is not a directory; give a HF directory (config.json, *.safetensors, "
+                "tokenizer): nothing is downloaded"
+            )
         config = pixels.read_json(root / "tokenizer_config.json")
         family, tokens_per_second = _family(root)
         tokenizer = _load_tokenizer(root, config)

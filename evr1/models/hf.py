@@ -375,6 +375,9 @@ def write_dir(
 ) -> None:
     """Writes shards, index and side files into a fresh directory, then renames it.
 
+    Where all of the model's tensors have one dtype, config.json says so: transformers reads them as
+    what it says.
+
     Args:
         out_dir: replaced where it is a HF directory; anything else there is refused.
         tensors: (name, shape, dtype) in the order of the values.
@@ -394,7 +397,7 @@ def write_dir(
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
-    extra = drafts(source_dir)
+    kinds, extra = {kind for _, _, kind in tensors}, drafts(source_dir)
     tensors = [*tensors, *((name, e.shape, e.dtype) for name, e in extra.items())]
     values = itertools.chain(values, (e.open() for e in extra.values()))
     shards, sizes = [[]], [0]
@@ -416,9 +419,22 @@ def write_dir(
         (partial / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
     for file in side_files(source_dir):
         shutil.copyfile(file, partial / file.name)
+    _say_dtype(partial / "config.json", kinds)
     if out.exists():
         shutil.rmtree(out)
     os.rename(partial, out)
+
+
+def _say_dtype(config: Path, kinds: set[np.dtype]) -> None:
+    if len(kinds) > 1 or not config.exists():
+        return
+    kind, read = str(*kinds), json.loads(config.read_text())
+    parts = [read, *(x for x in read.values() if isinstance(x, dict))]
+    said = [(x, key) for x in parts for key in ("dtype", "torch_dtype") if x.get(key)]
+    if any(x[key] != kind for x, key in said):
+        for x, key in said:
+            x[key] = kind
+        config.write_text(json.dumps(read, indent=2, ensure_ascii=False) + "\n")
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

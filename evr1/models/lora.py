@@ -88,6 +88,22 @@ def adapt(
     return adapted
 
 
+def freeze(model: "LoraModel", patterns: Sequence[str]) -> tuple[str, ...]:
+    """The patterns of `optim.freeze`, and one more that leaves the adapters alone to be trained.
+
+    Raises:
+        ValueError: a pattern matches a matrix that has adapters: it would move all the same.
+    """
+    for pattern in patterns:
+        for weight in model.targets():
+            if re.fullmatch(pattern, weight.path):
+                raise ValueError(
+                    f"optim.freeze: {pattern!r} matches {weight.path}, which has adapters by "
+                    "lora.targets; change one of the two"
+                )
+    return (*patterns, FROZEN)
+
+
 def is_matrix(weight: Weight) -> bool:
     """Whether a parameter can have adapters."""
     return is_expert(weight) or weight.path.endswith("/kernel") or weight.path == "text/head"
