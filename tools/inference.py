@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,11 +55,17 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
             flags = parser.parse_args(argv)
         return run(flags)
     except (ValueError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {_in_flags(str(error), flags)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted; run it again to go on", file=sys.stderr)
         return 130
+
+
+def _in_flags(message: str, flags: argparse.Namespace) -> str:
+    """The message with the command's flags in the place of a config's fields."""
+    fields = {field: f"--{name}" for name, field in RUN_FIELDS.items() if hasattr(flags, name)}
+    return re.sub(r"[a-z]+\.\w+", lambda found: fields.get(found[0], found[0]), message)
 
 
 def add_budgets(parser: argparse.ArgumentParser) -> None:

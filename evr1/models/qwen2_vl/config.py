@@ -96,7 +96,9 @@ def parse_text(hf: Mapping[str, Any], vision: VisionConfig) -> Config:
     require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
     require("rope type", turn.get("rope_type", turn.get("type", "default")), "default", "mrope")
     if text.get("use_sliding_window"):
-        raise ValueError("config.json: use_sliding_window=true is not supported; set it to false")
+        raise ValueError(
+            "config.json: use_sliding_window=true is not supported; take a model without"
+        )
     width, heads = text.get("hidden_size", 8192), text.get("num_attention_heads", 64)
     sections = tuple(turn.get("mrope_section", (16, 24, 24)))
     if width % heads or 2 * sum(sections) != width // heads:
