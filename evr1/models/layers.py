@@ -149,20 +149,28 @@ def _plus(y: jax.Array, bias: jax.Array) -> jax.Array:
     return y + bias.astype(y.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
-def silu(x: jax.Array) -> jax.Array:
-    """x sigmoid(x), rounded once."""
-    return jax.nn.silu(x.astype(jnp.float32)).astype(x.dtype)
+def rounded_once(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    """The function, elementwise and worked out in float32, for any dtype; its gradient likewise.
+
+    The backward pass keeps the input as it came: float32 steps in between would take twice that.
+    """
+
+    @jax.custom_vjp
+    def rounded(x: jax.Array) -> jax.Array:
+        return function(x.astype(jnp.float32)).astype(x.dtype)
+
+    def backward(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+        _, pull = jax.vjp(function, x.astype(jnp.float32))
+        return (pull(cotangent.astype(jnp.float32))[0].astype(x.dtype),)
+
+    rounded.defvjp(lambda x: (rounded(x), x), backward)
+    return rounded
 
 
-def gelu(x: jax.Array, *, approximate: bool) -> jax.Array:
-    """x times the normal distribution function of x, by tanh if approximate; rounded once."""
-    return jax.nn.gelu(x.astype(jnp.float32), approximate=approximate).astype(x.dtype)
-
-
-def quick_gelu(x: jax.Array) -> jax.Array:
-    """x sigmoid(1.702 x), rounded once."""
-    y = x.astype(jnp.float32)
-    return (y * jax.nn.sigmoid(1.702 * y)).astype(x.dtype)
+silu = rounded_once(jax.nn.silu)
+gelu = rounded_once(functools.partial(jax.nn.gelu, approximate=False))
+gelu_tanh = rounded_once(functools.partial(jax.nn.gelu, approximate=True))
+quick_gelu = rounded_once(lambda x: x * jax.nn.sigmoid(1.702 * x))
 
 
 def beside(matrices: Sequence[Matrix], dtype: Any) -> Matrix:

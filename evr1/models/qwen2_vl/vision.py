@@ -65,7 +65,7 @@ class Merger(nnx.Module):
 
     def __call__(self, x: Float[Array, "b s d"]) -> Float[Array, "b t o"]:
         x = self.norm(x).reshape(x.shape[0], -1, self.merged)
-        return self.fc2(layers.gelu(self.fc1(x), approximate=False))
+        return self.fc2(layers.gelu(self.fc1(x)))
 
 
 class Embed(nnx.Module):

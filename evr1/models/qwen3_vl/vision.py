@@ -40,7 +40,7 @@ class Block(nnx.Module):
         q, k = (rope.rotate(qkv[:, :, i], *angles) for i in (0, 1))
         out = attention(q, k, qkv[:, :, 2], layout, implementation)
         x = x + self.proj(out.reshape(b, s, d))
-        x = x + self.fc2(layers.gelu(self.fc1(self.norm2(x)), approximate=True))
+        x = x + self.fc2(layers.gelu_tanh(self.fc1(self.norm2(x))))
         return constrain(x, "batch")
 
 
@@ -61,7 +61,7 @@ class Merger(nnx.Module):
         x = x.reshape(x.shape[0], -1, self.merged)
         if self.norm_merged:
             x = self.norm(x)
-        return self.fc2(layers.gelu(self.fc1(x), approximate=False))
+        return self.fc2(layers.gelu(self.fc1(x)))
 
 
 class Embed(nnx.Module):
