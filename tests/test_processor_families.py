@@ -180,6 +180,18 @@ def test_time_positions_without_a_known_rate(directory):
     assert [p - start for p in more] == steps
 
 
+@pytest.mark.parametrize("directory", ["qwen2_5_vl"], indirect=True)
+def test_a_pace_of_zero_is_refused(directory, tmp_path):
+    """transformers would put all frames at one time."""
+    for source in directory.iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"]["tokens_per_second"] = 0
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="tokens_per_second=0; give a number over 0"):
+        Processor.from_hf(str(tmp_path))
+
+
 BAD_STATISTICS = {
     "of two channels": ({"image_mean": [0.5] * 2}, "give a number for each of three channels"),
     "zero deviation": ({"image_std": [0.5, 0, 0.5]}, "deviations over 0"),

@@ -385,7 +385,12 @@ def _family(root: Path) -> tuple[str, float]:
     family = config.get("model_type", "")
     if family != "qwen2_5_vl":
         return family, 0.0
-    return family, float((config.get("vision_config") or {}).get("tokens_per_second", 4))
+    pace = (config.get("vision_config") or {}).get("tokens_per_second", 4)
+    if type(pace) not in (int, float) or pace <= 0:
+        raise ValueError(
+            f"{root}/config.json: vision_config.tokens_per_second={pace!r}; give a number over 0"
+        )
+    return family, float(pace)
 
 
 def _geometry(root: Path) -> Geometry:
