@@ -77,14 +77,14 @@ def entries(hf_dir: str | Path) -> dict[str, Entry]:
         ValueError: no safetensors, a shard that the index names is missing, or a corrupt file.
     """
     root = Path(hf_dir)
-    if (root / INDEX).is_file():
+    if (root / SINGLE).is_file():  # goes first where there are both, as in transformers
+        names = [SINGLE]
+    elif (root / INDEX).is_file():
         try:
             where = json.loads((root / INDEX).read_text("utf-8"))["weight_map"]
             names = sorted({str(file) for file in where.values()})
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"{root / INDEX}: not an index ({e}); copy the file again") from None
-    elif (root / SINGLE).is_file():
-        names = [SINGLE]
     else:
         raise ValueError(f"{hf_dir}: neither {SINGLE} nor {INDEX}; evr1 reads safetensors only")
     missing = [n for n in names if not (root / n).is_file()]
