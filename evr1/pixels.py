@@ -43,6 +43,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def settings(root: Path) -> dict[str, Mapping[str, Any]]:
     """What each file says of images and of videos; empty where it says nothing."""
     both = read_json(root / "processor_config.json")
+    for name in ("image_processor", "video_processor"):
+        if not isinstance(both.get(name) or {}, dict):
+            raise ValueError(f"{root}/processor_config.json: {name} is no object; copy it again")
     return {
         "preprocessor_config.json": read_json(root / "preprocessor_config.json"),
         "video_preprocessor_config.json": read_json(root / "video_preprocessor_config.json"),
