@@ -207,6 +207,16 @@ def test_tensors_that_do_not_fit_are_named(broken, case):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("head", [np.ones((96, 32)), np.ones((5, 32))])
+def test_a_head_of_its_own_is_refused_where_the_config_ties_it(broken, head):
+    """transformers would use it, with a warning."""
+    raw = config() | {"tie_word_embeddings": True}
+    (broken / "config.json").write_text(json.dumps(raw))
+    _rewrite(broken, lambda t: t.update({"lm_head.weight": head.astype(np.float32)}))
+    with pytest.raises(ValueError, match="lm_head.weight differs from the embeddings; set"):
+        hf.load_params(broken, load_model(str(broken)))
+
+
 def _cut(path):
     data = (path / "model.safetensors").read_bytes()
     (path / "model.safetensors").write_bytes(data[:-100])
