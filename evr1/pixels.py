@@ -105,9 +105,17 @@ def _channels(what: str, value: Any) -> Channels:
 
 
 def _check_scale(file: str, source: Mapping[str, Any]) -> None:
+    if source.get("resample", _BICUBIC) not in (_BICUBIC, None):
+        raise ValueError(
+            f"{file}: resample={source['resample']!r} is not supported; set it to {_BICUBIC}"
+            " (bicubic)"
+        )
     for name in ("do_rescale", "do_normalize"):
         if source.get(name) is False:
             raise ValueError(f"{file}: {name}=false is not supported; set it to true")
     factor = source.get("rescale_factor") or 1 / 255
     if abs(factor * 255 - 1) > 1e-3:
         raise ValueError(f"{file}: rescale_factor={factor} is not supported; set it to 1/255")
+
+
+_BICUBIC = 3  # PIL's number

@@ -196,6 +196,7 @@ BAD_STATISTICS = {
     "of two channels": ({"image_mean": [0.5] * 2}, "give a number for each of three channels"),
     "zero deviation": ({"image_std": [0.5, 0, 0.5]}, "deviations over 0"),
     "another scale": ({"rescale_factor": 1 / 127.5}, "rescale_factor=.* set it to 1/255"),
+    "bilinear": ({"resample": 2}, "resample=2 is not supported; set it to 3"),
     "none at all": ({"do_normalize": False}, "do_normalize=false is not supported"),
 }
 
