@@ -43,6 +43,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def settings(root: Path) -> dict[str, Mapping[str, Any]]:
     """What each file says of images and of videos; empty where it says nothing."""
     both = read_json(root / "processor_config.json")
+    for name in ("image_processor", "video_processor"):
+        if not isinstance(both.get(name) or {}, dict):
+            raise ValueError(f"{root}/processor_config.json: {name} is no object; copy it again")
     return {
         "preprocessor_config.json": read_json(root / "preprocessor_config.json"),
         "video_preprocessor_config.json": read_json(root / "video_preprocessor_config.json"),
@@ -102,9 +105,17 @@ def _channels(what: str, value: Any) -> Channels:
 
 
 def _check_scale(file: str, source: Mapping[str, Any]) -> None:
+    if source.get("resample", _BICUBIC) not in (_BICUBIC, None):
+        raise ValueError(
+            f"{file}: resample={source['resample']!r} is not supported; set it to {_BICUBIC}"
+            " (bicubic)"
+        )
     for name in ("do_rescale", "do_normalize"):
         if source.get(name) is False:
             raise ValueError(f"{file}: {name}=false is not supported; set it to true")
     factor = source.get("rescale_factor") or 1 / 255
     if abs(factor * 255 - 1) > 1e-3:
         raise ValueError(f"{file}: rescale_factor={factor} is not supported; set it to 1/255")
+
+
+_BICUBIC = 3  # PIL's number

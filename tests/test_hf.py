@@ -228,6 +228,16 @@ def test_tensors_that_do_not_fit_are_named(broken, case):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("head", [np.ones((96, 32)), np.ones((5, 32))])
+def test_a_head_of_its_own_is_refused_where_the_config_ties_it(broken, head):
+    """transformers would use it, with a warning."""
+    raw = config() | {"tie_word_embeddings": True}
+    (broken / "config.json").write_text(json.dumps(raw))
+    _rewrite(broken, lambda t: t.update({"lm_head.weight": head.astype(np.float32)}))
+    with pytest.raises(ValueError, match="lm_head.weight differs from the embeddings; set"):
+        hf.load_params(broken, load_model(str(broken)))
+
+
 def _cut(path):
     data = (path / "model.safetensors").read_bytes()
     (path / "model.safetensors").write_bytes(data[:-100])
@@ -245,6 +255,7 @@ def _header(path, value):
 
 
 def _index(path, text):
+    (path / "model.safetensors").unlink()
     (path / "model.safetensors.index.json").write_text(text)
 
 
@@ -275,6 +286,13 @@ def test_bad_files(broken, case):
     assert "\n" not in str(e.value)
 
 
+def test_a_single_file_goes_before_shards(broken):
+    """As in transformers; an index beside it is a leftover."""
+    index = {"weight_map": {"a": "model-1.safetensors"}}
+    (broken / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert {e.file.name for e in hf.entries(broken).values()} == {"model.safetensors"}
+
+
 BAD_CONFIGS = {
     "family": (lambda c: c.update(model_type="llama"), "'llama' is not supported; supported: qwen"),
     "activation": (
@@ -293,6 +311,17 @@ BAD_CONFIGS = {
         lambda c: c["vision_config"].update(deepstack_visual_indexes=[0, 3]),
         r"deepstack_visual_indexes=\[0, 3\]; give distinct blocks from 0 to 2",
     ),
+    "no list": (
+        lambda c: c["vision_config"].update(deepstack_visual_indexes=None),
+        "deepstack_visual_indexes=None; give a list",
+    ),
+    "norm": (lambda c: c["text_config"].update(rms_norm_eps="1e-6"), "rms_norm_eps='1e-6'; give"),
+    "axes": (
+        lambda c: c["text_config"]["rope_scaling"].update(mrope_section=[4, 2]),
+        r"mrope_section=\[4, 2\]; give a whole number for each of three",
+    ),
+    "heads": (lambda c: c["vision_config"].update(num_heads=3), "vision_config cannot be turned"),
+    "output": (lambda c: c["vision_config"].update(out_hidden_size=1), "gives 1 channels"),
     "section": (lambda c: c.update(vision_config=[1]), "vision_config is no object"),
 }
 

@@ -83,6 +83,20 @@ def test_recurrence_by_hand():
         assert memory.item() == pytest.approx(2)
 
 
+def test_chunks_round_no_decay_away():
+    """Every fourth token forgets all: sums of decays from a chunk's start reach 3,200, of which
+    float32 rounds 1e-4 off; between two tokens that remember there is 0.01 to be kept."""
+    tokens, memory = _tokens(6, 1, 64)
+    decay = np.full((1, 64, HEADS), -0.01, np.float32)
+    decay[:, ::4] = -200
+    tokens = tokens._replace(log_decay=decay)
+    ids = np.ones((1, 64), np.int32)
+    for ours, expected in zip(
+        chunked(tokens, memory, ids), recurrent(tokens, memory, ids), strict=True
+    ):
+        assert gap(ours, expected) < 3e-6
+
+
 def test_convolution_by_hand():
     """Width 3, kernel (1, 10, 100), tail (1, 2), then 3 | 4 5 in a second segment, then padding.
 

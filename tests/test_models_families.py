@@ -13,6 +13,7 @@ from models_oracle import gap, jit
 
 from evr1.models import hf, layers, load_model, rope, safetensors
 from evr1.models.layout import segments
+from evr1.models.qwen2_vl import config as qwen2_vl
 from evr1.models.qwen2_vl import vision
 
 torch = load_torch()
@@ -111,6 +112,42 @@ def test_windows_by_hand():
     assert len(set(ids[:8])) == len(set(ids[8:12])) == len(set(ids[12:16])) == 1
     assert len({ids[0], ids[8], ids[12], ids[16]}) == 4
     assert ids[16] == 0
+    # 512 windows to the right is not one down, in a frame of any width.
+    corners = jnp.array([[[0, 0], [0, 1024], [2, 0], [2, 1024]]])
+    ids = np.asarray(vision.windows(jnp.ones((1, 4), jnp.int32), corners, 2))[0]
+    assert len(set(ids)) == 4
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("", {"num_key_value_heads": 3}, "=3 does not divide num_attention_heads=4"),
+        ("", {"rope_scaling": {"type": "yarn"}}, "rope type='yarn' is not supported"),
+        ("vision_config", {"rope_parameters": {"rope_type": "linear"}}, "rope type='linear'"),
+        ("vision_config", {"in_channels": 4}, "in_channels=4 is not supported"),
+        ("vision_config", {"hidden_size": 8, "out_hidden_size": 1}, "make them equal"),
+    ],
+)
+def test_bad_configs(tmp_path, family, section, changes, message):
+    raw = oracle.config(family)
+    (raw[section] if section else raw).update(changes)
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(ValueError, match=message):
+        load_model(str(tmp_path))
+
+
+def test_rotary_parameters_are_read_as_by_transformers():
+    """The older key goes before the newer one, all of it; rope_theta may stand beside them."""
+    turn = {"rope_type": "default", "rope_theta": 5.0, "mrope_section": [4, 2, 2]}
+    raw = oracle.config("qwen2_vl")
+    raw["vision_config"] |= {"rope_theta": 77.0}
+    raw |= {"rope_parameters": turn, "rope_theta": 99.0}
+    raw["rope_scaling"] = {"type": "mrope", "mrope_section": [2, 4, 2]}
+    theirs, ours = oracle.hf_model(raw).config, qwen2_vl.parse(raw)
+    assert ours.rope_theta == theirs.text_config.rope_parameters["rope_theta"] == 99
+    assert list(ours.rope_sections) == theirs.text_config.rope_parameters["mrope_section"]
+    assert ours.vision.rope_theta == theirs.vision_config.rope_parameters["rope_theta"] == 77
 
 
 def test_visual_tokens(pair):

@@ -259,6 +259,7 @@ def test_both_orders_of_the_files_come_back_as_they_were(tmp_path, version):
         ({"num_experts_per_tok": 5}, "num_experts_per_tok=5 is over num_experts=4"),
         ({"num_experts": -1}, "num_experts=-1; give a whole number from 0"),
         ({"decoder_sparse_step": 0}, "decoder_sparse_step=0; give a whole number from 1"),
+        ({"mlp_only_layers": 1}, "mlp_only_layers=1; give a list of layer numbers"),
     ],
 )
 def test_bad_sizes_are_named(tmp_path, change, message):

@@ -225,6 +225,8 @@ def test_layer_patterns(tmp_path, changes, pattern):
         ({"layer_types": ["full_attention"] * 7}, "layer_types.*num_hidden_layers=8"),
         ({"layer_types": ["sliding_attention"] * 8}, "linear_attention or full_attention"),
         ({"linear_num_value_heads": 3}, "no multiple of linear_num_key_heads=2"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads=3 does not divide"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta=0; give a number over 0"),
         ({"linear_conv_kernel_dim": 0}, "linear_conv_kernel_dim=0; give a whole number"),
     ],
 )

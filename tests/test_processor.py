@@ -129,6 +129,9 @@ def test_wrong_number_of_timestamps_is_refused(processor):
         ("chat_template.jinja", None, "chat_template.jinja is missing"),
         ("tokenizer_config.json", "{", "not JSON"),
         ("generation_config.json", "[]", "holds no JSON object"),
+        ("generation_config.json", '{"eos_token_id": -1}', "eos_token_id=-1; give token ids"),
+        ("generation_config.json", '{"eos_token_id": ["x"]}', "eos_token_id=.*; give token ids"),
+        ("processor_config.json", '{"image_processor": [1]}', "image_processor is no object"),
         ("tokenizer.json", "{", "no tokenizer"),
         (
             "preprocessor_config.json",
@@ -155,6 +158,16 @@ def test_broken_directory_is_refused(tmp_path, file, content, message):
 def test_a_name_instead_of_a_directory_is_refused():
     with pytest.raises(ValueError, match="Qwen/Some-VL is not a directory; .* nothing is downl"):
         Processor.from_hf("Qwen/Some-VL")
+
+
+def test_a_token_beyond_the_vocabulary_is_refused(tmp_path):
+    """The tiny tokenizer's special tokens have the highest ids."""
+    for source in (GOLDEN / "qwen_tiny").iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    start = Processor.from_hf(str(tmp_path)).tokenizer.token_to_id("<|im_start|>")
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"vocab_size": start}}))
+    with pytest.raises(ValueError, match=rf"rows\.jsonl:3 \(p7\): .* 0 to {start - 1}; use"):
+        Processor.from_hf(str(tmp_path)).encode(make_row("How many?"), [])
 
 
 def test_chat_template_of_older_directories(tmp_path, processor):

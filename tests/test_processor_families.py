@@ -180,10 +180,23 @@ def test_time_positions_without_a_known_rate(directory):
     assert [p - start for p in more] == steps
 
 
+@pytest.mark.parametrize("directory", ["qwen2_5_vl"], indirect=True)
+def test_a_pace_of_zero_is_refused(directory, tmp_path):
+    """transformers would put all frames at one time."""
+    for source in directory.iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"]["tokens_per_second"] = 0
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="tokens_per_second=0; give a number over 0"):
+        Processor.from_hf(str(tmp_path))
+
+
 BAD_STATISTICS = {
     "of two channels": ({"image_mean": [0.5] * 2}, "give a number for each of three channels"),
     "zero deviation": ({"image_std": [0.5, 0, 0.5]}, "deviations over 0"),
     "another scale": ({"rescale_factor": 1 / 127.5}, "rescale_factor=.* set it to 1/255"),
+    "bilinear": ({"resample": 2}, "resample=2 is not supported; set it to 3"),
     "none at all": ({"do_normalize": False}, "do_normalize=false is not supported"),
 }
 

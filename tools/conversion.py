@@ -10,8 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from evr1.data.shards import file_identity
-from evr1.models import Model, hf, load_model, orbax_dir
-from evr1.models.safetensors import Entry
+from evr1.models import hf, load_model, orbax_dir
 
 
 def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
@@ -30,7 +29,6 @@ def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
             return f"{out}: already there, with the same tensors; nothing to do"
         raise ValueError(f"{out}: exists and holds something else; choose another or remove it")
     params = hf.lazy_params(source, model, dtype)
-    _check_tied(source, model, found)
     with _bar("convert", sum(x.nbytes for x in params.values())) as bar:
         tree, files = hf.unflatten(params), hf.side_files(source)
         orbax_dir.save(
@@ -79,14 +77,3 @@ def orbax_to_hf(source: Path, out: Path, dtype: str | None, max_shard_bytes: int
 
     hf.write_dir(out, named, values(), source, max_shard_bytes)
     return f"{out}: {len(tensors)} tensors"
-
-
-def _check_tied(source: Path, model: Model, found: dict[str, Entry]) -> None:
-    if "lm_head.weight" not in found or not model.config.tied:
-        return
-    embed = next(w.name for w in model.weights() if w.path == "text/embed")
-    if not np.array_equal(found["lm_head.weight"].open(), found[embed].open()):
-        raise ValueError(
-            f"{source}: tie_word_embeddings is true, but lm_head.weight differs from the"
-            " embeddings; set tie_word_embeddings to false in config.json"
-        )

@@ -62,6 +62,7 @@ class Processor:
         box_scale: what box coordinates count: pixels, unit or thousand.
         has_time_marks: a video's temporal patches stand apart, each with its time.
         tokens_per_second: positions a second of video; 0: one a temporal patch.
+        vocab_size: ids that the model knows; 0: not said.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -77,6 +78,7 @@ class Processor:
     box_scale: str
     has_time_marks: bool = True
     tokens_per_second: float = 0.0
+    vocab_size: int = 0
     _memo: dict[str, list[int]] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -105,7 +107,7 @@ class Processor:
                 "tokenizer): nothing is downloaded"
             )
         config = pixels.read_json(root / "tokenizer_config.json")
-        family, tokens_per_second = _family(root)
+        family, tokens_per_second, vocab_size = _family(root)
         tokenizer = _load_tokenizer(root, config)
         special = _special_tokens(config)
         vision = _vision_tokens(root, tokenizer, special)
@@ -125,6 +127,7 @@ class Processor:
             box_scale=box_scale,
             has_time_marks=family not in _RUN_FAMILIES,
             tokens_per_second=tokens_per_second,
+            vocab_size=vocab_size,
         )
 
     def prompt_text(self, row: Row, raw: bool = False) -> str:
@@ -158,6 +161,7 @@ class Processor:
             ids += piece
             counts += [1] * len(piece) if count is None else [count]
         tokens = np.repeat(np.array(ids, np.int32), counts)
+        self._check_ids(row, ids)
         is_visual = np.isin(tokens, self.banned_ids)
         try:
             where, following = self._positions(is_visual, grid, ordered)
@@ -175,6 +179,15 @@ class Processor:
             grid_thw=grid,
             is_image=np.array([not m.is_video for m in ordered], bool),
         )
+
+    def _check_ids(self, row: Row, ids: Sequence[int]) -> None:
+        """Raises ValueError where the model has no embedding: jax would take another one."""
+        if self.vocab_size and max(ids, default=0) >= self.vocab_size:
+            token = self.tokenizer.id_to_token(max(ids))
+            raise ValueError(
+                f"{row.source} ({row.problem_id}): {token!r} has id {max(ids)}, the model's"
+                f" vocabulary ids 0 to {self.vocab_size - 1}; use the model's own tokenizer"
+            )
 
     def plan(self, row: Row, sizes: Sequence[MediaSize], raw: bool = False) -> int:
         """The number of prompt tokens that `encode` would give, from the sizes of the media alone.
@@ -347,7 +360,9 @@ def _end_ids(
 ) -> tuple[int, ...]:
     """Tokens that end a completion: those of generation_config.json first, then the chat's own."""
     eos = pixels.read_json(root / "generation_config.json").get("eos_token_id")
-    ids = [eos] if isinstance(eos, int) else list(eos or [])
+    ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if not all(type(i) is int and 0 <= i < 2**32 for i in ids):
+        raise ValueError(f"{root}/generation_config.json: eos_token_id={eos!r}; give token ids")
     # transformers writes its default there, whatever the vocabulary.
     ids = [i for i in ids if tokenizer.id_to_token(i) is not None]
     for name in (special.get("eos_token"), "<|im_end|>", "<|endoftext|>"):
@@ -384,19 +399,32 @@ def _chat_template(root: Path, config: Mapping[str, Any]) -> str:
     raise ValueError(f"{root}/chat_template.jinja is missing; copy it from the model")
 
 
-def _family(root: Path) -> tuple[str, float]:
-    """The model_type of config.json, and the positions a second of video that it asks for."""
+def _family(root: Path) -> tuple[str, float, int]:
+    """Of config.json: model_type, the positions a second of video that it asks for, vocab_size."""
     config = pixels.read_json(root / "config.json")
     family = config.get("model_type", "")
+    size = (_section(config, "text_config") or config).get("vocab_size")
+    size = size if type(size) is int else 0  # the model refuses it
     if family != "qwen2_5_vl":
-        return family, 0.0
-    return family, float((config.get("vision_config") or {}).get("tokens_per_second", 4))
+        return family, 0.0, size
+    pace = _section(config, "vision_config").get("tokens_per_second", 4)
+    if type(pace) not in (int, float) or pace <= 0:
+        raise ValueError(
+            f"{root}/config.json: vision_config.tokens_per_second={pace!r}; give a number over 0"
+        )
+    return family, float(pace), size
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object of config.json; empty where it is none, which the model refuses."""
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _geometry(root: Path) -> Geometry:
     """Patch sizes of the processor files, which must agree with each other and with config.json."""
     pixels.statistics(root)  # the model reads them; here they are refused before any is loaded
-    vision = dict(pixels.read_json(root / "config.json").get("vision_config") or {})
+    vision = dict(_section(pixels.read_json(root / "config.json"), "vision_config"))
     vision["merge_size"] = vision.get("spatial_merge_size")
     found = {**pixels.settings(root), "config.json vision_config": vision}
     names = [f.name for f in dataclasses.fields(Geometry)]

@@ -209,9 +209,13 @@ def chunked(
     last, end = decay[..., -1:], segment[..., -1:]
     lower = jnp.tril(jnp.ones((chunk, chunk), bool))[None, None, None]
     sees = lower & (segment[..., :, None] == segment[..., None, :])
-    between = jnp.exp(jnp.where(sees, decay[..., :, None] - decay[..., None, :], NEG))
+    # Of the tokens after j up to i, summed by themselves: sums from the chunk's start reach
+    # hundreds, and what their difference rounds off is a relative error of every decay.
+    steps = jnp.where(jnp.tril(lower, -1), log_decay[..., :, None], 0.0)
+    spans = _matmul(lower.astype(jnp.float32), steps)
+    between = jnp.exp(jnp.where(sees, spans, NEG))
     before = jnp.exp(jnp.where(segment == 0, decay, NEG))[..., None]
-    after = jnp.exp(jnp.where(segment == end, last - decay, NEG))[..., None]
+    after = jnp.exp(jnp.where(segment == end, spans[..., -1, :], NEG))[..., None]
     kept = jnp.exp(jnp.where(end == 0, last, NEG))[..., None]
 
     def product(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:

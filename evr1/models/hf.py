@@ -101,14 +101,14 @@ def _has_weights(root: Path) -> bool:
 
 def _stored(root: Path) -> dict[str, Entry]:
     """Every tensor in the directory."""
-    if (root / INDEX).is_file():
+    if (root / SINGLE).is_file():  # goes first where there are both, as in transformers
+        names = [SINGLE]
+    elif (root / INDEX).is_file():
         try:
             where = json.loads((root / INDEX).read_text("utf-8"))["weight_map"]
             names = sorted({str(file) for file in where.values()})
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"{root / INDEX}: not an index ({e}); copy the file again") from None
-    elif (root / SINGLE).is_file():
-        names = [SINGLE]
     else:
         raise ValueError(f"{root}: neither {SINGLE} nor {INDEX}; evr1 reads safetensors only")
     missing = [n for n in names if not (root / n).is_file()]
@@ -171,7 +171,9 @@ def lazy_params(path: str | Path, model: Model, dtype: str | None) -> dict[str, 
         ValueError: missing, extra or mis-shaped tensors, all named.
     """
     shapes = {k: v.shape for k, v in flatten(model.abstract_params()).items()}
-    plan = match(model.weights(), shapes, fused.cut(entries(path), model.weights()), str(path))
+    given = fused.cut(entries(path), model.weights())
+    plan = match(model.weights(), shapes, given, str(path))
+    _check_head(model.weights(), given, str(path))
     found = {}
     for weight, files in plan:
         kind = np.dtype(dtype) if dtype else widest([f.dtype for f in files])
@@ -223,6 +225,25 @@ def match(
 
 
 _TIED = "lm_head.weight"  # some checkpoints with tied embeddings store the head once more
+
+
+def _check_head(weights: tuple[Weight, ...], found: dict[str, Entry], where: str) -> None:
+    """Refuses a head that the config says is the embeddings, but which is another matrix."""
+    if _TIED not in found or any(w.name == _TIED for w in weights):
+        return
+    head, embed = found[_TIED], found[next(w.name for w in weights if w.path == "text/embed")]
+    same = head.shape == embed.shape and all(
+        np.array_equal(head.open()[i : i + _ROWS], embed.open()[i : i + _ROWS])
+        for i in range(0, head.shape[0], _ROWS)
+    )
+    if not same:
+        raise ValueError(
+            f"{where}: tie_word_embeddings is true, but {_TIED} differs from the embeddings; set"
+            " tie_word_embeddings to false in config.json"
+        )
+
+
+_ROWS = 4096  # compared at a time, whatever the vocabulary
 
 
 def hf_names(weight: Weight, shape: tuple[int, ...]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evr1.models.qwen2_vl.config import VisionConfig, common, parse_text
-from evr1.models.qwen3_vl.config import Config, require, section
+from evr1.models.qwen3_vl.config import Config, indices, require, section
 
 
 def parse(hf: Mapping[str, Any]) -> Config:
@@ -25,7 +25,7 @@ def parse(hf: Mapping[str, Any]) -> Config:
             f"config.json: vision_config.window_size={pixels} is less than one visual token of"
             f" {merge * patch} pixels; copy the file again"
         )
-    full = tuple(vision.get("fullatt_block_indexes", (7, 15, 23, 31)))
+    full = indices(vision, "fullatt_block_indexes", (7, 15, 23, 31))
     tower = VisionConfig(
         width=vision.get("hidden_size", 3584),
         mlp_width=vision.get("intermediate_size", 3420),

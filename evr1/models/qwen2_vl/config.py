@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from evr1.models.qwen3_vl.config import Config, require, section
+from evr1.models.qwen3_vl.config import Config, check, require, rotary, section
 from evr1.pixels import Statistics
 
 # What OpenAI's CLIP normalizes pixels by; the checkpoints were trained with it.
@@ -74,7 +74,7 @@ def common(vision: Mapping[str, Any]) -> dict[str, Any]:
         "patch_values": int(np.prod(shape)),
         "patch_shape": shape,
         "merge": vision.get("spatial_merge_size", 2),
-        "rope_theta": float((vision.get("rope_parameters") or {}).get("rope_theta", 10000.0)),
+        "rope_theta": rotary(vision, "vision_config", "axial")["rope_theta"],
         "pixels": Statistics.read(vision, mean=PIXEL_MEAN, std=PIXEL_STD),
         "init_scale": vision.get("initializer_range", 0.02),
     }
@@ -92,9 +92,8 @@ def parse_text(hf: Mapping[str, Any], vision: VisionConfig) -> Config:
     """
     outer = hf if hf.get("text_config") else {**hf, "text_config": hf}
     text = section(outer, "text_config", _TEXT_SIZES)
-    turn = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
+    turn = rotary(text, "text_config", theta=1000000.0)
     require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
-    require("rope type", turn.get("rope_type", turn.get("type", "default")), "default", "mrope")
     if text.get("use_sliding_window"):
         raise ValueError(
             "config.json: use_sliding_window=true is not supported; take a model without"
@@ -106,7 +105,7 @@ def parse_text(hf: Mapping[str, Any], vision: VisionConfig) -> Config:
             f"config.json: mrope_section={list(sections)} does not turn half of the"
             f" {width}/{heads} channels of a head; copy the file again"
         )
-    return Config(
+    sizes = Config(
         layers=text.get("num_hidden_layers", 80),
         width=width,
         mlp_width=text.get("intermediate_size", 29568),
@@ -115,7 +114,7 @@ def parse_text(hf: Mapping[str, Any], vision: VisionConfig) -> Config:
         head_dim=width // heads,
         vocab_size=text.get("vocab_size", 152064),
         norm_eps=text.get("rms_norm_eps", 1e-5),
-        rope_theta=float(turn.get("rope_theta", text.get("rope_theta", 1000000.0))),
+        rope_theta=turn["rope_theta"],
         rope_sections=sections,
         attention_bias=True,
         tied=bool(hf.get("tie_word_embeddings") or text.get("tie_word_embeddings")),
@@ -129,6 +128,8 @@ def parse_text(hf: Mapping[str, Any], vision: VisionConfig) -> Config:
         qk_norm=False,
         rope_interleaved=False,
     )
+    check(sizes)
+    return sizes
 
 
 _TEXT_SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")

@@ -97,9 +97,8 @@ def windows(
         window: patches on a side.
     """
     cell = positions // window
-    # 512 windows on a side are 28,672 pixels at a patch size of 14. Past segment 8,191 ids turn
-    # negative and stay distinct up to 16,383.
-    return (segment_ids * 512 + cell[..., 0]) * 512 + cell[..., 1]
+    side = cell.max() + 1  # a fixed one would be too small for a panorama, or overflow
+    return (segment_ids * side + cell[..., 0]) * side + cell[..., 1]
 
 
 def init(c: VisionConfig, key: jax.Array) -> Params:

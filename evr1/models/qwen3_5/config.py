@@ -9,11 +9,12 @@ import numpy as np
 from evr1.models import rope
 from evr1.models.qwen3_vl.config import (
     GELU,
-    ROPE,
     TEXT_SIZES,
     VISION_SIZES,
     VisionConfig,
+    check,
     require,
+    rotary,
     section,
     vision_config,
 )
@@ -127,16 +128,15 @@ def parse(hf: Mapping[str, Any]) -> Config:
     is_moe = hf.get("model_type") == "qwen3_5_moe"
     experts = _experts(text) if is_moe else None
     tower = section(hf, "vision_config", VISION_SIZES)
-    turn = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
+    turn = rotary(text, "text_config")
     require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
     require("vision_config.hidden_act", tower.get("hidden_act", GELU), GELU)
-    require("text_config.rope type", turn.get("rope_type", turn.get("type", "default")), *ROPE)
     layers, head_dim = (
         text.get("num_hidden_layers", 40 if is_moe else 32),
         text.get("head_dim", 256),
     )
     part = turn.get("partial_rotary_factor", text.get("partial_rotary_factor", 0.25))
-    return Config(
+    sizes = Config(
         layers=layers,
         pattern=_pattern(text, layers),
         width=text.get("hidden_size", 2048 if is_moe else 4096),
@@ -149,7 +149,7 @@ def parse(hf: Mapping[str, Any]) -> Config:
         experts=experts,
         vocab_size=text.get("vocab_size", 248320),
         norm_eps=text.get("rms_norm_eps", 1e-6),
-        rope_theta=float(turn.get("rope_theta", text.get("rope_theta", 10000.0))),
+        rope_theta=turn["rope_theta"],
         rope_sections=tuple(turn.get("mrope_section", (11, 11, 10))),
         attention_bias=bool(text.get("attention_bias", False)),
         tied=bool(hf.get("tie_word_embeddings", False)),
@@ -160,6 +160,8 @@ def parse(hf: Mapping[str, Any]) -> Config:
         vision_end_token_id=hf.get("vision_end_token_id", 248054),
         vision=vision_config({**tower, "deepstack_visual_indexes": ()}),
     )
+    check(sizes)
+    return sizes
 
 
 def shortest_period(kinds: tuple[bool, ...]) -> tuple[bool, ...]:

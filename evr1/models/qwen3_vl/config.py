@@ -117,12 +117,11 @@ def parse(hf: Mapping[str, Any]) -> Config:
     """
     text = section(hf, "text_config", TEXT_SIZES)
     tower = section(hf, "vision_config", VISION_SIZES)
-    turn = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
+    turn = rotary(text, "text_config", theta=500000.0)
     require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
     require("vision_config.hidden_act", tower.get("hidden_act", GELU), GELU)
-    require("text_config.rope type", turn.get("rope_type", turn.get("type", "default")), *ROPE)
     heads = text.get("num_attention_heads", 32)
-    return Config(
+    sizes = Config(
         layers=text.get("num_hidden_layers", 32),
         width=text.get("hidden_size", 4096),
         mlp_width=text.get("intermediate_size", 22016),
@@ -131,7 +130,7 @@ def parse(hf: Mapping[str, Any]) -> Config:
         head_dim=text.get("head_dim", 128),
         vocab_size=text.get("vocab_size", 151936),
         norm_eps=text.get("rms_norm_eps", 1e-6),
-        rope_theta=float(turn.get("rope_theta", text.get("rope_theta", 500000.0))),
+        rope_theta=turn["rope_theta"],
         rope_sections=tuple(turn.get("mrope_section", (24, 20, 20))),
         attention_bias=bool(text.get("attention_bias", False)),
         tied=bool(hf.get("tie_word_embeddings", False)),
@@ -143,10 +142,11 @@ def parse(hf: Mapping[str, Any]) -> Config:
         vision=vision_config(tower),
         output_bias=bool(text.get("attention_bias", False)),
     )
+    check(sizes)
+    return sizes
 
 
 GELU = "gelu_pytorch_tanh"
-ROPE = ("default", "mrope")
 
 
 TEXT_SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
@@ -176,7 +176,7 @@ def vision_config(hf: Mapping[str, Any]) -> VisionConfig:
     """The vision tower of a config.json's vision_config."""
     patch, time = hf.get("patch_size", 16), hf.get("temporal_patch_size", 2)
     shape = (hf.get("in_channels", 3), time, patch, patch)
-    depth, taps = hf.get("depth", 27), tuple(hf.get("deepstack_visual_indexes", (8, 16, 24)))
+    depth, taps = hf.get("depth", 27), indices(hf, "deepstack_visual_indexes", (8, 16, 24))
     if len(set(taps)) < len(taps) or not set(taps) <= set(range(depth)):
         raise ValueError(
             f"config.json: vision_config.deepstack_visual_indexes={list(taps)}; give distinct"
@@ -192,11 +192,91 @@ def vision_config(hf: Mapping[str, Any]) -> VisionConfig:
         merge=hf.get("spatial_merge_size", 2),
         out_width=hf.get("out_hidden_size", 3584),
         table=hf.get("num_position_embeddings", 2304),
-        rope_theta=float((hf.get("rope_parameters") or {}).get("rope_theta", 10000.0)),
+        rope_theta=rotary(hf, "vision_config", "axial")["rope_theta"],
         taps=taps,
         pixels=Statistics.read(hf, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         init_scale=hf.get("initializer_range", 0.02),
     )
+
+
+def indices(hf: Mapping[str, Any], name: str, default: Sequence[int]) -> tuple[int, ...]:
+    """The layers that the field `name` of a section lists.
+
+    Raises:
+        ValueError: it is no list of whole numbers.
+    """
+    found = hf.get(name, default)
+    if not isinstance(found, list | tuple) or not all(type(i) is int for i in found):
+        raise ValueError(f"config.json: {name}={found!r}; give a list of layer numbers")
+    return tuple(found)
+
+
+def rotary(hf: Mapping[str, Any], name: str, *kinds: str, theta: float = 10000.0) -> dict[str, Any]:
+    """The rotary parameters of a section, as transformers reads them.
+
+    The older rope_scaling goes before rope_parameters, all of it; rope_theta may stand beside them.
+
+    Args:
+        hf: the section.
+        name: of the section.
+        *kinds: rope types that mean the same as default.
+        theta: transformers' default.
+
+    Raises:
+        ValueError: another rope type, or a rope_theta that is no number over 0.
+    """
+    found = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
+    if not isinstance(found, Mapping):
+        raise ValueError(f"config.json: {name}.rope_parameters is no object; copy the file again")
+    kind = found.get("rope_type", found.get("type", "default"))
+    require(f"{name}: rope type", kind, "default", *(kinds or ("mrope",)))
+    base = found.get("rope_theta", hf.get("rope_theta", theta))
+    _check_number(f"{name}.rope_theta", base)
+    return {**found, "rope_theta": float(base)}
+
+
+def _check_number(field: str, got: Any) -> None:
+    if type(got) not in (int, float) or not got > 0:
+        raise ValueError(f"config.json: {field}={got!r}; give a number over 0")
+
+
+def check(c: Any) -> None:
+    """Refuses sizes that do not fit together.
+
+    Args:
+        c: Config of any family.
+
+    Raises:
+        ValueError: names the fields.
+    """
+    _check_number("text_config.rms_norm_eps", c.norm_eps)
+    v, sections = c.vision, c.rope_sections
+    if type(c.kv_heads) is not int or c.kv_heads < 1 or c.heads % c.kv_heads:
+        raise ValueError(
+            f"config.json: text_config.num_key_value_heads={c.kv_heads!r} does not divide"
+            f" num_attention_heads={c.heads}; give a divisor"
+        )
+    if len(sections) != 3 or not all(type(n) is int and n >= 0 for n in sections):
+        raise ValueError(
+            f"config.json: mrope_section={list(sections)}; give a whole number for each of three"
+            " axes"
+        )
+    if c.head_dim % 2 or v.width % (4 * v.heads):
+        raise ValueError(
+            f"config.json: heads of {c.head_dim} channels in text_config and {v.width}/{v.heads} in"
+            " vision_config cannot be turned; give a multiple of 2 and of 4"
+        )
+    if v.patch_shape[0] != 3:
+        raise ValueError(
+            f"config.json: vision_config.in_channels={v.patch_shape[0]} is not supported; images"
+            " have 3"
+        )
+    if v.out_width != c.width:
+        raise ValueError(
+            f"config.json: the vision tower gives {v.out_width} channels (vision_config"
+            f".out_hidden_size, in Qwen2-VL hidden_size) to a text model of {c.width}"
+            " (text_config.hidden_size); make them equal"
+        )
 
 
 def require(field: str, got: str, *known: str) -> None:
