@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from evr1.models.fields import indices, require, section
 from evr1.models.qwen2_vl.config import VisionConfig, common, parse_text
-from evr1.models.qwen3_vl.config import Config, indices, require, section
+from evr1.models.qwen3_vl.config import Config
 
 
 def parse(hf: Mapping[str, Any]) -> Config:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from evr1.models.qwen3_vl.config import Config, check, require, rotary, section
+from evr1.models.fields import check, require, rotary, section
+from evr1.models.qwen3_vl.config import Config
 from evr1.pixels import Statistics
 
 # What OpenAI's CLIP normalizes pixels by; the checkpoints were trained with it.

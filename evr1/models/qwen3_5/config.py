@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 
 from evr1.models import rope
+from evr1.models.fields import check, require, rotary, section
 from evr1.models.qwen3_vl.config import (
     GELU,
     TEXT_SIZES,
     VISION_SIZES,
     VisionConfig,
-    check,
-    require,
-    rotary,
-    section,
     vision_config,
 )
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from evr1.models.fields import indices
 from evr1.models.qwen3_vl import config as dense
 from evr1.models.qwen3_vl.config import Config, Moe
 
@@ -46,7 +47,7 @@ def parse(hf: Mapping[str, Any]) -> Config:
             f"config.json: text_config.num_experts_per_tok={text['num_experts_per_tok']} is over"
             f" num_experts={text['num_experts']}; lower it"
         )
-    only_dense, step = dense.indices(text, "mlp_only_layers", ()), text["decoder_sparse_step"]
+    only_dense, step = indices(text, "mlp_only_layers", ()), text["decoder_sparse_step"]
     sparse = tuple(
         i
         for i in range(text["num_hidden_layers"])
