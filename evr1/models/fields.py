@@ -36,7 +36,7 @@ def indices(hf: Mapping[str, Any], name: str, default: Sequence[int]) -> tuple[i
     Raises:
         ValueError: it is no list of whole numbers.
     """
-    found = default if hf.get(name) is None else hf[name]
+    found = hf.get(name, default)
     if not isinstance(found, list | tuple) or not all(type(i) is int for i in found):
         raise ValueError(f"config.json: {name}={found!r}; give a list of layer numbers")
     return tuple(found)
