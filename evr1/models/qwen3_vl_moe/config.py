@@ -47,8 +47,7 @@ def parse(hf: Mapping[str, Any]) -> Config:
             f"config.json: text_config.num_experts_per_tok={text['num_experts_per_tok']} is over"
             f" num_experts={text['num_experts']}; lower it"
         )
-    only_dense = indices(text, "mlp_only_layers", ()) if text.get("mlp_only_layers") else ()
-    step = text["decoder_sparse_step"]
+    only_dense, step = indices(text, "mlp_only_layers", ()), text["decoder_sparse_step"]
     sparse = tuple(
         i
         for i in range(text["num_hidden_layers"])
