@@ -166,7 +166,7 @@ def test_too_many_failures_are_an_error_and_nothing_is_written(files, capsys):
         (["--k", "0"], "--k 0"),
         (["--rows", "nowhere.jsonl"], "no such data file"),
         (["--temperature", "-1"], "temperature=-1.0"),
-        (["--extra", "nowhere.py"], "rewards.extra=nowhere.py: no such file"),
+        (["--extra", "nowhere.py"], "--extra=nowhere.py: no such file"),
         (["--model", "/"], "must be a HF directory"),
     ],
 )

@@ -5,6 +5,7 @@ Not a command of its own. It imports no jax, so that --help and a wrong flag ans
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -48,14 +49,15 @@ FREE = frozenset(
 
 def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[str] | None) -> int:
     """Runs a command. Exit status: 0, or 1 with one line on standard error."""
-    flags = parser.parse_args(argv)
+    flags, in_flags = parser.parse_args(argv), str  # a run's config names its own fields
     try:
         if flags.run:
             parser.set_defaults(**run_defaults(flags.run, vars(flags)))
             flags = parser.parse_args(argv)
+        in_flags = functools.partial(_in_flags, flags=flags)
         return run(flags)
     except (ValueError, OSError) as error:
-        print(f"{name}: {_in_flags(str(error), flags)}", file=sys.stderr)
+        print(f"{name}: {in_flags(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{name}: interrupted; run it again to go on", file=sys.stderr)
