@@ -124,12 +124,12 @@ def measure(shape: Shape, size: Size, kind: str, repeats: int, groups: int) -> d
     (batch, norm), (other, expected) = (r.step() for r in runs.values())
     same = (batch.completions == other.completions).mean()
     times = common.time_side_by_side({name: r.step for name, r in runs.items()}, repeats)
-    whole = flops.forward(once.model.config, batch)
+    whole = flops.forward(once.model, batch)
     return {
         "prompt": shape.prompt_tokens,
         "G x n": f"{shape.groups} x {shape.n}",
         "beside the rollout": kind,
-        "tower's share": 1 - flops.forward(once.model.config, batch, has_tower=False) / whole,
+        "tower's share": 1 - flops.forward(once.model, batch, has_tower=False) / whole,
         "once ms": 1000 * statistics.median(times["once"]),
         "every pass ms": 1000 * statistics.median(times["every pass"]),
         "times faster": common.ratio(times["every pass"], times["once"]),
