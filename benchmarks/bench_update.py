@@ -166,10 +166,11 @@ def one_row_per_group(batch: GroupBatch) -> GroupBatch:
     """Every completion with a copy of its prompt: G * N groups of one."""
     g, n = batch.completions.shape[:2]
     prompts = jax.tree.map(lambda x: np.repeat(x, n, axis=0), batch.prompts)
-    rest = batch._replace(prompts=None, groups=None, kl_coef=None)
-    rest = jax.tree.map(lambda x: x.reshape(g * n, 1, *x.shape[2:]), rest)
-    groups, kl_coef = (np.repeat(x, n) for x in (batch.groups, batch.kl_coef))
-    return rest._replace(prompts=prompts, groups=groups, kl_coef=kl_coef)
+
+    def split(x: np.ndarray) -> np.ndarray:
+        return np.repeat(x, n) if x.ndim == 1 else x.reshape(g * n, 1, *x.shape[2:])
+
+    return jax.tree.map(split, batch._replace(prompts=None))._replace(prompts=prompts)
 
 
 def measure(shape: Shape, size: Size, repeats: int, max_tokens: int) -> dict:

@@ -1,0 +1,34 @@
+"""The benchmarks of models run, on the smallest shapes, and both sides do the same work."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import bench_decode  # noqa: E402  scripts, not a package
+import bench_frozen  # noqa: E402
+import bench_update  # noqa: E402
+
+TINY = bench_update.TINY
+CLIP = bench_update.Shape(groups=2, n=2, frames=4, side=64, completion_tokens=4, text_tokens=16)
+
+
+def test_update():
+    line = bench_update.measure(CLIP, TINY, 1, 0)
+    assert line["gradient difference"] < 1e-5
+    assert line["prompt"] == 24
+    assert line["passes"] == "2 / 4"
+
+
+def test_decode():
+    line = bench_decode.measure(bench_decode.Shape(2, 2, 64, 32), TINY, 1)
+    assert line["same tokens"] == 1
+    assert line["shared cache MiB"] < line["copied cache MiB"]
+
+
+def test_frozen():
+    line = bench_frozen.measure(CLIP, TINY, next(iter(bench_frozen.KINDS)), 1, 2)
+    assert line["same tokens"] == 1
+    assert line["gradient norm off by"] == pytest.approx(0, abs=1e-6)
+    assert 0 < line["tower's share"] < 1
