@@ -295,8 +295,8 @@ def programs(
     batch = sharding.batch_sharding(mesh)
     everywhere = sharding.replicated(mesh)
     trained, freeze = adapted(config, model)
-    shapes_of = trained.abstract_params()
-    params = _placed(shapes_of, sharding.param_shardings(mesh, shapes_of))
+    params = trained.abstract_params()
+    params = _placed(params, sharding.param_shardings(mesh, params))
     # The sampler has no adapters: they are merged into the matrices.
     base = {name: part for name, part in params.items() if name != "lora"}
     compute = jax.eval_shape(functools.partial(driver.compute_params, dtype=model.dtype), base)
