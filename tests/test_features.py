@@ -85,11 +85,10 @@ def test_the_sampler_draws_the_same_tokens_from_features_alone():
     assert np.isnan(broken.logprobs).any()
 
 
-def test_other_media_compile_nothing():
+def test_other_media_compile_nothing(empty_jit_cache):
     """One program of the tower for each bucket of rows, and the same for every later batch."""
     sampler = rig.sampler(shapes=SHAPES, prefill_groups=2, slots=6)
     encoder = make_encoder(sampler)
-    features._encode.clear_cache()
     counter, counts = gauges.CompileCounter(), []
     for turn in range(3):
         examples = [rig.example(p, 10 * turn + i) for i, p in enumerate([*PARTS[turn:], *PARTS])][

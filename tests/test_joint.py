@@ -63,7 +63,7 @@ def test_with_media_the_condition_changes_no_bit(directory):
     assert not np.array_equal(f(params, vision).embeds, want.embeds)
 
 
-def test_eight_devices_see_media_where_one_does(directory):
+def test_eight_devices_see_media_where_one_does(directory, empty_jit_cache):
     """Groups lie on four devices: some with media, all, and none, in one program of a mesh."""
     model = dataclasses.replace(load_model(str(directory)), remat=False)
     mesh = make_mesh(data=2, fsdp=2, tensor=2)

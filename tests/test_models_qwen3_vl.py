@@ -190,7 +190,9 @@ def test_batch_without_vision_rows(loaded, hidden):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
-def test_every_mix_of_media_is_one_program_and_text_alone_has_no_pass(loaded, hidden):
+def test_every_mix_of_media_is_one_program_and_text_alone_has_no_pass(
+    loaded, hidden, empty_jit_cache
+):
     """Text, image, clip and all together, padded to the same shapes: one compilation. The tower's
     products stand in the branch that a batch without media does not take.
     """
@@ -247,7 +249,7 @@ def test_init_is_abstract_params_made_real(loaded):
     assert jax.tree.structure(params) == jax.tree.structure(fresh)
 
 
-def test_equal_models_compile_once(loaded, tmp_path):
+def test_equal_models_compile_once(loaded, tmp_path, empty_jit_cache):
     model, params = loaded
     path = write_hf_dir(tmp_path / "again", config())
     again = load_model(str(path))
