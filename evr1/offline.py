@@ -72,11 +72,12 @@ def check(rows: Iterable[Row], processor: Processor, limit: int, overlong: str) 
     """How many rows have trajectories.
 
     Raises:
-        ValueError: a trajectory is no text, blank, holds the placeholder of a medium, or is longer
-            than the limit while `overlong` is "refuse".
+        ValueError: a trajectory is no text, blank, holds the placeholder of a medium or a token
+            that the model does not know, or is longer than the limit while `overlong` is "refuse".
     """
     found = 0
     placeholders = processor.vision[:2]
+    has_unknown_ids = processor.has_unknown_ids
     for row in rows:
         mine = texts(row)
         found += bool(mine)
@@ -88,10 +89,13 @@ def check(rows: Iterable[Row], processor: Processor, limit: int, overlong: str) 
                     "take it out"
                 )
             # No token is shorter than a byte: most texts need no tokenizer to be told short.
-            if overlong != "refuse" or len(text.encode()) < limit:
+            may_be_long = overlong == "refuse" and len(text.encode()) >= limit
+            if not may_be_long and not has_unknown_ids:
                 continue
-            tokens = len(processor.tokenize(text)) + 1
-            if tokens > limit:
+            ids = processor.tokenize(text)
+            processor.check_ids(row, ids)
+            tokens = len(ids) + 1
+            if overlong == "refuse" and tokens > limit:
                 raise ValueError(
                     f"{row.source}: offline_output: {tokens} tokens with the end token, over "
                     f"rollout.max_completion_tokens={limit}; raise that, or set "

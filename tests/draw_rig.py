@@ -24,6 +24,10 @@ class Words:
     end_id = END
     vision = ("<image>", "<video>", "", "")
     geometry = None
+    has_unknown_ids = False
+
+    def check_ids(self, row, ids):
+        pass
 
     def tokenize(self, text):
         return [END if w == "<end>" else int(w[1:]) for w in text.split()]

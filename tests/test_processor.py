@@ -11,6 +11,7 @@ from hf import load_torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evr1 import offline
 from evr1.data import positions
 from evr1.data.processor import MediaSize, Processor
 from evr1.data.records import Media, Row
@@ -168,6 +169,20 @@ def test_a_token_beyond_the_vocabulary_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"text_config": {"vocab_size": start}}))
     with pytest.raises(ValueError, match=rf"rows\.jsonl:3 \(p7\): .* 0 to {start - 1}; use"):
         Processor.from_hf(str(tmp_path)).encode(make_row("How many?"), [])
+
+
+@pytest.mark.parametrize("overlong", ["refuse", "truncate"])
+def test_a_trajectory_beyond_the_vocabulary_is_refused_at_the_start(tmp_path, overlong):
+    for source in (GOLDEN / "qwen_tiny").iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    start = Processor.from_hf(str(tmp_path)).tokenizer.token_to_id("<|im_start|>")
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"vocab_size": start}}))
+    processor = Processor.from_hf(str(tmp_path))
+    plain = dataclasses.replace(make_row("How many?"), extra={"offline_output": "three"})
+    strange = dataclasses.replace(plain, extra={"offline_output": "<|im_start|>three"})
+    assert offline.check([plain], processor, 99, overlong) == 1
+    with pytest.raises(ValueError, match=rf"rows\.jsonl:3 \(p7\): .* 0 to {start - 1}; use"):
+        offline.check([plain, strange], processor, 99, overlong)
 
 
 def test_chat_template_of_older_directories(tmp_path, processor):

@@ -161,7 +161,7 @@ class Processor:
             ids += piece
             counts += [1] * len(piece) if count is None else [count]
         tokens = np.repeat(np.array(ids, np.int32), counts)
-        self._check_ids(row, ids)
+        self.check_ids(row, ids)
         is_visual = np.isin(tokens, self.banned_ids)
         try:
             where, following = self._positions(is_visual, grid, ordered)
@@ -180,7 +180,12 @@ class Processor:
             is_image=np.array([not m.is_video for m in ordered], bool),
         )
 
-    def _check_ids(self, row: Row, ids: Sequence[int]) -> None:
+    @property
+    def has_unknown_ids(self) -> bool:
+        """Whether the tokenizer can give an id that the model has no embedding for."""
+        return 0 < self.vocab_size <= max(self.tokenizer.get_vocab().values())
+
+    def check_ids(self, row: Row, ids: Sequence[int]) -> None:
         """Raises ValueError where the model has no embedding: jax would take another one."""
         if self.vocab_size and max(ids, default=0) >= self.vocab_size:
             token = self.tokenizer.id_to_token(max(ids))
