@@ -54,7 +54,7 @@ BAR = ("GRPO", "DAPO", "GSPO", "CISPO", "RLOO", "REINFORCE++")  # these are to r
 
 def main() -> None:
     """Trains, prints the table, draws the curves."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", required=True, help="directory of the runs")
     parser.add_argument("--names", nargs="*", help=f"of {', '.join(ALGORITHMS)}; default: all")
     parser.add_argument("--steps", type=int, default=60, help="RL steps of each run")

@@ -126,7 +126,7 @@ def bench_step(work: Path, preset: str, workers: int, repeats: int) -> list[dict
     with contextlib.ExitStack() as stack:
         steps = {}
         for name, source in (("shard", "preprocessed_only"), ("decode", "realtime_only")):
-            config = demo.get_config()
+            config: config_lib.Config = demo.get_config()
             config.workdir = str(work / name)
             config.data.update(
                 generate=False,
@@ -187,7 +187,7 @@ def _step_function(config, stack: contextlib.ExitStack):
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="decoders")
     parser.add_argument("--repeats", type=int, default=5)

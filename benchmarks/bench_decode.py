@@ -141,7 +141,7 @@ def measure(shape: Shape, size: Size, repeats: int) -> dict:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", help="where to write the figures")

@@ -140,7 +140,7 @@ def measure(shape: Shape, size: Size, kind: str, repeats: int, groups: int) -> d
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--groups", type=int, default=2, help="of a prefill and of a microbatch")

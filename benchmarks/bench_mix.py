@@ -42,7 +42,7 @@ def make_hard(data: Path) -> None:
 
 def main() -> None:
     """Trains both variants of every seed, prints the table, draws the curves."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", required=True, help="directory of the runs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60, help="RL steps of each run")

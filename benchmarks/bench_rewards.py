@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -41,13 +42,13 @@ WORDS = [
 ]
 
 
-def number_row(rng: random.Random) -> tuple[object, list[str]]:
+def number_row(rng: random.Random) -> tuple[Any, list[str]]:
     """A truth and answers as models write them, right and wrong."""
     n = rng.randrange(1, 999)
     return n, [f"{n}", f"{n}.0", f"{n} s", f"about {n}", f"{n + 1}", f"{n - 1}", f"{n * 2}", "many"]
 
 
-def math_row(rng: random.Random) -> tuple[object, list[str]]:
+def math_row(rng: random.Random) -> tuple[Any, list[str]]:
     """As above; five in eight need algebra."""
     a, b = rng.randrange(2, 30), rng.randrange(2, 30)
     roots = [
@@ -59,41 +60,41 @@ def math_row(rng: random.Random) -> tuple[object, list[str]]:
     return roots[0], [*roots, f"{a}", f"x = {roots[1]}", rf"{a}x + {b}", "no solution"]
 
 
-def text_row(rng: random.Random) -> tuple[object, list[str]]:
+def text_row(rng: random.Random) -> tuple[Any, list[str]]:
     """As above: sentences of twelve words with some of them changed."""
     words = rng.choices(WORDS, k=12)
     return " ".join(words), [" ".join(words[i:] + rng.choices(WORDS, k=i)) for i in range(GROUP)]
 
 
-def span_row(rng: random.Random) -> tuple[object, list[str]]:
+def span_row(rng: random.Random) -> tuple[Any, list[str]]:
     """As above."""
     start = rng.randrange(0, 60)
     spans = [json.dumps({"time": [start + i, start + 10]}) for i in range(GROUP - 2)]
     return {"time": [start, start + 10]}, [*spans, f"from {start} to {start + 10} s", "never"]
 
 
-def box_row(rng: random.Random) -> tuple[object, list[str]]:
+def box_row(rng: random.Random) -> tuple[Any, list[str]]:
     """As above."""
     box = [rng.randrange(500) for _ in range(2)]
     boxes = [[*box, box[0] + 90 + 9 * i, box[1] + 90] for i in range(GROUP)]
     return {"boxes": boxes[0]}, [json.dumps({"boxes": b}) for b in boxes]
 
 
-def tube_row(rng: random.Random) -> tuple[object, list[str]]:
+def tube_row(rng: random.Random) -> tuple[Any, list[str]]:
     """As above: 20 seconds."""
     boxes = {str(i): [10 * i, 0, 10 * i + rng.randrange(50, 90), 100] for i in range(20)}
     parts = [dict(list(boxes.items())[i:]) for i in range(GROUP)]
     return {"boxes": boxes}, [json.dumps({"boxes": p}) for p in parts]
 
 
-def both_row(rng: random.Random) -> tuple[object, list[str]]:
+def both_row(rng: random.Random) -> tuple[Any, list[str]]:
     """As above."""
     truth, tubes = tube_row(rng)
     time_ = {"time": [0, 20]}
     return {**truth, **time_}, [json.dumps({**json.loads(t), **time_}) for t in tubes]
 
 
-def points_row(rng: random.Random) -> tuple[object, list[str]]:
+def points_row(rng: random.Random) -> tuple[Any, list[str]]:
     """As above: a box with points on it and beside it."""
     x, y = rng.randrange(100, 500), rng.randrange(100, 500)
     beside = {"negative_points": [[x - 50, y], [x + 150, y], [x, y - 50]]}
@@ -104,7 +105,7 @@ def points_row(rng: random.Random) -> tuple[object, list[str]]:
     return answers[0], [json.dumps(a) for a in answers]
 
 
-def drawing_row(rng: random.Random) -> tuple[object, list[str]]:
+def drawing_row(rng: random.Random) -> tuple[Any, list[str]]:
     """As above: drawings of twenty circles."""
     radii = [rng.randrange(1, 9) for _ in range(20)]
     circles = [f'<circle cx="{5 * i}" cy="50" r="{r}" fill="#f00"/>' for i, r in enumerate(radii)]
@@ -112,7 +113,7 @@ def drawing_row(rng: random.Random) -> tuple[object, list[str]]:
     return drawings[0], drawings
 
 
-def page_row(rng: random.Random) -> tuple[object, list[str]]:
+def page_row(rng: random.Random) -> tuple[Any, list[str]]:
     """As above: pages of twenty items."""
     items = [f"<li class='{w}'>{w} {i}</li>" for i, w in enumerate(rng.choices(WORDS, k=20))]
     pages = [f"<html><body><ul>{''.join(items[i:])}</ul></body></html>" for i in range(GROUP)]
@@ -221,7 +222,7 @@ def bench_code(count: int, workers: int, repeats: int) -> list[dict]:
 
 def main() -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=2048, help="responses of a batch")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--repeats", type=int, default=5)

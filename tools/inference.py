@@ -266,8 +266,9 @@ class Failures:
         Raises:
             ValueError: more than the allowed share failed.
         """
-        for error in self._errors[:10] if out else ():
-            out.print(f"  skipped {error}", soft_wrap=True, highlight=False, markup=False)
+        if out is not None:
+            for error in self._errors[:10]:
+                out.print(f"  skipped {error}", soft_wrap=True, highlight=False, markup=False)
         if len(self._errors) > self._max_share * self._total:
             raise ValueError(
                 f"{len(self._errors)} of {self._total} rows {self._what}, over"

@@ -96,7 +96,8 @@ def make_tokenizer(texts: Sequence[str], vocab_size: int) -> tokenizers.Tokenize
 
 def write_side_files(out: Path, tokenizer: tokenizers.Tokenizer) -> None:
     """Everything of the HF directory but the weights."""
-    ids = {name: tokenizer.token_to_id(name) for name in SPECIAL}
+    vocabulary = tokenizer.get_vocab()
+    ids = {name: vocabulary[name] for name in SPECIAL}
     tokenizer.save(str(out / "tokenizer.json"))
     geometry = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2}
     pixels = {

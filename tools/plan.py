@@ -20,7 +20,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 os.environ["JAX_PLATFORMS"] = "cpu"  # compile for the TPU, run nothing on it
@@ -31,16 +31,16 @@ os.environ["TPU_ACCELERATOR_TYPE"] = "v5litepod-1"  # of this machine; the topol
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from absl import app, flags
 from jax.experimental import topologies
+from jax.stages import Wrapped
 from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
 from evr1 import features, flops, optim, step
-from evr1.config import fill_algorithm
+from evr1.config import Config, fill_algorithm
 from evr1.models import FAMILIES, Model
 from evr1.parallel import mesh as mesh_lib
 from evr1.parallel import sharding
@@ -171,7 +171,7 @@ def find_chip(kind: str) -> Chip:
     return Chip(kind, peak, sheet["hbm_gib"] * GIB, *rates)
 
 
-def find_devices(topology: str) -> list[jax.Device]:
+def find_devices(topology: str) -> list[Any]:
     """The devices of a named TPU slice, without any being there.
 
     Raises:
@@ -188,7 +188,7 @@ def find_devices(topology: str) -> list[jax.Device]:
         ) from error
 
 
-def find_model(config: ml_collections.ConfigDict, name: str) -> Model:
+def find_model(config: Config, name: str) -> Model:
     """The model to plan for; attention through the TPU kernel, which a CPU host would not choose.
 
     Raises:
@@ -208,9 +208,7 @@ def find_model(config: ml_collections.ConfigDict, name: str) -> Model:
     return dataclasses.replace(model, implementation="splash")
 
 
-def largest_shapes(
-    config: ml_collections.ConfigDict, model: Model, shards: int
-) -> tuple[Shapes, list[str]]:
+def largest_shapes(config: Config, model: Model, shards: int) -> tuple[Shapes, list[str]]:
     """The largest shapes of the config's run, and what in the config would stop it."""
     d, r, vision = config.data, config.rollout, model.config.vision
     time_patch, patch = vision.patch_shape[1], vision.patch_shape[-1]
@@ -287,7 +285,7 @@ def abstract_batch(n: int, shapes: Shapes, model: Model) -> GroupBatch:
 
 
 def programs(
-    config: ml_collections.ConfigDict, model: Model, mesh: jax.sharding.Mesh, shapes: Shapes
+    config: Config, model: Model, mesh: jax.sharding.Mesh, shapes: Shapes
 ) -> list[Program]:
     """The programs of an RL step: those of `evr1.step` and of `evr1.sampler.engine`, and with a
     frozen vision tower that of `evr1.features`.
@@ -372,17 +370,19 @@ def programs(
         ),
         Program(
             "logprobs",
-            lambda: logprobs.lower(params, microbatch.prompts, microbatch.completions),
+            lambda: cast(Wrapped, logprobs).lower(
+                params, microbatch.prompts, microbatch.completions
+            ),
             resident - _bytes(params),
         ),
         Program(
             "gradient",
-            lambda: update.accumulate.lower(params, grads, microbatch),
+            lambda: cast(Wrapped, update.accumulate).lower(params, grads, microbatch),
             resident - _bytes(params),
         ),
         Program(
             "optimizer",
-            lambda: update.apply.lower(state, grads),
+            lambda: cast(Wrapped, update.apply).lower(state, grads),
             resident - _bytes(state),
         ),
     ]
@@ -418,7 +418,7 @@ def compile_program(program: Program, chip: Chip) -> Compiled:
 
 
 def phases(
-    config: ml_collections.ConfigDict,
+    config: Config,
     model: Model,
     mesh: jax.sharding.Mesh,
     shapes: Shapes,
@@ -496,7 +496,7 @@ def phases(
 
 
 def plan(
-    config: ml_collections.ConfigDict,
+    config: Config,
     *,
     topology: str,
     hf_config: str = "",
