@@ -43,7 +43,7 @@ def _net(seed: int, batch: int, length: int) -> tuple[delta.Inputs, np.ndarray, 
 
 def _tokens(seed: int, batch: int, length: int) -> tuple[delta.Tokens, np.ndarray]:
     x, _, state = _net(seed, batch, length)
-    return split(x.qkv, x, state.memory), state.memory
+    return split(x, state.memory), state.memory
 
 
 def _with_gradients(rule, tokens, memory, ids):
@@ -169,7 +169,7 @@ def test_equal_to_transformers(length):
     ids = jnp.ones((2, length), jnp.int32)
     mine, _ = convolve(x.qkv, kernel, state.tail, ids)
     assert gap(mine, qkv.numpy()) < TIGHT
-    one_by_one = recurrent(split(mine, x, state.memory), state.memory, ids)
+    one_by_one = recurrent(split(x._replace(qkv=mine), state.memory), state.memory, ids)
     in_chunks = run(x, kernel, state)
     for rule in (theirs.torch_recurrent_gated_delta_rule, theirs.torch_chunk_gated_delta_rule):
         out, memory = rule(q, k, v, **options)
@@ -220,7 +220,9 @@ def _separate(x, kernel, state, lengths, prompt, completion):
             )
             memory = state.memory[g : g + 1]
             out, _ = delta.recurrent(
-                delta._tokens(qkv, whole, memory), memory, jnp.ones(qkv.shape[:2], jnp.int32)
+                delta._tokens(whole._replace(qkv=qkv), memory),
+                memory,
+                jnp.ones(qkv.shape[:2], jnp.int32),
             )
             rows.append(out[:, length:])
     return jnp.concatenate(rows).reshape(len(lengths), -1, completion, HEADS, VALUE)

@@ -12,7 +12,7 @@ once and handed to all of its completions.
 Source: Gated Delta Networks, arXiv 2412.06464; Qwen3_5GatedDeltaNet, transformers 5.23.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 NEG = -1e30  # finite, so that no gradient is NaN
 CHUNK = 64
+_MASKED = 32  # size of the blocks in which `inverse` begins
 _EPS = 1e-6  # of the norm of queries and keys; not a config field
 _PRECISION = jax.lax.Precision.HIGHEST
 
@@ -47,6 +48,17 @@ class Tokens(NamedTuple):
     v: jax.Array  # [B, T, H, E]
     log_decay: jax.Array  # [B, T, H]
     beta: jax.Array  # [B, T, H]
+
+
+class Chunks(NamedTuple):
+    """What n chunks of C tokens do to a memory, whatever is in it; float32."""
+
+    q: jax.Array  # [B, n, H, C, A], faded since the chunk's start
+    k: jax.Array  # [B, n, H, C, A], faded until the chunk's end
+    kept: jax.Array  # [B, n, H, 1, 1], what is left of the memory at the end
+    scores: jax.Array  # [B, n, H, C, C], of a query and the corrections up to its token
+    own: jax.Array  # [B, n, H, C, E], corrections of an empty memory
+    said: jax.Array  # [B, n, H, C, A], corrected by what the memory says about these keys
 
 
 def empty(
@@ -84,7 +96,8 @@ def run(
     """
     ids = jnp.ones(x.beta.shape[:2], jnp.int32) if ids is None else ids
     qkv, tail = convolve(x.qkv, kernel, state.tail, ids)
-    out, memory = chunked(_tokens(qkv, x, state.memory), state.memory, ids, chunk)
+    tokens = _tokens(x._replace(qkv=qkv), state.memory)
+    out, memory = chunked(tokens, state.memory, ids, chunk)
     return out.astype(x.qkv.dtype), State(tail, memory)
 
 
@@ -111,16 +124,32 @@ def run_group(
         completion: R, places of a completion.
         chunk: see `run`.
     """
-    ids = (jnp.arange(prompt)[None] < lengths[:, None]).astype(jnp.int32)
-    out, state = run(Inputs(*(y[:, :prompt] for y in x)), kernel, state, ids, chunk)
     g, t = x.beta.shape[:2]
     n = (t - prompt) // completion if completion else 0
+    ids = (jnp.arange(prompt)[None] < lengths[:, None]).astype(jnp.int32)
     if not n:
-        return out, state
+        return run(x, kernel, state, ids, chunk)
+    chunk = min(chunk, prompt, max(completion, 16))
+    first = _idle(Inputs(*(y[:, :prompt] for y in x)), ids)
     own = Inputs(*(y[:, prompt:].reshape(g * n, completion, *y.shape[2:]) for y in x))
-    forked = State(*(jnp.repeat(y, n, axis=0) for y in state))
-    after, _ = run(own, kernel, forked, chunk=chunk)
-    return jnp.concatenate([out, after.reshape(g, t - prompt, *out.shape[2:])], axis=1), state
+    qkv, tail = convolve(first.qkv, kernel, state.tail, ids)
+    after, _ = convolve(
+        own.qkv, kernel, jnp.repeat(tail, n, axis=0), jnp.ones((g * n, completion), jnp.int32)
+    )
+    # Within their chunks, prompts and completions are worked on together.
+    both = (
+        _split(first._replace(qkv=qkv), chunk),
+        Inputs(*(y.reshape(g, -1, *y.shape[2:]) for y in _split(own._replace(qkv=after), chunk))),
+    )
+    both = jax.tree.map(lambda *ys: jnp.concatenate(ys, axis=1), *both)
+    parts = prepare(_tokens(both, state.memory), jnp.zeros(both.beta.shape[:3], bool))
+    count = -(-prompt // chunk)
+    out, memory = _fold(Chunks(*(y[:, :count] for y in parts)), state.memory)
+    parts = Chunks(*(y[:, count:].reshape(g * n, -1, *y.shape[2:]) for y in parts))
+    after, _ = _fold(parts, jnp.repeat(memory, n, axis=0))
+    after = after[:, :completion].reshape(g, n * completion, *out.shape[2:])
+    out = jnp.concatenate([out[:, :prompt], after], axis=1)
+    return out.astype(x.qkv.dtype), State(tail, memory)
 
 
 def step(
@@ -129,7 +158,8 @@ def step(
     """`run` for one token a row."""
     ids = jnp.ones(x.beta.shape[:2], jnp.int32)
     qkv, tail = convolve(x.qkv, kernel, state.tail, ids)
-    out, memory = recurrent(_tokens(qkv, x, state.memory), state.memory, ids)
+    tokens = _tokens(x._replace(qkv=qkv), state.memory)
+    out, memory = recurrent(tokens, state.memory, ids)
     return out.astype(x.qkv.dtype), State(tail, memory)
 
 
@@ -168,7 +198,7 @@ def recurrent(
     tokens: Tokens, memory: Float[Array, "b h a e"], ids: Int[Array, "b t"]
 ) -> tuple[Float[Array, "b t h e"], Float[Array, "b h a e"]]:
     """The rule as it is written, token after token: what `chunked` is tested against."""
-    starts, tokens = _marks(tokens, ids)
+    tokens, starts = _idle(tokens, ids), _starts(ids)
 
     def body(s, token):
         q, k, v, log_decay, beta, start = token
@@ -192,19 +222,28 @@ def chunked(
 
     Source: arXiv 2412.06464, section 3.3.
     """
-    starts, tokens = _marks(tokens, ids)
-    length = starts.shape[1]
-    chunk = min(chunk, length)
+    chunk = min(chunk, ids.shape[1])
+    parts = prepare(_split(_idle(tokens, ids), chunk), _split(_starts(ids), chunk))
+    out, memory = _fold(parts, memory)
+    return out[:, : ids.shape[1]], memory
 
-    def split(y: jax.Array) -> jax.Array:
-        """[B, T, H, ...] as [n, B, H, chunk, ...]; added places do nothing."""
-        y = jnp.pad(y, [(0, 0), (0, -length % chunk)] + [(0, 0)] * (y.ndim - 2))
-        y = y.reshape(y.shape[0], -1, chunk, *y.shape[2:])
-        return jnp.moveaxis(jnp.moveaxis(y, 1, 0), 2, min(3, y.ndim - 1))
 
-    q, k, v, log_decay, beta = (split(y) for y in tokens)
+def prepare(tokens: Tokens, starts: Bool[Array, "b n c"]) -> Chunks:
+    """What happens within the chunks: of all that come before a chunk only the memory matters.
+
+    The corrections u of a chunk solve a triangular system: u_i = beta_i (v_i - what the memory and
+    the corrections before i say about k_i).
+
+    Args:
+        tokens: [B, n, C, ...].
+        starts: true where a segment starts.
+
+    Source: arXiv 2412.06464, section 3.3.
+    """
+    q, k, v, log_decay, beta = (jnp.moveaxis(y, 3, 2) for y in tokens)  # [B, n, H, C, ...]
+    chunk = starts.shape[2]
     # The segment within the chunk: 0 goes on from the chunk before.
-    segment = jnp.cumsum(split(starts[..., None].astype(jnp.int32)), axis=-1)
+    segment = jnp.cumsum(starts.astype(jnp.int32), axis=-1)[:, :, None]
     decay = jnp.cumsum(log_decay, axis=-1)
     last, end = decay[..., -1:], segment[..., -1:]
     lower = jnp.tril(jnp.ones((chunk, chunk), bool))[None, None, None]
@@ -218,24 +257,27 @@ def chunked(
     after = jnp.exp(jnp.where(segment == end, spans[..., -1, :], NEG))[..., None]
     kept = jnp.exp(jnp.where(end == 0, last, NEG))[..., None]
 
-    def product(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.einsum(spec, a, b, precision=_PRECISION)
-
-    scores = product("nbhia,nbhja->nbhij", q, k) * between
-    system = product("nbhia,nbhja->nbhij", k * beta[..., None], k) * between
+    scores = _product("bnhia,bnhja->bnhij", q, k) * between
+    system = _product("bnhia,bnhja->bnhij", k * beta[..., None], k) * between
     right = jnp.concatenate([v, k * before], axis=-1) * beta[..., None]
-    solved = product("nbhij,nbhje->nbhie", inverse(jnp.tril(system, -1)), right)
-    own, said = solved[..., : v.shape[-1]], solved[..., v.shape[-1] :]
+    solved = _product("bnhij,bnhje->bnhie", inverse(jnp.tril(system, -1)), right)
+    own, said = jnp.split(solved, [v.shape[-1]], axis=-1)
+    return Chunks(q * before, k * after, kept, scores, own, said)
+
+
+def _fold(
+    chunks: Chunks, memory: Float[Array, "b h a e"]
+) -> tuple[Float[Array, "b t h e"], Float[Array, "b h a e"]]:
+    """The outputs of all tokens, chunk after chunk, and the memory after the last one."""
 
     def body(s, part):
-        q, k, kept, scores, own, said = part
-        u = own - product("bhia,bhae->bhie", said, s)
-        out = product("bhia,bhae->bhie", q, s) + product("bhij,bhje->bhie", scores, u)
-        return s * kept + product("bhia,bhie->bhae", k, u), out
+        u = part.own - _product("bhia,bhae->bhie", part.said, s)
+        out = _product("bhia,bhae->bhie", part.q, s) + _product("bhij,bhje->bhie", part.scores, u)
+        return s * part.kept + _product("bhia,bhie->bhae", part.k, u), out
 
-    memory, out = jax.lax.scan(body, memory, (q * before, k * after, kept, scores, own, said))
-    out = jnp.moveaxis(jnp.moveaxis(out, 3, 2), 0, 1)  # [B, n, chunk, H, E]
-    return out.reshape(out.shape[0], -1, *out.shape[3:])[:, :length], memory
+    memory, out = jax.lax.scan(body, memory, jax.tree.map(lambda y: jnp.moveaxis(y, 1, 0), chunks))
+    out = jnp.moveaxis(jnp.moveaxis(out, 3, 2), 0, 1)  # [B, n, C, H, E]
+    return out.reshape(out.shape[0], -1, *out.shape[3:]), memory
 
 
 @jax.custom_jvp
@@ -245,23 +287,37 @@ def inverse(a: Float[Array, "*batch c c"]) -> Float[Array, "*batch c c"]:
     Blocks on the diagonal are inverted two by two, from size 1 upwards:
     [[A, 0], [C, B]]**-1 = [[A**-1, 0], [-B**-1 C A**-1, B**-1]]. Unlike powers of `a`, whose
     entries grow binomially where keys repeat, no term is larger than the inverses themselves.
+    Small blocks are inverted inside of larger ones, x - x C x with all else masked: a matrix unit
+    does not work faster on less.
     """
     size, batch = a.shape[-1], a.shape[:-2]
     whole = 1 << (size - 1).bit_length()
     a = jnp.pad(a, [(0, 0)] * len(batch) + [(0, whole - size)] * 2)
-    out = jnp.ones((*batch, whole, 1, 1), a.dtype)
-    half = 1
-    while half < whole:
-        count = whole // (2 * half)
-        pairs = jnp.diagonal(
-            a.reshape(*batch, count, 2 * half, count, 2 * half), axis1=-4, axis2=-2
-        )
-        low = jnp.moveaxis(pairs, -1, -3)[..., half:, :half]
+
+    def blocks(width: int) -> jax.Array:
+        split = a.reshape(*batch, whole // width, width, whole // width, width)
+        return jnp.moveaxis(jnp.diagonal(split, axis1=-4, axis2=-2), -1, -3)
+
+    width = min(whole, _MASKED)
+    block, row = blocks(width), jnp.arange(width)
+
+    def corner(k: jax.Array | int) -> jax.Array:
+        """C of each pair of blocks of size 2**k."""
+        half, pair = row >> k, row >> (k + 1)
+        is_corner = (pair[:, None] == pair[None]) & (half[:, None] != half[None])
+        return jnp.where(jnp.broadcast_to(is_corner, block.shape), block, 0.0)
+
+    def join(k: jax.Array, x: jax.Array) -> jax.Array:
+        return x - _matmul(_matmul(x, corner(k)), x)
+
+    out = jnp.broadcast_to(jnp.eye(width, dtype=a.dtype), block.shape) - corner(0)
+    out = jax.lax.fori_loop(1, width.bit_length() - 1, join, out)
+    while width < whole:
         top, bottom = out[..., ::2, :, :], out[..., 1::2, :, :]
-        corner = -_matmul(_matmul(bottom, low), top)
+        low = -_matmul(_matmul(bottom, blocks(2 * width)[..., width:, :width]), top)
         above = jnp.concatenate([top, jnp.zeros_like(top)], axis=-1)
-        out = jnp.concatenate([above, jnp.concatenate([corner, bottom], axis=-1)], axis=-2)
-        half *= 2
+        out = jnp.concatenate([above, jnp.concatenate([low, bottom], axis=-1)], axis=-2)
+        width *= 2
     return out[..., 0, :size, :size]
 
 
@@ -275,29 +331,46 @@ def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=_PRECISION)
 
 
-def _marks(tokens: Tokens, ids: Int[Array, "b t"]) -> tuple[Bool[Array, "b t"], Tokens]:
-    """Where a segment starts, and the tokens with padding made idle: no decay, no correction."""
-    previous = jnp.concatenate([ids[:, :1], ids[:, :-1]], axis=1)
+def _product(spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum(spec, a, b, precision=_PRECISION)
+
+
+def _split(parts: Any, chunk: int) -> Any:
+    """[B, T, ...] as [B, n, chunk, ...]; zeros are added, and do nothing."""
+
+    def split(y: jax.Array) -> jax.Array:
+        y = jnp.pad(y, [(0, 0), (0, -y.shape[1] % chunk)] + [(0, 0)] * (y.ndim - 2))
+        return y.reshape(y.shape[0], -1, chunk, *y.shape[2:])
+
+    return jax.tree.map(split, parts)
+
+
+def _idle(x: Any, ids: Int[Array, "b t"]) -> Any:
+    """Padding neither fades the memory nor corrects it; of Inputs or Tokens."""
     real = (ids != 0)[..., None]
-    idle = tokens._replace(
-        log_decay=jnp.where(real, tokens.log_decay, 0.0), beta=jnp.where(real, tokens.beta, 0.0)
+    return x._replace(
+        log_decay=jnp.where(real, x.log_decay, 0.0), beta=jnp.where(real, x.beta, 0.0)
     )
-    return (ids != previous) & (ids != 0), idle
 
 
-def _tokens(qkv: Float[Array, "b t c"], x: Inputs, memory: Float[Array, "b h a e"]) -> Tokens:
-    """Splits the channels; a key head serves H // K neighbouring value heads."""
+def _starts(ids: Int[Array, "b t"]) -> Bool[Array, "b t"]:
+    """Where a segment starts; the first of a row goes on from what came before."""
+    previous = jnp.concatenate([ids[:, :1], ids[:, :-1]], axis=1)
+    return (ids != previous) & (ids != 0)
+
+
+def _tokens(x: Inputs, memory: Float[Array, "b h a e"]) -> Tokens:
+    """Splits the convolved channels; a key head serves H // K neighbouring value heads."""
     _, heads, key_dim, value_dim = memory.shape
-    b, t, channels = qkv.shape
-    qkv = qkv.astype(jnp.float32)
+    *batch, channels = x.qkv.shape
     keys = (channels - heads * value_dim) // 2
-    q, k, v = jnp.split(qkv, [keys, 2 * keys], axis=-1)
+    q, k, v = jnp.split(x.qkv.astype(jnp.float32), [keys, 2 * keys], axis=-1)
 
     def spread(y: jax.Array) -> jax.Array:
-        y = _unit(y.reshape(b, t, -1, key_dim))
-        return jnp.repeat(y, heads // y.shape[2], axis=2)
+        y = _unit(y.reshape(*batch, -1, key_dim))
+        return jnp.repeat(y, heads // y.shape[-2], axis=-2)
 
-    v = v.reshape(b, t, heads, value_dim)
+    v = v.reshape(*batch, heads, value_dim)
     f32 = jnp.float32
     return Tokens(
         spread(q) * key_dim**-0.5, spread(k), v, x.log_decay.astype(f32), x.beta.astype(f32)
