@@ -7,8 +7,11 @@ ratios and clipping have something to do. A finished run in DIR is read, not mad
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import curves
 from benchmarks.common import show

@@ -9,8 +9,11 @@ of a seed have the same rows, model, steps and learning rate, and n completions 
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import curves
 from benchmarks.common import show

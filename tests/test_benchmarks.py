@@ -1,17 +1,29 @@
-"""The benchmarks of models run, on the smallest shapes, and both sides do the same work."""
+"""The benchmarks start; those of models run, on the smallest shapes, with both sides alike."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench_decode  # noqa: E402  scripts, not a package
 import bench_frozen  # noqa: E402
 import bench_update  # noqa: E402
 
 TINY = bench_update.TINY
 CLIP = bench_update.Shape(groups=2, n=2, frames=4, side=64, completion_tokens=4, text_tokens=16)
+
+
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "benchmarks").glob("bench_*.py")), ids=lambda path: path.stem
+)
+def test_each_finds_its_modules_from_anywhere(script, tmp_path):
+    command = [sys.executable, "-P", str(script), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {script.name}")
 
 
 def test_update():
