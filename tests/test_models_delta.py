@@ -12,11 +12,11 @@ from models_oracle import gap
 from evr1.models import delta
 
 # Compiled whole: operation by operation they take seconds.
-run = jax.jit(delta.run, static_argnames="chunk")
-run_group = jax.jit(delta.run_group, static_argnames=("prompt", "completion", "chunk"))
+run = jax.jit(delta.run, static_argnames=("chunk", "slab"))
+SIZES = ("prompt", "completion", "chunk", "slab")
+run_group = jax.jit(delta.run_group, static_argnames=SIZES)
 recurrent, convolve = jax.jit(delta.recurrent), jax.jit(delta.convolve)
 chunked = jax.jit(delta.chunked, static_argnames="chunk")
-split = jax.jit(delta._tokens)
 
 HEADS, KEY_HEADS, KEY, VALUE, WIDTH = 4, 2, 3, 5, 4
 CHANNELS = 2 * KEY_HEADS * KEY + HEADS * VALUE
@@ -41,22 +41,17 @@ def _net(seed: int, batch: int, length: int) -> tuple[delta.Inputs, np.ndarray, 
     return x, normal(WIDTH, CHANNELS), state
 
 
-def _tokens(seed: int, batch: int, length: int) -> tuple[delta.Tokens, np.ndarray]:
-    x, _, state = _net(seed, batch, length)
-    return split(x, state.memory), state.memory
-
-
-def _with_gradients(rule, tokens, memory, ids):
+def _with_gradients(rule, x, memory, ids):
     """Outputs, and the gradients of a random sum of them by every input."""
     weights = np.random.default_rng(9).normal(size=2)
 
-    def loss(tokens, memory):
-        out, after = rule(tokens, memory, ids)
+    def loss(x, memory):
+        out, after = rule(x, memory, ids)
         turn = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
         real = (ids != 0)[..., None, None]
         return (out * turn * real).sum() * weights[0] + (after**2).sum() * weights[1], (out, after)
 
-    (_, outputs), grads = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(tokens, memory)
+    (_, outputs), grads = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, memory)
     return outputs, grads
 
 
@@ -68,32 +63,27 @@ def test_recurrence_by_hand():
     Token 3 starts a segment (decay 1, beta 1/4, v = 8): S = 2; with the old memory it were 7.25.
     Token 4 is padding, that of token 3 stays.
     """
-    one = jnp.ones((1, 4, 1, 1))
-    tokens = delta.Tokens(
-        one,
-        one,
-        jnp.array([4.0, 7, 8, 9]).reshape(1, 4, 1, 1),
+    x = delta.Inputs(
+        jnp.array([[1, 1, 4], [1, 1, 7], [1, 1, 8], [1, 1, 9.0]])[None],
         jnp.log(jnp.array([0.5, 1, 1, 0.1])).reshape(1, 4, 1),
         jnp.array([0.5, 1, 0.25, 1]).reshape(1, 4, 1),
     )
     ids = jnp.array([[1, 1, 2, 0]])
     for rule in (recurrent, chunked, functools.partial(chunked, chunk=3)):
-        out, memory = rule(tokens, jnp.full((1, 1, 1, 1), 2.0), ids)
-        np.testing.assert_allclose(out[0, :3, 0, 0], [2.5, 7, 2], rtol=1e-6)
-        assert memory.item() == pytest.approx(2)
+        out, memory = rule(x, jnp.full((1, 1, 1, 1), 2.0), ids)
+        np.testing.assert_allclose(out[0, :3, 0, 0], [2.5, 7, 2], rtol=3e-6)
+        assert memory.item() == pytest.approx(2, rel=3e-6)
 
 
 def test_chunks_round_no_decay_away():
     """Every fourth token forgets all: sums of decays from a chunk's start reach 3,200, of which
     float32 rounds 1e-4 off; between two tokens that remember there is 0.01 to be kept."""
-    tokens, memory = _tokens(6, 1, 64)
+    x, _, (_, memory) = _net(6, 1, 64)
     decay = np.full((1, 64, HEADS), -0.01, np.float32)
     decay[:, ::4] = -200
-    tokens = tokens._replace(log_decay=decay)
+    x = x._replace(log_decay=decay)
     ids = np.ones((1, 64), np.int32)
-    for ours, expected in zip(
-        chunked(tokens, memory, ids), recurrent(tokens, memory, ids), strict=True
-    ):
+    for ours, expected in zip(chunked(x, memory, ids), recurrent(x, memory, ids), strict=True):
         assert gap(ours, expected) < 3e-6
 
 
@@ -118,14 +108,14 @@ def test_convolution_by_hand():
 @pytest.mark.parametrize("packed", [False, True])
 def test_chunks_equal_the_recurrence(length, packed):
     """Forward and gradients; packed: segments of 3, 11, then the rest without two of padding."""
-    tokens, memory = _tokens(length, 2, length)
+    x, _, (_, memory) = _net(length, 2, length)
     ids = np.ones((2, length), np.int32)
     if packed:
         ids[0, 3:], ids[0, 14:], ids[1, -2:] = 2, 3, 0
     ids = jnp.asarray(ids)
-    expected, expected_grads = _with_gradients(delta.recurrent, tokens, memory, ids)
+    expected, expected_grads = _with_gradients(delta.recurrent, x, memory, ids)
     rule = functools.partial(delta.chunked, chunk=8)
-    got, grads = _with_gradients(rule, tokens, memory, ids)
+    got, grads = _with_gradients(rule, x, memory, ids)
     real = np.asarray(ids != 0)[..., None, None]
     assert gap(got[0] * real, expected[0] * real) < TIGHT
     assert gap(got[1], expected[1]) < TIGHT
@@ -169,7 +159,7 @@ def test_equal_to_transformers(length):
     ids = jnp.ones((2, length), jnp.int32)
     mine, _ = convolve(x.qkv, kernel, state.tail, ids)
     assert gap(mine, qkv.numpy()) < TIGHT
-    one_by_one = recurrent(split(x._replace(qkv=mine), state.memory), state.memory, ids)
+    one_by_one = recurrent(x._replace(qkv=mine), state.memory, ids)
     in_chunks = run(x, kernel, state)
     for rule in (theirs.torch_recurrent_gated_delta_rule, theirs.torch_chunk_gated_delta_rule):
         out, memory = rule(q, k, v, **options)
@@ -178,8 +168,10 @@ def test_equal_to_transformers(length):
             assert gap(ours[1], memory.numpy()) < TIGHT
 
 
-def test_segments_equal_separate_sequences():
-    """Segments of 2, 9 and 6 in a row of 20: none sees the others, in memory or convolution."""
+@pytest.mark.parametrize("slab", [64, 8, 4])
+@pytest.mark.parametrize("bounds", [[(0, 2), (2, 11), (11, 17)], [(0, 8), (8, 12), (13, 16)]])
+def test_segments_equal_separate_sequences(bounds, slab):
+    """Three segments in a row of 20: none sees the others, in memory or convolution."""
     x, kernel, _ = _net(2, 1, 20)
     start = delta.empty(
         (1,),
@@ -190,18 +182,17 @@ def test_segments_equal_separate_sequences():
         width=WIDTH,
         dtype=jnp.dtype("float32"),
     )
-    bounds = [(0, 2), (2, 11), (11, 17)]
     ids = np.zeros((1, 20), np.int32)
     for i, (a, b) in enumerate(bounds, 1):
         ids[0, a:b] = i
-    got, state = run(x, kernel, start, jnp.asarray(ids), chunk=8)
+    got, state = run(x, kernel, start, jnp.asarray(ids), chunk=4, slab=slab)
     for a, b in bounds:
-        alone, after = run(delta.Inputs(*(y[:, a:b] for y in x)), kernel, start, chunk=8)
+        alone, after = run(delta.Inputs(*(y[:, a:b] for y in x)), kernel, start, chunk=4)
         assert gap(got[:, a:b], alone) < TIGHT
     assert gap(state.memory, after.memory) < TIGHT
     assert gap(state.tail, after.tail) == 0
-    leaked, _ = run(x, kernel, start, jnp.ones((1, 20), jnp.int32), chunk=8)
-    assert gap(got[:, 11:17], leaked[:, 11:17]) > 1e-2  # the negative twin
+    leaked, _ = run(x, kernel, start, jnp.ones((1, 20), jnp.int32), chunk=4, slab=slab)
+    assert gap(got[:, a:b], leaked[:, a:b]) > 1e-2  # the negative twin
 
 
 def _separate(x, kernel, state, lengths, prompt, completion):
@@ -220,7 +211,7 @@ def _separate(x, kernel, state, lengths, prompt, completion):
             )
             memory = state.memory[g : g + 1]
             out, _ = delta.recurrent(
-                delta._tokens(whole._replace(qkv=qkv), memory),
+                whole._replace(qkv=qkv),
                 memory,
                 jnp.ones(qkv.shape[:2], jnp.int32),
             )
@@ -228,13 +219,14 @@ def _separate(x, kernel, state, lengths, prompt, completion):
     return jnp.concatenate(rows).reshape(len(lengths), -1, completion, HEADS, VALUE)
 
 
-def test_group_equals_separate_sequences():
+@pytest.mark.parametrize("slab", [64, 8])
+def test_group_equals_separate_sequences(slab):
     """Two completions of 6 to prompts of 5 and 11 in 11 places: outputs, gradients of all."""
     lengths, prompt, completion = (5, 11), 11, 6
     x, kernel, state = _net(3, 2, prompt + 2 * completion)
 
     def grouped(x, kernel, state):
-        out, _ = run_group(x, kernel, state, jnp.array(lengths), prompt, completion, 4)
+        out, _ = run_group(x, kernel, state, jnp.array(lengths), prompt, completion, 4, slab)
         return out[:, prompt:].reshape(2, 2, completion, HEADS, VALUE)
 
     def separate(x, kernel, state):
@@ -257,13 +249,15 @@ def test_group_equals_separate_sequences():
     assert not np.asarray(grads[0].qkv)[0, 5:11].any()  # padding
 
 
-def test_padding_of_the_prompt_leaves_the_state_alone():
+@pytest.mark.parametrize("slab", [64, 4])
+def test_padding_of_the_prompt_leaves_the_state_alone(slab):
     """What stands behind a prompt of 5 changes neither the state nor the completion."""
     x, kernel, state = _net(5, 1, 9 + 4)
     other = _net(6, 1, 9 + 4)[0]
 
     def with_length(x, length):
-        return run_group(x, kernel, state, jnp.array([length]), prompt=9, completion=4, chunk=4)
+        sizes = {"prompt": 9, "completion": 4, "chunk": 4, "slab": slab}
+        return run_group(x, kernel, state, jnp.array([length]), **sizes)
 
     mixed = delta.Inputs(*(np.array(y) for y in x))
     for y, z in zip(mixed, other, strict=True):

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 NEG = -1e30  # finite, so that no gradient is NaN
 CHUNK = 64
+SLAB = 4096  # tokens of a row, or of the completions of a group, that are in memory at once
 _MASKED = 32  # size of the blocks in which `inverse` begins
 _EPS = 1e-6  # of the norm of queries and keys; not a config field
 _PRECISION = jax.lax.Precision.HIGHEST
@@ -84,6 +85,7 @@ def run(
     state: State,
     ids: Int[Array, "b t"] | None = None,
     chunk: int = CHUNK,
+    slab: int = SLAB,
 ) -> tuple[Float[Array, "b t h e"], State]:
     """Output of every token and the state after the last one that is no padding.
 
@@ -93,12 +95,39 @@ def run(
         state: before the first token, whose segment continues it.
         ids: segment of every token, 0 = padding; None: one segment, no padding.
         chunk: tokens that are worked on at the same time.
+        slab: tokens of which everything is in memory at the same time, whole chunks. Longer rows
+            are run slab after slab, and in the backward pass once more.
     """
     ids = jnp.ones(x.beta.shape[:2], jnp.int32) if ids is None else ids
+    slab = max(slab // chunk, 1) * chunk
+    if ids.shape[1] > slab:
+        return _in_slabs(x, kernel, state, ids, chunk, slab)
     qkv, tail = convolve(x.qkv, kernel, state.tail, ids)
-    tokens = _tokens(x._replace(qkv=qkv), state.memory)
-    out, memory = chunked(tokens, state.memory, ids, chunk)
+    out, memory = chunked(x._replace(qkv=qkv), state.memory, ids, chunk)
     return out.astype(x.qkv.dtype), State(tail, memory)
+
+
+def _in_slabs(
+    x: Inputs, kernel: jax.Array, state: State, ids: jax.Array, chunk: int, slab: int
+) -> tuple[jax.Array, State]:
+    """`run`, keeping only the states between slabs for the backward pass."""
+
+    def one(carry: tuple[State, jax.Array], part: tuple[Inputs, jax.Array]):
+        state, previous = carry
+        x, ids = part
+        is_new = (ids[:, 0] != previous) & (ids[:, 0] != 0)
+        state = jax.tree.map(
+            lambda y: jnp.where(is_new.reshape(-1, *[1] * (y.ndim - 1)), jnp.zeros((), y.dtype), y),
+            state,
+        )
+        out, state = run(x, kernel, state, ids, chunk, slab)
+        return (state, ids[:, -1]), out
+
+    state = state._replace(tail=state.tail.astype(x.qkv.dtype))
+    parts = jax.tree.map(lambda y: jnp.moveaxis(y, 1, 0), _split((x, ids), slab))
+    (state, _), out = jax.lax.scan(jax.checkpoint(one), (state, ids[:, 0]), parts)
+    out = jnp.moveaxis(out, 0, 1)
+    return out.reshape(out.shape[0], -1, *out.shape[3:])[:, : ids.shape[1]], state
 
 
 def run_group(
@@ -109,6 +138,7 @@ def run_group(
     prompt: int,
     completion: int,
     chunk: int = CHUNK,
+    slab: int = SLAB,
 ) -> tuple[Float[Array, "g t h e"], State]:
     """`run` on [prompt | completion 0 | completion 1 | ...], and the state after the prompts.
 
@@ -123,33 +153,18 @@ def run_group(
         prompt: P, places of a prompt.
         completion: R, places of a completion.
         chunk: see `run`.
+        slab: see `run`; of the completions of a group, all together.
     """
+    ids = (jnp.arange(prompt)[None] < lengths[:, None]).astype(jnp.int32)
+    out, state = run(Inputs(*(y[:, :prompt] for y in x)), kernel, state, ids, chunk, slab)
     g, t = x.beta.shape[:2]
     n = (t - prompt) // completion if completion else 0
-    ids = (jnp.arange(prompt)[None] < lengths[:, None]).astype(jnp.int32)
     if not n:
-        return run(x, kernel, state, ids, chunk)
-    chunk = min(chunk, prompt, max(completion, 16))
-    first = _idle(Inputs(*(y[:, :prompt] for y in x)), ids)
+        return out, state
     own = Inputs(*(y[:, prompt:].reshape(g * n, completion, *y.shape[2:]) for y in x))
-    qkv, tail = convolve(first.qkv, kernel, state.tail, ids)
-    after, _ = convolve(
-        own.qkv, kernel, jnp.repeat(tail, n, axis=0), jnp.ones((g * n, completion), jnp.int32)
-    )
-    # Within their chunks, prompts and completions are worked on together.
-    both = (
-        _split(first._replace(qkv=qkv), chunk),
-        Inputs(*(y.reshape(g, -1, *y.shape[2:]) for y in _split(own._replace(qkv=after), chunk))),
-    )
-    both = jax.tree.map(lambda *ys: jnp.concatenate(ys, axis=1), *both)
-    parts = prepare(_tokens(both, state.memory), jnp.zeros(both.beta.shape[:3], bool))
-    count = -(-prompt // chunk)
-    out, memory = _fold(Chunks(*(y[:, :count] for y in parts)), state.memory)
-    parts = Chunks(*(y[:, count:].reshape(g * n, -1, *y.shape[2:]) for y in parts))
-    after, _ = _fold(parts, jnp.repeat(memory, n, axis=0))
-    after = after[:, :completion].reshape(g, n * completion, *out.shape[2:])
-    out = jnp.concatenate([out[:, :prompt], after], axis=1)
-    return out.astype(x.qkv.dtype), State(tail, memory)
+    forked = State(*(jnp.repeat(y, n, axis=0) for y in state))
+    after, _ = run(own, kernel, forked, chunk=chunk, slab=slab // n)
+    return jnp.concatenate([out, after.reshape(g, t - prompt, *out.shape[2:])], axis=1), state
 
 
 def step(
@@ -158,8 +173,7 @@ def step(
     """`run` for one token a row."""
     ids = jnp.ones(x.beta.shape[:2], jnp.int32)
     qkv, tail = convolve(x.qkv, kernel, state.tail, ids)
-    tokens = _tokens(x._replace(qkv=qkv), state.memory)
-    out, memory = recurrent(tokens, state.memory, ids)
+    out, memory = recurrent(x._replace(qkv=qkv), state.memory, ids)
     return out.astype(x.qkv.dtype), State(tail, memory)
 
 
@@ -195,10 +209,16 @@ def convolve(
 
 
 def recurrent(
-    tokens: Tokens, memory: Float[Array, "b h a e"], ids: Int[Array, "b t"]
+    x: Inputs, memory: Float[Array, "b h a e"], ids: Int[Array, "b t"]
 ) -> tuple[Float[Array, "b t h e"], Float[Array, "b h a e"]]:
-    """The rule as it is written, token after token: what `chunked` is tested against."""
-    tokens, starts = _idle(tokens, ids), _starts(ids)
+    """The rule as it is written, token after token: what `chunked` is tested against.
+
+    Args:
+        x: after the convolution.
+        memory: before the first token.
+        ids: see `run`.
+    """
+    tokens = _tokens(_idle(x, ids), memory)
 
     def body(s, token):
         q, k, v, log_decay, beta, start = token
@@ -207,28 +227,22 @@ def recurrent(
         s = s + k[..., None] * (beta[..., None] * wrong)[:, :, None]
         return s, jnp.einsum("bha,bhae->bhe", q, s, precision=_PRECISION)
 
-    every = jax.tree.map(lambda y: jnp.moveaxis(y, 1, 0), (*tokens, starts))
+    every = jax.tree.map(lambda y: jnp.moveaxis(y, 1, 0), (*tokens, _starts(ids)))
     memory, out = jax.lax.scan(body, memory, every)
     return jnp.moveaxis(out, 0, 1), memory
 
 
 def chunked(
-    tokens: Tokens, memory: Float[Array, "b h a e"], ids: Int[Array, "b t"], chunk: int = CHUNK
+    x: Inputs, memory: Float[Array, "b h a e"], ids: Int[Array, "b t"], chunk: int = CHUNK
 ) -> tuple[Float[Array, "b t h e"], Float[Array, "b h a e"]]:
-    """`recurrent` with one step a chunk, as matrix products.
-
-    Within a chunk the corrections u solve a triangular system: u_i = beta_i (v_i - what S and the
-    corrections before i say about k_i). Of the chunk before it only S matters.
-
-    Source: arXiv 2412.06464, section 3.3.
-    """
+    """`recurrent` with one step a chunk, as matrix products."""
     chunk = min(chunk, ids.shape[1])
-    parts = prepare(_split(_idle(tokens, ids), chunk), _split(_starts(ids), chunk))
-    out, memory = _fold(parts, memory)
+    tokens = _tokens(_split(_idle(x, ids), chunk), memory)
+    out, memory = _fold(_prepare(tokens, _split(_starts(ids), chunk)), memory)
     return out[:, : ids.shape[1]], memory
 
 
-def prepare(tokens: Tokens, starts: Bool[Array, "b n c"]) -> Chunks:
+def _prepare(tokens: Tokens, starts: Bool[Array, "b n c"]) -> Chunks:
     """What happens within the chunks: of all that come before a chunk only the memory matters.
 
     The corrections u of a chunk solve a triangular system: u_i = beta_i (v_i - what the memory and
@@ -345,8 +359,8 @@ def _split(parts: Any, chunk: int) -> Any:
     return jax.tree.map(split, parts)
 
 
-def _idle(x: Any, ids: Int[Array, "b t"]) -> Any:
-    """Padding neither fades the memory nor corrects it; of Inputs or Tokens."""
+def _idle(x: Inputs, ids: Int[Array, "b t"]) -> Inputs:
+    """Padding neither fades the memory nor corrects it."""
     real = (ids != 0)[..., None]
     return x._replace(
         log_decay=jnp.where(real, x.log_decay, 0.0), beta=jnp.where(real, x.beta, 0.0)
