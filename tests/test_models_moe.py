@@ -74,6 +74,28 @@ def test_no_token_is_dropped(load):
     assert gap(got, _dense_experts(x, logits, 2, gate_up, down)) < TIGHT
 
 
+@pytest.mark.parametrize("slab", [4, 9])
+def test_slabs_of_tokens_change_nothing(slab, monkeypatch):
+    """18 tokens in slabs of 4, the last with two places to fill, and of 9: outputs, gradients."""
+    rng = np.random.default_rng(1)
+    sizes = ((2, 9, 6), (2, 9, 5), (5, 6, 8), (5, 4, 6))
+    args = [jnp.asarray(rng.normal(size=size), jnp.float32) for size in sizes]
+    turn = jnp.asarray(rng.normal(size=sizes[0]), jnp.float32)
+
+    def loss(x, logits, gate_up, down):
+        out = experts.dispatch(x, *experts.route(logits, 2), gate_up, down)
+        return (out * turn).sum(), out
+
+    (_, whole), grads = jit(jax.value_and_grad(loss, (0, 1, 2, 3), has_aux=True))(*args)
+    monkeypatch.setattr(experts, "SLAB", slab)
+    sliced = jax.value_and_grad(lambda *a: loss(*a), (0, 1, 2, 3), has_aux=True)
+    (_, out), sliced_grads = jit(sliced)(*args)
+    assert "scan" in str(jax.make_jaxpr(sliced)(*args))
+    assert gap(out, whole) < TIGHT
+    for a, b in zip(sliced_grads, grads, strict=True):
+        assert gap(a, b) < TIGHT
+
+
 def test_balance_loss_and_metrics_by_hand():
     """Two tokens, two experts, one a token, probabilities (.75, .25) and (.75, .25): all
     assignments fall on expert 0, so the loss is 2 * (1 * .75 + 0 * .25) = 1.5, and the largest
@@ -191,14 +213,19 @@ def test_group_is_separate_and_decode_is_group(sparse):
         assert gap(out, both[:, :, t + 1]) < TIGHT
 
 
-@pytest.mark.parametrize("sizes", [(1, 2, 4), (2, 2, 2), (1, 1, 8)])
-def test_eight_devices_give_the_same(sparse, sizes):
-    """Experts split four and two ways, and eight ways, which four experts do not divide by."""
+@pytest.mark.parametrize(
+    ("sizes", "slab"),
+    [((1, 2, 4), experts.SLAB), ((2, 2, 2), experts.SLAB), ((2, 2, 2), 32), ((1, 1, 8), 32)],
+)
+def test_eight_devices_give_the_same(sparse, sizes, slab, monkeypatch):
+    """Experts split four and two ways, and eight ways, which four experts do not divide by; the
+    tokens of a device at once, and in slabs."""
     _, model, params = sparse
     batch, completions = pack(prompts(CASES * 2))
     weights = np.ones(completions.shape, np.float32)
     run = jax.value_and_grad(lambda *a: _loss(model, *a[1:])(a[0])[0])
     expected = jit(run)(params, batch, completions, weights)
+    monkeypatch.setattr(experts, "SLAB", slab)
     mesh = make_mesh(data=sizes[0], fsdp=sizes[1], tensor=sizes[2])
     places = param_shardings(mesh, model.abstract_params())
     ways = sizes[2] if sizes[2] <= 4 else 1

@@ -9,11 +9,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from evr1.models import layers
 from evr1.parallel import sharding
+
+SLAB = 8192  # tokens of a device that its experts work on at the same time
 
 
 class Experts(nnx.Module):
@@ -94,33 +97,63 @@ def dispatch(
 
 
 def _own_share(x, chosen, weights, gate_up, down, first) -> jax.Array:
-    """What the experts first, first + 1, ... add to every token.
+    """What the experts first, first + 1, ... add to every token, a slab of tokens at a time.
+
+    Of a slab the backward pass keeps what a product gave; the rows of its experts are taken anew.
+    """
+    size = x.shape[:2]
+    x, chosen, weights = (y.reshape(-1, y.shape[-1]) for y in (x, chosen - first, weights))
+    count = len(x)
+    if count <= SLAB:
+        return _slab(x, chosen, weights, gate_up, down).reshape(*size, -1)
+
+    def split(y: jax.Array, fill: int) -> jax.Array:
+        y = jnp.pad(y, ((0, -count % SLAB), (0, 0)), constant_values=fill)
+        return y.reshape(-1, SLAB, y.shape[-1])
+
+    def one(slab: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return _slab(*slab, gate_up, down)
+
+    keep = jax.checkpoint_policies.save_only_these_names("product")
+    slabs = split(x, 0), split(chosen, -1), split(weights, 0)  # what is added has no expert
+    out = jax.lax.map(jax.checkpoint(one, policy=keep), slabs)
+    return out.reshape(-1, out.shape[-1])[:count].reshape(*size, -1)
+
+
+def _slab(
+    x: Float[Array, "t d"],
+    chosen: Int[Array, "t k"],
+    weights: Float[Array, "t k"],
+    gate_up: layers.Matrix,
+    down: layers.Matrix,
+) -> Float[Array, "t d"]:
+    """What the experts 0, 1, ... of these kernels add to every token; other numbers add nothing.
 
     Assignments are sorted by expert, so each expert's tokens are one run of rows. With experts 0
     and 1 here and chosen = [[1, 2], [0, 1]]: experts [1, 2, 0, 1] sort to rows 2, 0, 3 and the
     foreign 1 last; the runs are 1 and 2 rows long.
     """
-    b, t, d = x.shape
     k, count = chosen.shape[-1], len(jax.tree.leaves(gate_up)[0])
-    expert = chosen.reshape(-1) - first
+    expert = chosen.reshape(-1)
     expert = jnp.where((expert >= 0) & (expert < count), expert, count)
     order = jnp.argsort(expert, stable=True)
     sizes = jnp.bincount(expert, length=count + 1)[:count].astype(jnp.int32)
     is_own = (jnp.arange(len(order)) < sizes.sum())[:, None]
-    rows = jnp.where(is_own, x.reshape(-1, d)[order // k], 0)
+    rows = jnp.where(is_own, x[order // k], 0)
 
     def product(rows, kernels):
         if isinstance(kernels, layers.Adapted):
             change = product(product(rows, kernels.a), kernels.b)
             return product(rows, kernels.kernel) + change
         kernels = kernels.astype(x.dtype)
-        return jax.lax.ragged_dot(rows, kernels, sizes, precision=layers.precision(x.dtype))
+        out = jax.lax.ragged_dot(rows, kernels, sizes, precision=layers.precision(x.dtype))
+        return checkpoint_name(out, "product")
 
     gate, up = jnp.split(product(rows, gate_up), 2, axis=-1)
     # Rows past the last run are not defined on every machine.
     out = jnp.where(is_own, product(layers.silu(gate) * up, down), 0)
-    out = out[jnp.argsort(order)].reshape(b, t, k, d).astype(jnp.float32)
-    return (out * weights[..., None]).sum(axis=2).astype(x.dtype)
+    out = out[jnp.argsort(order)].reshape(*chosen.shape, -1).astype(jnp.float32)
+    return (out * weights[..., None]).sum(axis=1).astype(x.dtype)
 
 
 class RouterMetrics(NamedTuple):
