@@ -3,7 +3,6 @@
 import os
 
 import hypothesis
-import pytest
 
 # Tests compile hundreds of small programs and run each a few times: compile fast, not well.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
@@ -15,9 +14,3 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
-
-
-@pytest.fixture
-def empty_jit_cache():
-    """For tests that read `_cache_size`: once 8,192 programs are cached jax counts no new one."""
-    jax.clear_caches()

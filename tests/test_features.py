@@ -11,6 +11,7 @@ import pytest
 import sampler_rig as rig
 import test_step as step_rig
 from draw_rig import draw, make_drawer, settings
+from traces import counted
 
 from evr1 import features, gauges, learn, run
 from evr1.data.batch import fill_patches
@@ -85,10 +86,12 @@ def test_the_sampler_draws_the_same_tokens_from_features_alone():
     assert np.isnan(broken.logprobs).any()
 
 
-def test_other_media_compile_nothing(empty_jit_cache):
+def test_other_media_compile_nothing(monkeypatch):
     """One program of the tower for each bucket of rows, and the same for every later batch."""
     sampler = rig.sampler(shapes=SHAPES, prefill_groups=2, slots=6)
     encoder = make_encoder(sampler)
+    encode, traces = counted(features._encode.__wrapped__)
+    monkeypatch.setattr(features, "_encode", jax.jit(encode, static_argnums=0))
     counter, counts = gauges.CompileCounter(), []
     for turn in range(3):
         examples = [rig.example(p, 10 * turn + i) for i, p in enumerate([*PARTS[turn:], *PARTS])][
@@ -99,7 +102,7 @@ def test_other_media_compile_nothing(empty_jit_cache):
         for tokens in (6, 18):
             features.stack([e.visual for e in examples], tokens)
         counts.append(counter.count)
-    assert features._encode._cache_size() == len(SHAPES.vision_rows)
+    assert len(traces) == len(SHAPES.vision_rows)
     assert counts[0] > 0
     assert counts == [counts[0]] * 3
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models_oracle import config, gap, jit, pack, prompts, write_hf_dir
+from traces import counted
 
 from evr1.models import load_model
 from evr1.models.hf import load_params
@@ -190,15 +191,14 @@ def test_batch_without_vision_rows(loaded, hidden):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
 
 
-def test_every_mix_of_media_is_one_program_and_text_alone_has_no_pass(
-    loaded, hidden, empty_jit_cache
-):
+def test_every_mix_of_media_is_one_program_and_text_alone_has_no_pass(loaded, hidden):
     """Text, image, clip and all together, padded to the same shapes: one compilation. The tower's
     products stand in the branch that a batch without media does not take.
     """
     model, params = loaded
     weights = jnp.float32(1.0)
-    grad = jit(jax.value_and_grad(lambda p, *batch: _loss(model, p, *batch, weights)))
+    loss, traces = counted(lambda p, *batch: _loss(model, p, *batch, weights))
+    grad = jit(jax.value_and_grad(loss))
     whole, _ = pack(prompts())
     shape = {"prompt_tokens": whole.tokens.shape[1], "rows": whole.vision.patches.shape[1]}
     for cases in (["text"], ["image"], ["video of three frames"], ["two videos and an image"]):
@@ -207,7 +207,7 @@ def test_every_mix_of_media_is_one_program_and_text_alone_has_no_pass(
         has_vision = any(np.asarray(x).any() for x in jax.tree.leaves(grads["vision"]))
         assert has_vision == (cases != ["text"])
         assert np.isfinite(value)
-    assert grad._cache_size() == 1
+    assert len(traces) == 1
     text_only = pack(prompts(["text"]), **shape)
     assert gap(jit(model.group_hidden)(params, *text_only), hidden[:1]) < 1e-5
     outside = jax.make_jaxpr(model.encode)(params, text_only[0].vision).eqns
@@ -249,13 +249,14 @@ def test_init_is_abstract_params_made_real(loaded):
     assert jax.tree.structure(params) == jax.tree.structure(fresh)
 
 
-def test_equal_models_compile_once(loaded, tmp_path, empty_jit_cache):
+def test_equal_models_compile_once(loaded, tmp_path):
     model, params = loaded
     path = write_hf_dir(tmp_path / "again", config())
     again = load_model(str(path))
     assert again == model
     assert hash(again) == hash(model)
-    f = jax.jit(lambda m, p, h: m.logits(p, h), static_argnums=0)
+    logits, traces = counted(lambda m, p, h: m.logits(p, h))
+    f = jax.jit(logits, static_argnums=0)
     for m in (model, again):
         f(m, params, jnp.ones((2, 32)))
-    assert f._cache_size() == 1
+    assert len(traces) == 1
