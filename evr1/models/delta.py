@@ -115,6 +115,7 @@ def _in_slabs(
     def one(carry: tuple[State, jax.Array], part: tuple[Inputs, jax.Array]):
         state, previous = carry
         x, ids = part
+        # `run` takes a row's first token as going on: it cannot see that a segment starts there.
         is_new = (ids[:, 0] != previous) & (ids[:, 0] != 0)
         state = jax.tree.map(
             lambda y: jnp.where(is_new.reshape(-1, *[1] * (y.ndim - 1)), jnp.zeros((), y.dtype), y),
