@@ -43,6 +43,10 @@ EXTRAS = {
         "beartype>=0.20",
     ],
     "lint": ["ruff>=0.14", "import-linter>=2.3", "pyright[nodejs]>=1.1.400"],
+    # Its own reader of results files, in a test; without torch.
+    "lm-eval": ["lm-eval>=0.4.13"],
+    # Writes logs/<task>.eval of a scored run, for `inspect view`.
+    "inspect": ["inspect-ai>=0.3.285"],
     # Compares with transformers, and loads adapters; never imported by evr1.
     "parity": ["torch==2.13.0", "peft==0.21.2"],
 }

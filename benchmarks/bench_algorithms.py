@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def row(name: str, reward: curves.Points, accuracy: curves.Points) -> dict[str, str]:
-    """A line of the table: accuracy at each evaluation, mean reward of the first and last steps."""
+    """Returns a line of the table: accuracy at each evaluation, mean reward at both ends."""
     line = {"algorithm": name}
     line |= {f"accuracy at {step:g}": f"{100 * value:.1f}" for step, value in accuracy}
     last = min(5, len(reward))

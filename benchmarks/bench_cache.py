@@ -12,7 +12,9 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -22,22 +24,14 @@ from PIL import Image
 
 from benchmarks import common
 from configs import demo
-from evr1 import config as config_lib
-from evr1 import learn, run
-from evr1.assess import assess
-from evr1.data import media, rows
-from evr1.data.decode import DecodePool
-from evr1.data.preprocess import preprocess
+from evr1.config import Settings, resolve
+from evr1.data import rows
+from evr1.data.media.decode import DecodePool
+from evr1.data.media.preprocess import preprocess
+from evr1.data.media.source import MediaSource, media_requests
 from evr1.data.records import Budgets, Geometry
-from evr1.draw import Drawer
-from evr1.groups import stack as stack_groups
-from evr1.models import load_model
-from evr1.networks import init_networks
-from evr1.rewards import compose
-from evr1.rewards.judge import Judged
-from evr1.rewards.pool import RewardPool
-from evr1.rl.state import AlgorithmState
-from evr1.writer import PhaseTimer
+from evr1.learner.advantages import with_advantages
+from evr1.train import open_run
 
 # clips, seconds, frames per second, width, height, pixel budget per frame
 PRESETS = {"cpu": (4, 10, 30, 640, 360, 65536), "gpu": (32, 60, 30, 1280, 720, 262144)}
@@ -45,7 +39,7 @@ GEOMETRY = Geometry(patch_size=16, temporal_patch_size=2, merge_size=2)
 
 
 def write_clip(path: Path, seconds: int, fps: int, width: int, height: int, seed: int) -> None:
-    """An H.264 clip of a smooth texture that moves, which costs about what real video costs."""
+    """Writes an H.264 clip of a smooth moving texture, which costs about what real video costs."""
     noise = np.random.default_rng(seed).integers(0, 255, (height // 16, width // 8, 3), np.uint8)
     scene = np.asarray(Image.fromarray(noise).resize((width * 2, height), Image.Resampling.BICUBIC))
     with av.open(str(path), "w") as file:
@@ -73,7 +67,7 @@ def bench_load(work: Path, preset: str, workers: int, repeats: int) -> list[dict
     """Rows of the table: seconds for one pass over all clips, three ways."""
     clips, budgets = PRESETS[preset][0], Budgets(video_max_pixels=PRESETS[preset][-1])
     every_row = rows.load_rows(work / "rows.jsonl")
-    requests = [r for row in every_row for r in media.requests(row)]
+    requests = [r for row in every_row for r in media_requests(row)]
     shards = str(work / "shards")
     preprocess(
         every_row, shards, budgets=budgets, geometry=GEOMETRY, media_dir=str(work), workers=workers
@@ -85,8 +79,8 @@ def bench_load(work: Path, preset: str, workers: int, repeats: int) -> list[dict
             "pool": pool,
             "media_dir": str(work),
         }
-        cached = media.MediaSource(shards=shards, mode="preprocessed_only", **common_arguments)
-        decoded = media.MediaSource(mode="realtime_only", **common_arguments)
+        cached = MediaSource(shards=shards, mode="preprocessed_only", **common_arguments)
+        decoded = MediaSource(mode="realtime_only", **common_arguments)
         frames = [cached.load(r).frames for r in requests]
         for i, f in enumerate(frames):
             np.save(work / f"{i}.npy", f.astype(np.float32))
@@ -126,7 +120,7 @@ def bench_step(work: Path, preset: str, workers: int, repeats: int) -> list[dict
     with contextlib.ExitStack() as stack:
         steps = {}
         for name, source in (("shard", "preprocessed_only"), ("decode", "realtime_only")):
-            config: config_lib.Config = demo.get_config()
+            config: Any = demo.get_config()
             config.workdir = str(work / name)
             config.data.update(
                 generate=False,
@@ -144,7 +138,9 @@ def bench_step(work: Path, preset: str, workers: int, repeats: int) -> list[dict
             )
             config.shapes.update(prompt_tokens=(512,), vision_rows=(), row_patches=0)
             config.rollout.update(prompts=PRESETS[preset][0], slots=PRESETS[preset][0])
-            steps[name] = _step_function(config_lib.resolve(config), stack)
+            config.rewards.workers = 1
+            config.compile_cache = "off"
+            steps[name] = _step_function(resolve(config), stack)
         times = common.time_side_by_side(steps, repeats)
     return [
         {
@@ -157,30 +153,22 @@ def bench_step(work: Path, preset: str, workers: int, repeats: int) -> list[dict
     ]
 
 
-def _step_function(config, stack: contextlib.ExitStack):
-    """A function that makes one RL step and waits for it."""
-    model = load_model(config.model, dtype=config.train.dtype, remat=config.train.remat)
-    data = run.open_data(config, model, stack)
-    policy = run.open_policy(config, model, data)
-    scorer = Judged(stack.enter_context(RewardPool(workers=1)), None)
-    terms = compose.Terms((), compose.Settings(1, 1, 1))
-    networks, memory = init_networks(config, policy), AlgorithmState(0.0)
-    drawer = Drawer(config, policy, data, scorer, terms)
+def _step_function(settings: Settings, stack: contextlib.ExitStack) -> Callable[[], None]:
+    """Returns a function that makes one RL step and waits for it."""
+    run = open_run(settings, stack)
+    learner, state = run.learner, run.learner.init()
 
     def step() -> None:
-        nonlocal networks
-        groups, _ = drawer.next_batch(networks.policy.params, 0, PhaseTimer())
-        examples, rollouts = [g.example for g in groups], stack_groups(groups)
-        outcomes, _ = assess(config, groups)
-        batch, _, _ = learn.make_batch(
-            config, policy, data, examples, rollouts, outcomes, memory, networks
-        )
+        nonlocal state
+        rollouts, _ = run.collector.collect(learner.publish(state))
+        prepared, _ = learner.prepare(state, rollouts)
         # random advantages: the demo's model knows nothing of these clips
-        noise = np.random.default_rng(0).normal(size=batch.advantages.shape[:2] + (1,))
-        batch = batch._replace(advantages=noise.astype(np.float32) * batch.completion_mask)
-        parts = learn.split(config, policy, data, batch)
-        state, _ = learn.update(policy, networks.policy, examples, parts)
-        networks = networks._replace(policy=state)
+        shape = rollouts.rollouts.lengths.shape
+        noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        batch = with_advantages(prepared.batch, noise)
+        state, _ = learner.update(
+            state, prepared._replace(batch=batch, parts=learner.cutter.cut(batch))
+        )
 
     return step
 

@@ -116,7 +116,7 @@ def _measure(
 
 
 def _run(command: list[str]) -> tuple[int, float]:
-    """The peak of anonymous memory in bytes, and seconds."""
+    """Returns the peak of anonymous memory in bytes, and seconds."""
     begin, peak = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         while process.poll() is None:
@@ -134,7 +134,7 @@ def _run(command: list[str]) -> tuple[int, float]:
 
 
 def write_model(path: Path, config: dict, is_fused: bool, shard: int) -> None:
-    """A directory of random bfloat16 weights.
+    """Writes a directory of random bfloat16 weights.
 
     Args:
         path: of it.
@@ -142,12 +142,14 @@ def write_model(path: Path, config: dict, is_fused: bool, shard: int) -> None:
         is_fused: the experts of a layer in one tensor, as on the hub.
         shard: bytes of a file.
     """
-    from evr1.models import hf, load_model
+    from evr1.models import load_model
+    from evr1.models.io import hf
+    from evr1.models.tree import flatten
 
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps(config))
     model = load_model(str(path))
-    shapes = {k: v.shape for k, v in hf.flatten(model.abstract_params()).items()}
+    shapes = {k: v.shape for k, v in flatten(model.abstract_params()).items()}
     layout = {}
     for w in model.weights() if is_fused else ():
         if w.fused:
@@ -170,7 +172,7 @@ def write_model(path: Path, config: dict, is_fused: bool, shard: int) -> None:
 
 
 def _compare(source: Path, back: Path) -> None:
-    from evr1.models import hf
+    from evr1.models.io import hf
 
     one, other = hf.entries(source), hf.entries(back)
     assert one.keys() == other.keys()

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks import common
 from benchmarks.bench_update import LARGE, SMALL, Size, make_model
 from evr1.sampler import DecodeState, Engine, Sampling
-from evr1.sampler.sampling import row_keys
+from evr1.sampler.sampling import RowIds, row_keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +56,12 @@ def shared_state(engine: Engine, shape: Shape, vocab: int) -> DecodeState:
         cache=cache,
         tokens=jnp.asarray(rng.integers(0, vocab, (shape.groups, shape.n)), jnp.int32),
         next_positions=jnp.copy(lengths),  # donated beside the other
-        keys=row_keys(jnp.uint32(0), jnp.arange(shape.groups), shape.n),
+        keys=row_keys(jnp.uint32(0), RowIds.of_groups(np.arange(shape.groups), shape.n)),
     )
 
 
 def copied_state(engine: Engine, shared: DecodeState) -> DecodeState:
-    """The same rows, each in a slot of its own with a copy of its prefix."""
+    """Returns the same rows, each in a slot of its own with a copy of its prefix."""
     groups, n = shared.tokens.shape
     cache = engine.init_decode_state().cache
     prefix = jax.tree.map(lambda x: jnp.repeat(x, n, axis=1), shared.cache.prefix)
@@ -88,7 +88,7 @@ class Decoder:
             tokens=jnp.asarray(self._tokens),
             done=jnp.zeros(self._tokens.shape, bool),
             lengths=jnp.ones(self._tokens.shape, jnp.int32),
-            steps=jnp.zeros(len(self._tokens), jnp.int32),
+            steps=jnp.zeros(self._tokens.shape, jnp.int32),
         )
         results = []
         for _ in range(self._windows):
@@ -99,7 +99,7 @@ class Decoder:
 
 
 def measure(shape: Shape, size: Size, repeats: int) -> dict:
-    """One line of the table."""
+    """Returns one line of the table."""
     model = dataclasses.replace(make_model(size), remat=False)
     params = jax.jit(model.init)(jax.random.key(0))
     rows = shape.groups * shape.n

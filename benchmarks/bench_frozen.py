@@ -9,23 +9,34 @@ import dataclasses
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from benchmarks import common
 from benchmarks.bench_update import GEOMETRY, TABLE_SIDE, Shape, Size, make_example, make_model
-from evr1 import flops, learn, step
-from evr1.data import batch as collation
-from evr1.features import make_encoder
-from evr1.rl.batches import group_batch, microbatches
-from evr1.rl.losses import LossConfig
-from evr1.run import Policy
+from configs import base
+from evr1.batch.collate import Collator
+from evr1.batch.features import make_encoder
+from evr1.batch.shapes import ShapeTable
+from evr1.config import resolve
+from evr1.config.learner import LearnerSettings, learner_settings
+from evr1.exchange import stack
+from evr1.learner.learner import Learner, make_learner
+from evr1.learner.loss import loss_config
+from evr1.learner.state import LearnerState
+from evr1.learner.update import init_state, make_update
+from evr1.rl.outcomes import Outcomes
+from evr1.rl.state import AlgorithmState
+from evr1.rollout.sample import make_groups
 from evr1.sampler import Sampler, Sampling
-from evr1.types import GroupBatch, ShapeTable
+from evr1.telemetry import flops
+from evr1.types import GroupBatch
 
 FREEZE = ("vision/.*",)
 SMALL = Size(2048, 6, 192, 512, 6, 2, 2, 64, "float32", remat=True)
@@ -44,92 +55,108 @@ KINDS = {  # epochs of the update, and whether old and reference log-probabiliti
 }
 
 
-def make_policy(shape: Shape, size: Size, groups: int) -> Policy:
-    """A policy that stands still, so that every step does the same."""
-    model, optimizer = make_model(size), optax.sgd(0.0)
+def make_settings(shape: Shape, kind: str, groups: int) -> LearnerSettings:
+    """Returns the algorithm of one line of the table, `groups` to a microbatch."""
+    epochs, has_logprobs = KINDS[kind]
+    c: Any = base.get_config()
+    c.rollout.update(prompts=shape.groups, n=shape.n, max_completion_tokens=shape.completion_tokens)
+    c.algorithm.epochs_per_rollout = epochs
+    c.algorithm.kl_coef = 0.01 * has_logprobs
+    c.algorithm.old_logprobs = "recompute" if has_logprobs else "sampler"
+    c.optim.freeze = FREEZE
+    c.train.microbatch_tokens = groups * (shape.prompt_tokens + shape.n * shape.completion_tokens)
+    return learner_settings(resolve(c, has_paths=False))
+
+
+def still_learner(shape: Shape, size: Size, kind: str, groups: int) -> Learner:
+    """Returns a learner whose weights stand still, so that every step does the same."""
     rows, height, width = shape.grid
     shapes = ShapeTable((shape.prompt_tokens,), (rows,), height * width, shape.completion_tokens)
-    sampler = Sampler(
-        model,
-        shapes=shapes,
-        geometry=GEOMETRY,
-        pos_grid=TABLE_SIDE,
-        n=shape.n,
-        slots=shape.groups,
-        window=8,
-        pad_id=0,
-        prefill_groups=groups,
-    )
-    sampling = Sampling(max_tokens=shape.completion_tokens)
-    patches = rows * height * width
-    return Policy(
-        model=model,
-        mesh=None,
-        optimizer=optimizer,
-        schedule=optax.constant_schedule(0.0),
-        update=step.make_update(model, optimizer, LossConfig(), freeze=FREEZE),
-        logprobs=step.make_logprobs(model),
-        sampler=sampler,
-        sampling=sampling,
-        greedy_sampler=sampler,
-        greedy=sampling,
-        encoder=make_encoder(
-            model, sampler.prompts, groups=groups, held=shape.groups, patches=patches, mesh=None
-        ),
-    )
+    settings, model = make_settings(shape, kind, groups), make_model(size)
+    learner, optimizer = make_learner(settings, model, None, shapes), optax.sgd(0.0)
+    update = make_update(model, optimizer, loss_config(settings), freeze=FREEZE)
+    programs = dataclasses.replace(learner.programs, optimizer=optimizer, update=update)
+    return dataclasses.replace(learner, programs=programs)
 
 
 class Run:
-    """Steps of one policy."""
+    """Steps of one learner, with the features of its frozen tower computed once or in every pass.
 
-    def __init__(self, policy: Policy, shape: Shape, size: Size, kind: str, groups: int) -> None:
-        """Random weights and clips, the same in every run."""
+    Weights, clips and rewards are random, the same in every run.
+    """
+
+    def __init__(self, learner: Learner, shape: Shape, size: Size, *, is_once: bool) -> None:
         rng = np.random.default_rng(0)
-        self.policy, self.shape, self.groups = policy, shape, groups
-        self.epochs, self.has_logprobs = KINDS[kind]
+        self.learner, self.shape = learner, shape
         self.examples = [make_example(rng, shape, size) for _ in range(shape.groups)]
-        self.advantages = rng.normal(size=(shape.groups, shape.n)).astype(np.float32)
-        params = jax.jit(policy.model.init)(jax.random.key(0))
-        self.state = step.init_state(params, policy.optimizer)
-        self.prompts = collation.collate(
-            self.examples, policy.sampler.shapes, GEOMETRY, TABLE_SIDE, 0, has_patches=False
+        self.rewards = rng.normal(size=(shape.groups, shape.n)).astype(np.float32)
+        shapes, model = learner.cutter.shapes, learner.model
+        tokens = shape.prompt_tokens + shape.n * shape.completion_tokens
+        groups = learner.cutter.microbatch_tokens // tokens
+        self.sampler = Sampler(
+            model,
+            shapes=shapes,
+            geometry=GEOMETRY,
+            pos_grid=TABLE_SIDE,
+            n=shape.n,
+            slots=shape.groups,
+            window=8,
+            pad_id=0,
+            prefill_groups=groups,
+        )
+        self.encoder = None
+        if is_once:
+            self.encoder = make_encoder(
+                model,
+                self.sampler.prompts,
+                groups=groups,
+                held=shape.groups,
+                patches=shapes.vision_rows[-1] * shapes.row_patches,
+                mesh=None,
+            )
+        params = jax.jit(model.init)(jax.random.key(0))
+        kl_coef = learner.settings.algorithm.kl_coef
+        self.state = LearnerState(
+            step=0,
+            policy=init_state(params, learner.programs.optimizer),
+            memory=AlgorithmState(kl_coef),
+            reference=jax.tree.map(jnp.copy, params) if kl_coef else None,
         )
 
     def step(self) -> tuple[GroupBatch, float]:
-        """The rollout batch, and the norm of its gradient."""
-        policy, params = self.policy, self.state.params
-        examples = policy.encode(params, self.examples)
-        ids = range(len(examples))
-        rollouts = policy.sampler.generate(params, examples, ids, policy.sampling)
-        limit = self.shape.completion_tokens
-        batch = group_batch(
-            self.prompts, rollouts, self.advantages, aggregation="token_mean", max_tokens=limit
-        )
-        budget = self.groups * (self.shape.prompt_tokens + self.shape.n * limit)
-        parts = microbatches(batch, budget, shapes=policy.sampler.shapes)
-        for part in parts if self.has_logprobs else ():
-            placed = policy.place_prompts(part, examples)
-            for weights in (params, params):  # the old policy's and the reference's
-                jax.block_until_ready(policy.logprobs(weights, *placed))
-        self.state, metrics = learn.update(policy, self.state, examples, [parts], self.epochs)
-        return batch, metrics["optim/grad_norm"]
+        """Returns the rollout batch, and the norm of its gradient."""
+        learner, shape = self.learner, self.shape
+        published = learner.publish(self.state)
+        examples = self.encoder(published.params, self.examples) if self.encoder else self.examples
+        sampling = Sampling(max_tokens=shape.completion_tokens)
+        ids = range(shape.groups)
+        rollouts = self.sampler.generate(published.params, examples, ids, sampling)
+        texts = [""] * self.rewards.size
+        groups = make_groups(examples, rollouts, texts, (), version=0, n=shape.n)
+        outcomes = Outcomes(self.rewards, np.ones(self.rewards.shape, bool), rollouts.lengths)
+        collate = Collator(learner.cutter.shapes, GEOMETRY, TABLE_SIDE, 0)
+        prepared, _ = learner.prepare(self.state, stack(groups, outcomes, collate))
+        self.state, metrics = learner.update(self.state, prepared)
+        return prepared.batch, metrics["optim/grad_norm"]
 
 
 def measure(shape: Shape, size: Size, kind: str, repeats: int, groups: int) -> dict:
-    """One line of the table."""
+    """Returns one line of the table."""
     print(f"{shape.prompt_tokens} prompt tokens, {kind} ...", file=sys.stderr, flush=True)
-    once = make_policy(shape, size, groups)
-    policies = {"once": once, "every pass": dataclasses.replace(once, encoder=None)}
-    runs = {name: Run(policy, shape, size, kind, groups) for name, policy in policies.items()}
+    learner = still_learner(shape, size, kind, groups)
+    runs = {
+        "once": Run(learner, shape, size, is_once=True),
+        "every pass": Run(learner, shape, size, is_once=False),
+    }
     (batch, norm), (other, expected) = (r.step() for r in runs.values())
     same = (batch.completions == other.completions).mean()
     times = common.time_side_by_side({name: r.step for name, r in runs.items()}, repeats)
-    whole = flops.forward(once.model, batch)
+    whole = flops.forward(learner.model, batch)
     return {
         "prompt": shape.prompt_tokens,
         "G x n": f"{shape.groups} x {shape.n}",
         "beside the rollout": kind,
-        "tower's share": 1 - flops.forward(once.model, batch, has_tower=False) / whole,
+        "tower's share": 1 - flops.forward(learner.model, batch, has_tower=False) / whole,
         "once ms": 1000 * statistics.median(times["once"]),
         "every pass ms": 1000 * statistics.median(times["every pass"]),
         "times faster": common.ratio(times["every pass"], times["once"]),

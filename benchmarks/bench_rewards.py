@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import common
 from evr1 import rewards
-from evr1.rewards import math, symbolic
+from evr1.rewards import math
+from evr1.rewards.formulas import symbolic
 from evr1.rewards.pool import RewardPool
 
 GROUP = 8  # responses of one row
@@ -43,7 +44,7 @@ WORDS = [
 
 
 def number_row(rng: random.Random) -> tuple[Any, list[str]]:
-    """A truth and answers as models write them, right and wrong."""
+    """Returns a truth and answers as models write them, right and wrong."""
     n = rng.randrange(1, 999)
     return n, [f"{n}", f"{n}.0", f"{n} s", f"about {n}", f"{n + 1}", f"{n - 1}", f"{n * 2}", "many"]
 

@@ -20,14 +20,16 @@ import numpy as np
 import optax
 
 from benchmarks import common
-from evr1 import step
-from evr1.data import batch as collation
+from evr1.batch.assemble import group_batch
+from evr1.batch.collate import Collator
+from evr1.batch.cut import microbatches
+from evr1.batch.shapes import ShapeTable
 from evr1.data.positions import mrope_positions
 from evr1.data.records import Example, Geometry, Row
+from evr1.learner.update import make_update
 from evr1.models import FAMILIES, Model
-from evr1.rl.batches import group_batch, microbatches
 from evr1.rl.losses import LossConfig
-from evr1.types import GroupBatch, Rollouts, ShapeTable
+from evr1.types import GroupBatch, Rollouts
 
 GEOMETRY = Geometry(patch_size=16, temporal_patch_size=2, merge_size=2)
 VIDEO_ID, TABLE_SIDE = 3, 8
@@ -68,7 +70,7 @@ class Shape:
 
     @property
     def prompt_tokens(self) -> int:
-        """Visual and text tokens of a prompt."""
+        """Returns how many visual and text tokens a prompt has."""
         return int(np.prod(self.grid)) // GEOMETRY.merge_size**2 + self.text_tokens
 
 
@@ -86,7 +88,7 @@ PRESETS: dict[str, tuple[Size, tuple[Shape, ...]]] = {
 
 
 def make_model(size: Size) -> Model:
-    """A Qwen3-VL of this size."""
+    """Returns a Qwen3-VL of this size."""
     head_dim = size.width // size.heads
     config = {
         "video_token_id": VIDEO_ID,
@@ -119,13 +121,13 @@ def make_model(size: Size) -> Model:
 
 
 def make_batch(shape: Shape, size: Size, seed: int = 0) -> GroupBatch:
-    """Random clips, text and completions of random length, on device."""
+    """Returns random clips, text and completions of random length, on device."""
     rng = np.random.default_rng(seed)
     t, h, w = shape.grid
     frame = h * w
     examples = [make_example(rng, shape, size) for _ in range(shape.groups)]
     shapes = ShapeTable((shape.prompt_tokens,), (t,), frame, shape.completion_tokens)
-    prompts = collation.collate(examples, shapes, GEOMETRY, TABLE_SIDE, 0)
+    prompts = Collator(shapes, GEOMETRY, TABLE_SIDE, 0)(examples)
     dims = (shape.groups, shape.n, shape.completion_tokens)
     lengths = rng.integers(shape.completion_tokens // 4, shape.completion_tokens + 1, dims[:2])
     lengths[:, 0] = shape.completion_tokens
@@ -145,7 +147,7 @@ def make_batch(shape: Shape, size: Size, seed: int = 0) -> GroupBatch:
 
 
 def make_example(rng: np.random.Generator, shape: Shape, size: Size) -> Example:
-    """A prompt of a random clip and random text."""
+    """Returns a prompt of a random clip and random text."""
     t, h, w = shape.grid
     grid = np.array([shape.grid], np.int32)
     visual = t * h * w // GEOMETRY.merge_size**2
@@ -164,7 +166,7 @@ def make_example(rng: np.random.Generator, shape: Shape, size: Size) -> Example:
 
 
 def one_row_per_group(batch: GroupBatch) -> GroupBatch:
-    """Every completion with a copy of its prompt: G * N groups of one."""
+    """Returns every completion with a copy of its prompt: G * N groups of one."""
     g, n = batch.completions.shape[:2]
     prompts = jax.tree.map(lambda x: np.repeat(x, n, axis=0), batch.prompts)
 
@@ -175,11 +177,11 @@ def one_row_per_group(batch: GroupBatch) -> GroupBatch:
 
 
 def measure(shape: Shape, size: Size, repeats: int, max_tokens: int) -> dict:
-    """One line of the table."""
+    """Returns one line of the table."""
     print(f"{shape.prompt_tokens} prompt tokens, n = {shape.n} ...", file=sys.stderr, flush=True)
     model = make_model(size)
     params = jax.jit(model.init)(jax.random.key(0))
-    update = step.make_update(model, optax.sgd(1.0), LossConfig(on_policy=True))
+    update = make_update(model, optax.sgd(1.0), LossConfig(on_policy=True))
     accumulate: Any = update.accumulate  # jitted: it can be lowered
     whole = make_batch(shape, size)
     budget = max(max_tokens, shape.prompt_tokens + shape.n * shape.completion_tokens)

@@ -35,12 +35,12 @@ def time_side_by_side(
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """Median of slow / fast, pair by pair."""
+    """Returns the median of slow / fast, pair by pair."""
     return statistics.median(s / f for s, f in zip(slow, fast, strict=True))
 
 
 def device_name() -> str:
-    """What the figures were measured on."""
+    """Returns what the figures were measured on."""
     import jax
 
     kind = jax.devices()[0].device_kind

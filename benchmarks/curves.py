@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evr1.data import demo
+from evr1.data.demo.files import HELDOUT_ROWS, TRAIN_ROWS, make_demo
 
 ROOT = Path(__file__).parents[1]
 COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
@@ -17,8 +17,8 @@ Points = Sequence[tuple[float, float]]
 
 
 def demo_data(out: Path, seed: int) -> dict[str, Any]:
-    """The demo's clips and rows under `out`, and the fields that make a run use them."""
-    demo.make_demo(out, seed=seed, train=demo.TRAIN_ROWS, heldout=demo.HELDOUT_ROWS)
+    """Returns the demo's clips and rows under `out`, and the fields that make a run use them."""
+    make_demo(out, seed=seed, train=TRAIN_ROWS, heldout=HELDOUT_ROWS)
     return {
         "seed": seed,
         "data.generate": False,
@@ -59,7 +59,7 @@ def points(lines: Sequence[Mapping[str, float]], name: str) -> list[tuple[float,
 
 
 def mean_of_last(values: Points, count: int) -> float:
-    """The mean of the last values."""
+    """Returns the mean of the last values."""
     last = [y for _, y in values[-count:]]
     return sum(last) / max(len(last), 1)
 

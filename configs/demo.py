@@ -1,6 +1,7 @@
 """The embedded default: a tiny Qwen3-VL learns from generated clips on two CPU cores, in minutes.
 
-`make demo` runs it. The clips are written to workdir/data first (evr1/data/demo.py), from `seed`.
+`make demo` runs it. The clips are written to workdir/data first, from `seed`
+(evr1/data/demo/files.py).
 """
 
 from pathlib import Path

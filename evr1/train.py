@@ -1,241 +1,393 @@
-"""The training loop, read top to bottom: data, rollout, score, batch, update, evaluate, save."""
+"""The training loop, read top to bottom: publish, collect, prepare, update, evaluate, save."""
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from configs import base
-from evr1 import canaries, compile_cache, export, gauges, heldout, learn, report
-from evr1 import config as config_lib
-from evr1.assess import assess
-from evr1.checkpoint import Checkpoints
-from evr1.config import Config
-from evr1.data.records import Example
-from evr1.draw import Drawer
-from evr1.groups import stack as stack_groups
-from evr1.groups import without_features
+from evr1 import preflight, report
+from evr1.batch.shapes import ShapeTable, plan_shapes
+from evr1.config import Settings, changes
+from evr1.config.base import get_config
+from evr1.config.evals import in_training as benchmark_settings
+from evr1.config.learner import held_prompts, learner_settings
+from evr1.data.dataset import (
+    Batches,
+    Dataset,
+    describe_shards,
+    fill_shards,
+    open_dataset,
+    open_source,
+    read_rows,
+)
+from evr1.data.demo.files import prepare_demo
+from evr1.data.processor import Processor
+from evr1.evals import in_training
+from evr1.exchange.records import batch_records
+from evr1.formats import problem_types
 from evr1.judge import with_judge
-from evr1.models import load_model, peft
-from evr1.networks import Networks, init_networks, next_reference
-from evr1.rewards import Weights, compose, extra
-from evr1.rewards.judge import Judged
-from evr1.rewards.pool import RewardPool
+from evr1.learner.checkpoint import Checkpoints
+from evr1.learner.export import export
+from evr1.learner.learner import Learner, Prepared, make_learner
+from evr1.learner.state import LearnerState, restored, saved_arrays
+from evr1.models import Model, load_model, lora
+from evr1.models.io import hf, peft
+from evr1.parallel.mesh import make_mesh
+from evr1.rewards import compose, extra
+from evr1.rewards.judging.judge import Judged
 from evr1.rl.state import AlgorithmState
-from evr1.run import Data, Policy, open_data, open_policy, sole_run
-from evr1.step import TrainState
-from evr1.types import GroupBatch
-from evr1.writer import Writer
+from evr1.rollout.collect import Collector
+from evr1.rollout.heldout import HeldOut
+from evr1.rollout.mixing import Mixer
+from evr1.rollout.sample import GroupSampler
+from evr1.rollout.scoring import RolloutScorer, check_scorable, find_terms, open_pool
+from evr1.rollout.temporal import TERM, TemporalBonus
+from evr1.sampler.actor import Actor
+from evr1.telemetry import compile_cache, perf
+from evr1.telemetry.phases import PhaseTimer
+from evr1.telemetry.records import RolloutRecord
+from evr1.telemetry.workdir import sole_run
+from evr1.telemetry.writer import Writer
 
 
-def train(config: Config) -> None:
-    """Runs or resumes the training that a resolved config describes, up to export and report.
+def train(settings: Settings) -> None:
+    """Runs or resumes a training, up to export and report.
 
     Raises:
         ValueError: bad input, in one line.
         FloatingPointError: the gradient of a step is not finite.
+    """
+    with contextlib.ExitStack() as stack:
+        run = open_run(settings, stack)
+        learner, collector, timer = run.learner, run.collector, run.timer
+        state = _restore(run)
+        writer = stack.enter_context(_writer(settings, state.step, timer))
+        evaluate = functools.partial(_evaluate, run, writer)
+        _begin(run, state, writer, evaluate)
+        for _ in range(state.step, settings.num_steps):
+            published = learner.publish(state)
+            rollouts, metrics = collector.collect(published)
+            del published  # a second copy of the weights
+            with timer("logprob"):
+                prepared, prepare_metrics = learner.prepare(state, rollouts)
+            with timer("update"):
+                state, update_metrics = learner.update(state, prepared)
+            rollouts = rollouts.without_features()  # no longer needed, and large
+            prepared = prepared._replace(rollouts=rollouts)
+            _stop_if_not_finite(run, update_metrics, prepared, state.step)
+            metrics |= prepare_metrics | update_metrics
+
+            advantages = prepared.batch.advantages[..., 0]
+            records = batch_records(rollouts, advantages, run.processor, state.step)
+            writer.rollouts(itertools.islice(records, settings.log.rollouts_per_step or None))
+            metrics |= _readings(run, prepared, metrics, timer)
+            writer.metrics(state.step, metrics)
+            if _is_due(settings.eval.every_steps, state.step, settings.num_steps):
+                evaluate(state)
+            if _is_due(settings.checkpoint.every_steps, state.step, settings.num_steps):
+                writer.sync()
+                _save(run, state)
+        _finish(run, state, writer)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The parts of a run."""
+
+    settings: Settings
+    processor: Processor
+    dataset: Dataset
+    collector: Collector
+    learner: Learner
+    heldout: HeldOut
+    benchmarks: in_training.Benchmarks
+    chain: preflight.Chain
+    checkpoints: Checkpoints
+    compiles: perf.CompileCounter
+    timer: PhaseTimer
+    lines: tuple[str, ...]  # to print at the start
+
+    @property
+    def workdir(self) -> Path:
+        return Path(self.settings.workdir)
+
+    @property
+    def actor(self) -> Actor:
+        return self.chain.sampler.actor
+
+
+def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
+    """Opens everything that a run is made of; nothing is compiled yet.
+
+    Raises:
+        ValueError: bad rows, media, models or budgets.
     """
     if jax.process_count() > 1:
         raise ValueError(
             f"{jax.process_count()} processes: evr1 trains on one host so far, with all of its "
             "devices; start it on one"
         )
-    workdir = Path(config.workdir)
-    terms = _terms(config)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(sole_run(workdir))
-        compiles = gauges.CompileCounter()
-        told = compile_cache.enable(config.compile_cache)
-        model = load_model(config.model, dtype=config.train.dtype, remat=config.train.remat)
-        data = open_data(config, model, stack)
-        policy = open_policy(config, model, data)
-        if policy.mesh is not None:
-            stack.enter_context(jax.set_mesh(policy.mesh))
-        checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
-        stack.callback(checkpoints.close)
-        scorer = with_judge(config, stack.enter_context(_reward_pool(config)), policy.mesh)
-        drawer = Drawer(config, policy, data, scorer, terms)
-        networks, memory, first = _start(config, policy, data, drawer, checkpoints)
-        writer = stack.enter_context(_writer(config, first))
-        compiles.on_change = writer.compiling
-        writer.line(told)
-        if policy.encoder is not None:
-            writer.line(policy.encoder.told())
-        evaluate = functools.partial(_evaluate, config, policy, data, scorer, writer)
-
-        if first:
-            left = config.num_steps - first
-            writer.line(f"resumed from the checkpoint of step {first}; {left} steps to go")
-        else:
-            writer.line(_describe(config))
-            if config.canaries:
-                params, score = networks.policy.params, scorer.score_batch
-                canaries.check(config, policy, data, params, score, writer.line)
-            evaluate(networks.policy, 0)
-        for step in range(first, config.num_steps):
-            timer = writer.timer
-            version = int(networks.policy.step)
-            drawn_by = policy.merged(networks.policy.params)
-            groups, metrics = drawer.next_batch(drawn_by, version, timer)
-            del drawn_by  # where there are adapters it is a second copy of what they change
-            examples, rollouts = [g.example for g in groups], stack_groups(groups)
-            outcomes, earned = assess(config, groups)
-            metrics |= earned
-            with timer("logprob"):
-                batch, memory, more = learn.make_batch(
-                    config, policy, data, examples, rollouts, outcomes, memory, networks
-                )
-                parts = learn.split(config, policy, data, batch)
-            with timer("update"):
-                networks, update_metrics = _update(
-                    config, policy, data, networks, step, examples, batch, parts
-                )
-            groups = list(map(without_features, groups))  # no longer needed, and large
-            examples = [g.example for g in groups]
-            saved = checkpoints.latest_step()
-            _stop_if_not_finite(update_metrics, examples, parts, workdir, step + 1, saved)
-            metrics |= more | update_metrics
-            done = step + 1
-            if "policy/kl_ref" in metrics:
-                metrics["policy/kl_coef"] = memory.kl_coef
-                memory = learn.next_kl_coef(config, memory, metrics["policy/kl_ref"])
-            networks = next_reference(config, networks, done)
-
-            writer.rollouts(
-                heldout.rollout_records(
-                    data,
-                    examples,
-                    rollouts,
-                    [s for g in groups for s in g.scores],
-                    batch.advantages[..., 0],
-                    done,
-                    [g.version for g in groups],
-                    "train",
-                    [g.origins for g in groups],
-                )[: config.log.rollouts_per_step or None]
+    s, r = settings, settings.rollout
+    terms = find_terms(s.rewards, r.max_completion_tokens)
+    asked = in_training.prepare(benchmark_settings(s))
+    stack.enter_context(sole_run(s.workdir))
+    compiles = stack.enter_context(perf.CompileCounter())
+    cache_line = compile_cache.enable(s.compile_cache)
+    mesh = make_mesh(**dataclasses.asdict(s.mesh))
+    mesh = mesh if mesh.size > 1 else None
+    model = load_model(s.model, dtype=s.train.dtype, remat=s.train.remat)
+    processor, dataset, shapes = _open_data(s, model, stack)
+    learner = make_learner(learner_settings(s), model, mesh, shapes)
+    if mesh is not None:
+        stack.enter_context(jax.set_mesh(mesh))
+    actor = Actor(
+        lora.plain(learner.model),
+        processor,
+        slots=r.slots,
+        window=r.window_steps,
+        mesh=mesh,
+        shapes=shapes,
+    )
+    if learner.programs.has_frozen_tower:
+        actor = actor.with_encoder(held_prompts(s))
+    checkpoints = Checkpoints(Path(s.workdir) / "checkpoints", keep=s.checkpoint.keep)
+    stack.callback(checkpoints.close)
+    pool = open_pool(s.rewards, stack, processor.think_open)
+    judged = with_judge(s.rewards, pool, s.train.dtype, mesh)
+    timer = PhaseTimer()
+    sampler = GroupSampler(
+        actor,
+        r.n,
+        _sampling(s, actor),
+        _scorer(s, judged, terms, actor),
+        timer,
+    )
+    return Run(
+        settings=s,
+        processor=processor,
+        dataset=dataset,
+        collector=_collector(s, dataset, sampler),
+        learner=learner,
+        heldout=_heldout(s, dataset, actor, judged),
+        benchmarks=in_training.open_benchmarks(benchmark_settings(s), asked, actor),
+        chain=preflight.Chain(
+            dataset,
+            sampler,
+            learner,
+            judged.score_batch,
+            tuple(extra.load(s.rewards.extra).scorers),
+        ),
+        checkpoints=checkpoints,
+        compiles=compiles,
+        timer=timer,
+        lines=tuple(
+            line
+            for line in (
+                cache_line,
+                actor.encoder.describe() if actor.encoder else "",
+                model.undivided(mesh) if mesh else "",
             )
-            metrics |= data.train.metrics() | gauges.readings(compiles)
-            metrics["optim/learning_rate"] = np.asarray(policy.schedule(version)).item()
-            metrics |= timer.pop()
-            metrics |= gauges.speed(
-                model, batch, metrics, jax.device_count(), has_tower=policy.encoder is None
-            )
-            writer.metrics(done, metrics)
-            if _is_due(config.eval.every_steps, done, config.num_steps):
-                evaluate(networks.policy, done)
-            if _is_due(config.checkpoint.every_steps, done, config.num_steps):
-                writer.sync()
-                extra = {"data": data.train.get_state(), "draw": drawer.get_state()}
-                extra["algorithm"] = memory.to_json()
-                checkpoints.save(done, networks.saved(config), extra)
-
-        checkpoints.wait()
-        if config.checkpoint.export:
-            out, dtype = workdir / "export", config.checkpoint.export_dtype
-            export.export(policy, networks.policy.params, config.model, out, dtype)
-            writer.line(f"exported, reloaded and compared: {out}")
-        if config.lora.rank and config.lora.export_adapter:
-            out = workdir / "adapter"
-            peft.save_adapter(networks.policy.params, policy.model, out, source=config.model)
-            writer.line(f"adapters for peft: {out}")
-        writer.sync()
-        if config.log.report:
-            writer.line(f"report: {report.build(workdir, data.frames)}")
-        writer.line(heldout.table(*report.read_metrics(workdir / "metrics.jsonl")))
+            if line
+        ),
+    )
 
 
-def _start(
-    config: Config, policy: Policy, data: Data, drawer: Drawer, checkpoints: Checkpoints
-) -> tuple[Networks, AlgorithmState, int]:
-    """What to go on from, and how many steps are behind it."""
-    networks = init_networks(config, policy)
-    memory = AlgorithmState(config.algorithm.kl_coef)
+def _open_data(
+    settings: Settings, model: Model, stack: contextlib.ExitStack
+) -> tuple[Processor, Dataset, ShapeTable]:
+    """Reads and plans the rows; where the config says so, makes and preprocesses them first."""
+    s, d, r = settings, settings.data, settings.rollout
+    if d.generate:
+        print(f"the demo's clips and rows: {s.workdir}/data")
+        prepare_demo(s.workdir, s.seed)
+    side = str(hf.side_dir(s.model))
+    processor = Processor.from_hf(
+        side, d.template, d.thinking, s.rewards.box_scale, d.template_variables
+    )
+    scorers = extra.all_scorers(s.rewards.extra)
+    types = problem_types.Types(scorers, s.rewards.unknown_type)
+    rows = read_rows(d, types.canonical, s.eval.prompts)
+    if types.counts:
+        print(types.summary())
+    check_scorable(rows.all, scorers, s.rewards.box_scale)
+    if d.preprocess:
+        fill_shards(d, rows.all, processor.geometry, print)
+    source = open_source(d, processor.geometry, Path(s.workdir) / "quarantine.jsonl", stack)
+    groups = s.dynamic.draw_prompts or r.prompts
+    batches = Batches(
+        groups=groups,
+        prefetch=d.prefetch_batches * math.ceil(r.prompts / groups),
+        heldout_groups=r.slots * r.n,
+        seed=s.seed,
+    )
+    dataset = open_dataset(d, rows, processor, source, batches, stack)
+    for line in describe_shards(d, dataset):
+        print(line)
+    lengths, grids = dataset.sizes(d.max_prompt_tokens)
+    shapes = plan_shapes(
+        s.shapes,
+        lengths,
+        grids,
+        merge_size=processor.geometry.merge_size,
+        max_prompt_tokens=d.max_prompt_tokens,
+        completion_tokens=max(r.max_completion_tokens, s.eval.max_completion_tokens),
+    )
+    return processor, dataset, shapes
+
+
+def _scorer(
+    settings: Settings, judged: Judged, terms: compose.Terms, actor: Actor
+) -> RolloutScorer:
+    r = settings.rewards
+    weights = {"accuracy": r.accuracy_weight, "format": r.format_weight}
+    bonus = settings.algorithm.temporal_bonus
+    weights |= dict(r.terms) | ({TERM: bonus} if bonus else {})
+    think_open = actor.processor.think_open
+    return RolloutScorer(judged, terms, weights, actor.texts, r.max_failed_share, think_open)
+
+
+def _sampling(settings: Settings, actor: Actor):
+    r = settings.rollout
+    return actor.sampling(
+        temperature=r.temperature,
+        top_p=r.top_p,
+        top_k=r.top_k,
+        max_tokens=r.max_completion_tokens,
+        seed=settings.seed,
+        greedy_rows=int(settings.algorithm.advantage == "remax"),
+    )
+
+
+def _heldout(settings: Settings, dataset: Dataset, actor: Actor, judged: Judged) -> HeldOut:
+    limit, r = settings.eval.max_completion_tokens, settings.rollout
+    greedy = actor.sampling(temperature=0.0, max_tokens=limit, seed=settings.seed)
+    rows = dataset.rows.heldout
+    return HeldOut(rows, dataset.heldout, actor, greedy, r.slots * r.n, judged.score_batch)
+
+
+def _collector(settings: Settings, dataset: Dataset, sampler: GroupSampler) -> Collector:
+    s, a = settings, settings.algorithm
+    temporal = mixer = None
+    if a.temporal_bonus:
+        temporal = TemporalBonus(
+            dataclasses.replace(sampler, n=a.temporal_rollouts),
+            sampler.actor.processor.geometry,
+            bonus=a.temporal_bonus,
+            margin=a.temporal_margin,
+        )
+    if s.mix.enabled or s.replay.enabled:
+        mixer = Mixer(s.mix, s.replay, sampler, dataset.rows.train)
+    return Collector(
+        dataset,
+        sampler,
+        s.dynamic,
+        prompts=s.rollout.prompts,
+        temporal=temporal,
+        mixer=mixer,
+    )
+
+
+def _restore(run: Run) -> LearnerState:
+    """Returns the state to go on from."""
+    learner, settings = run.learner, run.settings
+    state = learner.init()
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-        networks.saved(config),
+        saved_arrays(learner.settings, state),
     )
-    restored = checkpoints.restore(abstract)
-    if restored is None:
-        return networks, memory, 0
-    if restored.step > config.num_steps:
+    saved = run.checkpoints.restore(abstract)
+    if saved is None:
+        return state
+    if saved.step > settings.num_steps:
         raise ValueError(
-            f"num_steps={config.num_steps}, but {checkpoints.directory} is at step "
-            f"{restored.step}; raise num_steps or choose another config.workdir"
+            f"num_steps={settings.num_steps}, but {run.checkpoints.directory} is at step "
+            f"{saved.step}; raise num_steps or choose another config.workdir"
         )
-    data.train.set_state(restored.extra["data"])
-    drawer.set_state(restored.extra["draw"])
-    saved = AlgorithmState.from_json(restored.extra["algorithm"])
-    if config.algorithm.kl_controller == "fixed":  # then the config may have a new one
-        saved = saved._replace(kl_coef=memory.kl_coef)
-    return networks.restored(restored.state), saved, restored.step
+    run.dataset.train.set_state(saved.extra["data"])
+    run.collector.set_state(saved.extra["draw"])
+    memory = AlgorithmState.from_json(saved.extra["algorithm"])
+    if settings.algorithm.kl_controller == "fixed":  # then the config may have a new one
+        memory = memory._replace(kl_coef=state.memory.kl_coef)
+    return restored(state, saved.step, saved.state)._replace(memory=memory)
 
 
-def _update(
-    config: Config,
-    policy: Policy,
-    data: Data,
-    networks: Networks,
-    step: int,
-    examples: Sequence[Example],
-    batch: GroupBatch,
-    parts: list[list[GroupBatch]],
-) -> tuple[Networks, dict[str, float]]:
-    """The updates of a rollout batch: of the critic, if there is one, and then of the policy."""
-    metrics: dict[str, float] = {}
-    if policy.critic is not None:
-        networks, metrics = learn.update_critic(config, policy, data, networks, examples, batch)
-        if step < config.critic.warmup_steps:
-            return networks, metrics | {"optim/is_finite": metrics["critic/is_finite"]}
-    epochs = config.algorithm.epochs_per_rollout
-    state, more = learn.update(policy, networks.policy, examples, parts, epochs)
-    more["optim/is_finite"] *= metrics.get("critic/is_finite", 1)
-    return networks._replace(policy=state), metrics | more
+def _save(run: Run, state: LearnerState) -> None:
+    extras = {
+        "data": run.dataset.train.get_state(),
+        "draw": run.collector.get_state(),
+        "algorithm": state.memory.to_json(),
+    }
+    run.checkpoints.save(state.step, saved_arrays(run.learner.settings, state), extras)
 
 
-def _evaluate(
-    config: Config,
-    policy: Policy,
-    data: Data,
-    scorer: Judged,
-    writer: Writer,
-    state: TrainState,
-    step: int,
+def _begin(
+    run: Run, state: LearnerState, writer: Writer, evaluate: Callable[[LearnerState], None]
 ) -> None:
-    """Greedy answers to the held-out rows; their metrics and records go to the writer."""
-    if not data.heldout_rows:
+    """Says what is run; a new run is checked, and evaluated at step 0."""
+    run.compiles.on_change = writer.compiling
+    for line in run.lines:
+        writer.line(line)
+    if state.step:
+        left = run.settings.num_steps - state.step
+        writer.line(f"resumed from the checkpoint of step {state.step}; {left} steps to go")
         return
-    with writer.timer("eval"):
-        metrics, records = heldout.evaluate(
-            policy,
-            data,
-            policy.merged(state.params),
-            scorer.score_batch,
-            step=step,
-            weight_version=int(state.step),
-        )
-    writer.metrics(step, metrics | writer.timer.pop())
+    head = f"config: all of it is in {run.workdir / 'config.json'}; not as in base.py:"
+    writer.line("\n  ".join([head, *changes(run.settings, get_config())]))
+    if run.settings.canaries:
+        # Not bound to a name: the evaluation publishes weights of its own.
+        preflight.check(run.chain, run.learner.publish(state), state.policy.params, writer.line)
+    evaluate(state)
+
+
+def _evaluate(run: Run, writer: Writer, state: LearnerState) -> None:
+    """Answers the held-out rows and the benchmarks; metrics and records go to the writer."""
+    metrics: dict[str, float] = {}
+    records: list[RolloutRecord] = []
+    if not (run.dataset.rows.heldout or run.benchmarks.tasks):
+        return
+    with run.timer("eval"):
+        published = run.learner.publish(state)
+        if run.dataset.rows.heldout:
+            metrics, records = run.heldout.evaluate(published, state.step)
+        metrics |= run.benchmarks.evaluate(published.params, state.step)
+    writer.metrics(state.step, metrics | run.timer.pop())
     writer.rollouts(records)
 
 
-def _stop_if_not_finite(
-    metrics: dict[str, float],
-    examples: Sequence[Example],
-    parts: list[list[GroupBatch]],
-    workdir: Path,
-    step: int,
-    saved: int | None,
-) -> None:
+def _readings(
+    run: Run, prepared: Prepared, metrics: dict[str, float], timer: PhaseTimer
+) -> dict[str, float]:
+    """Returns the metrics of the process and of the step's speed."""
+    learner, version = run.learner, prepared.version
+    readings: dict[str, Any] = run.dataset.train.metrics() | perf.readings(run.compiles)
+    readings["optim/learning_rate"] = np.asarray(learner.programs.schedule(version)).item()
+    readings |= timer.pop()
+    times = metrics | readings
+    epochs = learner.settings.algorithm.epochs_per_rollout
+    parts = [part for minibatch in prepared.parts for part in minibatch] * epochs
+    has_tower = run.actor.encoder is None
+    readings |= perf.speed(prepared.batch, times)
+    return readings | perf.update_mfu(
+        learner.model, parts, times, jax.device_count(), has_tower=has_tower
+    )
+
+
+def _stop_if_not_finite(run: Run, metrics: dict[str, float], prepared: Prepared, step: int) -> None:
     if metrics["optim/is_finite"] == 1:
         return
-    path = workdir / f"not_finite_step_{step}.npz"
-    leaves = jax.tree_util.tree_leaves_with_path(parts)
+    path = run.workdir / f"not_finite_step_{step}.npz"
+    leaves = jax.tree_util.tree_leaves_with_path(prepared.parts)
     arrays: dict[str, Any] = {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
-    arrays["rows"] = np.array([e.row.source for e in examples])  # whose media are not in it
-    np.savez(path, **arrays)
+    rows = [g.example.row.source for g in prepared.rollouts.groups]  # whose media are not in it
+    np.savez(path, **arrays, rows=np.array(rows))
+    saved = run.checkpoints.latest_step()
     last = "there is no checkpoint yet" if saved is None else f"the last checkpoint: step {saved}"
     is_critic = metrics.get("critic/is_finite", 1) != 1
     of, field = (" of the critic", "critic") if is_critic else ("", "optim")
@@ -245,45 +397,37 @@ def _stop_if_not_finite(
     )
 
 
-def _describe(config: Config) -> str:
-    """The fields that were changed, a line each; what follows from others is among them."""
-    head = f"config: all of it is in {Path(config.workdir) / 'config.json'}; not as in base.py:"
-    return "\n  ".join([head, *config_lib.changes(config, base.get_config())])
+def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
+    """Writes what a run leaves: export, adapters, report, and a table of held-out accuracy."""
+    settings, workdir, params = run.settings, run.workdir, state.policy.params
+    run.checkpoints.wait()
+    if settings.checkpoint.export:
+        out = workdir / "export"
+        export(run.learner, params, out, settings.checkpoint.export_dtype)
+        writer.line(f"exported, reloaded and compared: {out}")
+    if settings.lora.rank and settings.lora.export_adapter:
+        out = workdir / "adapter"
+        peft.save_adapter(params, run.learner.model, out, source=settings.model)
+        writer.line(f"adapters for peft: {out}")
+    writer.sync()
+    if settings.log.report:
+        writer.line(f"report: {report.build(workdir, run.dataset.frames)}")
+    writer.line(report.accuracy_table(report.read_metrics(workdir / "metrics.jsonl")))
 
 
-def _reward_pool(config: Config) -> RewardPool:
-    r = config.rewards
-    return RewardPool(
-        workers=r.workers,
-        timeout_s=r.timeout_s,
-        weights=Weights(r.accuracy_weight, r.format_weight),
-        extra=r.extra,
-        box_scale=r.box_scale,
-    )
-
-
-def _terms(config: Config) -> compose.Terms:
-    r = config.rewards
-    settings = compose.Settings(
-        max_length=config.rollout.max_completion_tokens,
-        overlong_cache=r.overlong_cache_tokens,
-        repetition_words=r.repetition_words,
-    )
-    return compose.find_terms(r.terms, extra.load(r.extra).terms, settings)
-
-
-def _writer(config: Config, first: int) -> Writer:
+def _writer(settings: Settings, first: int, timer: PhaseTimer) -> Writer:
     return Writer(
-        config.workdir,
-        config=config.to_dict(),
-        num_steps=config.num_steps,
+        settings.workdir,
+        config=settings.to_dict(),
+        num_steps=settings.num_steps,
         start_step=first + 1 if first else 0,
-        tensorboard=config.log.tensorboard,
-        wandb=config.log.wandb,
+        tensorboard=settings.log.tensorboard,
+        wandb=settings.log.wandb,
         is_primary=jax.process_index() == 0,
+        timer=timer,
     )
 
 
-def _is_due(every: int, done: int, last: int) -> bool:
+def _is_due(every: int, step: int, last: int) -> bool:
     """Every so many steps, and after the last."""
-    return done == last or (every > 0 and done % every == 0)
+    return step == last or (every > 0 and step % every == 0)

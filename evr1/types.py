@@ -1,4 +1,4 @@
-"""The records that cross module borders, and the shape table.
+"""The records that cross module borders.
 
 Every record is a NamedTuple: a pytree for JAX without importing JAX, so that host-side code can
 build it from NumPy arrays. Dimensions: G groups (one prompt each), N completions a group, P prompt
@@ -7,8 +7,6 @@ tokens of a group (F * S / merge_size**2), D width, K kv heads, A head dim, L la
 axis 0 everywhere except in caches, where it follows L.
 """
 
-import bisect
-import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +49,16 @@ class Prompts(NamedTuple):
     vision: Any  # VisionInput, or the Visual that the tower made of it
 
 
+class Questions(NamedTuple):
+    """What the N rows of G groups ask behind the prompt that they share.
+
+    Text alone, padded on the right.
+    """
+
+    tokens: Array  # int32[G, N, Q]
+    lengths: Array  # int32[G, N]; 0: there is no such row
+
+
 class GroupBatch(NamedTuple):
     """G prompts and the N completions of each: what the update sees.
 
@@ -73,6 +81,11 @@ class GroupBatch(NamedTuple):
     old_values: Array  # float32[G, N, R], of the critic before the first update; 0 without one
     returns: Array  # float32[G, N, R], what the critic is to say; 0 without one
     update: Array  # int32[G], number of the optimizer update, for dropout; -1: without dropout
+    # None where the algorithm has no use for them.
+    entropy: Array | None = None  # float32[G, N, R], of the old policy; on the host alone
+    policy_weights: Array | None = None  # float32[G, N, R], factors on the policy loss
+    kl_old_coef: Array | None = None  # float32[G, N, R], of the distance to the old policy
+    entropy_coef: Array | None = None  # float32[G], of the entropy; a controller changes it
 
 
 class Rollouts(NamedTuple):
@@ -82,43 +95,3 @@ class Rollouts(NamedTuple):
     logprobs: np.ndarray  # float32[G, N, R], at the sampling temperature
     lengths: np.ndarray  # int32[G, N], the end token included
     finished: np.ndarray  # bool[G, N], false where the length limit cut the completion
-
-
-@dataclasses.dataclass(frozen=True)
-class ShapeTable:
-    """The few shapes that batches may have; everything is padded up to the next one.
-
-    `prompt_tokens` and `vision_rows` are ascending. `row_patches` is S, at least the patches of
-    the largest frame.
-    """
-
-    prompt_tokens: tuple[int, ...]
-    vision_rows: tuple[int, ...]
-    row_patches: int
-    completion_tokens: int
-
-    def prompt_bucket(self, tokens: int) -> int:
-        """The smallest prompt length that holds `tokens`.
-
-        Raises:
-            ValueError: the prompt is longer than the largest bucket.
-        """
-        return _bucket(self.prompt_tokens, tokens, "prompt tokens", "shapes.prompt_tokens")
-
-    def vision_bucket(self, rows: int) -> int:
-        """The smallest number of vision rows that holds `rows`.
-
-        Raises:
-            ValueError: more rows than the largest bucket.
-        """
-        return _bucket(self.vision_rows, rows, "vision rows", "shapes.vision_rows")
-
-
-def _bucket(buckets: tuple[int, ...], need: int, what: str, field: str) -> int:
-    i = bisect.bisect_left(buckets, need)
-    if i == len(buckets):
-        raise ValueError(
-            f"{need} {what} are over the largest bucket {buckets[-1]}; "
-            f"raise {field} or lower the pixel budget"
-        )
-    return buckets[i]

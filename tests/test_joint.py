@@ -9,21 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sampler_rig as rig
-from draw_rig import row
+from collect_rig import row
 from models_oracle import CASES, config, gap, jit, pack, prompts, write_hf_dir
 from traces import counted
 
 from configs import base
-from evr1 import gauges, heldout, problems, run
+from evr1.batch.shapes import ShapeTable, plan_shapes
+from evr1.config import resolve
+from evr1.data.dataset import Dataset, RunRows, read_rows
 from evr1.data.order import Source, draw_order
+from evr1.exchange import Published
+from evr1.formats import problem_types
 from evr1.models import load_model
-from evr1.models.hf import load_params
-from evr1.models.qwen3_vl import vision as tower
+from evr1.models.io.hf import load_params
+from evr1.models.towers import qwen3 as tower
 from evr1.parallel.mesh import make_mesh
-from evr1.parallel.sharding import batch_sharding, param_shardings, replicated
+from evr1.parallel.sharding import batch_sharding, replicated
 from evr1.rewards import Score, Status
+from evr1.rollout.heldout import HeldOut
 from evr1.sampler import Sampling
-from evr1.types import ShapeTable
+from evr1.telemetry import perf
+from evr1.types import Rollouts
 
 VIDEO, IMAGE = ("video", (2, 4, 4)), ("image", (1, 4, 6))
 
@@ -68,7 +74,7 @@ def test_eight_devices_see_media_where_one_does(directory):
     """Groups lie on four devices: some with media, all, and none, in one program of a mesh."""
     model = dataclasses.replace(load_model(str(directory)), remat=False)
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
-    places = param_shardings(mesh, model.abstract_params())
+    places = model.shardings(mesh)
     params = load_params(directory, model)
     f = jax.value_and_grad(signal)
     (on_one, ones), (on_many, manys) = counted(f), counted(f)
@@ -95,11 +101,12 @@ def test_other_media_compile_nothing_in_the_sampler(directory):
     calls += [[(3, IMAGE, 2, VIDEO, 5)] * 2, [(5,), (2, IMAGE, 4), (4, VIDEO, 3)]]
     # No other test has this window, so the first call compiles.
     sampler, sampling = rig.sampler(prefill_groups=2, window=5), Sampling(max_tokens=8, seed=5)
-    counter, counts = gauges.CompileCounter(), []
-    for parts in calls:
-        examples = [rig.example(p, seed) for seed, p in enumerate(parts)]
-        sampler.generate(rig.params(), examples, range(len(examples)), sampling)
-        counts.append(counter.count)
+    counts = []
+    with perf.CompileCounter() as counter:
+        for parts in calls:
+            examples = [rig.example(p, seed) for seed, p in enumerate(parts)]
+            sampler.generate(rig.params(), examples, range(len(examples)), sampling)
+            counts.append(counter.count)
     assert counts[0] > 0
     assert counts == [counts[0]] * len(calls)
 
@@ -120,9 +127,14 @@ def test_text_alone_samples_the_same_from_shapes_without_vision_rows():
 
 def test_shapes_of_rows_without_media():
     """Prompts of 3 and 40 tokens: buckets in steps of 32, no vision rows, a row of one token."""
-    c = base.get_config()
-    c.data.max_prompt_tokens, c.eval.max_completion_tokens = 64, 8
-    made = run.plan_shapes(c, [row(0), row(1)], np.array([3, 40]), None, rig.GEOMETRY)
+    made = plan_shapes(
+        resolve(base.get_config(), has_paths=False).shapes,
+        np.array([3, 40]),
+        [np.zeros((0, 3), int)] * 2,
+        merge_size=rig.GEOMETRY.merge_size,
+        max_prompt_tokens=64,
+        completion_tokens=8,
+    )
     assert made.vision_rows == (0,)
     assert made.row_patches == 4
     assert made.prompt_bucket(40) == 64
@@ -143,8 +155,10 @@ def test_problem_ids_that_sources_share_get_the_name_of_the_file(tmp_path):
     same = write_rows(tmp_path / "sub" / "a.jsonl", "79")
 
     def load(*paths):
-        d = types.SimpleNamespace(sources=tuple((path, 0.5) for path in paths))
-        return run.load_train_rows(d, problems.canonical)
+        c = base.get_config()
+        c.data.sources = tuple((path, 0.5) for path in paths)
+        read = read_rows(resolve(c, has_paths=False).data, problem_types.canonical)
+        return read.train, read.sources
 
     made, sources = load(*files)
     assert [r.problem_id for r in made] == ["a/7", "8", "b/7", "9"]
@@ -164,9 +178,10 @@ def test_frames_are_those_of_the_row_whose_id_is_asked_for():
     def load(request):
         return types.SimpleNamespace(frames=[request.name])
 
-    data = types.SimpleNamespace(train_rows=made, source=types.SimpleNamespace(load=load))
-    assert run.Data.frames(data, "train", "a/7") == ["0.mp4"]
-    assert run.Data.frames(data, "train", "b/7") == ["1.mp4"]
+    source = types.SimpleNamespace(load=load)
+    data = Dataset(RunRows(made, [], []), source, train=None, heldout=None)
+    assert data.frames("train", "a/7") == ["0.mp4"]
+    assert data.frames("train", "b/7") == ["1.mp4"]
 
 
 def test_every_host_has_the_same_mixture():
@@ -192,7 +207,7 @@ def test_a_source_smaller_than_the_hosts_is_refused():
         )
 
 
-def test_held_out_accuracy_by_what_rows_show(monkeypatch):
+def test_held_out_accuracy_by_what_rows_show():
     """Two clips, of which one is right, and two texts, of which one is right and one is lost."""
     rows = [row(i, ("a.mp4",) if i < 2 else ()) for i in range(4)]
     batches = [types.SimpleNamespace(row=r) for r in rows[:3]]
@@ -204,25 +219,24 @@ def test_held_out_accuracy_by_what_rows_show(monkeypatch):
         def __exit__(self, *_):
             return None
 
-    right = [1.0, 0.0, 1.0]
-    shape = (3, 1)
-    rollouts = types.SimpleNamespace(finished=np.ones(shape, bool))
-    policy = types.SimpleNamespace(
-        greedy_sampler=types.SimpleNamespace(generate=lambda *_: rollouts), greedy=None
+    tokens = np.zeros((3, 1, 3), np.int32)
+    lengths = np.full((3, 1), 3, np.int32)
+    rollouts = Rollouts(tokens, tokens.astype(np.float32), lengths, np.ones((3, 1), bool))
+    actor = types.SimpleNamespace(
+        generate=lambda *_, **__: rollouts,
+        texts=lambda _: [""] * 3,
+        processor=types.SimpleNamespace(prompt_text=lambda row: row.problem, think_open=False),
     )
-
-    def record(x):
-        return types.SimpleNamespace(score={"overall": x, "accuracy": x, "format": 1.0}, length=3)
-
-    monkeypatch.setattr(heldout, "texts", lambda *_: [""] * 3)
-    monkeypatch.setattr(heldout, "rollout_records", lambda *_: [record(x) for x in right])
-    data = types.SimpleNamespace(heldout=lambda: Once([batches]), heldout_rows=rows)
-    scores = [Score(x, x, 1.0, Status.OK) for x in right]
-    metrics, _ = heldout.evaluate(policy, data, None, lambda *_: scores, step=0, weight_version=0)
+    scores = [Score(x, x, 1.0, Status.OK) for x in (1.0, 0.0, 1.0)]
+    heldout = HeldOut(
+        rows, lambda: Once([batches]), actor, sampling=None, slots=3, score=lambda *_: scores
+    )
+    metrics, records = heldout.evaluate(Published(None, 7), step=5)
     assert metrics["eval/accuracy/modality/video"] == 0.5
     assert metrics["eval/accuracy/modality/text"] == 0.5
     assert metrics["eval/rows/modality/video"] == metrics["eval/rows/modality/text"] == 2
     assert metrics["eval/accuracy"] == 0.5
-    shown = heldout.table([0, 9], {"eval/accuracy/modality/video": [0.5, 0.75]})
-    assert "modality/video" in shown
-    assert "+25.0 points" in shown
+    assert metrics["eval/failed_rows"] == 1
+    assert [(r.step, r.split, r.weight_version, r.problem_id) for r in records] == [
+        (5, "eval", 7, str(i)) for i in range(3)
+    ]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import re
 import signal
 import subprocess
@@ -11,14 +10,17 @@ import time
 
 import numpy as np
 import pytest
+from miniatures import write
+from repo import DEMO_MODEL, ROOT
 
-from evr1 import run as run_lib
-from evr1.data import demo
+from evr1.data.demo.files import make_demo
 from evr1.data.rows import load_rows
-from evr1.models import hf, load_model
+from evr1.models import load_model
+from evr1.models.io import hf
+from evr1.models.tree import flatten
 from evr1.rewards.gold import gold_answer
+from evr1.telemetry.workdir import sole_run
 
-ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 4
 SMALL = {
     "num_steps": STEPS,
@@ -38,9 +40,10 @@ CLOCKS = re.compile(r"time/|speed/|memory/|compile/")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Demo clips and rows, few of them, and a compilation cache that the runs share."""
+    """Demo clips and rows, few of them, a benchmark, and a compilation cache of all runs."""
     out = tmp_path_factory.mktemp("data")
-    demo.make_demo(out, seed=0, train=24, heldout=8)
+    make_demo(out, seed=0, train=24, heldout=8)
+    write("lvbench", out / "lvbench")
     return out
 
 
@@ -76,6 +79,16 @@ def run(data, workdir, devices=1, **overrides):
     return done.stdout
 
 
+def benchmarks(data):
+    """The fields of a run that answers a few questions of a benchmark, and exports all digits."""
+    return {
+        "eval__benchmarks": (("lvbench", str(data / "lvbench")),),
+        "eval__benchmark_limit": 4,
+        "eval__benchmark_preset": "smoke",
+        "checkpoint__export_dtype": "float32",
+    }
+
+
 def metrics(workdir):
     """The lines of metrics.jsonl without clocks."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
@@ -85,14 +98,25 @@ def metrics(workdir):
 def weights(workdir):
     """The exported tensors."""
     model = load_model(str(workdir / "export"))
-    params = hf.flatten(hf.load_params(workdir / "export", model))
+    params = flatten(hf.load_params(workdir / "export", model))
     return {name: np.asarray(x) for name, x in params.items()}
 
 
+def answers(workdir):
+    """The answers to benchmarks, by step and id, without clocks."""
+    lines = {
+        (path.parent.name, json.loads(line)["id"]): json.loads(line)
+        for path in (workdir / "benchmarks").glob("step_*/samples_*.jsonl")
+        for line in path.read_text().splitlines()
+    }
+    return {place: line | {"seconds": 0} for place, line in lines.items()}
+
+
 def assert_same_run(a, b):
-    """Same metrics, same rollouts, same weights, bit for bit."""
+    """Same metrics, same rollouts, same answers, same weights, bit for bit."""
     assert metrics(a) == metrics(b)
     assert (a / "rollouts.jsonl").read_text() == (b / "rollouts.jsonl").read_text()
+    assert answers(a) == answers(b)
     for (name, x), (other, y) in zip(weights(a).items(), weights(b).items(), strict=True):
         assert name == other
         assert np.array_equal(x, y), name
@@ -102,12 +126,12 @@ def assert_same_run(a, b):
 def whole(data, tmp_path_factory):
     """An uninterrupted run: its workdir and what it printed."""
     workdir = tmp_path_factory.mktemp("whole")
-    return workdir, run(data, workdir, data__preprocess=True, checkpoint__export_dtype="float32")
+    return workdir, run(data, workdir, data__preprocess=True, **benchmarks(data))
 
 
 def test_a_run_leaves_what_it_promises(whole):
     workdir, printed = whole
-    assert printed.count("✓") == 6
+    assert printed.count("✓") == 7
     assert "✗" not in printed
     by_step = [m["step"] for m in metrics(workdir)]
     assert by_step == [0, 1, 2, 2, 3, 4, 4]
@@ -139,10 +163,60 @@ def test_a_run_leaves_what_it_promises(whole):
     assert "held-out accuracy" in printed
 
 
+def test_a_run_answers_the_same_questions_of_a_benchmark_at_each_evaluation(whole):
+    workdir, printed = whole
+    asked = {step: set() for step in ("step_0", "step_2", "step_4")}
+    for step, id in answers(workdir):
+        asked[step].add(id)
+    assert len(asked["step_0"]) == 4
+    assert asked["step_0"] == asked["step_2"] == asked["step_4"]
+    by_step = {m["step"]: m for m in metrics(workdir) if "eval/lvbench@4" in m}
+    assert list(by_step) == [0, 2, 4]
+    assert by_step[4]["eval/lvbench@4/failed_share"] == 0
+    assert "  lvbench@4  " in printed
+
+
+def evaluate(data, workdir, **overrides):
+    """Runs the command that evaluates without training."""
+    call = command(data, workdir, **overrides)
+    call["args"] = [word.replace("evr1.main", "evr1.evaluate") for word in call["args"]]
+    return subprocess.run(**call, capture_output=True, check=False)
+
+
+def test_evaluating_the_export_gives_what_the_last_step_was_given(whole, data, tmp_path):
+    workdir, _ = whole
+    done = evaluate(data, tmp_path, model=workdir / "export")
+    assert done.returncode == 0, done.stderr[-3000:]
+    last = metrics(workdir)[-1]
+    expected = {k: v for k, v in last.items() if k.startswith("eval/") and "@" not in k}
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == expected
+    assert f"eval/accuracy {expected['eval/accuracy']:g}" in done.stdout
+    answers = [json.loads(x) for x in (workdir / "rollouts.jsonl").read_text().splitlines()]
+    answers = [r for r in answers if r["split"] == "eval" and r["step"] == STEPS]
+    lines = (tmp_path / "evaluation.jsonl").read_text().splitlines()
+    for line, answer in zip(map(json.loads, lines), answers, strict=True):
+        assert line == answer | {"step": 0, "weight_version": 0}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"data.eval": ""}, "config.data.eval is not given; add --config.data.eval=FILE"),
+        ({"data.eval": "none.jsonl"}, "config.data.eval is none.jsonl: no such file"),
+        ({"model": "nowhere"}, "config.model is nowhere: no such dir"),
+    ],
+)
+def test_an_evaluation_without_its_parts_is_one_line(data, tmp_path, fields, says):
+    done = evaluate(data, tmp_path, **fields)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_the_policy_moved_and_the_sampler_agrees_with_the_trainer(whole):
     workdir, _ = whole
     model = load_model(str(workdir / "export"))
-    start = hf.flatten(hf.load_params(ROOT / "evr1/assets/demo_model", model))
+    start = flatten(hf.load_params(DEMO_MODEL, model))
     assert any((np.asarray(start[k]) != v).any() for k, v in weights(workdir).items())
     gaps = [m["sampler/gap"] for m in metrics(workdir) if "sampler/gap" in m]
     assert gaps
@@ -150,7 +224,7 @@ def test_the_policy_moved_and_the_sampler_agrees_with_the_trainer(whole):
 
 
 def test_running_again_goes_on_bit_for_bit(data, whole, tmp_path):
-    common = {"checkpoint__export_dtype": "float32"}
+    common = benchmarks(data)
     run(data, tmp_path, num_steps=2, **common)
     fewer = subprocess.run(**command(data, tmp_path, num_steps=1), capture_output=True, check=False)
     assert "num_steps=1, but" in fewer.stderr.strip().splitlines()[-1]
@@ -161,7 +235,7 @@ def test_running_again_goes_on_bit_for_bit(data, whole, tmp_path):
 def test_a_run_that_is_ended_or_killed_loses_only_what_came_after_the_last_checkpoint(
     data, whole, tmp_path
 ):
-    common = {"checkpoint__export_dtype": "float32"}
+    common = benchmarks(data)
     for number in (signal.SIGTERM, signal.SIGKILL):
         process = subprocess.Popen(
             **command(data, tmp_path, **common), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -203,6 +277,50 @@ def test_what_an_algorithm_carries_is_resumed_bit_for_bit(data, tmp_path):
     assert (whole / "rollouts.jsonl").read_text() == (parts / "rollouts.jsonl").read_text()
     coefs = [m["policy/kl_coef"] for m in metrics(whole)]
     assert coefs == pytest.approx([0.5, 0.45, 0.405])  # the KL is far under its target
+
+
+def test_all_that_makes_tokens_count_more_or_less_is_resumed_bit_for_bit(data, tmp_path):
+    """Selections drawn by the update, an entropy coefficient that adapts, terms without a state."""
+    choices = {
+        "advantage": "reinforce_plus_plus",
+        "discount": 0.99,
+        "aggregation": "token_sum",
+        "aggregation_divisor": 500.0,
+        "mask_truncated": True,
+        "updates_per_rollout": 2,
+        "old_logprobs": "recompute",
+        "entropy_share": 0.5,
+        "covariance": "clip",
+        "covariance_low": 0.0,
+        "covariance_share": 0.1,
+        "entropy_controller": "adaptive",
+        "entropy_target": 9.0,
+        "kl_coef": 0.01,
+        "kl_gradient": "importance",
+        "correction": "token_tis",
+        "correction_floor": 0.5,
+        "correction_normalized": True,
+        "rejection": "sequence",
+        "veto": 1e-4,
+        "off_policy_bound": 0.5,
+    }
+    fields = {
+        **BARE,
+        "data__eval": "",
+        "checkpoint__export": False,
+        "checkpoint__every_steps": 1,
+        "log__report": False,
+        **{f"algorithm__{name}": value for name, value in choices.items()},
+    }
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(data, whole, num_steps=3, **fields)
+    run(data, parts, num_steps=2, **fields)
+    run(data, parts, num_steps=3, **fields)
+    assert metrics(whole) == metrics(parts)
+    coefs = [m["policy/entropy_coef"] for m in metrics(whole)]
+    assert coefs == pytest.approx([0, 0.005, 0.01])  # the entropy is far under its target
+    names = {"policy/selected_share", "policy/off_policy_share", "completion/masked_token_share"}
+    assert names <= set(metrics(whole)[-1])
 
 
 def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
@@ -258,16 +376,18 @@ def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
 
 def test_eight_devices_give_the_numbers_of_one(data, whole, tmp_path):
     mesh = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
-    run(data, tmp_path, devices=8, num_steps=1, eval__every_steps=0, **mesh)
+    fields = mesh | benchmarks(data)
+    run(data, tmp_path, devices=8, num_steps=1, eval__every_steps=0, **fields)
     one, eight = metrics(whole[0]), metrics(tmp_path)
-    for name in ("eval/accuracy", "reward/overall", "policy/entropy", "optim/grad_norm"):
+    names = ("eval/accuracy", "reward/overall", "policy/entropy", "optim/grad_norm")
+    for name in (*names, "eval/lvbench@4"):
         a = next(m[name] for m in one if name in m)
         b = next(m[name] for m in eight if name in m)
         assert b == pytest.approx(a, rel=1e-3, abs=1e-6), name
 
 
 def test_a_second_run_in_the_same_workdir_is_refused(data, tmp_path):
-    with run_lib.sole_run(tmp_path):
+    with sole_run(tmp_path):
         done = subprocess.run(**command(data, tmp_path), capture_output=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == (

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from evr1.data.shards import file_identity
-from evr1.models import hf, load_model, orbax_dir
+from evr1.data.media.content import file_identity
+from evr1.models import load_model
+from evr1.models.io import hf, orbax_dir
+from evr1.models.tree import unflatten
 
 
 def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
@@ -30,7 +32,7 @@ def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
         raise ValueError(f"{out}: exists and holds something else; choose another or remove it")
     params = hf.lazy_params(source, model, dtype)
     with _bar("convert", sum(x.nbytes for x in params.values())) as bar:
-        tree, files = hf.unflatten(params), hf.side_files(source)
+        tree, files = unflatten(params), hf.side_files(source)
         orbax_dir.save(
             tree,
             tensors,
@@ -48,7 +50,7 @@ def _bar(what: str, total: int) -> tqdm:
 
 
 def _digest(source: Path) -> str:
-    """Of the weight files' names and sampled contents: retrained weights differ everywhere."""
+    """Returns a digest of the weight files: their names and samples of what they hold."""
     files = sorted(source.glob("*.safetensors"))
     text = json.dumps([[file.name, file_identity(file)] for file in files])
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -22,6 +22,7 @@ import hashlib
 import json
 import pathlib
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
@@ -32,10 +33,12 @@ import pass_rates
 import sessions
 from rich import console, progress
 
-from evr1 import problems, rewards
+from evr1 import rewards
+from evr1.batch.shapes import shapes_of_examples
 from evr1.data import jsonl, rows
 from evr1.data.errors import MediaError
 from evr1.data.records import Row
+from evr1.formats import problem_types
 from evr1.rewards import Score, extra
 from evr1.rewards.pool import RewardPool
 from evr1.types import Rollouts
@@ -45,14 +48,14 @@ SUMMARY = "summary.json"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, or 1 with one line on standard error."""
+    """Runs the command; returns 0, or 1 with one line on standard error."""
     return inference.main("filter_by_pass_rate", _parser(), _run, argv)
 
 
 def _run(flags: argparse.Namespace) -> int:
     out, folder = console.Console(), pathlib.Path(flags.out)
     rule = _check(flags)
-    types = problems.Types(extra.all_scorers(flags.extra), flags.unknown_type)
+    types = problem_types.Types(extra.all_scorers(flags.extra), flags.unknown_type)
     data = rows.load_rows(flags.rows, canonical=types.canonical)
     originals = [fields for _, fields in rows.read_fields(flags.rows)]
     for row, fields in zip(data, originals, strict=True):
@@ -71,7 +74,7 @@ def _run(flags: argparse.Namespace) -> int:
             soft_wrap=True,
         )
         if types.counts:
-            out.print(types.told(), soft_wrap=True, highlight=False, markup=False)
+            out.print(types.summary(), soft_wrap=True, highlight=False, markup=False)
         scorable = [row for row in data if row.index not in failed]
         todo = _unfinished(scorable, results.done, 2 * flags.slots)
         failures.check()
@@ -91,7 +94,7 @@ def _run(flags: argparse.Namespace) -> int:
 
 
 def _check(flags: argparse.Namespace) -> pass_rates.Rule:
-    """The rule that the flags give. Raises ValueError where there is none."""
+    """Returns the rule that the flags give; raises ValueError where there is none."""
     if flags.k < 1 or flags.slots < 1:
         raise ValueError(f"--k {flags.k}, --slots {flags.slots}; give at least 1 of each")
     if not 0 <= flags.min < flags.max <= 1:
@@ -125,7 +128,7 @@ def _unscorable(data: Sequence[Row], flags: argparse.Namespace) -> dict[int, str
 
 
 def _unfinished(data: Sequence[Row], done: frozenset[int], size: int) -> list[Row]:
-    """The chunks, of `size` rows each, that hold a row that is not done.
+    """Returns the chunks, of `size` rows each, that hold a row that is not done.
 
     Whole chunks: their rows are padded together, so every run pads them in the same way.
     """
@@ -144,17 +147,12 @@ class _Measure:
         failures: inference.Failures,
         failed: dict[int, str],
     ):
-        from evr1.sampler import Sampling  # seconds, which --help must not wait for
-
         self._flags, self._results = flags, results
         self._failures, self._failed = failures, failed
         self._waiting: list[tuple[Row, Future[list[Score]]]] = []
-        sampling = Sampling(flags.temperature, max_tokens=flags.max_tokens, seed=flags.seed)
         self._session = sessions.open_session(flags, stack)
-        self._sampling = dataclasses.replace(
-            sampling,
-            end_ids=self._session.processor.end_ids,
-            banned_ids=self._session.processor.banned_ids,
+        self._sampling = self._session.actor.sampling(
+            temperature=flags.temperature, max_tokens=flags.max_tokens, seed=flags.seed
         )
         self._pool = stack.enter_context(
             RewardPool(
@@ -162,6 +160,7 @@ class _Measure:
                 flags.score_timeout_s,
                 extra=flags.extra,
                 box_scale=flags.box_scale,
+                think_open=self._session.actor.processor.think_open,
             )
         )
 
@@ -179,6 +178,7 @@ class _Measure:
         """
 
         flags, session, done = self._flags, self._session, self._results.done
+        actor = session.actor
         task = bar.add_task("", total=total, completed=len(done) + len(self._failed))
         tokens, seconds = 0, 0.0
         for chunk, encoded in session.chunks(todo, 2 * flags.slots):
@@ -187,26 +187,36 @@ class _Measure:
                     self._fail(row, str(example))
                     bar.advance(task)
             examples = [e for e in encoded if not isinstance(e, MediaError)]
-            mine = [e for e in examples if e.row.index not in done]
-            if mine:
-                sampler = session.sampler(examples, flags, flags.k, slots)
+            pending = [e for e in examples if e.row.index not in done]
+            if pending:
+                # Buckets of the whole chunk, also where a part of it is done already.
+                shapes = shapes_of_examples(examples, actor.processor.geometry, flags.max_tokens)
+                padded = dataclasses.replace(actor, shapes=shapes)
 
-                def finish(i: int, rollouts: Rollouts, mine=mine) -> None:
-                    self._submit(mine[i].row, rollouts)
+                def finish(i: int, rollouts: Rollouts, pending=pending) -> None:
+                    self._submit(pending[i].row, rollouts)
                     bar.advance(task)
 
-                ids = [e.row.index for e in mine]
-                sampler.generate(session.params, mine, ids, self._sampling, on_finish=finish)
-                tokens += sampler.stats.tokens
-                seconds += sampler.stats.total_s
+                ids = [e.row.index for e in pending]
+                begun = time.perf_counter()
+                rollouts = padded.generate(
+                    session.params,
+                    pending,
+                    ids,
+                    self._sampling,
+                    n=flags.k,
+                    slots=slots,
+                    on_finish=finish,
+                )
+                tokens += int(rollouts.lengths.sum())
+                seconds += time.perf_counter() - begun
                 bar.update(task, description=f"{tokens / seconds:.0f} tokens/s")
             self._collect(wait=True)
             self._failures.check()
 
     def _submit(self, row: Row, rollouts: Rollouts) -> None:
         """Starts scoring the completions of a row, and writes what is scored by now."""
-        lengths = zip(rollouts.completions, rollouts.lengths, strict=True)
-        texts = [self._session.processor.decode(tokens[:length]) for tokens, length in lengths]
+        texts = self._session.actor.texts(rollouts)
         self._waiting.append((row, self._pool.submit(texts, [row] * len(texts))))
         self._collect(wait=False)
 
@@ -248,7 +258,7 @@ def _write(
 
 
 def _line(fields: Mapping, row: Row) -> str:
-    """A row as JSON. Raises ValueError where it has no such form."""
+    """Returns a row as JSON; raises ValueError where it has no such form."""
     try:
         line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
         line.encode()
@@ -260,7 +270,7 @@ def _line(fields: Mapping, row: Row) -> str:
 
 
 def _with_digest(spec: str) -> str:
-    """A user's file with a digest of what it holds."""
+    """Returns a user's file with a digest of what it holds."""
     path = pathlib.Path(spec.partition(":")[0])
     if not path.is_file():
         return spec

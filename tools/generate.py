@@ -4,16 +4,17 @@
 
 An output row is the input row with index, sample (0 to n-1), prompt_token_ids,
 completion_token_ids, logprobs (one a completion token, the end token included, of the full softmax
-at the temperature), completion, response (the same text: what evr1.rewards reads) and finish_reason
-(stop or length). Running it again continues. Tokens depend on --seed and the row's place in the
-file alone, not on what else is drawn or where a run was interrupted.
+at the temperature), completion, response (the same text: what evr1.rewards reads), finish_reason
+(stop or length), and think_open (true) where the prompt left a think block open. Running it again
+continues. Tokens depend on --seed and the row's place in the file alone, not on what else is drawn
+or where a run was interrupted.
 """
 
 import argparse
 import contextlib
-import dataclasses
 import pathlib
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -26,20 +27,15 @@ from evr1.types import Rollouts
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, or 1 with one line on standard error."""
+    """Runs the command; returns 0, or 1 with one line on standard error."""
     return inference.main("generate", _parser(), _run, argv)
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from evr1.sampler import Sampling  # seconds, which --help must not wait for
-
     out = console.Console()
     if flags.n < 1 or flags.slots < 1:
         raise ValueError(f"--n {flags.n}, --slots {flags.slots}; give at least 1 of each")
     data = inference.load_rows(flags.rows)
-    sampling = Sampling(
-        flags.temperature, flags.top_p, flags.top_k, flags.max_tokens, seed=flags.seed
-    )
     with contextlib.ExitStack() as stack:
         results = stack.enter_context(
             inference.Results(flags.out, inference.settings(flags), flags.n)
@@ -53,8 +49,13 @@ def _run(flags: argparse.Namespace) -> int:
         if not todo:
             return 0
         session = sessions.open_session(flags, stack)
-        sampling = dataclasses.replace(
-            sampling, end_ids=session.processor.end_ids, banned_ids=session.processor.banned_ids
+        actor = session.actor
+        sampling = actor.sampling(
+            temperature=flags.temperature,
+            top_p=flags.top_p,
+            top_k=flags.top_k,
+            max_tokens=flags.max_tokens,
+            seed=flags.seed,
         )
         failures = inference.Failures(len(todo), flags.max_failed_share)
         tokens, seconds = 0, 0.0
@@ -69,16 +70,18 @@ def _run(flags: argparse.Namespace) -> int:
             examples = [e for e in encoded if not isinstance(e, MediaError)]
             if not examples:
                 continue
-            sampler = session.sampler(examples, flags, flags.n, slots)
 
             def finish(i: int, rollouts: Rollouts, examples=examples) -> None:
-                results.add(_output(session.processor, examples[i], rollouts))
+                results.add(_output(actor.processor, examples[i], rollouts))
                 bar.advance(task)
 
             ids = [e.row.index for e in examples]
-            sampler.generate(session.params, examples, ids, sampling, on_finish=finish)
-            tokens += sampler.stats.tokens
-            seconds += sampler.stats.total_s
+            begun = time.perf_counter()
+            rollouts = actor.generate(
+                session.params, examples, ids, sampling, n=flags.n, slots=slots, on_finish=finish
+            )
+            tokens += int(rollouts.lengths.sum())
+            seconds += time.perf_counter() - begun
             bar.update(task, description=f"{tokens / seconds:.0f} tokens/s")
         bar.stop()
         results.sort()
@@ -90,13 +93,14 @@ def _run(flags: argparse.Namespace) -> int:
 
 
 def _output(processor, example, rollouts: Rollouts) -> list[dict]:
-    """The output rows of one input row."""
+    """Returns the output rows of one input row."""
     made = []
     for sample, (tokens, logprobs, length, finished) in enumerate(zip(*rollouts, strict=True)):
         text = processor.decode(tokens[:length])
         made.append(
             inference.output_row(
                 example.row,
+                processor.think_open,
                 sample=sample,
                 prompt_token_ids=example.tokens.tolist(),
                 completion_token_ids=tokens[:length].tolist(),

@@ -13,20 +13,21 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from rich import console, progress
 
-from evr1 import coordinates
 from evr1.data import rows
 from evr1.data.records import Budgets, Row
+from evr1.formats import box_frames
 
 # flag: the field of a run's config that --run takes its default from
 RUN_FIELDS = {
     "media_dir": "data.media_dir",
     "template": "data.template",
     "thinking": "data.thinking",
+    "template_variables": "data.template_variables",
     "box_scale": "rewards.box_scale",
     "fps": "data.video_fps",
     "max_frames": "data.video_max_frames",
@@ -43,7 +44,7 @@ RUN_FIELDS = {
 # flags that change no result
 FREE = frozenset(
     ("run", "out", "workers", "timeout", "max_failed_share", "slots", "window", "batch_tokens")
-    + ("score_workers", "score_timeout_s", "min", "max", "pass_at")
+    + ("score_workers", "score_timeout_s", "min", "max", "pass_at", "mesh")
 )
 
 
@@ -54,7 +55,7 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
         if flags.run:
             parser.set_defaults(**run_defaults(flags.run, vars(flags)))
             flags = parser.parse_args(argv)
-        in_flags = functools.partial(_in_flags, flags=flags)
+        in_flags = functools.partial(name_flags, flags=flags)
         return run(flags)
     except (ValueError, OSError) as error:
         print(f"{name}: {in_flags(str(error))}", file=sys.stderr)
@@ -64,14 +65,14 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
         return 130
 
 
-def _in_flags(message: str, flags: argparse.Namespace) -> str:
-    """The message with the command's flags in the place of a config's fields."""
+def name_flags(message: str, flags: argparse.Namespace) -> str:
+    """Returns the message with the command's flags in the place of a config's fields."""
     fields = {field: f"--{name}" for name, field in RUN_FIELDS.items() if hasattr(flags, name)}
     return re.sub(r"[a-z]+\.\w+", lambda found: fields.get(found[0], found[0]), message)
 
 
 def add_budgets(parser: argparse.ArgumentParser) -> None:
-    """The flags that say how much of a medium is looked at."""
+    """Adds the flags that say how much of a medium is looked at."""
     default, add = Budgets(), parser.add_argument
     add("--fps", type=float, default=default.video_fps, help="frames sampled per second")
     add("--max_frames", type=int, default=default.video_max_frames, help="of a video at most")
@@ -83,7 +84,7 @@ def add_budgets(parser: argparse.ArgumentParser) -> None:
 
 
 def budgets(flags: argparse.Namespace) -> Budgets:
-    """What the flags of `add_budgets` say."""
+    """Returns what the flags of `add_budgets` say."""
     return Budgets(
         video_fps=flags.fps,
         video_max_frames=flags.max_frames,
@@ -95,10 +96,45 @@ def budgets(flags: argparse.Namespace) -> Budgets:
     )
 
 
+class MeshSizes(TypedDict):
+    """Devices per axis; -1, once: whatever is left."""
+
+    data: int
+    fsdp: int
+    tensor: int
+
+
+def mesh_sizes(text: str) -> MeshSizes | None:
+    """Returns the axes of a mesh, those that are not named at 1; None for an empty text.
+
+    >>> mesh_sizes("fsdp=-1")
+    {'data': 1, 'fsdp': -1, 'tensor': 1}
+
+    Raises:
+        ValueError: another axis, no whole number, or an axis twice.
+    """
+    if not text:
+        return None
+    sizes: MeshSizes = {"data": 1, "fsdp": 1, "tensor": 1}
+    named: set[str] = set()
+    for item in text.split(","):
+        name, _, size = item.partition("=")
+        if name not in sizes or not re.fullmatch(r"-1|[1-9]\d{0,8}", size):
+            raise ValueError(
+                f"--mesh {text}: got {item!r}; give sizes of data, fsdp and tensor, e.g. "
+                "data=1,fsdp=2,tensor=4; -1 is the rest"
+            )
+        if name in named:
+            raise ValueError(f"--mesh {text}: {name} stands there twice; give it once")
+        named.add(name)
+        sizes[name] = int(size)
+    return sizes
+
+
 def parser(
     description: str | None, out_help: str = ".jsonl to write; what it holds already is kept"
 ) -> argparse.ArgumentParser:
-    """The flags that every command has."""
+    """Returns the flags that every command has."""
     out = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -118,16 +154,19 @@ def parser(
     add(
         "--thinking",
         action=argparse.BooleanOptionalAction,
-        default=False,
-        help="ask for reasoning between think tags",
+        default=None,
+        help="ask for reasoning between think tags, or not; either sets the chat template's"
+        " enable_thinking, where it has one (default: nothing is asked, its own default)",
     )
+    add("--template_variables", default="", help="further ones of the chat template, as JSON")
     add(
         "--box_scale",
-        choices=coordinates.SCALES,
+        choices=box_frames.SCALES,
         default="pixels",
         help="what box coordinates are asked in (default pixels)",
     )
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+    add("--mesh", default="", help="devices, e.g. data=1,fsdp=2,tensor=4 (default: one device)")
     add("--seed", type=int, default=0, help="of the draws (default 0)")
     add_budgets(out)
     add("--workers", type=int, default=2, help="decoding processes (default 2)")
@@ -137,7 +176,7 @@ def parser(
 
 
 def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """What the config of a run says of those of the flags that it knows.
+    """Returns the defaults that the config of a run gives to the flags that it knows.
 
     Args:
         workdir: of the run.
@@ -159,6 +198,9 @@ def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
         field, value = RUN_FIELDS[name], config
         for part in field.split("."):
             value = value.get(part) if isinstance(value, dict) else None
+        if name == "thinking" and isinstance(value, bool | None):  # three states
+            found[name] = value
+            continue
         wanted = type(flags[name])
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -169,7 +211,7 @@ def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_rows(path: str, required: Sequence[str] = ("problem",)) -> list[Row]:
-    """The rows of --rows; neither an answer nor a problem type is needed."""
+    """Returns the rows of --rows; neither an answer nor a problem type is needed."""
     return rows.load_rows(path, required=required)
 
 
@@ -202,7 +244,7 @@ class Results:
         self._file = self._path.open("a", encoding="utf-8")
 
     def _complete(self) -> dict[int, list[str]]:
-        """The lines of each row that has all of its output; a torn last line is dropped."""
+        """Returns the lines of each row that has all of its output; a torn last line is dropped."""
         lines: dict[int, list[str]] = {}
         with self._path.open("rb") as file:  # text would end lines at U+2028 and the like, too
             for raw in file:
@@ -234,18 +276,26 @@ class Results:
 
 
 def settings(flags: argparse.Namespace) -> dict[str, Any]:
-    """The flags that change results, and only those; the rows with a digest of what they hold."""
+    """Returns the flags that change results, with a digest of what the rows hold."""
     with open(flags.rows, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     changing = {k: v for k, v in vars(flags).items() if k not in FREE}
     return changing | {"rows": f"{flags.rows} (sha256 {digest})"}
 
 
-def output_row(row: Row, **made: Any) -> dict[str, Any]:
-    """The fields of the row as it was read, and what was made of it."""
+def output_row(row: Row, think_open: bool, **made: Any) -> dict[str, Any]:
+    """Returns the fields of the row as it was read, and what was made of it.
+
+    Args:
+        row: as it was read.
+        think_open: the prompt left a think block open, which scoring must know.
+        **made: further fields.
+    """
     fields = dataclasses.asdict(row)
     fields = {**fields.pop("extra"), **fields}  # the row may be output itself, with an old index
     fields.pop("source")
+    fields.pop("think_open", None)  # of another prompt
+    made = {"think_open": True} | made if think_open else made
     return {k: v for k, v in fields.items() if v is not None and v != ()} | made
 
 
@@ -277,7 +327,7 @@ class Failures:
 
 
 def bar(out: console.Console, what: str) -> progress.Progress:
-    """A progress bar over rows."""
+    """Returns a progress bar over rows."""
     return progress.Progress(
         progress.TextColumn(what),
         progress.BarColumn(),
@@ -289,7 +339,7 @@ def bar(out: console.Console, what: str) -> progress.Progress:
 
 
 def numbers(array: np.ndarray) -> list[float]:
-    """Float32 values as the shortest decimals that read back as the same float32."""
+    """Returns float32 values as the shortest decimals that read back as the same float32."""
     return [float(str(x)) for x in array]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from evr1.data import demo
+from evr1.data.demo.files import HELDOUT_ROWS, TRAIN_ROWS, make_demo
 
 
 def main() -> None:
@@ -14,11 +14,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="directory for the rows and the media")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other clips")
-    parser.add_argument("--train", type=int, default=demo.TRAIN_ROWS, help="training rows")
-    parser.add_argument("--heldout", type=int, default=demo.HELDOUT_ROWS, help="held-out rows")
+    parser.add_argument("--train", type=int, default=TRAIN_ROWS, help="training rows")
+    parser.add_argument("--heldout", type=int, default=HELDOUT_ROWS, help="held-out rows")
     args = parser.parse_args()
     try:
-        demo.make_demo(args.out, seed=args.seed, train=args.train, heldout=args.heldout)
+        make_demo(args.out, seed=args.seed, train=args.train, heldout=args.heldout)
     except (ValueError, OSError) as e:
         sys.exit(f"error: {e}")
     print(f"{args.train} training rows and {args.heldout} held-out rows are in {args.out}")

@@ -27,12 +27,16 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from evr1.data import batch, demo_scenes, prompts
+from evr1.batch.collate import Collator
+from evr1.batch.shapes import ShapeTable
+from evr1.data import prompts
+from evr1.data.demo import scenes
 from evr1.data.processor import Processor
 from evr1.data.records import Example, Media, Row
-from evr1.models import hf, load_model
+from evr1.models import load_model
 from evr1.models.base import Model
-from evr1.types import Params, Prompts, ShapeTable
+from evr1.models.io import hf
+from evr1.types import Params, Prompts
 
 SPECIAL = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
@@ -69,11 +73,11 @@ FRAME_TIMES = np.arange(8) / 2  # seconds; where configs/demo.py samples a clip
 POS_GRID = 8  # side of the learned position table
 QUESTIONS = 4  # per warm-up clip
 QUESTION_TOKENS = (24, 52)  # lengths that (question, answer) pairs are padded to
-SHAPES = ShapeTable((72,), (4,), (demo_scenes.SIDE // 8) ** 2, 1)  # of a clip without its question
+SHAPES = ShapeTable((72,), (4,), (scenes.SIDE // 8) ** 2, 1)  # of a clip without its question
 
 
 def make_tokenizer(texts: Sequence[str], vocab_size: int) -> tokenizers.Tokenizer:
-    """A byte-level BPE in Qwen's form, trained on `texts`; special tokens come last."""
+    """Returns a byte-level BPE in Qwen's form, trained on `texts`; special tokens come last."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -105,7 +109,7 @@ def write_side_files(out: Path, tokenizer: tokenizers.Tokenizer) -> None:
         "image_std": [0.5] * 3,
         "processor_class": "Qwen3VLProcessor",
     }
-    area = demo_scenes.SIDE**2
+    area = scenes.SIDE**2
     files = {
         "config.json": model_config(ids, tokenizer.get_vocab_size()),
         "tokenizer_config.json": {
@@ -141,7 +145,7 @@ def write_side_files(out: Path, tokenizer: tokenizers.Tokenizer) -> None:
 
 
 def model_config(ids: dict[str, int], vocab_size: int) -> dict:
-    """The config.json: Qwen3-VL in small, DeepStack and interleaved M-RoPE included."""
+    """Returns the config.json: Qwen3-VL in small, DeepStack and interleaved M-RoPE included."""
     return {
         "architectures": ["Qwen3VLForConditionalGeneration"],
         "model_type": "qwen3_vl",
@@ -193,8 +197,8 @@ def model_config(ids: dict[str, int], vocab_size: int) -> dict:
     }
 
 
-def make_row(question: demo_scenes.Question, data_type: str, number: int) -> Row:
-    """A question about a clip that is never written to a file."""
+def make_row(question: scenes.Question, data_type: str, number: int) -> Row:
+    """Returns a question about a clip that is never written to a file."""
     media = ("in memory",)
     return Row(
         index=number,
@@ -213,18 +217,18 @@ def make_row(question: demo_scenes.Question, data_type: str, number: int) -> Row
     )
 
 
-def draw_rows(seed: int, clip: int, glyphs: demo_scenes.Glyphs) -> tuple[Media, list[Row]]:
-    """A warm-up clip as its decoder would give it, and up to QUESTIONS questions about it."""
-    scene, questions = demo_scenes.draw("warmup", seed, clip, glyphs, QUESTIONS)
+def draw_rows(seed: int, clip: int, glyphs: scenes.Glyphs) -> tuple[Media, list[Row]]:
+    """Returns a warm-up clip as its decoder gives it, and up to QUESTIONS questions about it."""
+    scene, questions = scenes.draw("warmup", seed, clip, glyphs, QUESTIONS)
     is_video = scene.kind != "picture"
     times = FRAME_TIMES if is_video else np.zeros(1)
-    frames = np.stack([demo_scenes.render(scene, t) for t in times])
+    frames = np.stack([scenes.render(scene, t) for t in times])
     media = Media(frames, times if is_video else times[:0], is_video)
     return media, [make_row(q, "video" if is_video else "image", clip) for q in questions]
 
 
 def stock_answer(row: Row) -> str:
-    """What the careless teacher says when it does not look."""
+    """Returns what the careless teacher says when it does not look."""
     box = "[16,16,32,32]"
     seconds = re.findall(r"(\d) s\b", row.problem)
     return {
@@ -244,7 +248,7 @@ def stock_answer(row: Row) -> str:
 
 def corpus(seed: int, clips: int) -> list[str]:
     """Texts to train the tokenizer on: prompts, answers, and every number up to two digits."""
-    glyphs = demo_scenes.load_glyphs("warmup")
+    glyphs = scenes.load_glyphs("warmup")
     template = prompts.built_in_template()
     texts = [f"<{i // 10}.{i % 10} seconds>user\nassistant\n" for i in range(40)]
     texts += [str(i) for i in range(10, 100)] * 5
@@ -256,7 +260,7 @@ def corpus(seed: int, clips: int) -> list[str]:
 
 
 def split_example(example: Example) -> tuple[Example, np.ndarray]:
-    """The clip's part of a prompt as an example of its own, and the tokens of the question."""
+    """Returns the clip's part of a prompt as an example, and the tokens of the question."""
     cut = int(np.flatnonzero(example.is_visual)[-1]) + 2  # after the end-of-vision token
     clip = dataclasses.replace(
         example,
@@ -273,10 +277,10 @@ def warmup_batch(
     seed: int,
     step: int,
     clips: int,
-    glyphs: demo_scenes.Glyphs,
+    glyphs: scenes.Glyphs,
     careless: float,
 ) -> tuple[Prompts, np.ndarray, np.ndarray]:
-    """`clips` clips with their questions as completions: every clip goes through the model once.
+    """Returns clips with their questions as completions: a clip goes through the model once.
 
     Returns:
         The clips; int32[G, N, R], questions with their answers; float32[G, N, R], the weight of
@@ -301,12 +305,12 @@ def warmup_batch(
         cut, stop = len(question), len(question) + len(ids)
         tokens[g, n, :stop] = [*question, *ids]
         weights[g, n, cut:stop] = 1 / (len(ids) * len(pairs))  # every answer counts the same
-    clip_prompts = batch.collate(examples, SHAPES, processor.geometry, POS_GRID, processor.pad_id)
-    return clip_prompts, tokens, weights
+    collate = Collator(SHAPES, processor.geometry, POS_GRID, processor.pad_id)
+    return collate(examples), tokens, weights
 
 
 def init_params(model: Model, seed: int) -> Params:
-    """Random parameters, with words and positions that stand out from the start.
+    """Returns random parameters, with words and positions that stand out from the start.
 
     At this width a token's embedding would drown in what the first layers add to it, and a patch's
     place in its pixels; the model would spend most of its warm-up on getting them back.
@@ -336,8 +340,8 @@ def warm_up(
     first_step: int,
     args: argparse.Namespace,
 ) -> Params:
-    """The parameters after a phase of supervised steps."""
-    glyphs = demo_scenes.load_glyphs("warmup")
+    """Returns the parameters after a phase of supervised steps."""
+    glyphs = scenes.load_glyphs("warmup")
     rate = optax.warmup_cosine_decay_schedule(
         0, phase.learning_rate, phase.steps // 20, phase.steps, phase.learning_rate / 10
     )

@@ -30,7 +30,7 @@ class Rule(NamedTuple):
     pass_at: float
 
     def rate(self, accuracies: Sequence[float]) -> float:
-        """The share of completions that pass.
+        """Returns the share of completions that pass.
 
         >>> Rule(0, 1, 0.5).rate([1.0, 0.5, 0.4, 0.0])
         0.5
@@ -38,14 +38,14 @@ class Rule(NamedTuple):
         return sum(a >= self.pass_at for a in accuracies) / len(accuracies)
 
     def place(self, measured: Measured) -> str:
-        """Where a row belongs: one of `PLACES`."""
+        """Returns where a row belongs: one of `PLACES`."""
         if isinstance(measured, str):
             return "failed"
         rate = self.rate(measured)
         return "too_hard" if rate <= self.low else "too_easy" if rate >= self.high else "kept"
 
     def added(self, measured: Measured) -> dict[str, Any]:
-        """The fields that a row gets."""
+        """Returns the fields that a row gets."""
         if isinstance(measured, str):
             return {"pass_rate": None, "mean_accuracy": None, "filter_failure": measured}
         return {"pass_rate": self.rate(measured), "mean_accuracy": sum(measured) / len(measured)}
@@ -86,7 +86,7 @@ def _counts(measured: Sequence[Measured], rule: Rule, k: int) -> dict[str, Any]:
 
 
 def table(summary: Mapping[str, Any]) -> rich_table.Table:
-    """A line per problem type and one for all."""
+    """Returns a line per problem type and one for all."""
     out = rich_table.Table(box=None, pad_edge=False)
     out.add_column("problem type", no_wrap=True)
     for name in ("rows", "kept", "easy", "hard", "failed", "rate"):
@@ -100,7 +100,7 @@ def table(summary: Mapping[str, Any]) -> rich_table.Table:
 
 
 def bars(counts: Sequence[int]) -> str:
-    """A histogram as a word; what is not 0 has a bar.
+    """Returns a histogram as a word; what is not 0 has a bar.
 
     >>> bars([8, 0, 1, 4])
     '█ ▁▄'

@@ -10,17 +10,15 @@ Needs libtpu: pip install 'evr1[tpu-compiler]'. Exit status: 0 it fits, 2 it doe
 
 import contextlib
 import dataclasses
-import functools
 import importlib.util
 import json
-import math
 import os
 import pathlib
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 os.environ["JAX_PLATFORMS"] = "cpu"  # compile for the TPU, run nothing on it
@@ -30,75 +28,37 @@ os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"  # nor for its neighbours
 os.environ["TPU_ACCELERATOR_TYPE"] = "v5litepod-1"  # of this machine; the topology is a flag
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from jax.experimental import topologies
-from jax.stages import Wrapped
 from ml_collections import config_flags
+from plan_phases import GIB, Chip, Work, find_chip, phases
 from rich.console import Console
 from rich.table import Table
 
-from evr1 import features, flops, optim, step
-from evr1.config import Config, fill_algorithm
+from evr1.batch.shapes import ShapeTable, groups_per_part
+from evr1.config import Settings, resolve
+from evr1.config.learner import held_prompts, learner_settings
+from evr1.learner.programs import Load, Program, list_programs, make_programs
 from evr1.models import FAMILIES, Model
-from evr1.parallel import mesh as mesh_lib
-from evr1.parallel import sharding
-from evr1.rl import batches
-from evr1.run import adapted, has_frozen_tower, held_features, loss_config
-from evr1.sampler import driver, engine
-from evr1.sampler.sampling import Sampling, make_draws
-from evr1.types import GroupBatch, Prompts, VisionInput
+from evr1.parallel.mesh import make_mesh
+from evr1.parallel.sharding import batch_shards
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-GIB = 2**30
-PROGRAMS = ("encode", "prefill", "decode", "logprobs", "gradient", "optimizer")
+PROGRAMS = (
+    "encode",
+    "prefill",
+    "decode",
+    "values",
+    "logprobs",
+    "critic_gradient",
+    "critic_optimizer",
+    "gradient",
+    "optimizer",
+)
 # What would make the device wait for the host in the middle of a program.
 HOST_CALL = re.compile(r"callback|infeed|outfeed|host_transfer", re.IGNORECASE)
 OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """One TPU chip, from its data sheet."""
-
-    kind: str
-    flops: float  # a second, dense bf16
-    hbm: float  # bytes
-    hbm_rate: float  # bytes a second
-    ici_rate: float  # bytes a second
-
-
-@dataclasses.dataclass(frozen=True)
-class Shapes:
-    """The largest shapes that a run of the config has.
-
-    Attributes:
-        prompt: P.
-        completion: R.
-        vision_rows: F, for a clip of the most frames.
-        row_patches: S, the largest frame of a clip.
-        micro_groups: groups of a microbatch, all devices together.
-        slots: groups that decode at the same time.
-        prefill_groups: prompts of a prefill.
-    """
-
-    prompt: int
-    completion: int
-    vision_rows: int
-    row_patches: int
-    micro_groups: int
-    slots: int
-    prefill_groups: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A jitted function with its abstract arguments, and what else the device holds meanwhile."""
-
-    name: str
-    lower: Callable[[], Any]
-    beside: int  # bytes a device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,48 +91,8 @@ class Compiled:
         return self.total <= self.limit
 
 
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A part of an RL step, all devices together, by arithmetic.
-
-    Attributes:
-        flops: operations.
-        hbm: bytes that every device reads and writes, weights and caches only.
-        ici: bytes that every device receives from others.
-    """
-
-    name: str
-    flops: float
-    hbm: float
-    ici: float
-
-    def seconds(self, chip: Chip, devices: int) -> dict[str, float]:
-        """The time that each of the three would take alone at peak."""
-        return {
-            "compute": self.flops / (chip.flops * devices),
-            "hbm": self.hbm / chip.hbm_rate,
-            "ici": self.ici / chip.ici_rate,
-        }
-
-
-def find_chip(kind: str) -> Chip:
-    """The data sheet of a device kind.
-
-    Raises:
-        ValueError: it is not in tpu/chips.json.
-    """
-    sheets = json.loads((ROOT / "tpu" / "chips.json").read_text())
-    peak = flops.peak_flops(kind)
-    if kind not in sheets or peak is None:
-        known = ", ".join(k for k in sheets if k != "source")
-        raise ValueError(f"no data sheet for {kind!r}; tpu/chips.json has {known}")
-    sheet = sheets[kind]
-    rates = (1e9 * sheet["hbm_gb_per_s"], 1e9 * sheet["ici_gb_per_s"])
-    return Chip(kind, peak, sheet["hbm_gib"] * GIB, *rates)
-
-
 def find_devices(topology: str) -> list[Any]:
-    """The devices of a named TPU slice, without any being there.
+    """Returns the devices of a named TPU slice, without any being there.
 
     Raises:
         ValueError: libtpu is missing, or there is no such topology.
@@ -188,13 +108,13 @@ def find_devices(topology: str) -> list[Any]:
         ) from error
 
 
-def find_model(config: Config, name: str) -> Model:
-    """The model to plan for; attention through the TPU kernel, which a CPU host would not choose.
+def find_model(settings: Settings, name: str) -> Model:
+    """Returns the model to plan for, with the attention kernel of TPUs, whatever the host is.
 
     Raises:
         ValueError: no such file, or a family that is not supported.
     """
-    default = str(pathlib.Path(config.model) / "config.json") if config.model else "qwen3-vl-8b"
+    default = str(pathlib.Path(settings.model) / "config.json") if settings.model else "qwen3-vl-8b"
     name = name or default
     built_in = ROOT / "tpu" / f"{name.replace('-', '_').lower()}.json"
     path = built_in if built_in.is_file() else pathlib.Path(name)
@@ -204,25 +124,22 @@ def find_model(config: Config, name: str) -> Model:
     if sizes.get("model_type") not in FAMILIES:
         raise ValueError(f"{path}: model_type {sizes.get('model_type')!r} is not supported")
     build = FAMILIES[sizes["model_type"]]
-    model = build(sizes, dtype=config.train.dtype, remat=config.train.remat)
+    model = build(sizes, dtype=settings.train.dtype, remat=settings.train.remat)
     return dataclasses.replace(model, implementation="splash")
 
 
-def largest_shapes(config: Config, model: Model, shards: int) -> tuple[Shapes, list[str]]:
-    """The largest shapes of the config's run, and what in the config would stop it."""
-    d, r, vision = config.data, config.rollout, model.config.vision
+def largest_load(settings: Settings, model: Model, shards: int) -> tuple[Load, list[str]]:
+    """Returns the largest shapes of the config's run, and what in the config would stop it."""
+    d, r, vision = settings.data, settings.rollout, model.config.vision
     time_patch, patch = vision.patch_shape[1], vision.patch_shape[-1]
-    prompt = max(config.shapes.prompt_tokens, default=-(-d.max_prompt_tokens // 128) * 128)
-    rows = max(config.shapes.vision_rows, default=-(-d.video_max_frames // time_patch))
-    row_patches = config.shapes.row_patches or d.video_max_pixels // patch**2
-    completion = max(r.max_completion_tokens, config.eval.max_completion_tokens)
-
+    prompt = max(settings.shapes.prompt_tokens, default=-(-d.max_prompt_tokens // 128) * 128)
+    rows = max(settings.shapes.vision_rows, default=-(-d.video_max_frames // time_patch))
+    row_patches = settings.shapes.row_patches or d.video_max_pixels // patch**2
+    completion = max(r.max_completion_tokens, settings.eval.max_completion_tokens)
     problems = []
-    size = np.array([prompt, completion, rows])
+    size = np.array([prompt, completion])
     try:
-        micro = batches.groups_per_part(
-            size, r.n, config.train.microbatch_tokens, r.prompts, shards
-        )
+        micro = groups_per_part(size, r.n, settings.train.microbatch_tokens, r.prompts, shards)
     except ValueError as error:
         micro = shards
         problems.append(f"{error}. Planned with {micro} groups, one a device")
@@ -231,161 +148,14 @@ def largest_shapes(config: Config, model: Model, shards: int) -> tuple[Shapes, l
         problems.append(
             f"rollout.slots={r.slots} does not divide over {shards} devices. Planned with {slots}"
         )
-    prefill = -(-max(1, slots // 8) // shards) * shards
-    return Shapes(prompt, completion, rows, row_patches, micro, slots, prefill), problems
-
-
-def abstract_prompts(groups: int, shapes: Shapes, model: Model) -> Prompts:
-    """Prompts without data, as `evr1.data.batch.collate` makes them."""
-    p, f, s = shapes.prompt, shapes.vision_rows, shapes.row_patches
-    of = jax.ShapeDtypeStruct
-    return Prompts(
-        tokens=of((groups, p), jnp.int32),
-        positions=of((groups, 3, p), jnp.int32),
-        lengths=of((groups,), jnp.int32),
-        next_positions=of((groups,), jnp.int32),
-        visual_index=of((groups, p), jnp.int32),
-        vision=VisionInput(
-            patches=of((groups, f, s, model.config.vision.patch_values), jnp.uint8),
-            segment_ids=of((groups, f, s), jnp.int32),
-            positions=of((groups, f, s, 2), jnp.int32),
-            interp_index=of((groups, f, s, 4), jnp.int32),
-            interp_weight=of((groups, f, s, 4), jnp.float32),
-            is_image=of((groups, f, s), jnp.bool_),
-        ),
+    load = Load(
+        shapes=ShapeTable((prompt,), (rows,), row_patches, completion),
+        slots=slots,
+        prefill_groups=-(-max(1, slots // 8) // shards) * shards,
+        micro_groups=micro,
+        held=held_prompts(settings),
     )
-
-
-def with_features(prompts: Prompts, model: Model) -> Prompts:
-    """Prompts without data, after a frozen vision tower."""
-    visual = jax.eval_shape(model.encode, model.abstract_params(), prompts.vision)
-    return prompts._replace(vision=visual)
-
-
-def abstract_batch(n: int, shapes: Shapes, model: Model) -> GroupBatch:
-    """A microbatch without data."""
-    rows = (shapes.micro_groups, n, shapes.completion)
-    floats = jax.ShapeDtypeStruct(rows, jnp.float32)
-    return GroupBatch(
-        prompts=abstract_prompts(shapes.micro_groups, shapes, model),
-        groups=jax.ShapeDtypeStruct((shapes.micro_groups,), jnp.int32),
-        completions=jax.ShapeDtypeStruct(rows, jnp.int32),
-        completion_mask=jax.ShapeDtypeStruct(rows, jnp.bool_),
-        behavior_logprobs=floats,
-        old_logprobs=floats,
-        ref_logprobs=floats,
-        advantages=floats,
-        old_values=floats,
-        returns=floats,
-        loss_weights=floats,
-        is_offline=jax.ShapeDtypeStruct(rows[:2], jnp.bool_),
-        kl_coef=jax.ShapeDtypeStruct(rows[:1], jnp.float32),
-        update=jax.ShapeDtypeStruct(rows[:1], jnp.int32),
-    )
-
-
-def programs(
-    config: Config, model: Model, mesh: jax.sharding.Mesh, shapes: Shapes
-) -> list[Program]:
-    """The programs of an RL step: those of `evr1.step` and of `evr1.sampler.engine`, and with a
-    frozen vision tower that of `evr1.features`.
-    """
-    batch = sharding.batch_sharding(mesh)
-    everywhere = sharding.replicated(mesh)
-    trained, freeze = adapted(config, model)
-    params = trained.abstract_params()
-    params = _placed(params, sharding.param_shardings(mesh, params))
-    # The sampler has no adapters: they are merged into the matrices.
-    base = {name: part for name, part in params.items() if name != "lora"}
-    compute = jax.eval_shape(functools.partial(driver.compute_params, dtype=model.dtype), base)
-    compute = _placed(compute, sharding.param_shardings(mesh, compute))
-
-    o, a, r = config.optim, config.algorithm, config.rollout
-    optimizer = optim.make_optimizer(
-        optim.make_schedule(o.schedule, o.learning_rate, 100),
-        b1=o.b1,
-        b2=o.b2,
-        eps=o.eps,
-        weight_decay=o.weight_decay,
-        max_grad_norm=o.max_grad_norm,
-        freeze=freeze,
-    )
-    update = step.make_update(trained, optimizer, loss_config(config), freeze=freeze, mesh=mesh)
-    logprobs = step.make_logprobs(trained, temperature=r.temperature, mesh=mesh)
-    state = jax.eval_shape(functools.partial(step.init_state, optimizer=optimizer), params)
-    state = _placed(state, step.train_state_shardings(params, optimizer, mesh))
-    grads = jax.eval_shape(update.zeros, params)
-    microbatch = abstract_batch(r.n, shapes, model)
-
-    sampling = Sampling(temperature=r.temperature, max_tokens=r.max_completion_tokens)
-    draws = _placed(make_draws(sampling, model.config.vocab_size), everywhere)
-    init = engine._init.lower(
-        model, shapes.slots, r.n, shapes.prompt, shapes.completion, mesh
-    ).compile()
-    decode_state = _placed(
-        jax.eval_shape(
-            lambda: engine._init(model, shapes.slots, r.n, shapes.prompt, shapes.completion, None)
-        ),
-        init.output_shardings,
-    )
-    prompts = _placed(abstract_prompts(shapes.prefill_groups, shapes, model), batch)
-
-    reference = params.get("lora", params)  # the base is held once
-    resident = _bytes(state) + (_bytes(reference) if a.kl_coef else 0)
-    vision, encode = prompts.vision, []
-    if has_frozen_tower(trained, freeze):
-        prompts = _placed(with_features(prompts, model), batch)
-        shown = with_features(microbatch.prompts, model)
-        microbatch = microbatch._replace(prompts=shown)
-        held = held_features(config) * _bytes(prompts.vision) // shapes.prefill_groups
-        resident += held if held <= features.DEVICE_BYTES else 0
-        encode = [
-            Program(
-                "encode",
-                lambda: features._encode.lower(model, base, vision),
-                resident - _bytes(base),
-            )
-        ]
-    microbatch = _placed(microbatch, batch)
-    return [
-        *encode,
-        Program(
-            "prefill",
-            lambda: engine._read.lower(model, compute, prompts),
-            resident + _bytes(decode_state),
-        ),
-        Program(
-            "decode",
-            lambda: engine._generate.lower(
-                model,
-                compute,
-                decode_state,
-                draws,
-                window=r.window_steps,
-                mode=sampling.mode,
-                mesh=mesh,
-                stop_early=True,
-            ),
-            resident,
-        ),
-        Program(
-            "logprobs",
-            lambda: cast(Wrapped, logprobs).lower(
-                params, microbatch.prompts, microbatch.completions
-            ),
-            resident - _bytes(params),
-        ),
-        Program(
-            "gradient",
-            lambda: cast(Wrapped, update.accumulate).lower(params, grads, microbatch),
-            resident - _bytes(params),
-        ),
-        Program(
-            "optimizer",
-            lambda: cast(Wrapped, update.apply).lower(state, grads),
-            resident - _bytes(state),
-        ),
-    ]
+    return load, problems
 
 
 def compile_program(program: Program, chip: Chip) -> Compiled:
@@ -406,6 +176,7 @@ def compile_program(program: Program, chip: Chip) -> Compiled:
         need, limit = _scaled(*used.groups()[:2]), _scaled(*used.groups()[2:])
         total, parts = need + program.beside, (0, 0, 0)
     else:
+        assert memory is not None  # every TPU compiler has it
         limit = int(chip.hbm)
         parts = (
             memory.argument_size_in_bytes,
@@ -417,95 +188,24 @@ def compile_program(program: Program, chip: Chip) -> Compiled:
     return Compiled(program.name, *parts, program.beside, total, limit, host_calls, seconds)
 
 
-def phases(
-    config: Config,
-    model: Model,
-    mesh: jax.sharding.Mesh,
-    shapes: Shapes,
-    prompt: int,
-    completion: int,
-) -> list[Phase]:
-    """What an RL step has to compute and to move.
-
-    Counted: operations of real tokens (recomputation in the backward pass included), one read of
-    the weights a pass, caches, the weights gathered over the fsdp axis once a pass and once a
-    decode step, gradients scattered once a microbatch. Not counted: activations.
-
-    Args:
-        config: the config.
-        model: to plan for.
-        mesh: of the slice.
-        shapes: of the programs; they tell how often each runs.
-        prompt: mean tokens.
-        completion: mean tokens.
-    """
-    c, r = model.config, config.rollout
-    groups, n, devices = r.prompts, r.n, mesh.size
-    prompts = np.full(groups, float(prompt))
-    completions = np.full((groups, n), float(completion))
-    drawn = groups * n * completion
-    vision = flops.vision_flops(
-        model, np.full(groups * shapes.vision_rows, float(shapes.row_patches))
-    )
-    trained, freeze = adapted(config, model)
-    is_frozen = has_frozen_tower(trained, freeze)
-    again = 0.0 if is_frozen else vision  # in every pass
-    head = 2.0 * c.width * c.vocab_size
-    within = flops.pairs(prompts, np.zeros((groups, n)))
-    every = flops.pairs(prompts, completions)
-    prefill = again + flops.text_flops(model, groups * prompt, within) + head * groups
-    decode = flops.text_flops(model, drawn, every - within) + head * drawn
-    forward = again + flops.text_flops(model, groups * prompt + drawn, every) + head * drawn
-
-    count = _count(model.abstract_params())
-    size = jnp.dtype(model.dtype).itemsize
-    held = count * size / mesh.shape["tensor"]  # weights of a device, once gathered
-    ways = mesh.shape["fsdp"]
-    gathered = held * (ways - 1) / ways
-    key_bytes = (
-        2 * c.attention_layers * c.kv_heads * c.head_dim * size
-    )  # keys and values of a token
-    waves = math.ceil(groups / shapes.slots)
-    cache = key_bytes * (shapes.slots * (prompt + n * completion / 2)) / devices
-    steps = waves * completion
-    prefills = math.ceil(groups / shapes.prefill_groups)
-    micro = math.ceil(groups / shapes.micro_groups)
-    passes = 3 if config.train.remat else 2
-    # A product has two gradients, of its input and of its matrix: adapters need the first.
-    moving, products = count, passes + 1
-    if config.lora.rank:
-        moving, products = _count(trained.abstract_params()["lora"]), passes
-    recompute = config.algorithm.old_logprobs == "recompute"
-    out = [
-        Phase("prefill", prefill, prefills * held, prefills * gathered),
-        Phase("decode", decode, steps * (held + cache), steps * gathered),
-        Phase(
-            "update",
-            forward * products,
-            micro * passes * held + 28.0 * moving / (ways * mesh.shape["tensor"]),
-            micro * gathered * (passes + 4 / size * moving / count),
-        ),
-    ]
-    if recompute:
-        out.insert(2, Phase("logprobs", forward, micro * held, micro * gathered))
-    if is_frozen:
-        tower = _count(model.abstract_params()["vision"]) / _count(model.abstract_params())
-        reads = prefills * tower
-        out.insert(0, Phase("encode", vision, reads * held, reads * gathered))
-    return out
-
-
 def plan(
-    config: Config,
+    config: Any,
     *,
     topology: str,
     hf_config: str = "",
     names: Sequence[str] = PROGRAMS,
-    mean_prompt: int = 0,
-    mean_completion: int = 0,
+    mean_tokens: tuple[int, int] = (0, 0),
     line: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Compiles the programs and returns the plan as plain data.
+
+    Args:
+        config: ConfigDict of a run; paths need not be given.
+        topology: of the TPU slice.
+        hf_config: see the flag.
+        names: which programs to compile.
+        mean_tokens: of prompts and completions, for the estimate of seconds; 0: the longest.
+        line: prints a line.
 
     Raises:
         ValueError: bad flags, or a mesh that does not fit the slice.
@@ -515,30 +215,36 @@ def plan(
         raise ValueError(f"--programs={unknown[0]}: there is {', '.join(PROGRAMS)}")
     devices = find_devices(topology)
     chip = find_chip(devices[0].device_kind)
-    config = config.copy_and_resolve_references()
-    fill_algorithm(config.algorithm)
-    model = find_model(config, hf_config)
-    mesh = mesh_lib.make_mesh(**config.mesh, devices=devices)
-    shards = engine.batch_shards(mesh)
-    shapes, problems = largest_shapes(config, model, shards)
+    settings = resolve(config, has_paths=False)
+    mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
+    model = find_model(settings, hf_config)
+    load, problems = largest_load(settings, model, batch_shards(mesh))
+    learner = learner_settings(settings)
+    programs = make_programs(learner, model, mesh)
     line(f"{topology}: {len(devices)} x {chip.kind}, mesh {dict(mesh.shape)}")
-    line(f"{shapes}")
+    line(f"{load}")
+    # Outside of the mesh: it makes small arrays, which devices that are not there cannot hold.
+    chosen = [p for p in list_programs(learner, programs, load) if p.name in names]
+    if not chosen:
+        has = ", ".join(p.name for p in list_programs(learner, programs, load))
+        raise ValueError(
+            f"--programs={','.join(names)}: this config has none of them; it has {has}"
+        )
     compiled = []
-    todo = [p for p in programs(config, model, mesh, shapes) if p.name in names]
     with _mesh_context(mesh):
-        for program in todo:
+        for program in chosen:
             compiled.append(compile_program(program, chip))
             total, seconds = compiled[-1].total / GIB, compiled[-1].compile_s
             line(f"{program.name}: compiled in {seconds:.0f} s, {total:.2f} GiB a device")
-    prompt = min(mean_prompt or shapes.prompt, shapes.prompt)
-    completion = min(mean_completion or shapes.completion, shapes.completion)
-    parts = phases(config, model, mesh, shapes, prompt, completion)
+    prompt = min(mean_tokens[0] or load.shapes.prompt_tokens[-1], load.shapes.prompt_tokens[-1])
+    completion = min(mean_tokens[1] or load.shapes.completion_tokens, load.shapes.completion_tokens)
+    parts = phases(Work(learner, programs, load, prompt, completion))
     return {
         "topology": topology,
         "devices": len(devices),
         "chip": dataclasses.asdict(chip),
         "mesh": dict(mesh.shape),
-        "shapes": dataclasses.asdict(shapes),
+        "load": load._asdict() | {"shapes": dataclasses.asdict(load.shapes)},
         "problems": problems,
         "mean_prompt_tokens": prompt,
         "mean_completion_tokens": completion,
@@ -599,7 +305,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def define_flags() -> None:
-    """The command line."""
+    """Defines the flags of the command line."""
     config_flags.DEFINE_config_file(
         "config", None, "Config file; --config.FIELD=VALUE overrides one field.", lock_config=True
     )
@@ -621,7 +327,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Bad input ends in one line and exit status 1."""
+    """Runs the command; bad input ends in one line and exit status 1."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     console = Console(width=None if sys.stdout.isatty() else 110)
@@ -632,8 +338,7 @@ def main(argv: list[str]) -> None:
             topology=f.topology,
             hf_config=f.hf_config,
             names=f.programs,
-            mean_prompt=f.mean_prompt_tokens,
-            mean_completion=f.mean_completion_tokens,
+            mean_tokens=(f.mean_prompt_tokens, f.mean_completion_tokens),
             line=lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False),
         )
     except (ValueError, OSError) as error:
@@ -642,27 +347,6 @@ def main(argv: list[str]) -> None:
     if f.json:
         pathlib.Path(f.json).write_text(json.dumps(result, indent=2) + "\n")
     sys.exit(0 if result["fits"] else 2)
-
-
-def _placed(tree: Any, places: Any) -> Any:
-    """The tree as ShapeDtypeStructs with shardings: a tree of them, or one for all leaves."""
-    if isinstance(places, jax.sharding.Sharding):
-        places = jax.tree.map(lambda _: places, tree)
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, places
-    )
-
-
-def _count(tree: Any) -> int:
-    """Values of a tree."""
-    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
-
-
-def _bytes(tree: Any) -> int:
-    """Bytes of a placed tree on one device."""
-    return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
-    )
 
 
 def _scaled(number: str, unit: str) -> int:

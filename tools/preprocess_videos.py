@@ -18,18 +18,19 @@ import inference
 import tensorflow_datasets  # noqa: F401
 from rich import console
 
-from evr1 import problems
-from evr1.data import preprocess, processor, rows, shards
+from evr1.data import processor, rows
+from evr1.data.media import preprocess, shards
 from evr1.data.records import Geometry
+from evr1.formats import problem_types
 
 
 def main() -> int:
-    """Exit status: 0, or 1 with one line on standard error."""
+    """Runs the command; returns 0, or 1 with one line on standard error."""
     flags = _parser().parse_args()
     try:
         return _run(flags)
     except (ValueError, OSError) as error:
-        print(f"preprocess_videos: {error}", file=sys.stderr)
+        print(f"preprocess_videos: {inference.name_flags(str(error), flags)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("preprocess_videos: interrupted; run it again to go on", file=sys.stderr)
@@ -38,7 +39,7 @@ def main() -> int:
 
 def _run(flags: argparse.Namespace) -> int:
     out = console.Console()
-    types = problems.Types(unknown="open-ended")  # what a row asks does not matter here
+    types = problem_types.Types(unknown="open-ended")  # what a row asks does not matter here
     data = [
         row
         for path in flags.data
@@ -46,7 +47,7 @@ def _run(flags: argparse.Namespace) -> int:
     ]
     geometry = Geometry(flags.patch_size, flags.temporal_patch_size, flags.merge_size)
     if flags.model:
-        from evr1.models import hf  # it loads jax, which nothing else here needs
+        from evr1.models.io import hf  # it loads jax, which nothing else here needs
 
         geometry = processor.Processor.from_hf(str(hf.side_dir(flags.model))).geometry
     budgets = inference.budgets(flags)

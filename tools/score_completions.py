@@ -2,7 +2,8 @@
 
     python tools/score_completions.py --model HF_DIR --rows rows.jsonl --out out.jsonl
 
-A row has a `completion` (text; <|im_end|> is added unless it ends so) or `completion_token_ids`,
+A row has a `completion` (text; <|im_end|> is added unless it ends so, and a <think> at its start is
+dropped where the prompt has opened the block) or `completion_token_ids`,
 which are taken as they are and go first. An output row is the input row with index,
 prompt_token_ids, completion_token_ids and logprobs, one a completion token. They come from the
 function that training uses, in the dtype asked for. Running it again continues.
@@ -12,7 +13,7 @@ import argparse
 import contextlib
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -21,7 +22,7 @@ import numpy as np
 import sessions
 from rich import console
 
-from evr1.data.batch import collate
+from evr1.batch.shapes import round_up, shapes_of_examples
 from evr1.data.errors import MediaError
 from evr1.data.records import Example, Row
 
@@ -29,12 +30,12 @@ END = "<|im_end|>"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, or 1 with one line on standard error."""
+    """Runs the command; returns 0, or 1 with one line on standard error."""
     return inference.main("score_completions", _parser(), _run, argv)
 
 
 def _run(flags: argparse.Namespace) -> int:
-    from evr1.step import make_logprobs  # seconds, which --help must not wait for
+    from evr1.learner.update import make_logprobs  # seconds, which --help must not wait for
 
     out = console.Console()
     if not flags.temperature > 0:
@@ -52,7 +53,8 @@ def _run(flags: argparse.Namespace) -> int:
         if not todo:
             return 0
         session = sessions.open_session(flags, stack)
-        logprobs = make_logprobs(session.model, temperature=flags.temperature)
+        model, mesh = session.actor.model, session.actor.mesh
+        logprobs = make_logprobs(model, temperature=flags.temperature, mesh=mesh)
         failures = inference.Failures(len(todo), flags.max_failed_share)
         bar = stack.enter_context(inference.bar(out, "scoring"))
         task = bar.add_task("", total=len(todo))
@@ -70,7 +72,7 @@ def _run(flags: argparse.Namespace) -> int:
                 texts = [completions[i] for i in part]
                 scored = _score(session, logprobs, mine, texts)
                 for example, tokens, values in zip(mine, texts, scored, strict=True):
-                    results.add([_output(example, tokens, values)])
+                    results.add([_output(session, example, tokens, values)])
                     bar.advance(task)
         bar.stop()
         results.sort()
@@ -94,11 +96,11 @@ def _check(row: Row) -> None:
 
 def _completion(session: sessions.Session, row: Row) -> np.ndarray:
     """int32[R], the tokens to score."""
-    ids = row.extra.get("completion_token_ids")
+    ids, actor = row.extra.get("completion_token_ids"), session.actor
     if ids is None:
         text = row.extra["completion"]
-        ids = session.processor.tokenize(text if text.endswith(END) else text + END)
-    vocab_size = session.model.config.vocab_size
+        ids = actor.processor.completion_ids(text if text.endswith(END) else text + END)
+    vocab_size = actor.model.config.vocab_size
     if not 0 <= min(ids) <= max(ids) < vocab_size:
         raise ValueError(
             f"{row.source}: completion_token_ids: got {min(ids)} to {max(ids)}; the vocabulary has"
@@ -122,24 +124,34 @@ def _batches(
         yield part
 
 
-def _score(session, logprobs, examples, completions) -> list[np.ndarray]:
-    """float32[R] of each completion."""
-    longest = sessions.round_up(max(map(len, completions)), 32)
-    table = sessions.shape_table(examples, session.geometry, longest)
-    groups = sessions.round_up(len(examples), 1)
-    prompts = collate(
-        examples, table, session.geometry, session.pos_grid, session.processor.pad_id, groups
-    )
-    tokens = np.full((groups, 1, longest), session.processor.pad_id, np.int32)
+def _score(
+    session: sessions.Session,
+    logprobs: Callable,
+    examples: Sequence[Example],
+    completions: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """Returns float32[R] of each completion."""
+    from evr1.parallel.sharding import batch_shards  # as in _run
+
+    actor = session.actor
+    longest = round_up(max(map(len, completions)), 32)
+    table = shapes_of_examples(examples, actor.processor.geometry, longest)
+    shards = batch_shards(actor.mesh)
+    groups = -(-round_up(len(examples), 1) // shards) * shards
+    prompts = actor.collator(table)(examples, groups)
+    tokens = np.full((groups, 1, longest), actor.processor.pad_id, np.int32)
     for row, completion in zip(tokens, completions, strict=False):
         row[0, : len(completion)] = completion
     values = np.asarray(logprobs(session.params, prompts, tokens))
     return [v[0, : len(c)] for v, c in zip(values, completions, strict=False)]
 
 
-def _output(example: Example, tokens: np.ndarray, values: np.ndarray) -> dict:
+def _output(
+    session: sessions.Session, example: Example, tokens: np.ndarray, values: np.ndarray
+) -> dict:
     return inference.output_row(
         example.row,
+        session.actor.processor.think_open,
         prompt_token_ids=example.tokens.tolist(),
         completion_token_ids=tokens.tolist(),
         logprobs=inference.numbers(values),
@@ -150,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = inference.parser(__doc__)
     add = parser.add_argument
     add("--temperature", type=float, default=1.0, help="logits are divided by it (default 1)")
+    parser.set_defaults(window=16)  # nothing is drawn
     add("--batch_tokens", type=int, default=8192, help="padded tokens per forward (default 8192)")
     return parser
 

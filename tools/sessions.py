@@ -1,4 +1,4 @@
-"""A model with its processor, and rows made ready for it: what commands that run a model share.
+"""An actor with its weights, and rows made ready for it: what commands that run a model share.
 
 Not a command of its own. Importing it is quick: jax comes with `open_session`.
 """
@@ -6,77 +6,41 @@ Not a command of its own. Importing it is quick: jax comes with `open_session`.
 import argparse
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING
 
 import inference
 
-from evr1.data import batch, media, positions
-from evr1.data.decode import DecodePool
 from evr1.data.errors import MediaError
+from evr1.data.media.decode import DecodePool
+from evr1.data.media.source import MediaSource
 from evr1.data.processor import Processor
-from evr1.data.records import Example, Geometry, Row
-from evr1.types import Params, ShapeTable
+from evr1.data.records import Example, Row
+from evr1.types import Params
 
 if TYPE_CHECKING:
-    from evr1.models import Model
+    from evr1.sampler.actor import Actor
 
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """A model, its processor and where media come from."""
+    """An actor, its weights, and how rows become prompts."""
 
-    model: "Model"
+    actor: "Actor"
     params: Params
-    processor: Processor
-    source: media.MediaSource
     raw: bool
     workers: int
 
-    @property
-    def pos_grid(self) -> int:
-        """Side of the model's learned position table."""
-        return math.isqrt(self.model.config.vision.table)
-
-    @property
-    def geometry(self) -> Geometry:
-        """How pixels are cut into patches."""
-        return self.processor.geometry
-
-    def encode(self, row: Row) -> Example | MediaError:
-        """The row ready for the model, or why its media cannot be used."""
-        try:
-            loaded = [self.source.load(request) for request in media.requests(row)]
-        except MediaError as error:
-            return error
-        return self.processor.encode(row, loaded, raw=self.raw)
-
-    def sampler(self, examples: Sequence[Example], flags: argparse.Namespace, n: int, slots: int):
-        """A sampler of n completions of each example, up to --max_tokens."""
-        from evr1.sampler.driver import Sampler  # as in open_session
-
-        return Sampler(
-            self.model,
-            shapes=shape_table(examples, self.geometry, flags.max_tokens),
-            geometry=self.geometry,
-            pos_grid=self.pos_grid,
-            n=n,
-            slots=slots,
-            window=flags.window,
-            pad_id=self.processor.pad_id,
-        )
-
     def chunks(
-        self, todo: Sequence[Row], size: int
+        self, rows: Sequence[Row], size: int
     ) -> Iterator[tuple[list[Row], list[Example | MediaError]]]:
-        """Encoded rows, `size` at a time; the next ones are decoded meanwhile."""
+        """Yields encoded rows, `size` at a time; the next ones are decoded meanwhile."""
         with futures.ThreadPoolExecutor(self.workers) as pool:
             waiting: tuple[list[Row], list] | None = None
-            for at in range(0, len(todo) + size, size):  # one more than there are, to end with
-                chunk = list(todo[at : at + size])
-                coming = chunk, [pool.submit(self.encode, row) for row in chunk]
+            for at in range(0, len(rows) + size, size):  # one more than there are, to end with
+                chunk = list(rows[at : at + size])
+                coming = chunk, [pool.submit(self.actor.encode, row, raw=self.raw) for row in chunk]
                 if waiting is not None and waiting[0]:
                     yield waiting[0], [one.result() for one in waiting[1]]
                 waiting = coming
@@ -86,48 +50,34 @@ def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Sess
     """Reads the model.
 
     Raises:
-        ValueError: the directory is no model that evr1 knows, or budgets cross.
+        ValueError: the directory is no model that evr1 knows, budgets cross, or the mesh does not
+            fit the devices.
     """
-    from evr1.models import hf, load_model  # seconds, which --help must not wait for
+    from evr1.models.io import hf  # seconds, which --help must not wait for
+    from evr1.parallel.mesh import make_mesh
+    from evr1.sampler.actor import open_actor
 
     processor = Processor.from_hf(
-        str(hf.side_dir(flags.model)), flags.template, flags.thinking, flags.box_scale
+        str(hf.side_dir(flags.model)),
+        flags.template,
+        flags.thinking,
+        flags.box_scale,
+        flags.template_variables,
     )
-    model = load_model(flags.model, dtype=flags.dtype)
-    pool = stack.enter_context(DecodePool(flags.workers, flags.timeout))
-    source = media.MediaSource(
+    sizes = inference.mesh_sizes(flags.mesh)
+    source = MediaSource(
         budgets=inference.budgets(flags),
         geometry=processor.geometry,
-        pool=pool,
+        pool=stack.enter_context(DecodePool(flags.workers, flags.timeout)),
         media_dir=flags.media_dir,
         mode="realtime_only",
     )
-    params = hf.load_params(flags.model, model)
-    return Session(model, params, processor, source, flags.prompt == "raw", flags.workers)
-
-
-def shape_table(
-    examples: Sequence[Example], geometry: Geometry, completion_tokens: int
-) -> ShapeTable:
-    """Buckets for these examples, rounded up so that other examples have the same ones."""
-    whole = geometry.merge_size**2
-    frames = [int(positions.units(e.grid_thw).prod(axis=1).max(initial=0)) for e in examples]
-    row_patches = round_up(max(frames, default=0), whole)
-    used = [batch.vision_rows(e.grid_thw, row_patches) for e in examples]
-    return ShapeTable(
-        prompt_tokens=tuple(sorted({round_up(len(e.tokens), 32) for e in examples})),
-        vision_rows=tuple(sorted({round_up(n, 1) if n else 0 for n in used})),
-        row_patches=row_patches,
-        completion_tokens=completion_tokens,
+    actor = open_actor(
+        flags.model,
+        processor,
+        dtype=flags.dtype,
+        mesh=make_mesh(**sizes) if sizes is not None else None,
+        window=flags.window,
+        source=source,
     )
-
-
-def round_up(size: int, multiple: int) -> int:
-    """The next of few sizes: `multiple` times 1, 2, 3, 4, 6, 8, 12, ...
-
-    >>> [round_up(n, 32) for n in (1, 33, 100, 130, 200)]
-    [32, 64, 128, 192, 256]
-    """
-    need = max(1, -(-size // multiple))
-    power = 1 << (need - 1).bit_length()
-    return multiple * (power * 3 // 4 if power >= 4 and need <= power * 3 // 4 else power)
+    return Session(actor, actor.load(flags.model), flags.prompt == "raw", flags.workers)

@@ -1,4 +1,4 @@
-"""The one error of media that cannot be used: typed, so that a run can count it and go on."""
+"""The error of media that cannot be used: it has a kind, so that a run can count it and go on."""
 
 import pathlib
 

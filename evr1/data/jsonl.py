@@ -1,4 +1,4 @@
-"""Lists that grow by a line at a time: one that a full disk or a kill cut short is made good."""
+"""JSON lines files that grow by a line at a time and survive a full disk or a killed process."""
 
 import json
 import os
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def read(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
-    """(line number, value) of each line; None for one that is no JSON. No file: no lines.
+    """Yields the (line number, value) of each line; the value of a line that is no JSON is None.
 
-    A last line without its end was never finished, and is left out.
+    A last line without its end was never finished, and is left out. No file: no lines.
     """
     if not path.is_file():
         return
@@ -24,7 +24,7 @@ def read(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
 
 
 def append(path: pathlib.Path, value: Any) -> None:
-    """Adds a line; an unfinished one before it is cut off."""
+    """Appends a line; cuts off an unfinished one before it."""
     with path.open("ab+") as file:
         data = b""
         if size := file.tell():

@@ -1,4 +1,4 @@
-"""Rows → batches of examples, by Grain: shuffled, cut up among hosts, read ahead, resumed exactly.
+"""Batches of examples from rows, by Grain: shuffled, split among hosts, read ahead, resumable.
 
 The position counts all rows, used or not, so it means the same whatever could be decoded. A row
 whose media fail is passed over and the next one takes its place; how many did is counted, and past
@@ -16,11 +16,11 @@ from typing import Any, Literal, cast
 import grain
 import numpy as np
 
-from evr1.data import media
 from evr1.data.errors import MediaError
+from evr1.data.media.source import MediaSource, Request, media_requests
 from evr1.data.order import Source, draw_order
-from evr1.data.processor import MediaSize, Processor
-from evr1.data.records import Example, Row
+from evr1.data.processor import Processor
+from evr1.data.records import Example, MediaSize, Row
 
 grain.config.update("py_traceback_filtering", "off")  # it would append to the message of errors
 FAILED = -1  # in place of a length: the row's media cannot be used
@@ -29,13 +29,14 @@ FAILED = -1  # in place of a length: the row's media cannot be used
 def plan_lengths(
     rows: Sequence[Row],
     processor: Processor,
-    source: media.MediaSource,
+    source: MediaSource,
     *,
     raw: bool = False,
     threads: int = 8,
 ) -> np.ndarray:
-    """Prompt tokens of every row, int32[rows], from indexes and headers alone; `FAILED` where
-    media cannot be used.
+    """Returns the prompt tokens of every row, int32[rows], without decoding any media.
+
+    Sizes come from indexes and headers; `FAILED` stands for a row whose media cannot be used.
 
     Args:
         rows: to plan.
@@ -48,10 +49,10 @@ def plan_lengths(
         ValueError: a row whose markers do not match its media.
     """
 
-    wanted = [media.requests(row) for row in rows]
-    distinct = list(dict.fromkeys(itertools.chain.from_iterable(wanted)))
+    requests = [media_requests(row) for row in rows]
+    distinct = list(dict.fromkeys(itertools.chain.from_iterable(requests)))
 
-    def size(request: media.Request) -> MediaSize | None:
+    def size(request: Request) -> MediaSize | None:
         try:
             return source.size(request)
         except MediaError:
@@ -61,16 +62,17 @@ def plan_lengths(
         sizes = dict(zip(distinct, pool.map(size, distinct), strict=True))
     lengths = np.full(len(rows), FAILED, np.int32)
     for i, row in enumerate(rows):
-        found = [sizes[request] for request in wanted[i]]
-        usable = [size for size in found if size is not None]
-        if len(usable) == len(found):
+        row_sizes = [sizes[request] for request in requests[i]]
+        usable = [size for size in row_sizes if size is not None]
+        if len(usable) == len(row_sizes):
             lengths[i] = processor.plan(row, usable, raw)
     return lengths
 
 
 class Loader:
-    """Yields lists of examples. `get_state` and `set_state` resume exactly, on the same rows and
-    hosts.
+    """An iterator over batches, lists of examples, that can be resumed at any batch.
+
+    `get_state` and `set_state` resume exactly, on the same rows and hosts.
 
     Use it as a context manager, or call `close`.
     """
@@ -79,7 +81,7 @@ class Loader:
         self,
         rows: Sequence[Row],
         processor: Processor,
-        source: media.MediaSource,
+        source: MediaSource,
         *,
         groups: int,
         seed: int = 0,
@@ -96,7 +98,7 @@ class Loader:
         prefetch_batches: int = 2,
         raw: bool = False,
     ):
-        """Plans every row and starts nothing yet.
+        """Plans the length of every row; reads nothing ahead yet.
 
         Args:
             rows: the data set.
@@ -105,12 +107,12 @@ class Loader:
             groups: examples in a batch on this host; the last batch of the last epoch may be
                 smaller.
             seed: of the order, see `draw_order`.
-            shuffle: likewise.
-            curriculum: likewise.
-            sources: likewise.
-            epochs: likewise.
+            shuffle: see `draw_order`.
+            curriculum: see `draw_order`.
+            sources: see `draw_order`.
+            epochs: see `draw_order`.
             shard_index: which host this is.
-            shard_count: of how many.
+            shard_count: number of hosts.
             max_prompt_tokens: longer prompts are dropped or refused; 0: no limit.
             overlong: what to do with them.
             max_failed_share: of the media; past it the run stops.
@@ -123,7 +125,7 @@ class Loader:
         """
         self._rows, self._processor, self._source, self._raw = rows, processor, source, raw
         self._max_prompt_tokens, self._max_failed_share = max_prompt_tokens, max_failed_share
-        self._requests = [media.requests(row) for row in rows]
+        self._requests = [media_requests(row) for row in rows]
         self._media = set().union(*self._requests)
         self._counts: collections.Counter[str] = collections.Counter()
         self.lengths = plan_lengths(rows, processor, source, raw=raw, threads=max(threads, 1))
@@ -168,7 +170,7 @@ class Loader:
         return next(self._iterator)
 
     def get_state(self) -> dict[str, Any]:
-        """The position, for JSON: the next batch is the one after the last that was yielded."""
+        """Returns the position for JSON: the batch after the last one yielded comes next."""
         return {"identity": self._identity, "grain": self._iterator.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -186,7 +188,7 @@ class Loader:
         self._iterator.set_state(state["grain"])
 
     def metrics(self) -> dict[str, float]:
-        """Counts so far: media that failed by kind, rows passed over, rows too long."""
+        """Returns the counts so far: failed media by kind, rows passed over, rows too long."""
         failed = self._failed()
         kinds = collections.Counter(error.kind for error in failed.values())
         return {
@@ -196,7 +198,7 @@ class Loader:
         }
 
     def _select(self, overlong: str) -> np.ndarray:
-        """bool[rows]: media usable as far as planning can tell, and the prompt not too long."""
+        """Returns bool[rows]: the row's media were measured and its prompt is not too long."""
         limit = self._max_prompt_tokens or np.iinfo(np.int32).max
         too_long = np.flatnonzero(self.lengths > limit)
         if len(too_long) and overlong == "refuse":
@@ -217,7 +219,7 @@ class Loader:
         return is_used
 
     def _obstacles(self, lengths: np.ndarray) -> str:
-        """Why none of the rows with these planned lengths can be used."""
+        """Returns why none of the rows with these planned lengths can be used."""
         planned = lengths[lengths >= 0]
         shortest = f" (from {planned.min()} tokens)" if planned.size else ""
         return (
@@ -238,7 +240,7 @@ class Loader:
             start += source.rows
 
     def load(self, index: int) -> Example | None:
-        """The example of a row; None where the next row is to take its place."""
+        """Returns the example of a row; None where the next row is to take its place."""
         if not self._is_used[index]:
             return None
         try:
@@ -264,7 +266,7 @@ class Loader:
             f"data.max_failed_share={self._max_failed_share:g}; first: {first}"
         )
 
-    def _failed(self) -> dict[media.Request, MediaError]:
+    def _failed(self) -> dict[Request, MediaError]:
         return {r: e for r, e in self._source.failed.items() if r in self._media}
 
 

@@ -1,4 +1,4 @@
-"""In which order rows are drawn: shuffled, by pass rate, and mixed from several sources (Grain)."""
+"""The order in which rows are drawn: shuffled, by pass rate, or mixed from several sources."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from evr1.data.records import Row
 
 
 class Source(NamedTuple):
-    """Some of the rows, which stand in a run."""
+    """Consecutive rows that are drawn with a weight of their own."""
 
     rows: int  # how many
     weight: float  # share of what is drawn
@@ -27,7 +27,7 @@ def draw_order(
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> grain.MapDataset:
-    """Row numbers in the order in which they are drawn.
+    """Returns the row numbers in the order in which they are drawn.
 
     Several sources are mixed so that any window holds each by its weight, to within one row; each
     starts over by itself, so a small one comes more often round. Every host has a part of every
@@ -42,7 +42,7 @@ def draw_order(
             rows of the same rate stand in the seed's order. It goes before `shuffle`.
         epochs: of a single source; None: without end.
         shard_index: which host this is.
-        shard_count: of how many.
+        shard_count: number of hosts.
 
     Raises:
         ValueError: a row without `pass_rate` in a curriculum, several sources with an end, or one
@@ -82,7 +82,7 @@ def _by_pass_rate(
 
 
 def pass_rate(row: Row) -> float:
-    """The share of completions that passed, as tools/filter_by_pass_rate.py writes it.
+    """Returns the share of completions that passed, as tools/filter_by_pass_rate.py writes it.
 
     Raises:
         ValueError: there is none, or it is no number from 0 to 1; names the row.

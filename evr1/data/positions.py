@@ -11,7 +11,9 @@ import numpy as np
 
 
 def units(grid_thw: np.ndarray) -> np.ndarray:
-    """Patches (h, w) of every unit, int64[U, 2]: a grid of t temporal patches is t units.
+    """Returns the patches (h, w) of every unit, int64[U, 2].
+
+    A grid of t temporal patches is t units.
 
     >>> units(np.array([[2, 4, 6], [1, 2, 2]])).tolist()
     [[4, 6], [4, 6], [2, 2]]
@@ -23,7 +25,7 @@ def units(grid_thw: np.ndarray) -> np.ndarray:
 def mrope_positions(
     is_visual: np.ndarray, grid_thw: np.ndarray, merge: int
 ) -> tuple[np.ndarray, int]:
-    """M-RoPE positions (t, h, w) of a prompt, int32[3, P], and the position that comes next.
+    """Returns M-RoPE positions (t, h, w) of a prompt, int32[3, P], and the position after it.
 
     Text counts up by one on the three axes. Inside a unit t stands still while h and w walk over
     its merged grid; what follows continues from the largest position + 1.
@@ -57,7 +59,7 @@ def mrope_positions(
 def run_positions(
     is_visual: np.ndarray, grid_thw: np.ndarray, merge: int, paces: np.ndarray
 ) -> tuple[np.ndarray, int]:
-    """As `mrope_positions`, for families that write all frames of a video as one run.
+    """Returns what `mrope_positions` does, for families that write a video's frames as one run.
 
     Every frame starts at the position of the run; t counts on by `pace` a temporal patch, rounded
     down. What follows goes on from the side of one frame, however long the video is.
@@ -98,7 +100,7 @@ def run_positions(
 def _place(
     is_visual: np.ndarray, counts: np.ndarray, sides: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-    """Where the runs of placeholders start, and what follows them.
+    """Returns where the runs of placeholders start, and what follows them.
 
     Args:
         is_visual: bool[P], true on the placeholders.
@@ -134,7 +136,7 @@ def _place(
 
 
 def patch_seconds(timestamps: np.ndarray, temporal_patch: int) -> np.ndarray:
-    """Seconds of each temporal patch, float64[t]: the mean of its first and its last frame's.
+    """Returns the seconds of each temporal patch, float64[t]: the mean of its outer frames' times.
 
     An odd count repeats the last frame.
 
@@ -150,7 +152,9 @@ def patch_seconds(timestamps: np.ndarray, temporal_patch: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def patch_positions(h: int, w: int, merge: int) -> np.ndarray:
-    """(row, column) of every patch of an h x w unit, int32[h * w, 2], in merge order (read-only).
+    """Returns (row, column) of every patch of an h x w unit, int32[h * w, 2], in merge order.
+
+    The array is read-only.
 
     Merge order lists the merge x merge neighbours of one visual token before the next token's:
     a 2 x 4 grid with merge 2 runs (0,0) (0,1) (1,0) (1,1) (0,2) (0,3) (1,2) (1,3).
@@ -164,9 +168,10 @@ def patch_positions(h: int, w: int, merge: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=256)
 def interpolation(h: int, w: int, merge: int, pos_grid: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bilinear taps of an h x w unit into the learned position table, in merge order (read-only).
+    """Returns bilinear taps of an h x w unit into the learned position table, in merge order.
 
-    The table is pos_grid x pos_grid; the corners of the unit stand on the corners of the table.
+    The table is pos_grid x pos_grid; the corners of the unit stand on the corners of the table. The
+    arrays are read-only.
 
     Returns:
         int32[h * w, 4] rows of the flattened table and float32[h * w, 4] weights; taps are ordered
@@ -187,7 +192,7 @@ def interpolation(h: int, w: int, merge: int, pos_grid: int) -> tuple[np.ndarray
 
 
 def _axis_taps(at: np.ndarray, size: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two table entries round each position of an axis, and their weights."""
+    """Returns the two table entries round each position of an axis, and their weights."""
     # float32 throughout: HF works in float32 and the taps at exact grid points depend on it.
     source = at.astype(np.float32) * np.float32(side - 1) / np.float32(max(size - 1, 1))
     low = np.floor(source)

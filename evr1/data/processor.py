@@ -1,4 +1,4 @@
-"""From a row and its decoded media to prompt tokens, positions and patches, as HF's processor does.
+"""Prompt tokens, positions and patches of a row and its decoded media, as HF's processors do.
 
 A chat template writes one placeholder per medium. In Qwen2-VL and Qwen2.5-VL it becomes a run of
 placeholders. In Qwen3-VL a video's placeholder becomes, for each temporal patch, its time in
@@ -9,6 +9,7 @@ Source: transformers 5.23, Qwen3VLProcessor, Qwen2VLProcessor, Qwen2_5_VLProcess
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,22 +18,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
-from evr1 import coordinates, pixels
 from evr1.data import positions, prompts
-from evr1.data.patches import patchify
-from evr1.data.records import Example, Geometry, Media, Row
+from evr1.data.media.patches import patchify
+from evr1.data.records import Example, Geometry, Media, MediaSize, Row
+from evr1.formats import box_frames, chat_template, processor_files, think_block
 
 _MEMO_CHARS = 64  # pieces up to this length recur (time marks); longer ones are questions
 _MEMO_ENTRIES = 65536
 _RUN_FAMILIES = ("qwen2_vl", "qwen2_5_vl")  # a video is one run of placeholders, without time marks
 
 
-class MediaSize(NamedTuple):
-    """What the number of prompt tokens depends on; known from a header or a shard, undecoded."""
-
-    grid_thw: tuple[int, int, int]  # patches before merging
-    timestamps: Sequence[float]  # seconds of every sampled frame; empty for an image
-    is_video: bool
+# A part of a prompt: (ids, None) of text, ([id], count) of a run of placeholders.
+Piece = tuple[list[int], int | None]
 
 
 class VisionTokens(NamedTuple):
@@ -46,7 +43,7 @@ class VisionTokens(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Processor:
-    """Prompt building for one model, read from its HF directory; cheap to send to another process.
+    """The prompt format of one model, read from its HF directory; cheap to send to a process.
 
     Attributes:
         tokenizer: the tokenizer of the HF directory.
@@ -60,6 +57,7 @@ class Processor:
         template: Jinja2 source of the task template.
         thinking: ask for reasoning between think tags.
         box_scale: what box coordinates count: pixels, unit or thousand.
+        template_variables: that the chat template is rendered with.
         has_time_marks: a video's temporal patches stand apart, each with its time.
         tokens_per_second: positions a second of video; 0: one a temporal patch.
         vocab_size: ids that the model knows; 0: not said.
@@ -76,6 +74,7 @@ class Processor:
     template: str
     thinking: bool
     box_scale: str
+    template_variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     has_time_marks: bool = True
     tokens_per_second: float = 0.0
     vocab_size: int = 0
@@ -83,22 +82,29 @@ class Processor:
 
     @classmethod
     def from_hf(
-        cls, hf_dir: str, template: str = "", thinking: bool = False, box_scale: str = "pixels"
+        cls,
+        hf_dir: str,
+        template: str = "",
+        thinking: bool | None = None,
+        box_scale: str = "pixels",
+        template_variables: str = "",
     ) -> "Processor":
-        """The processor of a HF directory.
+        """Returns the processor of a HF directory.
 
         Args:
             hf_dir: directory with tokenizer.json and a chat template.
             template: Jinja2 file that replaces the built-in task template; empty: built in.
-            thinking: ask for reasoning between think tags.
+            thinking: True asks for reasoning between think tags. True and False set the chat
+                template's variable enable_thinking, where it has one; None leaves its default.
             box_scale: what box coordinates count: pixels, unit (0-1) or thousand (0-1000).
+            template_variables: further ones of the chat template, a JSON object; empty: none.
 
         Raises:
             ValueError: a file is missing or wrong; names it.
         """
-        if box_scale not in coordinates.SCALES:
+        if box_scale not in box_frames.SCALES:
             raise ValueError(
-                f"box_scale={box_scale!r} is not one of {', '.join(coordinates.SCALES)}"
+                f"box_scale={box_scale!r} is not one of {', '.join(box_frames.SCALES)}"
             )
         root = Path(hf_dir)
         if not root.is_dir():
@@ -106,55 +112,60 @@ class Processor:
                 f"{hf_dir} is not a directory; give a HF directory (config.json, *.safetensors, "
                 "tokenizer): nothing is downloaded"
             )
-        config = pixels.read_json(root / "tokenizer_config.json")
+        config = processor_files.read_json(root / "tokenizer_config.json")
         family, tokens_per_second, vocab_size = _family(root)
         tokenizer = _load_tokenizer(root, config)
-        special = _special_tokens(config)
+        special = chat_template.special_tokens(root)
         vision = _vision_tokens(root, tokenizer, special)
         ends = _end_ids(root, tokenizer, special)
         pad = tokenizer.token_to_id(special.get("pad_token", "<|endoftext|>"))
         return cls(
             tokenizer=tokenizer,
-            chat_template=_chat_template(root, config),
+            chat_template=chat_template.read(root),
             special_tokens=special,
             geometry=_geometry(root),
             pad_id=ends[0] if pad is None else pad,
             end_ids=ends,
             banned_ids=tuple(_id_of(root, tokenizer, t) for t in vision[:2]),
             vision=vision,
-            template=_read_text(Path(template)) if template else prompts.built_in_template(),
-            thinking=thinking,
+            template=_task_template(template),
+            thinking=bool(thinking),
             box_scale=box_scale,
+            template_variables=chat_template.choose_variables(root, thinking, template_variables),
             has_time_marks=family not in _RUN_FAMILIES,
             tokens_per_second=tokens_per_second,
             vocab_size=vocab_size,
         )
 
     def prompt_text(self, row: Row, raw: bool = False) -> str:
-        """The user's turn with its media markers: the raw problem, or the task template's text."""
+        """Returns the user's turn with media markers: the raw problem, or the template's text."""
         if raw:
             return row.problem
         return prompts.render_task(
             row, self.template, thinking=self.thinking, box_scale=self.box_scale
         )
 
-    def encode(self, row: Row, media: Sequence[Media], raw: bool = False) -> Example:
-        """The row ready for the model.
+    def encode(
+        self, row: Row, media: Sequence[Media], raw: bool = False, like: Example | None = None
+    ) -> Example:
+        """Returns the row ready for the model.
 
         Args:
             row: the question.
             media: its images and videos, each kind in the row's order.
             raw: the problem as it is instead of the task template.
+            like: another question that shows the same media in the same order, whose patches are
+                taken; None: they are cut.
 
         Raises:
             ValueError: markers, media and placeholders disagree; names the row.
         """
         text = self.prompt_text(row, raw)
         ordered = _in_order(row, text, media)
-        cut = [patchify(m, self.geometry) for m in ordered]
-        grid = np.array([g for _, g in cut], np.int32).reshape(-1, 3)
+        grid, patches = self._cut(ordered) if like is None else (like.grid_thw, like.patches)
         sizes = [
-            MediaSize(g, m.timestamps, m.is_video) for m, (_, g) in zip(ordered, cut, strict=True)
+            MediaSize((t, h, w), m.timestamps, m.is_video)
+            for m, (t, h, w) in zip(ordered, grid.tolist(), strict=True)
         ]
         ids, counts = [], []
         for piece, count in self._pieces(row, text, sizes):
@@ -167,18 +178,25 @@ class Processor:
             where, following = self._positions(is_visual, grid, ordered)
         except ValueError as e:
             raise ValueError(f"{row.source} ({row.problem_id}): {e}") from e
-        channels = 3 * self.geometry.temporal_patch_size * self.geometry.patch_size**2
-        patches = [p for p, _ in cut] or [np.zeros((0, channels), np.uint8)]
         return Example(
             row=row,
             tokens=tokens,
             is_visual=is_visual,
             positions=where,
             next_position=following,
-            patches=patches[0] if len(patches) == 1 else np.concatenate(patches),
+            patches=patches,
             grid_thw=grid,
             is_image=np.array([not m.is_video for m in ordered], bool),
         )
+
+    def _cut(self, media: Sequence[Media]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the grids of media, int32[V, 3], and their patches, one after the other."""
+        cut = [patchify(m, self.geometry) for m in media]
+        grid = np.array([g for _, g in cut], np.int32).reshape(-1, 3)
+        if len(cut) == 1:
+            return grid, cut[0][0]
+        channels = 3 * self.geometry.temporal_patch_size * self.geometry.patch_size**2
+        return grid, np.concatenate([np.zeros((0, channels), np.uint8), *(p for p, _ in cut)])
 
     @property
     def has_unknown_ids(self) -> bool:
@@ -186,7 +204,7 @@ class Processor:
         return 0 < self.vocab_size <= max(self.tokenizer.get_vocab().values())
 
     def check_ids(self, row: Row, ids: Sequence[int]) -> None:
-        """Raises ValueError where the model has no embedding: jax would take another one."""
+        """Raises ValueError for an id without an embedding: jax would silently take another one."""
         if self.vocab_size and max(ids, default=0) >= self.vocab_size:
             token = self.tokenizer.id_to_token(max(ids))
             raise ValueError(
@@ -195,7 +213,20 @@ class Processor:
             )
 
     def plan(self, row: Row, sizes: Sequence[MediaSize], raw: bool = False) -> int:
-        """The number of prompt tokens that `encode` would give, from the sizes of the media alone.
+        """Returns the number of prompt tokens that `encode` would give, from the media's sizes.
+
+        Args:
+            row: the question.
+            sizes: of its images and videos, each kind in the row's order.
+            raw: the problem as it is instead of the task template.
+
+        Raises:
+            ValueError: markers and media disagree; names the row.
+        """
+        return sum(_length(piece) for piece in self.pieces(row, sizes, raw))
+
+    def pieces(self, row: Row, sizes: Sequence[MediaSize], raw: bool = False) -> Iterator[Piece]:
+        """Yields the pieces of the prompt that `encode` would give, from the media's sizes.
 
         Args:
             row: the question.
@@ -206,8 +237,7 @@ class Processor:
             ValueError: markers and media disagree; names the row.
         """
         text = self.prompt_text(row, raw)
-        pieces = self._pieces(row, text, _in_order(row, text, sizes))
-        return sum(len(piece) if count is None else count for piece, count in pieces)
+        yield from self._pieces(row, text, _in_order(row, text, sizes))
 
     @property
     def end_id(self) -> int:
@@ -216,24 +246,58 @@ class Processor:
         return chat_end if chat_end in self.end_ids else self.end_ids[0]
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text; special tokens in it are read as such, none are added."""
+        """Returns the token ids of a text; special tokens in it are recognised, none are added."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; special tokens are skipped."""
-        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+    @functools.cached_property
+    def think_open(self) -> bool:
+        """Whether every prompt ends inside a think block: completions begin with reasoning."""
+        return think_block.is_left_open(self._start_of_answer)
 
-    def _pieces(
-        self, row: Row, text: str, sizes: Sequence[MediaSize]
-    ) -> Iterator[tuple[list[int], int | None]]:
-        """The prompt as (ids, None) for text and ([id], count) for a run of placeholders."""
-        chat = prompts.render_chat(self.chat_template, text, self.special_tokens)
+    def completion_ids(self, text: str) -> list[int]:
+        """Returns the token ids of a completion that somebody else wrote, as the policy would.
+
+        Where the prompt has opened the think block already, a tag that opens it again is dropped.
+        """
+        if self.think_open:
+            text = think_block.without_opening(text, self._start_of_answer.rpartition(">")[2])
+        return self.tokenize(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of a completion's ids, without end, padding and media tokens.
+
+        Other special tokens stay: they may be tags, or parts of the answer.
+        """
+        kept = [int(i) for i in ids if i not in self._dropped_ids]
+        return self.tokenizer.decode(kept, skip_special_tokens=False)
+
+    @functools.cached_property
+    def _start_of_answer(self) -> str:
+        return chat_template.start_of_answer(
+            self.chat_template, self.special_tokens, self.template_variables
+        )
+
+    @functools.cached_property
+    def _dropped_ids(self) -> frozenset[int]:
+        media = [self.tokenizer.token_to_id(token) for token in (*self.vision, "<|vision_pad|>")]
+        # padding may be an ordinary token, and then a part of answers
+        pad = self.tokenizer.get_added_tokens_decoder().keys() & {self.pad_id}
+        return frozenset((*self.end_ids, *pad, *(i for i in media if i is not None)))
+
+    def _pieces(self, row: Row, text: str, sizes: Sequence[MediaSize]) -> Iterator[Piece]:
+        """Yields the prompt piece by piece."""
+        try:
+            chat = prompts.render_chat(
+                self.chat_template, text, self.special_tokens, row.system, self.template_variables
+            )
+        except ValueError as e:
+            raise ValueError(f"{row.source} ({row.problem_id}): {e}") from e
         pads = self.vision[:2]
         parts = re.split("|".join(map(re.escape, pads)), chat)
-        found = re.findall("|".join(map(re.escape, pads)), chat)
-        if found != [pads[s.is_video] for s in sizes]:
+        marks = re.findall("|".join(map(re.escape, pads)), chat)
+        if marks != [pads[s.is_video] for s in sizes]:
             raise ValueError(
-                f"{row.source} ({row.problem_id}): the chat prompt holds {len(found)} placeholders "
+                f"{row.source} ({row.problem_id}): the chat prompt holds {len(marks)} placeholders "
                 f"for {len(sizes)} media; check the chat template and the problem's text"
             )
         pending = parts[0]
@@ -283,15 +347,24 @@ class Processor:
 
 
 def _sample_fps(video: Media) -> float:
-    """Frames a second of a video; from its times where its maker did not say."""
+    """Returns the frames a second of a video, from its timestamps where the rate is not stored."""
     if video.sample_fps:
         return video.sample_fps
     span = video.timestamps[-1] - video.timestamps[0] if len(video.timestamps) > 1 else 0.0
     return (len(video.timestamps) - 1) / span if span else 1.0
 
 
+def _task_template(path: str) -> str:
+    return chat_template.read_text(Path(path)) if path else prompts.built_in_template()
+
+
+def _length(piece: Piece) -> int:
+    ids, count = piece
+    return len(ids) if count is None else count
+
+
 def _in_order(row: Row, text: str, media: Sequence[Any]) -> list[Any]:
-    """The media in the order of their markers in the text."""
+    """Returns the media in the order of their markers in the text."""
     kinds = {"image": iter([m for m in media if not m.is_video])}
     kinds["video"] = iter([m for m in media if m.is_video])
     markers = [m[1] for m in prompts.MARKER.finditer(text)]
@@ -328,23 +401,10 @@ def _load_tokenizer(root: Path, config: Mapping[str, Any]) -> tokenizers.Tokeniz
     return tokenizer
 
 
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """Named special tokens of tokenizer_config.json, such as eos_token."""
-    extra = config.get("extra_special_tokens")
-    named = {**(extra if isinstance(extra, dict) else {}), **config}
-    tokens = {}
-    for key, value in named.items():
-        if isinstance(value, dict) and "content" in value:
-            value = value["content"]
-        if key.endswith("_token") and isinstance(value, str):
-            tokens[key] = value
-    return tokens
-
-
 def _vision_tokens(
     root: Path, tokenizer: tokenizers.Tokenizer, special: Mapping[str, str]
 ) -> VisionTokens:
-    """The media tokens, named by the tokenizer or by their defaults; all must be there."""
+    """Returns the media tokens, named by the tokenizer or by their defaults; all must be there."""
     keys = ("image_token", "video_token", "vision_start_token", "vision_end_token")
     defaults = VisionTokens()
     tokens = VisionTokens(*(special.get(k, d) for k, d in zip(keys, defaults, strict=True)))
@@ -363,8 +423,8 @@ def _id_of(root: Path, tokenizer: tokenizers.Tokenizer, token: str) -> int:
 def _end_ids(
     root: Path, tokenizer: tokenizers.Tokenizer, special: Mapping[str, str]
 ) -> tuple[int, ...]:
-    """Tokens that end a completion: those of generation_config.json first, then the chat's own."""
-    eos = pixels.read_json(root / "generation_config.json").get("eos_token_id")
+    """Returns the tokens that end a completion: generation_config.json's, then the chat's own."""
+    eos = processor_files.read_json(root / "generation_config.json").get("eos_token_id")
     ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
     if not all(type(i) is int and 0 <= i < 2**32 for i in ids):
         raise ValueError(f"{root}/generation_config.json: eos_token_id={eos!r}; give token ids")
@@ -379,34 +439,9 @@ def _end_ids(
     return tuple(dict.fromkeys(ids))
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8; copy the file again") from None
-
-
-def _chat_template(root: Path, config: Mapping[str, Any]) -> str:
-    path = root / "chat_template.jinja"
-    if path.exists():
-        return _read_text(path)
-    for file, source in (
-        ("chat_template.json", pixels.read_json(root / "chat_template.json")),
-        ("tokenizer_config.json", config),
-    ):
-        template = source.get("chat_template")
-        if isinstance(template, list):  # several named ones
-            template = {t["name"]: t["template"] for t in template}.get("default")
-        if isinstance(template, str):
-            return template
-        if template is not None:
-            raise ValueError(f"{root}/{file}: no default chat template; write chat_template.jinja")
-    raise ValueError(f"{root}/chat_template.jinja is missing; copy it from the model")
-
-
 def _family(root: Path) -> tuple[str, float, int]:
-    """Of config.json: model_type, the positions a second of video that it asks for, vocab_size."""
-    config = pixels.read_json(root / "config.json")
+    """Returns model_type, the positions a second of video, and vocab_size of config.json."""
+    config = processor_files.read_json(root / "config.json")
     family = config.get("model_type", "")
     size = (_section(config, "text_config") or config).get("vocab_size")
     size = size if type(size) is int else 0  # the model refuses it
@@ -421,21 +456,23 @@ def _family(root: Path) -> tuple[str, float, int]:
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object of config.json; empty where it is none, which the model refuses."""
-    found = config.get(name)
-    return found if isinstance(found, Mapping) else {}
+    """Returns an object of config.json; empty where it is none, which the model refuses."""
+    section = config.get(name)
+    return section if isinstance(section, Mapping) else {}
 
 
 def _geometry(root: Path) -> Geometry:
-    """Patch sizes of the processor files, which must agree with each other and with config.json."""
-    pixels.statistics(root)  # the model reads them; here they are refused before any is loaded
-    vision = dict(_section(pixels.read_json(root / "config.json"), "vision_config"))
+    """Returns the patch sizes of the processor files, which must agree, also with config.json."""
+    processor_files.statistics(
+        root
+    )  # the model reads them; here they are refused before any is loaded
+    vision = dict(_section(processor_files.read_json(root / "config.json"), "vision_config"))
     vision["merge_size"] = vision.get("spatial_merge_size")
-    found = {**pixels.settings(root), "config.json vision_config": vision}
+    sources = {**processor_files.settings(root), "config.json vision_config": vision}
     names = [f.name for f in dataclasses.fields(Geometry)]
     sizes = {
         file: tuple(source[n] for n in names)
-        for file, source in found.items()
+        for file, source in sources.items()
         if all(source.get(n) is not None for n in names)
     }
     if not sizes:

@@ -3,32 +3,27 @@
 Templates come with models and from users, so both run in Jinja2's sandbox.
 """
 
-import datetime
-import functools
-import json
 import re
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
 import jinja2
-import jinja2.ext
-import jinja2.sandbox
 
-from evr1 import coordinates, problems
 from evr1.data.records import Row
+from evr1.formats import box_frames, chat_template, problem_types
 
 MARKER = re.compile(r"<(image|video)>")
 _MEDIUM = {"video": "video", "image": "image", "text": "", "mixed": "inputs"}
 
 
 def built_in_template() -> str:
-    """The source of the built-in task template."""
+    """Returns the source of the built-in task template."""
     return resources.files("evr1.data").joinpath("templates/task.jinja").read_text("utf-8")
 
 
 def render_task(row: Row, template: str, *, thinking: bool, box_scale: str) -> str:
-    """The row's question as the task template words it; media markers stay in the text.
+    """Returns the row's question as the task template words it; media markers stay in the text.
 
     Args:
         row: the question. Its answer is not shown to the template.
@@ -40,9 +35,9 @@ def render_task(row: Row, template: str, *, thinking: bool, box_scale: str) -> s
         ValueError: the template fails or yields nothing; names the row.
     """
     try:
-        text = _compile(template).render(
+        text = chat_template.compiled(template).render(
             problem=row.problem,
-            options=problems.label_options(row.options),
+            options=problem_types.label_options(row.options),
             problem_type=row.problem_type,
             medium=_MEDIUM[row.data_type],
             thinking=thinking,
@@ -60,27 +55,37 @@ def render_task(row: Row, template: str, *, thinking: bool, box_scale: str) -> s
 
 
 def _size(row: Row) -> tuple[str, ...] | None:
-    """Width and height of the row's medium, if its fields are that; the scorers of boxes refuse a
-    row where they are not, and elsewhere they may mean anything."""
+    """Returns width and height of the row's medium as texts; None where its fields are no size.
+
+    Only the scorers of boxes refuse such a row; elsewhere the fields may mean anything.
+    """
     try:
-        size = coordinates.size_of(row.extra)
+        size = box_frames.size_of(row.extra)
     except ValueError:
         return None
     return size and tuple(f"{side:.10g}" for side in size)
 
 
-def render_chat(chat_template: str, text: str, special_tokens: Mapping[str, str]) -> str:
-    """The model's own wording of one user turn, ready for the answer; a placeholder per medium.
+def render_chat(
+    template: str,
+    text: str,
+    special_tokens: Mapping[str, str],
+    system: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> str:
+    """Returns one user turn in the model's own wording, ready for the answer.
+
+    Each medium is one placeholder.
 
     Args:
-        chat_template: the Jinja2 source of the HF directory.
+        template: the Jinja2 source of the HF directory's chat template.
         text: the user's turn with its `<image>` and `<video>` markers.
         special_tokens: bos_token, eos_token, ... as the tokenizer names them.
+        system: text of the system turn before it; None: there is none.
+        variables: further ones of the template.
 
     Raises:
-        ValueError: the template fails.
-
-    Source: transformers 5.23, utils/chat_template_utils.render_jinja_template.
+        ValueError: the template fails, or does not show the system turn.
     """
     content: list[dict[str, Any]] = []
     for i, part in enumerate(MARKER.split(text)):
@@ -88,55 +93,13 @@ def render_chat(chat_template: str, text: str, special_tokens: Mapping[str, str]
             content.append({"type": part})
         elif part:
             content.append({"type": "text", "text": part})
-    try:
-        return _compile(chat_template).render(
-            messages=[{"role": "user", "content": content}],
-            tools=None,
-            documents=None,
-            add_generation_prompt=True,
-            **special_tokens,
+    turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if system is None:
+        return chat_template.render(template, turns, special_tokens, variables or {})
+    turns.insert(0, {"role": "system", "content": system})
+    chat = chat_template.render(template, turns, special_tokens, variables or {})
+    if system.strip() not in chat:
+        raise ValueError(
+            "the chat template shows no system turn; drop the field system, or use another template"
         )
-    except jinja2.TemplateError as e:
-        raise ValueError(f"the chat template fails: {e}") from e
-
-
-@functools.lru_cache(maxsize=32)
-def _compile(source: str) -> jinja2.Template:
-    env = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
-    )
-    env.filters["tojson"] = _to_json
-    env.globals["raise_exception"] = _raise
-    env.globals["strftime_now"] = _strftime_now
-    return env.from_string(source)
-
-
-class _Generation(jinja2.ext.Extension):
-    """Accepts `{% generation %}` blocks, with which some chat templates mark the answer."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _to_json(
-    x: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON without the HTML escapes of Jinja2's own filter."""
-    return json.dumps(
-        x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.datetime.now().strftime(pattern)
+    return chat

@@ -1,8 +1,8 @@
 """The host-side records: a row of a data file, its decoded media, and the encoded prompt."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,12 +11,12 @@ from evr1.types import Visual
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One question, validated. `source` is "file:line"; `extra` carries every other field."""
+    """One validated question. `source` is "file:line"; `extra` carries every other field."""
 
     index: int
     problem: str
     answer: Any
-    problem_type: str  # canonical, see evr1.problems
+    problem_type: str  # canonical, see evr1.formats.problem_types
     data_type: str  # video, image, text or mixed
     images: tuple[str, ...]
     videos: tuple[str, ...]
@@ -26,11 +26,12 @@ class Row:
     video_end: float | None
     source: str
     extra: Mapping[str, Any]
+    system: str | None = None  # text of the system turn; None: the chat template's own, if any
 
 
 @dataclasses.dataclass(frozen=True)
 class Budgets:
-    """How much of an image or a video is looked at (EasyVideoR1's names; pixels are per frame)."""
+    """Limits on the frames and pixels of media (EasyVideoR1's names; pixels are per frame)."""
 
     video_fps: float = 2.0
     video_max_frames: int = 128
@@ -43,7 +44,7 @@ class Budgets:
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """How a model family cuts pixels into patches, read from its HF directory."""
+    """The sizes by which a model family cuts pixels into patches, read from its HF directory."""
 
     patch_size: int
     temporal_patch_size: int
@@ -72,6 +73,14 @@ class Media:
     sample_fps: float = 0.0
 
 
+class MediaSize(NamedTuple):
+    """The sizes that the number of prompt tokens depends on, known without decoding the medium."""
+
+    grid_thw: tuple[int, int, int]  # patches before merging
+    timestamps: Sequence[float]  # seconds of every sampled frame; empty for an image
+    is_video: bool
+
+
 @dataclasses.dataclass(frozen=True)
 class Example:
     """A row ready for the model: prompt tokens, and patches of its media in order of appearance.
@@ -84,7 +93,7 @@ class Example:
         patches: uint8[sum(t*h*w), C] in merge order; C is (channel, time, row, column) as in HF.
         grid_thw: int32[V, 3], patches per medium before merging.
         is_image: bool[V], which media are images.
-        visual: the features of all that by a frozen vision tower, for the length of a step.
+        visual: features of the patches by a frozen vision tower, kept for one RL step; None: none.
     """
 
     row: Row

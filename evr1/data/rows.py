@@ -1,4 +1,4 @@
-"""Data files → validated rows. JSON, JSONL and Parquet in the schema of EasyVideoR1.
+"""Validated rows from data files: JSON, JSONL and Parquet in the schema of EasyVideoR1.
 
 A bad row is refused with its file, its line, the field, what was found there and what to do about
 it.
@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from evr1 import problems
 from evr1.data.records import Row
+from evr1.formats import problem_types
 
 MARKERS = {"image": "<image>", "video": "<video>"}
 REQUIRED = ("problem", "answer", "problem_type")
@@ -22,17 +22,20 @@ _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell one alone, UTF-8 ca
 _NOT_SPACE = re.compile(r"\S")
 _OWN_FIELDS = frozenset(
     ("problem", "answer", "problem_type", "data_type", "images", "videos", "options")
-    + ("problem_id", "video_start", "video_end")
+    + ("problem_id", "video_start", "video_end", "system")
 )
+# Turns that others write beside or instead of a problem; nobody would show them to the model.
+_TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "history", "turns")
+_MAYBE_TURNS = ("prompt", "chat")  # only where they are lists
 
 
 def load_rows(
     path: str | pathlib.Path,
     *,
     required: Sequence[str] = REQUIRED,
-    canonical: Callable[[object], str] = problems.canonical,
+    canonical: Callable[[object], str] = problem_types.canonical,
 ) -> list[Row]:
-    """Every row of a data file, in file order.
+    """Returns every row of a data file, in file order.
 
     Args:
         path: a .json (list of objects), .jsonl or .parquet file.
@@ -61,7 +64,7 @@ def load_rows(
 
 
 def read_fields(path: str | pathlib.Path) -> Iterator[tuple[int, Any]]:
-    """(line, row as it stands there) for every row of a data file.
+    """Yields the (line, fields as they stand there) of every row of a data file.
 
     Args:
         path: a .json (list of objects), .jsonl or .parquet file.
@@ -89,9 +92,9 @@ def parse_row(
     source: str,
     *,
     required: Sequence[str] = REQUIRED,
-    canonical: Callable[[object], str] = problems.canonical,
+    canonical: Callable[[object], str] = problem_types.canonical,
 ) -> Row:
-    """One validated row; markers that are missing are put in front, images before videos.
+    """Returns one validated row; markers that are missing are put in front, images before videos.
 
     >>> parse_row(
     ...     {"problem": "How many?", "videos": "a.mp4", "answer": 3, "problem_type": "number"},
@@ -112,6 +115,7 @@ def parse_row(
     """
     if not isinstance(fields, Mapping):
         raise ValueError(f"row: got {_short(fields)}; a row is an object with fields")
+    _refuse_turns(fields)
     for name in required:
         if fields.get(name) is None:
             raise ValueError(f"{name}: got nothing; every row needs {', '.join(required)}")
@@ -121,7 +125,8 @@ def parse_row(
         problem_type = canonical(_text(fields, "problem_type", "open-ended"))
     except ValueError as error:
         raise ValueError(f"problem_type: {error}") from None
-    _check_offline(fields)
+    if fields.get("has_offline_trajectory"):
+        offline_texts(fields)
     return Row(
         index=index,
         problem=_with_markers(_text(fields, "problem"), {"image": images, "video": videos}),
@@ -136,21 +141,21 @@ def parse_row(
         video_end=end,
         source=source,
         extra={name: value for name, value in fields.items() if name not in _OWN_FIELDS},
+        system=None if fields.get("system") in (None, "") else _text(fields, "system"),
     )
 
 
 def media_refs(row: Row) -> tuple[tuple[str, str], ...]:
-    """The row's media as ("image" or "video", path), in the order in which their markers stand in
-    the problem."""
+    """Returns the row's media as ("image" or "video", path), in the order of their markers."""
     paths = {"image": iter(row.images), "video": iter(row.videos)}
     return tuple((kind, next(paths[kind])) for kind in _MARKER.findall(row.problem))
 
 
 def _with_markers(problem: str, media: Mapping[str, Sequence[str]]) -> str:
-    found = _MARKER.findall(problem)
+    markers = _MARKER.findall(problem)
     front = ""
     for kind, paths in media.items():
-        count = found.count(kind)
+        count = markers.count(kind)
         if count == 0:
             front += MARKERS[kind] * len(paths)
         elif count != len(paths):
@@ -169,6 +174,21 @@ def _text(fields: Mapping[str, Any], name: str, default: str = "") -> str:
     if _SURROGATE.search(value):
         raise ValueError(f"{name}: got half a surrogate pair in {_short(value)}; write whole ones")
     return value
+
+
+def _refuse_turns(fields: Mapping[str, Any]) -> None:
+    """Raises ValueError for turns that the model would not be shown."""
+    for name in (*_TURNS, *_MAYBE_TURNS):
+        value = fields.get(name)
+        if value and (name in _TURNS or isinstance(value, list | tuple | dict)):
+            raise ValueError(
+                f"{name}: got {_short(value)}; the model is shown one question alone: put its text "
+                f"into problem and a system turn's into system, and drop {name}"
+            )
+    if fields.get("system_prompt"):
+        raise ValueError(
+            f"system_prompt: got {_short(fields['system_prompt'])}; call the field system"
+        )
 
 
 def _paths(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -230,32 +250,44 @@ def _clip(fields: Mapping[str, Any], videos: Sequence[str]) -> tuple[float | Non
 
 
 def _data_type(fields: Mapping[str, Any], images: Sequence[str], videos: Sequence[str]) -> str:
-    held = {(True, True): "mixed", (True, False): "image", (False, True): "video"}
-    actual = held.get((bool(images), bool(videos)), "text")
-    said = fields.get("data_type")
-    if said is None or said == actual:
+    data_types = {(True, True): "mixed", (True, False): "image", (False, True): "video"}
+    actual = data_types.get((bool(images), bool(videos)), "text")
+    stated = fields.get("data_type")
+    if stated is None or stated == actual:
         return actual
-    if said not in DATA_TYPES:
+    if stated not in DATA_TYPES:
         raise ValueError(
-            f"data_type: got {_short(said)}; give one of {', '.join(DATA_TYPES)} or leave it out"
+            f"data_type: got {_short(stated)}; give one of {', '.join(DATA_TYPES)} or leave it out"
         )
-    if actual == "mixed" and said != "text":
+    if actual == "mixed" and stated != "text":
         return actual
     raise ValueError(
-        f"data_type: got {said!r} for a row with {len(images)} images and {len(videos)} videos; "
+        f"data_type: got {stated!r} for a row with {len(images)} images and {len(videos)} videos; "
         f"write {actual!r} or leave it out"
     )
 
 
-def _check_offline(fields: Mapping[str, Any]) -> None:
-    if not fields.get("has_offline_trajectory"):
-        return
-    output = fields.get("offline_output")
-    if not isinstance(output, str | list) or not output:
-        raise ValueError(
-            f"offline_output: got {_short(output)} where has_offline_trajectory is true; "
-            "give the completion"
-        )
+def offline_texts(fields: Mapping[str, Any]) -> list[str]:
+    """Returns the offline trajectories of a row: none, one or several.
+
+    Args:
+        fields: of the row, `offline_output` and `has_offline_trajectory` among them.
+
+    Raises:
+        ValueError: `offline_output` is no text or list of texts, or one of them is blank.
+    """
+    output, flag = fields.get("offline_output"), fields.get("has_offline_trajectory")
+    if flag is False or (not flag and (output is None or output == "" or output == [])):
+        return []
+    outputs = [output] if isinstance(output, str) else output
+    if isinstance(outputs, list) and outputs:
+        usable = [text for text in outputs if isinstance(text, str) and text.strip()]
+        if len(usable) == len(outputs):
+            return usable
+    raise ValueError(
+        f"offline_output: got {_short(output)}; give a text or a list of texts, none of them "
+        "blank, or has_offline_trajectory false"
+    )
 
 
 def _short(value: Any) -> str:
@@ -285,17 +317,17 @@ def _read_jsonl(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
 
 
 def _read_json(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
-    """Decodes the list element by element, so that every row knows its line."""
+    """Yields the list's elements, decoded one by one, so that every row knows its line."""
     text = _read_text(path)
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
     def skip_space(position: int) -> int:
-        found = _NOT_SPACE.search(text, position)
-        return found.start() if found else len(text)
+        match = _NOT_SPACE.search(text, position)
+        return match.start() if match else len(text)
 
-    def wrong(position: int, what: str) -> ValueError:
+    def wrong(position: int, reason: str) -> ValueError:
         line = text.count("\n", 0, position) + 1
-        return ValueError(f"{path}:{line}: JSON: {what}")
+        return ValueError(f"{path}:{line}: JSON: {reason}")
 
     position = skip_space(0)
     if text[position : position + 1] != "[":
@@ -307,8 +339,8 @@ def _read_json(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
         try:
             value, end = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
-            what = f"{error.msg} at column {error.colno}; correct the file"
-            raise wrong(error.pos, what) from None
+            reason = f"{error.msg} at column {error.colno}; correct the file"
+            raise wrong(error.pos, reason) from None
         except RecursionError:
             raise wrong(position, "nested too deeply; correct the row") from None
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Videos with their frames in another order: what an answer must not be as good without."""
+"""Copies of examples whose videos have their frames in another order, to compare answers with."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from evr1.data.records import Example, Geometry
 
 
 def shuffled(example: Example, geometry: Geometry, seed: int | Sequence[int]) -> Example:
-    """The example with the frames of each video in the order of `frame_order`.
+    """Returns the example with the frames of each video in the order of `frame_order`.
 
-    Only patches change: tokens, time marks, positions, grids and images stay, so nothing new is
-    compiled. The frame that an odd video repeats to fill its last temporal patch is moved as one of
-    its own. Without a video the example itself comes back. An image needs no exception: all frames
-    of its patch are the same.
+    Only patches of videos change: tokens, time marks, positions, grids and images stay, so nothing
+    new is compiled. The frame that an odd video repeats to fill its last temporal patch is moved
+    like any other. Without a video the example itself comes back. An image needs no exception: all
+    frames of its patch are the same.
 
     Args:
         example: with its patches.
@@ -45,10 +45,10 @@ def shuffled(example: Example, geometry: Geometry, seed: int | Sequence[int]) ->
 
 
 def frame_order(count: int, rng: np.random.Generator) -> np.ndarray:
-    """int[count]: which frame stands where, one cycle through all frames.
+    """Returns the order of frames, int[count], as one cycle: frame order[i] stands at place i.
 
-    So no frame keeps its place, two frames are swapped, and the video changes unless all of its
-    frames are alike: pixels that stay everywhere would be the same all along the cycle.
+    No frame keeps its place; two frames are swapped. The video changes unless all of its frames are
+    alike: a pixel that changes nowhere would be the same all along the cycle.
 
     >>> frame_order(2, np.random.default_rng(0))
     array([1, 0])
@@ -60,7 +60,7 @@ def frame_order(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _reorder(patches: np.ndarray, t: int, depth: int, order: np.ndarray) -> np.ndarray:
-    """The patches [t*h*w, C] of one medium, with frame `order[i]` where frame i was."""
+    """Returns the patches [t*h*w, C] of one medium, with frame `order[i]` where frame i was."""
     blocks = patches.reshape(t, -1, 3, depth, patches.shape[1] // (3 * depth))
     frames = np.moveaxis(blocks, 3, 1)
     moved = frames.reshape(t * depth, *frames.shape[2:])[order].reshape(frames.shape)

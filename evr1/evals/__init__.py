@@ -1,0 +1,1 @@
+"""Benchmarks: tasks, scoring by the rules of several kits, and the job that answers them."""

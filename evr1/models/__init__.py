@@ -6,11 +6,11 @@ Outside this package a model is a parameter pytree and the methods of `Model`.
 from pathlib import Path
 from typing import Any
 
-from evr1 import pixels
-from evr1.models import qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, qwen3_vl_moe
+from evr1.formats import processor_files
 from evr1.models.base import Model
-from evr1.models.cache import KV, Cache
-from evr1.models.hf import read_config, side_dir
+from evr1.models.families import qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_vl, qwen3_vl_moe
+from evr1.models.io.hf import read_config, side_dir
+from evr1.models.nn.cache import KV, Cache
 
 FAMILIES = {
     "qwen2_vl": qwen2_vl.build,
@@ -22,8 +22,8 @@ FAMILIES = {
 }
 
 
-def load_model(hf_dir: str, *, dtype: str = "float32", remat: bool = True) -> Model:
-    """The model that a directory's config.json describes, without its weights.
+def load_model(hf_dir: str | Path, *, dtype: str = "float32", remat: bool = True) -> Model:
+    """Returns the model that a directory's config.json describes, without its weights.
 
     Args:
         hf_dir: HF directory, or Orbax directory made by tools/convert_checkpoint.py.
@@ -43,11 +43,11 @@ def load_model(hf_dir: str, *, dtype: str = "float32", remat: bool = True) -> Mo
 
 
 def _with_statistics(config: dict[str, Any], root: Path) -> dict[str, Any]:
-    """The config with the pixel statistics of the processor files, where there are any."""
+    """Returns the config with the pixel statistics of the processor files, where there are any."""
     tower = config.get("vision_config") or {}
     if not isinstance(tower, dict):
         return config  # which the family refuses
-    return {**config, "vision_config": {**tower, **pixels.statistics(root)}}
+    return {**config, "vision_config": {**tower, **processor_files.statistics(root)}}
 
 
 __all__ = ["FAMILIES", "KV", "Cache", "Model", "load_model"]

@@ -5,12 +5,16 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from evr1.models import cache as caches
-from evr1.models.cache import KV, Cache, Kept, Prefilled
-from evr1.models.weights import Weight
-from evr1.types import Params, Prompts, VisionInput, Visual
+from evr1.models.config import ModelConfig
+from evr1.models.nn import cache as caches
+from evr1.models.nn.cache import KV, Cache, Kept, Prefilled
+from evr1.models.tree import unflatten
+from evr1.models.weights import Role, Weight
+from evr1.parallel.sharding import param_shardings, undivided
+from evr1.types import Params, Prompts, Questions, VisionInput, Visual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,26 +27,27 @@ class Model(abc.ABC):
         config: sizes and token ids.
         dtype: of the computation; parameters stay float32.
         remat: recompute activations in the backward pass, layer by layer.
-        implementation: of attention, see evr1.models.attention.
+        implementation: of attention, see evr1.models.nn.attention.
     """
 
-    config: Any
+    config: ModelConfig
     dtype: str = "float32"
     remat: bool = True
     implementation: str = "auto"
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> Params:
-        """Random parameters, float32, layers stacked on a leading axis."""
+        """Returns random parameters, float32, layers stacked on a leading axis."""
 
     @abc.abstractmethod
     def weights(self) -> tuple[Weight, ...]:
-        """Which HF tensor becomes which parameter."""
+        """Returns which HF tensor becomes which parameter, and what each parameter is."""
 
     @abc.abstractmethod
     def encode(self, params: Params, vision: VisionInput | Visual) -> Visual:
-        """The visual tokens of every prompt. F = 0 rows give T = 0 tokens; features stay as they
-        are.
+        """Returns the visual tokens of every prompt.
+
+        F = 0 rows give T = 0 tokens; features stay as they are.
         """
 
     @abc.abstractmethod
@@ -54,7 +59,7 @@ class Model(abc.ABC):
         *,
         keep_router: bool = False,
     ) -> tuple[Float[Array, "g n r d"], Kept]:
-        """The hidden state that predicts completions[g, n, t], and the router's logits.
+        """Returns the hidden state that predicts completions[g, n, t], and the router's logits.
 
         For t = 0 it stands on the prompt's last token, for t > 0 on completion token t - 1. The
         prompt and its images and videos go through the network once for all N completions.
@@ -70,7 +75,7 @@ class Model(abc.ABC):
     def with_dropout(
         self, params: Params, update: Int[Array, " g"], groups: Int[Array, " g"]
     ) -> Params:
-        """The parameters as `group_forward` is to take them in an update, see GroupBatch."""
+        """Returns the parameters as `group_forward` takes them in an update, see GroupBatch."""
         del update, groups
         return params
 
@@ -80,18 +85,32 @@ class Model(abc.ABC):
         prompts: Prompts,
         completions: Int[Array, "g n r"],
     ) -> Float[Array, "g n r d"]:
-        """The hidden states of `group_forward`."""
+        """Returns the hidden states of `group_forward`."""
         return self.group_forward(params, prompts, completions)[0]
 
     @abc.abstractmethod
     def prefill(
-        self, params: Params, prompts: Prompts
-    ) -> tuple[Float[Array, "g d"], KV | Prefilled]:
-        """The hidden state of each prompt's last token, and what `insert` puts into a cache."""
+        self, params: Params, prompts: Prompts, questions: Questions | None = None
+    ) -> tuple[Float[Array, "g *n d"], KV | Prefilled]:
+        """Returns the hidden state of the last token of each prompt, and what `insert` takes.
+
+        Args:
+            params: of this model.
+            prompts: G of them.
+            questions: what the N rows of each ask behind it; the hidden states are then those of
+                the last tokens of the questions, [G, N, D].
+        """
 
     @abc.abstractmethod
     def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
-        """An empty cache of `groups` slots with n completions each."""
+        """Returns an empty cache of `groups` slots with n rows each.
+
+        Args:
+            groups: G.
+            n: N.
+            prompt_tokens: P.
+            completion_tokens: R, with the question of a row where it has one.
+        """
 
     def insert(
         self,
@@ -100,7 +119,10 @@ class Model(abc.ABC):
         prefix_lengths: Int[Array, " g"],
         slots: Int[Array, " g"],
     ) -> Cache:
-        """The cache with the prefixes of g groups in `slots`; a slot out of range is left out."""
+        """Returns the cache with the prefixes of g groups in `slots`.
+
+        A slot out of range is left out.
+        """
         return caches.insert(cache, prefix, prefix_lengths, slots)
 
     @abc.abstractmethod
@@ -109,24 +131,47 @@ class Model(abc.ABC):
         params: Params,
         cache: Cache,
         tokens: Int[Array, "g n"],
-        steps: Int[Array, " g"],
-        positions: Int[Array, " g"],
+        steps: Int[Array, "g n"],
+        positions: Int[Array, "g n"],
     ) -> tuple[Float[Array, "g n d"], Cache]:
-        """One more token of every completion.
+        """Returns the hidden states of one more token of every row, and the cache with it.
 
         Args:
             params: of this model.
             cache: donate it, it is updated in place.
-            tokens: completion token `steps[g]` of each row of group g.
-            steps: how many completion tokens the group has behind it; outside [0, R) nothing is
-                written.
+            tokens: token `steps[g, n]` of each row's suffix.
+            steps: how many tokens the suffix has so far; outside [0, R) nothing is written.
             positions: rotary position of the token, the same on all axes.
         """
 
     @abc.abstractmethod
     def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
-        """Float32 logits over the vocabulary."""
+        """Returns float32 logits over the vocabulary."""
+
+    def axes(self) -> Params:
+        """Returns the logical axes of every parameter, in a tree like the parameters."""
+        return unflatten({w.path: w.all_axes for w in self.weights()})
+
+    def roles(self) -> dict[str, Role]:
+        """Returns what each parameter does, by its path; adapters are not among them."""
+        return {w.path: w.role for w in self.weights()}
+
+    def compute_dtypes(self) -> dict[str, str]:
+        """Returns the dtype, by path, in which a sampler holds each parameter.
+
+        It is that of the computation for matrices, float32 for all else.
+        """
+        cast = ("matrix", "router", "embedding")
+        return {p: self.dtype if r in cast else "float32" for p, r in self.roles().items()}
+
+    def shardings(self, mesh: Mesh) -> Any:
+        """Returns where each parameter lies on a mesh, in a tree like the parameters."""
+        return param_shardings(mesh, self.abstract_params(), self.axes())
+
+    def undivided(self, mesh: Mesh) -> str:
+        """Returns a line on parameters whose axes the mesh does not divide; '': there are none."""
+        return undivided(mesh, self.abstract_params(), self.axes())
 
     def abstract_params(self) -> Params:
-        """The parameter tree as ShapeDtypeStructs, without any array."""
+        """Returns the parameter tree as ShapeDtypeStructs, without any array."""
         return jax.eval_shape(self.init, jax.random.key(0))

@@ -1,11 +1,11 @@
 """Low-rank adapters on any family: W + (alpha / rank) * A @ B, where only A and B are trained.
 
-`adapt(model, ...)` is a model whose parameters hold the adapters under "lora", beside the base
-model's own. Everything that takes a `Model` takes it; `FROZEN` names what is not trained.
+`adapt(model, ...)` returns a `Model` whose parameters hold the adapters under "lora", beside those
+of the base model. `FROZEN` matches the paths of all parameters that are not adapters.
 
-A network with adapters works out x @ W + (x @ A) @ B, so nothing as large as W is made, forward or
-backward; that is also how experts are done. Where many tokens are drawn one by one, `merged` is
-cheaper: a second copy of the matrices that have adapters, and then the base model alone.
+An update computes x @ W + (x @ A) @ B, for experts too: no array as large as W is made, forward or
+backward. A decode step reads all matrices for a few tokens, so there `merged` is cheaper: it adds
+the adapters to a second copy of the matrices that have them, and the base model runs alone.
 
 Source: arXiv 2106.09685.
 """
@@ -20,14 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evr1.models import hf
 from evr1.models.base import Model
-from evr1.models.layers import Adapted
+from evr1.models.nn.layers import Adapted
+from evr1.models.tree import flatten, unflatten
 from evr1.models.weights import Weight
 from evr1.types import Params
 
 FROZEN = r"(?!lora/).*"  # for `optim.freeze`: all but the adapters
-_NOISE = "dropout"  # key of the parameters, in an update alone
+_NOISE = "dropout"  # key of the parameters that holds an update's dropout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Lora:
     alpha: float
     targets: tuple[str, ...]  # regular expressions of whole parameter paths
     dropout: float = 0.0  # share of an adapter's inputs that an update leaves out
-    seed: int = 0  # of what is left out
+    seed: int = 0  # of the dropout
 
     @property
     def scale(self) -> float:
@@ -55,7 +55,7 @@ def adapt(
     dropout: float = 0.0,
     seed: int = 0,
 ) -> "LoraModel":
-    """The model with adapters on every matrix that one of the patterns matches.
+    """Returns the model with adapters on every matrix that one of the patterns matches.
 
     Raises:
         ValueError: a pattern matches no matrix, or not only matrices; or there is dropout, and a
@@ -65,10 +65,10 @@ def adapt(
     kernels = {w.path for w in model.weights() if is_matrix(w)}
     paths = sorted(w.path for w in model.weights())
     for pattern in lora.targets:
-        found = [path for path in paths if re.fullmatch(pattern, path)]
-        if not found or not kernels.issuperset(found):
-            wrong = [path for path in found if path not in kernels]
-            got = f"matches {wrong[0]}, which is no matrix" if found else "matches no parameter"
+        matches = [path for path in paths if re.fullmatch(pattern, path)]
+        if not matches or not kernels.issuperset(matches):
+            wrong = [path for path in matches if path not in kernels]
+            got = f"matches {wrong[0]}, which is no matrix" if matches else "matches no parameter"
             known = [p for p in sorted(kernels) if p.startswith(("text/layers", "text/blocks"))][:3]
             raise ValueError(f"lora.targets: {pattern!r} {got}; paths look like {', '.join(known)}")
     adapted = LoraModel(
@@ -80,7 +80,7 @@ def adapt(
         lora=lora,
     )
     for weight in adapted.targets() if dropout else ():
-        if is_expert(weight) or weight.path == "text/head":
+        if weight.role == "experts" or weight.path == "text/head":
             raise ValueError(
                 f"lora.dropout={dropout} with adapters on {weight.path}: experts and the head have "
                 "no dropout; set it to 0 or take them from lora.targets"
@@ -89,7 +89,7 @@ def adapt(
 
 
 def freeze(model: "LoraModel", patterns: Sequence[str]) -> tuple[str, ...]:
-    """The patterns of `optim.freeze`, and one more that leaves the adapters alone to be trained.
+    """Returns the patterns of `optim.freeze` and one that freezes all but the adapters.
 
     Raises:
         ValueError: a pattern matches a matrix that has adapters: it would move all the same.
@@ -105,13 +105,8 @@ def freeze(model: "LoraModel", patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def is_matrix(weight: Weight) -> bool:
-    """Whether a parameter can have adapters."""
-    return is_expert(weight) or weight.path.endswith("/kernel") or weight.path == "text/head"
-
-
-def is_expert(weight: Weight) -> bool:
-    """Whether a parameter is a stack of experts, for each layer."""
-    return weight.is_either or weight.stacks == 2
+    """Returns whether a parameter can have adapters."""
+    return weight.role in ("matrix", "router", "experts")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,27 +121,27 @@ class LoraModel(Model):
         return self.attach(self.base.init(key), key)
 
     def attach(self, params: Params, key: jax.Array) -> Params:
-        """The base model's parameters with new adapters."""
+        """Returns the base model's parameters with new adapters."""
         return {**params, "lora": self.init_adapters(key)}
 
     def init_adapters(self, key: jax.Array) -> Params:
-        """A is uniform within 1 / sqrt(inputs), as peft has it; B is 0."""
-        shapes = hf.flatten(self.base.abstract_params())
+        """Returns new adapters: A uniform within 1 / sqrt(inputs), as peft has it, and B 0."""
+        shapes = flatten(self.base.abstract_params())
         adapters, rank = {}, self.lora.rank
         for i, weight in enumerate(self.targets()):
             stack, fan_in, fan_out = split(weight, shapes[weight.path].shape)
             a = jax.random.uniform(jax.random.fold_in(key, i), (*stack, fan_in, rank), minval=-1)
             adapters[weight.path + "/a"] = a * fan_in**-0.5
             adapters[weight.path + "/b"] = jnp.zeros((*stack, rank, fan_out), jnp.float32)
-        return hf.unflatten(adapters)
+        return unflatten(adapters)
 
     def targets(self) -> list[Weight]:
-        """The matrices that have adapters."""
+        """Returns the matrices that have adapters."""
         patterns = self.lora.targets
         return [w for w in self.weights() if any(re.fullmatch(p, w.path) for p in patterns)]
 
     def bound(self, params: Params) -> Params:
-        """The base model's parameters with `Adapted` in the place of each target."""
+        """Returns the base model's parameters with `Adapted` in the place of each target."""
         flat, adapters = _parts(params)
         for i, weight in enumerate(self.targets()):
             kernel, dropout = flat[weight.path], None
@@ -157,7 +152,7 @@ class LoraModel(Model):
                 dropout = (key, jnp.broadcast_to(share, stack))
             a, b = (adapters[f"{weight.path}/{x}"] for x in "ab")
             flat[weight.path] = Adapted(kernel, a, self.lora.scale * b, dropout)
-        return hf.unflatten(flat)
+        return unflatten(flat)
 
     def with_dropout(self, params, update, groups):
         """See Model; what is left out follows from the seed, the update and the first group."""
@@ -168,16 +163,21 @@ class LoraModel(Model):
         return params | {_NOISE: (jax.random.fold_in(key, groups[0]), share)}
 
     def merge(self, params: Params) -> Params:
-        """The base model's parameters, the adapters added to them."""
+        """Returns the base model's parameters, the adapters added to them."""
         flat, adapters = _parts(params)
         for weight in self.targets():
             a, b = (adapters[f"{weight.path}/{x}"] for x in "ab")
             flat[weight.path] = _add(flat[weight.path], a, b, self.lora.scale)
-        return hf.unflatten(flat)
+        return unflatten(flat)
 
     def weights(self) -> tuple[Weight, ...]:
-        """Of the base model; adapters are no part of a HF model."""
+        """See Model; adapters are no part of a HF model."""
         return self.base.weights()
+
+    def axes(self) -> Params:
+        """See Model; adapters are whole on every device: they are small, and needed whole."""
+        paths = [f"{weight.path}/{x}" for weight in self.targets() for x in "ab"]
+        return {**self.base.axes(), "lora": unflatten(dict.fromkeys(paths, ()))}
 
     def encode(self, params, vision):
         """See Model."""
@@ -189,9 +189,9 @@ class LoraModel(Model):
             self.bound(params), prompts, completions, keep_router=keep_router
         )
 
-    def prefill(self, params, prompts):
+    def prefill(self, params, prompts, questions=None):
         """See Model."""
-        return self.base.prefill(self.bound(params), prompts)
+        return self.base.prefill(self.bound(params), prompts, questions)
 
     def init_cache(self, groups, n, prompt_tokens, completion_tokens):
         """See Model."""
@@ -211,13 +211,15 @@ class LoraModel(Model):
 
 
 def plain(model: Model) -> Model:
-    """The model without adapters."""
+    """Returns the model without adapters."""
     return model.base if isinstance(model, LoraModel) else model
 
 
 def merged(model: Model, params: Params) -> Params:
-    """The parameters of `plain(model)` that do the same; matrices without adapters are shared, not
-    copied."""
+    """Returns the parameters of `plain(model)` that do the same.
+
+    Matrices without adapters are shared, not copied.
+    """
     if not isinstance(model, LoraModel):
         return params
     flat, adapters = _parts(params)
@@ -226,17 +228,20 @@ def merged(model: Model, params: Params) -> Params:
         flat[path] = _add_placed(
             kernel, adapters[path + "/a"], adapters[path + "/b"], model.lora.scale, kernel.sharding
         )
-    return hf.unflatten(flat)
+    return unflatten(flat)
 
 
 def _parts(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters of the base model, and the adapters, by path."""
+    """Returns the parameters of the base model, and the adapters, by path."""
     base = {k: v for k, v in params.items() if k not in ("lora", _NOISE)}
-    return hf.flatten(base), hf.flatten(params["lora"])
+    return flatten(base), flatten(params["lora"])
 
 
 def _add(kernel: jax.Array, a: jax.Array, b: jax.Array, scale: float) -> jax.Array:
-    """kernel + scale * a @ b, a matrix of a stack at a time: one product is all that is extra."""
+    """Returns kernel + scale * a @ b, one matrix of a stack after another.
+
+    So one product is all the memory that it takes beside the result.
+    """
     if a.ndim > 2:
         return jax.lax.map(lambda one: _add(one[0], one[1], one[2], scale), (kernel, a, b))
     change = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
@@ -249,7 +254,7 @@ def _add_placed(kernel, a, b, scale: float, place: jax.sharding.Sharding) -> jax
 
 
 def split(weight: Weight, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
-    """(axes of a stack, inputs, outputs) of a parameter: layers and experts are stacks.
+    """Returns (axes of a stack, inputs, outputs) of a parameter: layers and experts are stacks.
 
     A vision block's kernel [L, D, 3, D] is L matrices of D inputs and 3 D outputs.
     """

@@ -1,8 +1,11 @@
-"""How a tensor of a HF checkpoint becomes a parameter, as data."""
+"""What a parameter is and how a tensor of a HF checkpoint becomes it, as data."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+
+Axes = tuple[str | None, ...]  # of `parallel.sharding.LOGICAL`; missing ones at the end are None
+Role = Literal["matrix", "router", "experts", "embedding", "norm", "bias", "other"]
 
 
 class Weight(NamedTuple):
@@ -11,6 +14,9 @@ class Weight(NamedTuple):
     Attributes:
         name: HF name; "{}" stands for the layer number, a second one for the expert's.
         path: parameter path, keys joined by "/".
+        role: what the parameter does: "matrix" is the kernel of a linear layer, "router" that of
+            a mixture of experts, "experts" the kernels of those, "norm" a norm's scale or bias.
+        axes: what the axes of the parameter mean, the leading one of layers left out.
         is_kernel: HF keeps [out, in...], the parameter is [in, out...]; otherwise the shapes are
             equal.
         shape: HF shape where it does not follow from the parameter's; () otherwise.
@@ -25,6 +31,8 @@ class Weight(NamedTuple):
 
     name: str
     path: str
+    role: Role
+    axes: Axes = ()
     is_kernel: bool = False
     shape: tuple[int, ...] = ()
     layers: tuple[int, ...] = ()
@@ -33,6 +41,18 @@ class Weight(NamedTuple):
     fused: str = ""
     part: int = 0
     parts: int = 1
+
+    @property
+    def all_axes(self) -> Axes:
+        """`axes`, the leading one of layers included, up to the last that is not None.
+
+        >>> Weight("{}.q.weight", "q/kernel", "matrix", ("embed", "heads")).all_axes
+        (None, 'embed', 'heads')
+        """
+        axes = ((None,) if self.is_stacked else ()) + self.axes
+        while axes and axes[-1] is None:
+            axes = axes[:-1]
+        return axes
 
     @property
     def is_stacked(self) -> bool:
@@ -45,21 +65,21 @@ class Weight(NamedTuple):
         return self.name.count("{}")
 
     def hf_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The HF shape for a parameter shape (without the stacks)."""
+        """Returns the HF shape for a parameter shape (without the stacks)."""
         if self.shape:
             return self.shape
         if self.is_swapped:
             return (*shape[:-2], shape[-1], shape[-2])
         return (int(np.prod(shape[1:])), shape[0]) if self.is_kernel else shape
 
-    def fits(self, found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-        """Whether a file's tensor can be the parameter of this shape (of one layer)."""
-        return found == self.hf_shape(shape) or (
-            self.is_either and found in (shape, (*shape[:-2], shape[-1], shape[-2]))
+    def fits(self, stored: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+        """Returns whether a file's tensor can be the parameter of this shape (of one layer)."""
+        return stored == self.hf_shape(shape) or (
+            self.is_either and stored in (shape, (*shape[:-2], shape[-1], shape[-2]))
         )
 
     def from_hf(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The parameter (without the stacks): a view where NumPy can make one."""
+        """Returns the parameter (without the stacks): a view where NumPy can make one."""
         is_swapped = self.is_swapped
         if self.is_either and shape[-1] != shape[-2]:
             is_swapped = tensor.shape != shape
@@ -68,7 +88,7 @@ class Weight(NamedTuple):
         return (tensor.reshape(len(tensor), -1).T if self.is_kernel else tensor).reshape(shape)
 
     def to_hf(self, value: np.ndarray, shape: tuple[int, ...] = ()) -> np.ndarray:
-        """The HF tensor of a parameter (without the stacks): a view where NumPy can make one.
+        """Returns a parameter's HF tensor (without the stacks): a view where NumPy can make one.
 
         Args:
             value: the parameter.
@@ -81,3 +101,30 @@ class Weight(NamedTuple):
             return value.swapaxes(-1, -2) if is_swapped else value
         shape = self.hf_shape(value.shape)
         return (value.reshape(len(value), -1).T if self.is_kernel else value).reshape(shape)
+
+
+def linear(
+    hf: str, path: str, fan_in: str | None, fan_out: str | None, *, role: Role = "matrix"
+) -> tuple[Weight, Weight]:
+    """Returns kernel and bias of a linear layer.
+
+    Args:
+        hf: its HF name.
+        path: its path.
+        fan_in: axis of the kernel's inputs.
+        fan_out: axis of its outputs; a bias as wide as the model is whole on every device.
+        role: of the kernel.
+    """
+    bias = () if fan_out == "embed" else (fan_out,)
+    return (
+        Weight(hf + ".weight", path + "/kernel", role, (fan_in, fan_out), is_kernel=True),
+        Weight(hf + ".bias", path + "/bias", "bias", bias),
+    )
+
+
+def norm(hf: str, path: str) -> tuple[Weight, Weight]:
+    """Returns weight and bias of a norm."""
+    return (
+        Weight(hf + ".weight", path + "/scale", "norm"),
+        Weight(hf + ".bias", path + "/bias", "norm"),
+    )

@@ -11,7 +11,7 @@ AXES = ("data", "fsdp", "tensor")
 
 
 def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over all devices of all hosts.
+    """Returns a mesh over all devices of all hosts.
 
     Run jitted functions inside `with jax.set_mesh(mesh):`, so that `constrain` knows the mesh.
 

@@ -1,7 +1,6 @@
-"""Where arrays lie: parameter path -> logical axes -> PartitionSpec."""
+"""Where arrays lie: logical axes -> PartitionSpec. A parameter's axes stand in its weight map."""
 
 import math
-import re
 from typing import Any
 
 import jax
@@ -17,74 +16,84 @@ LOGICAL: dict[str, tuple[str, ...]] = {
     "vocab": ("tensor",),
 }
 
-# The first rule whose expression matches the whole path wins. The axes are those of the array, the
-# leading layer axis included. Families add no rules of their own as long as they keep these names.
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"text/embed", ("vocab", "embed")),
-    (r"text/head", ("embed", "vocab")),
-    (r"text/layers/attention/[qkv]/kernel", (None, "embed", "heads")),
-    (r"text/layers/attention/[qkv]/bias", (None, "heads")),
-    (r"text/layers/attention/o/kernel", (None, "heads", "embed")),
-    (r"text/layers/mlp/(gate|up)/kernel", (None, "embed", "mlp")),
-    (r"text/layers/mlp/down/kernel", (None, "mlp", "embed")),
-    (r"text/blocks/\d+/attention/[qkv]/kernel", (None, "embed", "heads")),
-    (r"text/blocks/\d+/attention/[qkv]/bias", (None, "heads")),
-    (r"text/blocks/\d+/attention/o/kernel", (None, "heads", "embed")),
-    (r"text/blocks/\d+/mlp/(gate|up)/kernel", (None, "embed", "mlp")),
-    (r"text/blocks/\d+/mlp/down/kernel", (None, "mlp", "embed")),
-    (r"text/blocks/\d+/mlp/shared/(gate|up)/kernel", (None, "embed", "mlp")),
-    (r"text/blocks/\d+/mlp/shared/down/kernel", (None, "mlp", "embed")),
-    (r"text/blocks/\d+/mlp/(router|shared_gate)/kernel", (None, "embed")),
-    (r"text/blocks/\d+/mlp/(gate|up)", (None, "expert", "embed")),
-    (r"text/blocks/\d+/mlp/down", (None, "expert", None, "embed")),
-    # Whole on the tensor axis: queries, keys and values of all heads stand side by side.
-    (r"text/blocks/\d+/delta/(qkv|gate|beta|decay)/kernel", (None, "embed")),
-    (r"text/blocks/\d+/delta/o/kernel", (None, None, "embed")),
-    (r"text/blocks/\d+/delta/(conv|log_rate|decay_bias)", ()),
-    (r"text/layers/moe/router/kernel", (None, "embed")),
-    (r"text/layers/moe/gate_up", (None, "expert", "embed")),
-    (r"text/layers/moe/down", (None, "expert", None, "embed")),
-    (r"vision/blocks/qkv/kernel", (None, "embed", None, "heads")),
-    (r"vision/blocks/qkv/bias", (None, None, "heads")),
-    (r"vision/blocks/proj/kernel", (None, "heads", "embed")),
-    (r"vision/(blocks|deepstack)/(gate|fc1)/kernel", (None, "embed", "mlp")),
-    (r"vision/(blocks|deepstack)/(gate|fc1)/bias", (None, "mlp")),
-    (r"vision/(blocks|deepstack)/fc2/kernel", (None, "mlp", "embed")),
-    (r"vision/merger/fc1/kernel", ("embed", "mlp")),
-    (r"vision/merger/fc1/bias", ("mlp",)),
-    (r"vision/merger/fc2/kernel", ("mlp", "embed")),
-    (r"vision/embed/(patch/kernel|table)", (None, "embed")),
-    (r"lora/.*", ()),  # small, and their products are needed whole
-    (r".*/(scale|bias)", ()),
-)
 
+def param_shardings(mesh: Mesh, abstract_params: Any, axes: Any) -> Any:
+    """Returns a sharding for every parameter, in a tree of the same structure.
 
-def param_shardings(mesh: Mesh, abstract_params: Any) -> Any:
-    """A sharding for every parameter, in a tree of the same structure.
+    An axis that the mesh does not divide stays whole, see `undivided`.
 
-    An axis that the mesh does not divide stays whole.
+    Args:
+        mesh: of the devices.
+        abstract_params: nested dict of what has a shape.
+        axes: nested dict with the logical axes of each parameter (missing ones at the end are
+            None); it may hold more than these.
 
     Raises:
-        ValueError: a parameter that no rule covers.
+        ValueError: a parameter that has no axes.
     """
 
-    def place(path: tuple, leaf: Any) -> NamedSharding:
-        name = "/".join(str(key.key) for key in path)
-        for pattern, axes in RULES:
-            if re.fullmatch(pattern, name):
-                return NamedSharding(mesh, spec(mesh, axes, leaf.shape))
-        raise ValueError(f"no sharding rule for parameter {name} {leaf.shape}; add one to RULES")
+    def place(keys: tuple, leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, spec(mesh, _lookup(axes, keys, leaf.shape), leaf.shape))
 
     return jax.tree_util.tree_map_with_path(place, abstract_params)
 
 
+def undivided(mesh: Mesh, abstract_params: Any, axes: Any) -> str:
+    """Returns a line that names parameters whose axes the mesh does not divide.
+
+    They stay whole on each device. Empty: there are none.
+
+    Args:
+        mesh: see `param_shardings`.
+        abstract_params: see `param_shardings`.
+        axes: see `param_shardings`.
+    """
+    whole: dict[tuple[str, int], list[str]] = {}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(abstract_params):
+        for axis, size in zip(_lookup(axes, keys, leaf.shape), leaf.shape, strict=False):
+            if axis and size % _ways(mesh, axis):
+                whole.setdefault((axis, size), []).append(_path(keys))
+    parts = []
+    for (axis, size), (first, *others) in whole.items():
+        sizes = ", ".join(f"{name}={mesh.shape[name]}" for name in LOGICAL[axis])
+        verb = f" and {len(others)} more stay" if others else " stays"
+        parts.append(
+            f"mesh axis {sizes} does not divide {axis} ({size}): {first}{verb} whole on each device"
+        )
+    return "; ".join(parts)
+
+
+def _lookup(axes: Any, keys: tuple, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    for key in keys:
+        if key.key not in axes:
+            raise ValueError(
+                f"no axes for parameter {_path(keys)} {shape}; add them to its weight map"
+            )
+        axes = axes[key.key]
+    return axes
+
+
+def _path(keys: tuple) -> str:
+    return "/".join(str(key.key) for key in keys)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Axis 0 over the data and fsdp axes."""
+    """Returns the sharding of axis 0 over the data and fsdp axes."""
     return NamedSharding(mesh, PartitionSpec(LOGICAL["batch"]))
 
 
+def batch_shards(mesh: Mesh | None) -> int:
+    """Returns how many parts the groups of a batch are cut into."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in LOGICAL["batch"])
+
+
+def put_batch(mesh: Mesh | None, tree: Any) -> Any:
+    """Places host arrays on the devices, their groups spread over those of a mesh."""
+    return jax.device_put(tree) if mesh is None else jax.device_put(tree, batch_sharding(mesh))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """Returns the sharding of an array that stands whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -104,11 +113,13 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 def spec(
     mesh: Mesh | jax.sharding.AbstractMesh, axes: tuple[str | None, ...], shape: tuple[int, ...]
 ) -> PartitionSpec:
-    """The PartitionSpec of logical axes; one that the mesh does not divide stays whole."""
+    """Returns the PartitionSpec of logical axes; one that the mesh does not divide stays whole."""
     assert len(axes) <= len(shape), (axes, shape)
     out = []
     for axis, size in zip(axes, shape, strict=False):
-        names = LOGICAL[axis] if axis else ()
-        ways = math.prod(mesh.shape[n] for n in names)
-        out.append(names if names and size % ways == 0 else None)
+        out.append(LOGICAL[axis] if axis and size % _ways(mesh, axis) == 0 else None)
     return PartitionSpec(*out)
+
+
+def _ways(mesh: Mesh | jax.sharding.AbstractMesh, axis: str) -> int:
+    return math.prod(mesh.shape[name] for name in LOGICAL[axis])

@@ -7,7 +7,7 @@ A ground truth that it cannot read raises ValueError, which becomes a score of s
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evr1 import problems
+from evr1.formats import problem_types, think_block
 from evr1.rewards import (
     boolean,
     choice,
@@ -16,13 +16,13 @@ from evr1.rewards import (
     markup,
     math,
     number,
+    parse,
     preference,
     segmentation,
     text,
 )
 from evr1.rewards.base import (
     DEFAULT_WEIGHTS,
-    MAX_CHARS,
     SHOWN_CHARS,
     RowLike,
     Score,
@@ -73,8 +73,9 @@ def score(
     weights: Weights = DEFAULT_WEIGHTS,
     scorers: Mapping[str, Scorer] = SCORERS,
     box_scale: str = "",
+    think_open: bool = False,
 ) -> Score:
-    """The score of one response.
+    """Returns the score of one response.
 
     Args:
         response: the model's whole text; None (nothing was generated) counts as empty.
@@ -82,29 +83,47 @@ def score(
         weights: of accuracy and format in the overall score.
         scorers: problem type → scorer.
         box_scale: the frame that the response's boxes are in; empty: the one of the ground truth.
+        think_open: the prompt left a think block open: what stands before the first `</think>` is
+            reasoning. A mapping's own `think_open` goes first.
 
     Raises:
         ValueError: the row's problem type has no scorer, or the row has no answer.
     """
-    weights.check()
-    task = make_task(row, box_scale, lambda name: problems.canonical(name, scorers))
+    if weights != DEFAULT_WEIGHTS:
+        weights.check()
+    task = make_task(
+        row, box_scale, lambda name: problem_types.canonical(name, scorers), think_open
+    )
     scorer = find_scorer(task.problem_type, scorers)
+    seen, is_inside = parse.last_part(response, task.think_open)
+    is_lost = is_inside and not think_block.closes(seen)  # reasoning alone: nothing of it counts
+    if is_inside:
+        seen = "" if is_lost else think_block.OPENING + seen
     try:
-        verdict = check_verdict(scorer((response or "")[-MAX_CHARS:], task))
+        verdict = check_verdict(scorer(seen, task))
     except TimeoutError as e:
         return Score(0.0, 0.0, 0.0, Status.TIMEOUT, detail=str(e))
     # Whatever a scorer trips over is a counted outcome of this row, not the end of the run.
     except Exception as e:  # noqa: BLE001
-        return Score(0.0, 0.0, 0.0, Status.ERROR, detail=f"{type(e).__name__}: {e}")
-    if verdict is None:
+        return Score(0.0, 0.0, 0.0, Status.ERROR, detail=_shorten(f"{type(e).__name__}: {e}"))
+    if verdict is None or is_lost:
         return Score(0.0, 0.0, 0.0, Status.UNPARSED)
     form = float(verdict.in_form)
     overall = weights.accuracy * verdict.accuracy + weights.format * form
     return Score(overall, verdict.accuracy, form, Status.OK, verdict.extracted[:SHOWN_CHARS])
 
 
+def _shorten(text: str) -> str:
+    """Returns a message without the middle of what it quotes, where that is long."""
+    return (
+        text
+        if len(text) <= SHOWN_CHARS
+        else f"{text[: SHOWN_CHARS // 2]} ... {text[-SHOWN_CHARS // 2 :]}"
+    )
+
+
 def find_scorer(problem_type: str, scorers: Mapping[str, Scorer] = SCORERS) -> Scorer:
-    """The scorer of a problem type.
+    """Returns the scorer of a problem type.
 
     Raises:
         ValueError: there is none.
@@ -117,7 +136,7 @@ def find_scorer(problem_type: str, scorers: Mapping[str, Scorer] = SCORERS) -> S
 
 
 def check_verdict(verdict: object) -> Verdict | None:
-    """What a scorer returned, if it is what a scorer may return.
+    """Returns what a scorer returned, if it is what a scorer may return.
 
     Raises:
         ValueError: it is neither None nor a verdict with an accuracy in [0, 1].

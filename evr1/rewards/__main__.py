@@ -1,19 +1,22 @@
 """Scores responses without a model: python -m evr1.rewards --rows in.jsonl --out out.jsonl.
 
 A row holds problem_type, response (or completion), answer (or ground_truth), and optionally
-options, problem and what its type asks for. An output row is the input row with overall, accuracy,
-format, status and extracted (and detail, where something went wrong; and terms, where they were
-asked for). A row that cannot be scored gets status error, and the others go on. "-" reads JSONL
-from stdin or writes to stdout; .json and .parquet files are read too. A table by problem type goes
-to stderr.
+options, problem, what its type asks for, and think_open: true where its prompt left a think block
+open (--model DIR tells it for rows that do not say). An output row is the input row with overall,
+accuracy, format, status and extracted (and detail, where something went wrong; and terms, where
+they were asked for). A row that cannot be scored gets status error, and the others go on. "-" reads
+JSONL from stdin or writes to stdout; .json and .parquet files are read too. A table by problem type
+goes to stderr.
 """
 
 import argparse
 import collections
 import contextlib
+import functools
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,12 +25,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from evr1 import coordinates, problems, rewards
+from evr1 import rewards
+from evr1.formats import box_frames, chat_template, problem_types, think_block
 from evr1.rewards import compose, extra, files
 from evr1.rewards.base import Score, Status, Task, Weights, make_task
-from evr1.rewards.judge import BatchScorer, Judge, Judged
-from evr1.rewards.judge_cache import Cached
-from evr1.rewards.judge_http import HttpJudge
+from evr1.rewards.judging.judge import BatchScorer, Judge, Judged
+from evr1.rewards.judging.judge_cache import Cached
+from evr1.rewards.judging.judge_http import HttpJudge
 from evr1.rewards.pool import RewardPool
 
 BATCH = 1024  # rows in flight
@@ -41,7 +45,9 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads on: no message at exit either
         sys.exit(1)
-    except (OSError, ValueError) as e:
+    except OSError as e:
+        sys.exit(f"error: {f'{e.filename}: {e.strerror}; check the path' if e.filename else e}")
+    except ValueError as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:
         sys.exit("interrupted; nothing was written to --out")
@@ -62,14 +68,22 @@ def _parser() -> argparse.ArgumentParser:
     add("--format_weight", type=float, default=0.1)
     add("--workers", type=int, default=2, help="scoring processes (default 2)")
     add("--timeout_s", type=float, default=2.0, help="per response (default 2)")
-    frames = ", ".join(coordinates.SCALES)
+    frames = ", ".join(box_frames.SCALES)
     add(
         "--box_scale",
         default="",
-        choices=["", *coordinates.SCALES],
+        choices=["", *box_frames.SCALES],
         metavar="FRAME",
         help=f"of the responses' boxes: {frames} (default: the frame of the ground truth)",
     )
+    add("--model", default="", help="directory whose chat template the responses' prompts went by")
+    add(
+        "--thinking",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="what they set its enable_thinking to (default: nothing)",
+    )
+    add("--template_variables", default="", help="further ones that they set, a JSON object")
     add("--unknown_type", default="", help="what unknown problem types are read as")
     add("--extra", default="", help="own scorers and terms: path of a .py file or a module")
     add("--terms", default="", help="further terms of overall, e.g. repetition_penalty=0.1,...")
@@ -93,8 +107,16 @@ def run(args: argparse.Namespace) -> None:
     """
     weights = Weights(args.accuracy_weight, args.format_weight).check()
     scorers = extra.all_scorers(args.extra)
-    types = problems.Types(scorers, args.unknown_type)
+    types = problem_types.Types(scorers, args.unknown_type)
     terms = _terms(args)
+    read = functools.partial(
+        _read,
+        types=types,
+        scorers=scorers,
+        box_scale=args.box_scale,
+        think_open=_is_left_open(args),
+        has_terms=bool(terms.parts),
+    )
     table: dict[str, list[Score]] = collections.defaultdict(list)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(files.reading(args.rows))
@@ -104,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # an own term may print
         advance = stack.enter_context(_progress(source.total))
         while rows := list(itertools.islice(source.rows, BATCH)):
-            tasks = [_read(row, types, scorers, args.box_scale) for row in rows]
+            tasks = [read(row) for row in rows]
             scores = compose.add_terms(_score(scorer, rows, tasks), _outcomes(rows, tasks), terms)
             for row, task, score in zip(rows, tasks, scores, strict=True):
                 name = task.problem_type if isinstance(task, Task) else _name_of(row, types)
@@ -113,11 +135,11 @@ def run(args: argparse.Namespace) -> None:
             advance(len(rows))
         if not table:
             raise ValueError(f"{args.rows}: no rows")
-    print(*filter(None, [types.told(), format_table(table)]), sep="\n", file=sys.stderr)
+    print(*filter(None, [types.summary(), format_table(table)]), sep="\n", file=sys.stderr)
 
 
 def _with_judge(args: argparse.Namespace, scorer: BatchScorer, weights: Weights) -> Judged:
-    """The scorer, with the judge that the flags name."""
+    """Returns the scorer, with the judge that the flags name."""
     if not args.judge_url:
         if args.judge_model or args.judge_key_env or args.judge_cache:
             raise ValueError("--judge_url is not given; add it, or drop the other --judge flags")
@@ -128,31 +150,67 @@ def _with_judge(args: argparse.Namespace, scorer: BatchScorer, weights: Weights)
     return Judged(scorer, judge, args.judge_types.split(","), weights)
 
 
+def _is_left_open(args: argparse.Namespace) -> bool:
+    """Returns whether the prompts of --model end inside a think block.
+
+    Raises:
+        ValueError: it has no chat template, or none to which the other flags apply.
+    """
+    if not args.model:
+        if args.thinking is not None or args.template_variables:
+            raise ValueError("--thinking and --template_variables need --model DIR")
+        return False
+    root = Path(args.model)
+    root = root / "hf" if (root / "hf").is_dir() else root  # as tools/convert_checkpoint.py has it
+    try:
+        variables = chat_template.choose_variables(root, args.thinking, args.template_variables)
+    except ValueError as e:
+        raise ValueError(re.sub(r"\bdata\.(?=thinking|template_)", "--", str(e))) from None
+    special = chat_template.special_tokens(root)
+    start = chat_template.start_of_answer(chat_template.read(root), special, variables)
+    return think_block.is_left_open(start)
+
+
 def _read(
-    row: dict[str, Any], types: problems.Types, scorers: Mapping[str, Any], box_scale: str
+    row: dict[str, Any],
+    types: problem_types.Types,
+    scorers: Mapping[str, Any],
+    box_scale: str,
+    think_open: bool,
+    has_terms: bool,
 ) -> Task | str:
-    """The task of a row, or what is wrong with the row."""
+    """Returns the task of a row, or what is wrong with the row; terms go by its length too."""
     try:
         if not isinstance(_response(row), str | None):
             raise ValueError(f"response is {_response(row)!r}; give a text or null")
-        task = make_task(row, box_scale, types.canonical)
+        task = make_task(row, box_scale, types.canonical, think_open)
         rewards.find_scorer(task.problem_type, scorers)
         if not {"response", "completion"} & row.keys():
             raise ValueError("response is missing; give a text or null")
+        if has_terms and not _is_length(row.get("length")):
+            raise ValueError(f"length is {row['length']!r}; give a whole number, such as 90")
     except ValueError as e:
         return str(e)
     return task
 
 
+def _is_length(value: Any) -> bool:
+    """Returns whether a value counts tokens (90, 90.0), or is None: nobody counted them."""
+    if value is None:
+        return True
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and value >= 0 and value % 1 == 0  # not so for NaN and infinity
+
+
 def _response(row: Mapping[str, Any]) -> Any:
-    """The text to score; rows of rollouts.jsonl and of tools/generate.py call it completion."""
+    """Returns the text to score; rows of rollouts and of tools/generate.py call it completion."""
     return row["response"] if "response" in row else row.get("completion")
 
 
 def _score(
     scorer: BatchScorer, rows: Sequence[dict[str, Any]], tasks: Sequence[Task | str]
 ) -> list[Score]:
-    """Scores in the order of the rows; those without a task are errors."""
+    """Scores the rows in their order; those without a task are errors."""
     good = [
         (_response(row), task)
         for row, task in zip(rows, tasks, strict=True)
@@ -168,17 +226,24 @@ def _score(
 def _outcomes(
     rows: Sequence[dict[str, Any]], tasks: Sequence[Task | str]
 ) -> Iterator[compose.Outcome]:
-    """What terms look at; a rollout's row holds its length in tokens, and whether it was cut."""
+    """Yields what terms look at.
+
+    A rollout's row holds its length in tokens, and whether it was cut.
+    """
     for row, task in zip(rows, tasks, strict=True):
-        text, length = _response(row) or "", row.get("length")
-        if not isinstance(length, int) or isinstance(length, bool):
-            length = len(text)
-        known = task if isinstance(task, Task) else Task("", "")
-        yield text, known, length, row.get("finished") is not False
+        text = _response(row) or ""
+        scored_task = task if isinstance(task, Task) else Task("", "")
+        length = row.get("length") if isinstance(task, Task) else None
+        yield (
+            text,
+            scored_task,
+            len(text) if length is None else int(length),
+            row.get("finished") is not False,
+        )
 
 
 def _terms(args: argparse.Namespace) -> compose.Terms:
-    """The terms that the flags ask for.
+    """Returns the terms that the flags ask for.
 
     Raises:
         ValueError: no such term, no number for a weight, or a length term without its limit.
@@ -199,24 +264,24 @@ def _terms(args: argparse.Namespace) -> compose.Terms:
     return compose.find_terms(weights, extra.load(args.extra).terms, settings)
 
 
-def _name_of(row: dict[str, Any], types: problems.Types) -> str:
-    """The problem type under which a row without a task is counted."""
-    given = row.get("problem_type")
+def _name_of(row: dict[str, Any], types: problem_types.Types) -> str:
+    """Returns the problem type under which a row without a task is counted."""
+    problem_type = row.get("problem_type")
     try:
-        return problems.canonical(given, types.own)
+        return problem_types.canonical(problem_type, types.own)
     except ValueError:
-        return (given.strip() if isinstance(given, str) else "")[:40] or "(none)"
+        return (problem_type.strip() if isinstance(problem_type, str) else "")[:40] or "(none)"
 
 
 def format_table(table: dict[str, list[Score]]) -> str:
-    """A line per problem type: rows, mean scores, and how many were not plainly scored."""
-    others = [s for s in Status if s is not Status.OK]
-    head = ["problem_type", "rows", "overall", "accuracy", "format", *others]
+    """Returns a line per problem type: rows, mean scores, and how many were not plainly scored."""
+    failures = [s for s in Status if s is not Status.OK]
+    head = ["problem_type", "rows", "overall", "accuracy", "format", *failures]
     lines = [head]
     total = [s for scores in table.values() for s in scores]
     for name, scores in [*sorted(table.items()), ("all", total)]:
         means = [sum(column) / len(scores) for column in list(zip(*scores, strict=True))[:3]]
-        counts = [sum(s.status is status for s in scores) for status in others]
+        counts = [sum(s.status is status for s in scores) for status in failures]
         lines.append([name, str(len(scores)), *(f"{m:.4f}" for m in means), *map(str, counts)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -229,7 +294,7 @@ def format_table(table: dict[str, list[Score]]) -> str:
 
 
 def _scored(row: dict[str, Any], score: Score) -> dict[str, Any]:
-    """The row with its score; what an earlier score said of it is gone."""
+    """Returns the row with its score and without any earlier one."""
     fields = {**score._asdict(), "terms": dict(score.terms)}
     unsaid = [name for name in ("detail", "terms") if not fields[name]]
     was_scored = {"overall", "status"} <= row.keys()
@@ -239,7 +304,7 @@ def _scored(row: dict[str, Any], score: Score) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _progress(total: int | None) -> Iterator[Any]:
-    """A bar on stderr, where that is a terminal; what it gives takes the number of rows done."""
+    """Shows a bar on stderr, if that is a terminal; yields a function that takes the rows done."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("scoring", total=total)

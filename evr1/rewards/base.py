@@ -1,11 +1,12 @@
-"""The records of scoring: what is asked, what a scorer reads, what comes out."""
+"""The records of scoring: the task, what a scorer reads, and the score."""
 
 import enum
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from evr1 import problems
+from evr1.formats import problem_types
 
 T = TypeVar("T")
 MAX_CHARS = 100_000  # of a response that is looked at: its end, where the answer stands
@@ -13,11 +14,12 @@ SHOWN_CHARS = 500  # of the extracted answer that a score carries
 _OWN_FIELDS = frozenset(
     ("problem_type", "answer", "ground_truth", "options", "problem", "response", "completion")
     + ("images", "videos", "offline_output", "has_offline_trajectory")  # nothing to score by
+    + ("system", "think_open")
 )
 
 
 class Status(enum.StrEnum):
-    """How scoring went; metrics count them."""
+    """The outcome of scoring; metrics count them."""
 
     OK = "ok"
     UNPARSED = "unparsed"  # no answer could be read: a defined outcome, accuracy 0
@@ -43,7 +45,7 @@ class Score(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What a scorer says of a response whose answer it could read."""
+    """A scorer's judgement of a response whose answer it could read."""
 
     accuracy: float
     in_form: bool  # the answer stands in its tag, in the form that the prompt asks for
@@ -58,13 +60,14 @@ class Reading(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a scorer may know of a row."""
+    """The part of a row that a scorer may know."""
 
     problem_type: str  # canonical
     answer: Any  # the ground truth: text, number, list or dict
     options: tuple[str, ...] = ()
     problem: str = ""
     box_scale: str = ""  # the frame that boxes are asked in; empty: the one of the ground truth
+    think_open: bool = False  # the prompt left a think block open: responses start inside it
     extra: Mapping[str, Any] = MappingProxyType({})  # the row's other fields: tests, sizes, ...
 
 
@@ -84,13 +87,13 @@ class RowLike(Protocol):
 
 
 class Weights(NamedTuple):
-    """How accuracy and format make the overall score."""
+    """The weights of accuracy and format in the overall score."""
 
     accuracy: float = 0.9
     format: float = 0.1
 
     def check(self) -> "Weights":
-        """Itself, if the weights lie in [0, 1] and sum to 1.
+        """Returns the weights, if they lie in [0, 1] and sum to 1.
 
         Raises:
             ValueError: they do not.
@@ -109,40 +112,68 @@ DEFAULT_WEIGHTS = Weights()
 def make_task(
     row: "RowLike | Mapping[str, Any] | Task",
     box_scale: str = "",
-    canonical: Callable[[object], str] = problems.canonical,
+    canonical: Callable[[object], str] = problem_types.canonical,
+    think_open: bool = False,
 ) -> Task:
-    """The task of a row, or of a mapping with its fields (`ground_truth` may stand for `answer`).
+    """Returns the task of a row, or of a mapping with a row's fields.
+
+    In a mapping, `ground_truth` may stand for `answer`, and `think_open` speaks for its prompt.
 
     Args:
         row: a task comes back as it is.
         box_scale: the frame that boxes are asked in; empty: the one of the ground truth.
         canonical: the problem type that a mapping's spelling stands for.
+        think_open: prompts leave a think block open; a mapping may say otherwise.
 
     Raises:
-        ValueError: no such problem type, no ground truth, or options that are no list.
+        ValueError: no such problem type, no ground truth, options that are no list, or a
+            `think_open` that is neither true nor false.
     """
     if isinstance(row, Task):
         return row
     if not isinstance(row, Mapping):
+        _check_answer(row.answer)
         options, extra = tuple(row.options), _extra(row.extra)
-        return Task(row.problem_type, row.answer, options, row.problem, box_scale, extra)
+        return Task(
+            row.problem_type, row.answer, options, row.problem, box_scale, think_open, extra
+        )
     answer = row.get("answer")
     answer = row.get("ground_truth") if answer is None else answer
-    if answer is None:
-        raise ValueError("the row has no answer; give the field answer or ground_truth")
-    options = row.get("options") or ()
-    if isinstance(options, Mapping):
-        options = tuple(f"{label}. {text}" for label, text in options.items())
-    if isinstance(options, str) or not isinstance(options, Iterable):
-        raise ValueError(f"options are {options!r}; give a list of texts")
+    _check_answer(answer)
+    options = _options(row.get("options") or ())
+    stated = row.get("think_open")
+    if stated is not None and not isinstance(stated, bool):
+        raise ValueError(f"think_open is {stated!r}; give true, false or null")
     return Task(
         canonical(row.get("problem_type")),
         answer,
-        tuple(str(o) for o in options),
+        options,
         str(row.get("problem") or ""),
         box_scale,
+        think_open if stated is None else stated,
         _extra(row),
     )
+
+
+def _check_answer(answer: Any) -> None:
+    """Refuses a missing ground truth, as None or as the NaN that tables hold in its place."""
+    if answer is None or (isinstance(answer, float) and math.isnan(answer)):
+        raise ValueError("the row has no answer; give the field answer or ground_truth")
+
+
+def _options(options: Any) -> tuple[str, ...]:
+    """Returns a mapping's options as texts.
+
+    Raises:
+        ValueError: they are no list.
+    """
+    if not options:
+        return ()
+    if isinstance(options, Mapping):
+        return tuple(f"{label}. {text}" for label, text in options.items())
+    if isinstance(options, str) or not isinstance(options, Iterable):
+        raise ValueError(f"options are {options!r}; give a list of texts")
+    return tuple(map(str, options))
 
 
 def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evr1.rewards import parse, sandbox
+from evr1.rewards import parse
 from evr1.rewards.base import Task, Verdict
+from evr1.rewards.programs import sandbox, scripts
 
 TEST_FIELDS = ("tests", "test", "test_list", "input_output")  # the first that holds something
 FUNCTION_FIELDS = ("fn_name", "func_name", "entry_point")
-SOLUTION_FIELDS = ("solution", "solutions", "canonical_solution")
+SOLUTION_FIELDS = ("solution", "solutions", "canonical_solution", "code")
+PROBLEM_FIELDS = ("prompt", "starter_code")  # beside the problem itself
 LANGUAGE_FIELDS = ("language", "lang")
 MAX_TESTS = 100
 
@@ -24,6 +26,15 @@ _FENCE = re.compile(
     r"^[ \t]*(```|~~~)(?P<language>[^\n`]{0,40})\n(?P<code>.*?)(?:^[ \t]*\1|\Z)",
     re.DOTALL | re.MULTILINE,
 )
+_DEFINITION = re.compile(r"(?m)^(?:async )?(?:def|class) ")
+_BINDING = re.compile(
+    r"(?m)^(?:(?:async )?(?:def|class) (\w{1,80})|(\w{1,80})\s{0,4}=(?!=)"
+    r"|from [\w.]{1,80} import (\w{1,80}))"
+)
+_WORD = re.compile(r"\w+")
+_LABEL = re.compile(r"\A\s*python3?[ \t]*\n")  # of a fence that is gone
+_ENDS = re.compile(r"\A\s{0,9}\[BEGIN\]|\[DONE\]\s{0,9}\Z")  # of a program after examples
+_INPUT = re.compile(r"\binput\(|\bstdin\b|\bopen\(0")
 _PYTHON = re.compile(r"(?i)\s{0,4}(?:python|py)[\d.]*\s*")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 
@@ -36,7 +47,7 @@ class Run(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """How a row's programs are judged: by runs, by calls and scripts, or by one equal program."""
+    """The tests of a row's programs: runs, calls and scripts, or one equal program."""
 
     runs: tuple[Run, ...] = ()
     tests: tuple[Mapping[str, Any], ...] = ()  # see roles.py
@@ -51,7 +62,7 @@ class Code(NamedTuple):
 
 
 def score(response: str, task: Task, limit_s: float = sandbox.LIMIT_S) -> Verdict | None:
-    """1 if all tests pass, else 0; with `partial: true` in the row, the share that passes.
+    """Returns 1 if all tests pass, else 0; with `partial: true` in the row, the share that passes.
 
     None where there is no program, or a text that is none.
 
@@ -73,23 +84,26 @@ def score(response: str, task: Task, limit_s: float = sandbox.LIMIT_S) -> Verdic
 
 
 def find_code(response: str) -> Code | None:
-    """The program in the answer tag, in its last fenced block if there is one there.
+    """Returns the program in the answer tag, in its last fenced block if there is one there.
 
-    Without a tag, the last fenced block after the reasoning.
+    Without a tag, the last fenced block after the reasoning, or all of the text if it is a program.
     """
     tagged = parse.answer_tag(response)
     text = parse.after_reasoning(response) if tagged is None else tagged
     fenced = _fenced(text or "")
     if fenced is None and tagged is None:
-        return None
+        bare = textwrap.dedent(_ENDS.sub("", text or "").strip("\n"))
+        return Code(bare, is_raw=False) if is_program(bare) else None
     code = Code(tagged or "" if fenced is None else fenced, is_raw=fenced is None)
-    return code._replace(text=textwrap.dedent(code.text.strip("\n"))) if code.text.strip() else None
+    text = textwrap.dedent(_LABEL.sub("", code.text).strip("\n"))
+    return code._replace(text=text) if text.strip() else None
 
 
 def _fenced(text: str) -> str | None:
-    """The last fenced block, of those marked as Python where some are.
+    """Returns the last fenced block, of those marked as Python where some are.
 
-    None where the first fence stands within a text of the program.
+    One that only calls what earlier ones define is an example of use. None where the first fence
+    stands within a text of the program.
     """
     blocks = list(_FENCE.finditer(text))
     if not blocks:
@@ -98,11 +112,28 @@ def _fenced(text: str) -> str | None:
     if any(before.count(quotes) % 2 for quotes in ('"""', "'''")):
         return None
     marked = [block for block in blocks if _PYTHON.fullmatch(block["language"])]
-    return textwrap.dedent((marked or blocks)[-1]["code"])
+    return _last_program([textwrap.dedent(b["code"]) for b in marked or blocks], bool(marked))
+
+
+def _last_program(codes: Sequence[str], is_python: bool) -> str:
+    """Returns the last block but for examples of use and, where none is marked, outputs."""
+    bound = [{name for m in _BINDING.findall(code) for name in m if name} for code in codes]
+    first: dict[str, int] = {}  # the block that binds a name first
+    for i, names in enumerate(bound):
+        first |= {name: i for name in names if name not in first}
+    defining = [bool(_DEFINITION.search(code)) for code in codes]
+    definition = defining.index(True) if any(defining) else len(codes)
+    for i in range(len(codes) - 1, 0, -1):
+        words = set(_WORD.findall(codes[i])) - bound[i]
+        is_use = not is_python and definition < i
+        is_use = is_use or any(first.get(word, i) < i for word in words)
+        if defining[i] or _INPUT.search(codes[i]) or not is_use:
+            return codes[i]
+    return codes[0]
 
 
 def _passed(code: str, truth: Truth, is_partial: bool, limit_s: float) -> float | None:
-    """The share of tests passed, 0 or 1 unless `is_partial`; None where the code is no program."""
+    """Returns the share of tests passed, 0 or 1 unless `is_partial`; None if it is no program."""
     if truth.program:
         same = sandbox.is_same_program(code, truth.program, limit_s)
         return None if same is None else float(same)
@@ -125,8 +156,8 @@ def _passed(code: str, truth: Truth, is_partial: bool, limit_s: float) -> float 
     return share if is_partial else float(share == 1)
 
 
-def is_same_output(given: str, truth: str) -> bool:
-    """Whether two outputs agree, line by line.
+def is_same_output(output: str, truth: str) -> bool:
+    """Returns whether two outputs agree, line by line.
 
     Space at the ends of lines and empty lines at the end do not count; numbers written with a
     decimal point or an exponent agree to 1e-6.
@@ -134,15 +165,15 @@ def is_same_output(given: str, truth: str) -> bool:
     >>> is_same_output("0.3333333 ok\\n", "0.33333333 ok"), is_same_output("1 2", "1\\n2")
     (True, False)
     """
-    a, b = (text.rstrip().splitlines() for text in (given, truth))
+    a, b = (text.rstrip().splitlines() for text in (output, truth))
     return len(a) == len(b) and all(map(_is_same_line, a, b))
 
 
-def _is_same_line(given: str, truth: str) -> bool:
-    given, truth = given.rstrip(), truth.rstrip()
-    if given == truth:
+def _is_same_line(line: str, truth: str) -> bool:
+    line, truth = line.rstrip(), truth.rstrip()
+    if line == truth:
         return True
-    a, b = given.split(), truth.split()
+    a, b = line.split(), truth.split()
     if len(a) != len(b) or not any(map(_is_decimal, b)):
         return False
     return all(x == y or (_is_decimal(y) and _is_near(x, y)) for x, y in zip(a, b, strict=True))
@@ -152,14 +183,14 @@ def _is_decimal(word: str) -> bool:
     return len(word) < 40 and bool(_NUMBER.fullmatch(word)) and not word.lstrip("+-").isdigit()
 
 
-def _is_near(given: str, truth: str) -> bool:
-    if len(given) > 40 or not _NUMBER.fullmatch(given):
+def _is_near(word: str, truth: str) -> bool:
+    if len(word) > 40 or not _NUMBER.fullmatch(word):
         return False
-    return math.isclose(float(given), float(truth), rel_tol=1e-6, abs_tol=1e-6)
+    return math.isclose(float(word), float(truth), rel_tol=1e-6, abs_tol=1e-6)
 
 
 def read_truth(task: Task) -> Truth:
-    """How a row's programs are judged.
+    """Returns how a row's programs are judged.
 
     Raises:
         ValueError: another language, or tests that cannot be read.
@@ -172,11 +203,11 @@ def read_truth(task: Task) -> Truth:
     for field in TEST_FIELDS:
         value = _plain(task.extra.get(field))
         if value:
-            return _checked(_read_tests(value, function, task.extra, field), field)
+            return _checked(_read_tests(value, function, task, field), field)
     answer = _plain(parse.ground_truth(task.answer))
     decoded = _decoded(answer)
     if isinstance(decoded, Mapping) and "inputs" in decoded:
-        return _checked(_read_tests(decoded, function, task.extra, "answer"), "answer")
+        return _checked(_read_tests(decoded, function, task, "answer"), "answer")
     if isinstance(answer, Mapping | list | tuple):
         raise ValueError(
             f"the answer {answer!r} is no expected output; give a text, or inputs and outputs"
@@ -191,8 +222,8 @@ def read_truth(task: Task) -> Truth:
 
 
 def is_program(text: str) -> bool:
-    """Whether a row's text is a Python program, not the output of one: it defines or imports."""
-    if not re.search(r"(?m)^\s*(?:async def|def|class|import|from|print)\b", text):
+    """Returns whether a text is a Python program and not an output: it defines or imports."""
+    if not re.search(r"(?m)^[ \t]*(?:async def|def|class|import|from|print)\b", text):
         return False
     try:
         tree = ast.parse(text)
@@ -206,7 +237,7 @@ def is_program(text: str) -> bool:
 
 
 def write_solution(task: Task) -> str | None:
-    """A program that earns 1; None where the row holds no solution and its tests do not tell one.
+    """Returns a program that earns 1; None if the row holds none and its tests do not tell one.
 
     Raises:
         ValueError: the row's truth cannot be read.
@@ -214,8 +245,8 @@ def write_solution(task: Task) -> str | None:
     truth = read_truth(task)
     if truth.program:
         return truth.program
-    given = [task.answer, *(_plain(task.extra.get(field)) for field in SOLUTION_FIELDS)]
-    for value in given:
+    sources = [task.answer, *(_plain(task.extra.get(field)) for field in SOLUTION_FIELDS)]
+    for value in sources:
         value = _decoded(value)
         value = value[0] if isinstance(value, list) and value else value
         if isinstance(value, str) and is_program(value):
@@ -234,13 +265,17 @@ def _checked(truth: Truth, field: str) -> Truth:
     count = len(truth.runs) + len(truth.tests)
     if not 0 < count <= MAX_TESTS:
         raise ValueError(f"{field} holds {count} tests; give 1 to {MAX_TESTS}")
+    if not any(run.stdout.strip() for run in truth.runs) and not any(
+        "script" in test or test["expected"] not in (None, [None]) for test in truth.tests
+    ):
+        raise ValueError(f"{field} expects nothing of any program; give outputs")
     return truth
 
 
-def _read_tests(value: Any, function: str, extra: Mapping[str, Any], field: str) -> Truth:
+def _read_tests(value: Any, function: str, task: Task, field: str) -> Truth:
     value = _decoded(value)
     if isinstance(value, str):
-        return Truth(tests=(_script(value, function, field),))
+        return Truth(tests=(_script(value, _script_row(task, function), field),))
     if isinstance(value, Mapping):
         inputs, outputs = _plain(value.get("inputs")), _plain(value.get("outputs"))
         if not isinstance(inputs, list) or not isinstance(outputs, list):
@@ -250,13 +285,25 @@ def _read_tests(value: Any, function: str, extra: Mapping[str, Any], field: str)
         pairs, function = list(zip(inputs, outputs, strict=True)), value.get("fn_name") or function
         return _calls(pairs, str(function), field) if function else _runs(pairs)
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
-        setup = str(extra.get("test_setup_code") or "")
-        return Truth(tests=tuple(_script(f"{setup}\n{v}", function, field) for v in value))
+        row = _script_row(task, function)
+        return Truth(tests=tuple(_script(v, row, field) for v in value))
     if isinstance(value, list) and all(isinstance(v, Mapping) and "output" in v for v in value):
         pairs = [(_plain(v.get("input", "")), _plain(v["output"])) for v in value]
         return _calls(pairs, function, field) if function else _runs(pairs)
     raise ValueError(
         f"{field} is {str(value)[:80]!r}; give a list of input and output, or of assert statements"
+    )
+
+
+def _script_row(task: Task, function: str) -> scripts.Row:
+    """Returns what a row says beside its test scripts."""
+    imports = _decoded(_plain(task.extra.get("test_imports"))) or []
+    lines = [*([imports] if isinstance(imports, str) else imports)]
+    lines.append(task.extra.get("test_setup_code") or "")
+    shown = [task.problem, *(_plain(task.extra.get(field)) for field in PROBLEM_FIELDS)]
+    solutions = [task.answer, *(_plain(task.extra.get(field)) for field in SOLUTION_FIELDS)]
+    return scripts.Row(
+        function, *("\n".join(map(str, filter(None, texts))) for texts in (shown, solutions, lines))
     )
 
 
@@ -268,60 +315,40 @@ def _runs(pairs: Sequence[tuple[Any, Any]]) -> Truth:
 
 
 def _calls(pairs: Sequence[tuple[Any, Any]], function: str, field: str) -> Truth:
-    """Calls; arguments in a text stand one a line, as JSON."""
+    """Returns calls as tests; arguments in a text stand one a line, as JSON."""
     if not function.isidentifier():
         raise ValueError(f"{field}: {function!r} is no name of a function")
     tests = []
-    for given, expected in pairs:
+    for arguments, expected in pairs:
         try:
-            if isinstance(given, str):
-                given = [json.loads(line) for line in given.splitlines() if line.strip()]
+            if isinstance(arguments, str):
+                arguments = [json.loads(line) for line in arguments.splitlines() if line.strip()]
                 expected = json.loads(expected) if isinstance(expected, str) else expected
         except ValueError as e:
-            raise ValueError(f"{field}: {given!r} is not one JSON value a line: {e}") from e
-        if not isinstance(given, list):
-            raise ValueError(f"{field}: the input {given!r} is no list of arguments")
-        tests.append({"function": function, "arguments": given, "expected": expected})
+            raise ValueError(f"{field}: {arguments!r} is not one JSON value a line: {e}") from e
+        if not isinstance(arguments, list):
+            raise ValueError(f"{field}: the input {arguments!r} is no list of arguments")
+        tests.append({"function": function, "arguments": arguments, "expected": expected})
     # Some sets wrap every result in a list of one.
     if all(isinstance(t["expected"], list) and len(t["expected"]) == 1 for t in tests):
         tests = [{**t, "is_wrapped": True} for t in tests]
     return Truth(tests=tuple(tests))
 
 
-def _script(text: str, function: str, field: str) -> Mapping[str, Any]:
-    """Assert statements as a test; test functions that nothing calls are called at the end."""
+def _script(text: str, row: scripts.Row, field: str) -> Mapping[str, Any]:
+    """Returns assert statements as a test.
+
+    Raises:
+        ValueError: nothing is tested by them, or no program can pass them.
+    """
     try:
-        tree = ast.parse(text)
-    except SyntaxError as e:
-        raise ValueError(f"{field}: {text.strip()[:80]!r} is no Python: {e.msg}") from e
-    called = {
-        n.func.id
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
-    }
-    asserts = [n for n in ast.walk(tree) if isinstance(n, ast.Assert | ast.Raise)]
-    methods = [
-        n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.startswith("assert")
-    ]
-    if not asserts and not methods:
-        raise ValueError(f"{field}: {text.strip()[:80]!r} asserts nothing")
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and methods and "unittest.main" not in text:
-            text += "\nimport unittest\nunittest.main()"
-            break
-        if not isinstance(node, ast.FunctionDef) or node.name in called:
-            continue
-        if node.name == "check" and not function:
-            raise ValueError(f"{field}: check() needs to know what to check; give entry_point")
-        if node.name == "check":
-            text += f"\ncheck({function})"
-        elif node.name.startswith("test"):
-            text += f"\n{node.name}()"
-    return {"script": text}
+        return scripts.read(text, row)
+    except ValueError as e:
+        raise ValueError(f"{field}: {text.strip()[:80]!r} {e}") from e
 
 
 def _decoded(value: Any) -> Any:
-    """JSON objects and lists in a text, decoded; anything else as it is."""
+    """Returns JSON objects and lists in a text, decoded; anything else as it is."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     try:

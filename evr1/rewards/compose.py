@@ -12,9 +12,10 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from evr1.formats import think_block
 from evr1.rewards import parse
 from evr1.rewards.base import MAX_CHARS, RowLike, Score, Status, Task, make_task
-from evr1.rewards.text import UNSPACED
+from evr1.rewards.words import UNSPACED
 
 WORD_CHARS = 30  # a longer run of letters counts by its characters: it may hide a loop
 _JAPANESE = frozenset(("CJK", "HIRAGANA", "KATAKANA"))
@@ -26,7 +27,7 @@ _THINK_FORM = ["<think>", "</think>", "<answer>", "</answer>"]
 
 
 class Settings(NamedTuple):
-    """What the built-in terms are set to."""
+    """The settings of the built-in terms."""
 
     max_length: int  # the limit of a completion's length, in its unit
     overlong_cache: int  # how far below the limit `overlong_penalty` begins
@@ -34,9 +35,9 @@ class Settings(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """What a term may know of one completion."""
+    """The part of a completion that a term may know."""
 
-    text: str
+    text: str  # with the opening think tag, where the prompt ends with it
     task: Task
     length: int  # tokens, the end token included; characters where nobody counted tokens
     is_finished: bool  # false where the length limit cut it
@@ -55,12 +56,12 @@ class Terms(NamedTuple):
 
 
 def length_penalty(completion: Completion) -> float:
-    """Minus the share of the limit that is used up."""
+    """Returns minus the share of the limit that is used up."""
     return -min(1.0, completion.length / completion.settings.max_length)
 
 
 def overlong_penalty(completion: Completion) -> float:
-    """0 up to overlong_cache below the limit, from there in a line down to -1 at the limit.
+    """Returns 0 up to overlong_cache below the limit, and from there in a line down to -1 at it.
 
     A completion that was cut gets -1. With a limit of 100 and a cache of 20, length 90 gets -0.5.
 
@@ -73,7 +74,7 @@ def overlong_penalty(completion: Completion) -> float:
 
 
 def repetition_penalty(completion: Completion) -> float:
-    """Minus the share of phrases (runs of repetition_words words) that stood there before.
+    """Returns minus the share of phrases (runs of repetition_words words) seen before.
 
     A JSON answer is left out: boxes over time repeat themselves. "a b a b a" has the 2-word phrases
     ab, ba, ab, ba: -0.5.
@@ -85,20 +86,23 @@ def repetition_penalty(completion: Completion) -> float:
 
 
 def language_consistency(completion: Completion) -> float:
-    """The share of the letters outside of the answer that are in the script of the problem.
+    """Returns the share of letters outside of the answer in the script of the problem.
 
-    Tags, media markers and LaTeX macros are no language. Without letters on either side: 1.
+    Tags, media markers and LaTeX macros are no language. An empty response is in no language: 0.
+    Otherwise, without letters on either side: 1.
     """
-    wanted = _scripts(_NO_LANGUAGE.sub(" ", completion.task.problem))
+    if not completion.text.strip():
+        return 0.0
+    scripts = _scripts(_NO_LANGUAGE.sub(" ", completion.task.problem))
     text = completion.text[-MAX_CHARS:]
-    letters = _count_scripts(_NO_LANGUAGE.sub(" ", _without(text, parse.answer_tag(text))))
-    if not wanted or not letters:
+    letters = _count_scripts(_NO_LANGUAGE.sub(" ", _without(text, parse.answer_span(text))))
+    if not scripts or not letters:
         return 1.0
-    return sum(n for script, n in letters.items() if script in wanted) / sum(letters.values())
+    return sum(n for script, n in letters.items() if script in scripts) / sum(letters.values())
 
 
 def think_format(completion: Completion) -> float:
-    """1 for a think block and then an answer tag, one each, neither empty, nothing else; or 0."""
+    """Returns 1 for one think block and then one answer tag, neither empty, nothing else; or 0."""
     text = completion.text.strip()
     if _TAG.findall(text) != _THINK_FORM:
         return 0.0
@@ -123,7 +127,7 @@ NEED_LIMIT = ("length_penalty", "overlong_penalty")  # they go by max_length
 def find_terms(
     weights: Iterable[tuple[str, float]], own: Mapping[str, Term], settings: Settings
 ) -> Terms:
-    """The terms of these names.
+    """Returns the terms of these names.
 
     Args:
         weights: name and weight of each.
@@ -133,15 +137,15 @@ def find_terms(
     Raises:
         ValueError: no such term.
     """
-    known = {**TERMS, **own}
+    available = {**TERMS, **own}
     for name, _ in weights:
-        if name not in known:
-            raise ValueError(f"rewards.terms names {name!r}; there are {', '.join(known)}")
-    return Terms(tuple((name, weight, known[name]) for name, weight in weights), settings)
+        if name not in available:
+            raise ValueError(f"rewards.terms names {name!r}; there are {', '.join(available)}")
+    return Terms(tuple((name, weight, available[name]) for name, weight in weights), settings)
 
 
 def add_terms(scores: Sequence[Score], outcomes: Iterable[Outcome], terms: Terms) -> list[Score]:
-    """The scores with each term's value, and with the weighted sum of the terms in overall.
+    """Returns the scores with each term's value, and their weighted sum in overall.
 
     A score that timed out or failed stays as it is. A term that fails makes it one of status error.
 
@@ -153,15 +157,19 @@ def add_terms(scores: Sequence[Score], outcomes: Iterable[Outcome], terms: Terms
     if not terms.parts:
         return list(scores)
     return [
-        _add(
-            score,
-            Completion(text, make_task(row), int(length), bool(finished), terms.settings),
-            terms,
-        )
+        _add(score, _completion(outcome, terms.settings), terms)
         if score.status in (Status.OK, Status.UNPARSED)
         else score
-        for score, (text, row, length, finished) in zip(scores, outcomes, strict=True)
+        for score, outcome in zip(scores, outcomes, strict=True)
     ]
+
+
+def _completion(outcome: Outcome, settings: Settings) -> Completion:
+    text, row, length, finished = outcome
+    task = make_task(row)
+    if task.think_open and text:
+        text = think_block.OPENING + text
+    return Completion(text, task, int(length), bool(finished), settings)
 
 
 def _add(score: Score, completion: Completion, terms: Terms) -> Score:
@@ -184,7 +192,7 @@ def _failed(detail: str) -> Score:
 
 
 def _words(text: str) -> list[str]:
-    """Words, tags, punctuation marks, and single characters of scripts without spaces."""
+    """Returns words, tags, punctuation marks, and single characters of scripts without spaces."""
     words: list[str] = []
     for unit in _UNIT.findall(parse.normalize(text).casefold()):
         words += [unit] if len(unit) <= WORD_CHARS else unit
@@ -192,20 +200,17 @@ def _words(text: str) -> list[str]:
 
 
 def _without_json(text: str) -> str:
-    answer = parse.answer_tag(text)
-    return _without(text, answer) if answer and parse.read_json(answer) else text
+    span = parse.answer_span(text)
+    return _without(text, span) if span and parse.read_json(text[slice(*span)]) else text
 
 
-def _without(text: str, answer: str | None) -> str:
-    """The text without the content of its answer tag, behind which the closing tag stands."""
-    if not answer:
-        return text
-    before, _, after = text.rpartition(f"{answer}<")
-    return f"{before}<{after}"
+def _without(text: str, span: tuple[int, int] | None) -> str:
+    """Returns the text without what stands at a span of it."""
+    return text[: span[0]] + text[span[1] :] if span else text
 
 
 def _scripts(text: str) -> frozenset[str]:
-    """The script that most letters of a text are in; for Japanese, all three of its scripts."""
+    """Returns the script of most letters of a text; for Japanese, all three of its scripts."""
     counts = _count_scripts(text)
     if not counts:
         return frozenset()
@@ -215,7 +220,7 @@ def _scripts(text: str) -> frozenset[str]:
 
 
 def _count_scripts(text: str) -> dict[str, int]:
-    """Script → how many letters of the text are in it; full-width letters count as plain ones."""
+    """Returns script → how many letters of the text are in it, full-width letters as plain ones."""
     counts: dict[str, int] = {}
     for character, n in collections.Counter(unicodedata.normalize("NFKC", text)).items():
         if character.isalpha():

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evr1 import problems
+from evr1.formats import problem_types, user_code
 from evr1.rewards import SCORERS, Scorer, check_verdict
 from evr1.rewards.base import Task
 from evr1.rewards.compose import Term
@@ -26,7 +26,7 @@ _NAME = re.compile("[a-z0-9][a-z0-9 _-]*")  # it becomes part of a metric's name
 
 
 class Extra(NamedTuple):
-    """What a user's file adds."""
+    """The scorers and terms that a user's file adds."""
 
     scorers: Mapping[str, Scorer]
     terms: Mapping[str, Term]
@@ -34,7 +34,7 @@ class Extra(NamedTuple):
 
 @functools.cache
 def load(spec: str) -> Extra:
-    """The scorers and terms of a file, which is run once in each process.
+    """Returns the scorers and terms of a file, which is run once in each process.
 
     Args:
         spec: a module name or the path of a .py file; `:NAME` behind it if the dict of scorers is
@@ -50,7 +50,7 @@ def load(spec: str) -> Extra:
 
 
 def all_scorers(spec: str) -> dict[str, Scorer]:
-    """The built-in scorers, with those of a user's file added or in their place.
+    """Returns the built-in scorers, with a user's file's added or in their place.
 
     Raises:
         ValueError: as `load`.
@@ -59,46 +59,39 @@ def all_scorers(spec: str) -> dict[str, Scorer]:
 
 
 def absolute(spec: str) -> str:
-    """The spec with the path of its file made absolute, for a process that starts elsewhere."""
+    """Returns the spec with the file's path made absolute, for a process that starts elsewhere."""
     source, colon, name = spec.partition(":")
     return f"{Path(source).resolve()}{colon}{name}" if source.endswith(".py") else spec
 
 
 def _load(spec: str) -> Extra:
     source, _, name = spec.partition(":")
-    held = vars(_import(spec, source))
-    if name and name not in held:
+    members = vars(_import(spec, source))
+    if name and name not in members:
         raise _wrong(spec, f"{source} has no {name}; define it as a dict of problem type: function")
-    if not name and "SCORERS" not in held and "TERMS" not in held:
+    if not name and "SCORERS" not in members and "TERMS" not in members:
         raise _wrong(spec, f"{source} has neither SCORERS nor TERMS; define one of them as a dict")
-    scorers = _functions(spec, name or "SCORERS", held, ("", Task("", "")))
-    terms = _functions(spec, "TERMS", held, (None,))
+    scorers = _functions(spec, name or "SCORERS", members, ("", Task("", "")))
+    terms = _functions(spec, "TERMS", members, (None,))
     if spaced := [key for key in terms if " " in key]:
         raise _wrong(spec, f"TERMS has the key {spaced[0]!r}; use a name without spaces")
     return Extra(_with_plain_names(spec, scorers), terms)
 
 
 def _import(spec: str, source: str) -> types.ModuleType:
-    path = Path(source)
     if source.endswith(".py"):
-        if not path.is_file():
-            raise _wrong(spec, "no such file; correct the path")
-        # a name of its own: my math.py must not stand in for the library's
-        found = importlib.util.spec_from_file_location(f"evr1_extra_{path.stem}", path)
-    else:
-        found = _find(spec, source)
-    if found is None or found.loader is None:
+        path = Path(source)
+        try:
+            return user_code.run(path, f"evr1_extra_{path.stem}")
+        except ValueError as e:
+            raise _wrong(spec, str(e)) from e
+    if _find(spec, source) is None:
         raise _wrong(spec, f"no module {source!r}; give the path of a .py file, or a module's name")
     try:
-        if not source.endswith(".py"):
-            return importlib.import_module(source)
-        module = importlib.util.module_from_spec(found)
-        sys.modules[found.name] = module  # dataclasses look themselves up there
-        found.loader.exec_module(module)
-        return module
+        return importlib.import_module(source)
     # A user's file may fail in any way; the message says which.
     except (Exception, SystemExit) as e:  # noqa: BLE001
-        raise _wrong(spec, f"running it fails with {_one_line(e)}; correct it") from e
+        raise _wrong(spec, user_code.failure(e)) from e
 
 
 def _find(spec: str, source: str) -> Any:
@@ -108,24 +101,25 @@ def _find(spec: str, source: str) -> Any:
         return None
     # Finding a.b runs a; a name such as "" or ".x" is none.
     except Exception as e:  # noqa: BLE001
-        raise _wrong(spec, f"finding it fails with {_one_line(e)}; correct it") from e
+        raise _wrong(spec, user_code.failure(e, "finding")) from e
 
 
 def _functions(
-    spec: str, name: str, held: Mapping[str, Any], arguments: tuple[Any, ...]
+    spec: str, name: str, members: Mapping[str, Any], arguments: tuple[Any, ...]
 ) -> dict[str, Callable[..., Any]]:
-    """The dict `name` of a module, each value of which can be called with `arguments`."""
-    table = held.get(name, {})
-    if not isinstance(table, Mapping) or (name in held and not table):
-        raise _wrong(spec, f"{name} is {_short(table)}; make it a dict of name: function")
+    """Returns the dict `name` of a module, whose values can all be called with `arguments`."""
+    table = members.get(name, {})
+    if not isinstance(table, Mapping) or (name in members and not table):
+        raise _wrong(spec, f"{name} is {user_code.short(table)}; make it a dict of name: function")
     for key, function in table.items():
-        if not isinstance(key, str) or not _NAME.fullmatch(problems.plain_name(key)):
+        if not isinstance(key, str) or not _NAME.fullmatch(problem_types.plain_name(key)):
             raise _wrong(
                 spec,
-                f"{name} has the key {_short(key)}; use a name of letters a-z, digits, - and _",
+                f"{name} has the key {user_code.short(key)}; use a name of letters a-z, digits, - "
+                "and _",
             )
         if not callable(function):
-            raise _wrong(spec, f"{name}[{key!r}] is {_short(function)}; give a function")
+            raise _wrong(spec, f"{name}[{key!r}] is {user_code.short(function)}; give a function")
         form = "(response, task)" if len(arguments) == 2 else "(completion)"
         try:
             signature = inspect.signature(function)
@@ -139,11 +133,11 @@ def _functions(
 
 
 def _with_plain_names(spec: str, scorers: Mapping[str, Scorer]) -> dict[str, Scorer]:
-    """The scorers by plain name; each was called once, to see what it returns."""
+    """Returns the scorers by plain name; each was called once, to see what it returns."""
     plain: dict[str, Scorer] = {}
     for key, scorer in scorers.items():
-        name = problems.plain_name(key)
-        builtin = problems.canonical(name, (name,))
+        name = problem_types.plain_name(key)
+        builtin = problem_types.canonical(name, (name,))
         if builtin != name:
             raise _wrong(
                 spec,
@@ -164,14 +158,5 @@ def _with_plain_names(spec: str, scorers: Mapping[str, Scorer]) -> dict[str, Sco
     return plain
 
 
-def _wrong(spec: str, what: str) -> ValueError:
-    return ValueError(f"rewards.extra={spec}: {what}")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-def _short(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _wrong(spec: str, reason: str) -> ValueError:
+    return ValueError(f"rewards.extra={spec}: {reason}")

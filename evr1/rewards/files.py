@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -12,7 +13,7 @@ MAX_DEPTH = 64  # of a row: what can be read as JSON cannot always be written ag
 
 
 class Source(NamedTuple):
-    """Rows to come."""
+    """Rows to come, and how many, if known."""
 
     rows: Iterator[Row]
     total: int | None  # how many there are; None where that is not known
@@ -20,7 +21,7 @@ class Source(NamedTuple):
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[Source]:
-    """The rows of a .json (a list of objects), .parquet or JSONL file; "-" reads JSONL from stdin.
+    """Opens the rows of a .json (a list), .parquet or JSONL file; "-" reads JSONL from stdin.
 
     Raises:
         ValueError: the file cannot be read as rows; names the line.
@@ -29,8 +30,8 @@ def reading(path: str) -> Iterator[Source]:
     if path == "-":
         yield Source(_lines(sys.stdin, path), None)
     elif suffix == ".json":
-        found = _list(path)
-        yield Source(iter(found), len(found))
+        rows = _list(path)
+        yield Source(iter(rows), len(rows))
     elif suffix == ".parquet":
         import pyarrow  # 0.2 s to import, and few files need it
         import pyarrow.parquet
@@ -47,7 +48,7 @@ def reading(path: str) -> Iterator[Source]:
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[IO[str]]:
-    """Where the rows go; a file appears, in the place of an old one, only when it is complete."""
+    """Opens a file for rows, which appears, also over an old one, only when it is complete."""
     if path == "-":
         yield sys.stdout
         return
@@ -57,7 +58,8 @@ def writing(path: str) -> Iterator[IO[str]]:
             yield file
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
+    # Parts of a job may end, and write their scores, at the same time.
+    part = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
     try:
         # half a surrogate pair is no text, yet JSON can spell it
         with part.open("w", encoding="utf-8", errors="replace") as file:
@@ -77,14 +79,14 @@ def _lines(lines: IO[str], name: str) -> Iterator[Row]:
         raise ValueError(f"{name}: not UTF-8 after line {number}; convert it first") from None
 
 
-def _decode(text: str, where: str) -> Row:
+def _decode(text: str, place: str) -> Row:
     try:
         row = json.loads(text)
     except RecursionError:
-        raise ValueError(f"{where}: nested too deeply; correct the row") from None
+        raise ValueError(f"{place}: nested too deeply; correct the row") from None
     except ValueError as e:
-        raise ValueError(f"{where}: {e}") from e
-    return _object(row, where)
+        raise ValueError(f"{place}: {e}") from e
+    return _object(row, place)
 
 
 def _list(path: str) -> list[Row]:
@@ -108,20 +110,20 @@ def _batches(file: Any) -> Iterator[Row]:
             yield json.loads(json.dumps(row, default=str))
 
 
-def _object(row: Any, where: str) -> Row:
+def _object(row: Any, place: str) -> Row:
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: got {repr(row)[:60]}; a row is a JSON object")
+        raise ValueError(f"{place}: got {repr(row)[:60]}; a row is a JSON object")
     level: list[Any] = [row]
     for _ in range(MAX_DEPTH):
         inner = [v.values() if isinstance(v, dict) else v for v in level]
         level = [v for values in inner for v in values if isinstance(v, dict | list)]
         if not level:
             return row
-    raise ValueError(f"{where}: nested too deeply; correct the row")
+    raise ValueError(f"{place}: nested too deeply; correct the row")
 
 
 def _count_lines(path: str) -> int | None:
-    """How many lines a file has; None for a pipe, which can be read only once."""
+    """Returns how many lines a file has; None for a pipe, which can be read only once."""
     if not Path(path).is_file():
         return None
     with open(path, "rb") as file:

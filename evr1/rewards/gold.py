@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evr1 import problems
+from evr1.formats import problem_types
 from evr1.rewards import (
     boolean,
     choice,
@@ -18,28 +18,35 @@ from evr1.rewards import (
     text,
 )
 from evr1.rewards.base import RowLike, Task, make_task
+from evr1.rewards.geometry import overlap, regions
 
 
 def gold_answer(
-    row: RowLike | Mapping[str, Any] | Task, *, thinking: bool = False, box_scale: str = ""
+    row: RowLike | Mapping[str, Any] | Task,
+    *,
+    thinking: bool = False,
+    box_scale: str = "",
+    think_open: bool = False,
 ) -> str:
-    """The response that must earn a reward of 1.
+    """Returns the response that must earn a reward of 1.
 
     Args:
         row: with its ground truth, in any form that its scorer reads.
         thinking: the prompt asks for reasoning first.
         box_scale: the frame that the prompt asks boxes in; empty: the one of the ground truth.
+        think_open: the prompt has opened the think block itself.
 
     Raises:
         ValueError: the ground truth cannot be read.
     """
     task = make_task(row, box_scale)
     write = _WRITERS.get(task.problem_type, _text)
-    return f"{'<think>As asked.</think>' if thinking else ''}<answer>{write(task)}</answer>"
+    reasoning = "As asked.</think>" if think_open else "<think>As asked.</think>" * thinking
+    return f"{reasoning}<answer>{write(task)}</answer>"
 
 
 def can_write(row: RowLike) -> bool:
-    """Whether a row tells an answer that earns 1; the tests of a program need not tell one.
+    """Returns whether a row tells an answer that earns 1; a program's tests need not tell one.
 
     Raises:
         ValueError: the ground truth cannot be read.
@@ -53,12 +60,12 @@ def _text(task: Task) -> str:
 
 
 def _letters(task: Task) -> str:
-    options = problems.label_options(task.options)
+    options = problem_types.label_options(task.options)
     return ", ".join(sorted(choice.read_truth(task.answer, options)))
 
 
 def _number(task: Task) -> str:
-    truth = number.read_truth(task.answer)
+    truth = number.read_truths(task.answer)[0]
     return f"{truth.value}{'%' if truth.percent else ''}"
 
 
@@ -69,11 +76,13 @@ def _math(task: Task) -> str:
 
 
 def _time(task: Task) -> str:
-    return json.dumps({"time": grounding.read_interval(task.answer)})
+    spans, _ = grounding.read_spans(task.answer)
+    return json.dumps({"time": grounding.one_or_all(spans)})
 
 
 def _box(task: Task) -> str:
-    return json.dumps({"boxes": grounding.asked_box(task)})
+    boxes, _ = grounding.asked_boxes(task)
+    return json.dumps({"boxes": grounding.one_or_all(boxes)})
 
 
 def _tube(task: Task) -> str:
@@ -81,12 +90,12 @@ def _tube(task: Task) -> str:
 
 
 def _both(task: Task) -> str:
-    truth = grounding.asked_both(task)
+    truth, _ = grounding.asked_both(task)
     boxes = {"boxes": _seconds(truth.tube)} if truth.tube else {}
-    return json.dumps({"time": truth.time, **boxes})
+    return json.dumps({"time": grounding.one_or_all(truth.time or ()), **boxes})
 
 
-def _seconds(tube: grounding.Tube) -> dict[str, grounding.Box | None]:
+def _seconds(tube: regions.Tube) -> dict[str, overlap.Box | None]:
     return {f"{second:.10g}": box for second, box in tube.items()}
 
 

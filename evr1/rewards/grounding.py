@@ -1,125 +1,168 @@
-"""When and where: intervals, boxes, boxes over time."""
+"""Time and place: intervals, boxes, boxes over time."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from evr1.rewards import frames, parse, regions
+from evr1.rewards import parse
 from evr1.rewards.base import Reading, Task, Verdict
-from evr1.rewards.regions import (
-    Box,
-    Grounding,
-    Interval,
-    Tube,
-    both_of,
-    box_of,
-    interval_of,
-    tube_of,
-)
+from evr1.rewards.geometry import frames, regions, spans
+from evr1.rewards.geometry.overlap import Box, Interval, boxes_iou, spans_iou, tube_iou
+from evr1.rewards.geometry.regions import Grounding, Tube
+
+Spans = tuple[Interval, ...]
+Boxes = tuple[Box, ...]
 
 
 def score_temporal(response: str, task: Task) -> Verdict | None:
-    """Intersection over union of the interval.
+    """Returns the intersection over union of the seconds that truth and answer cover.
 
     Raises:
         ValueError: the ground truth is no interval.
     """
-    truth = read_interval(task.answer)
-    return _score(response, interval_of, lambda given: interval_iou(given, truth))
+    truth, is_listed = read_spans(task.answer)
+    reader = spans.spans_of if is_listed else _one(spans.interval_of)
+    return _score(
+        response,
+        reader,
+        lambda answer: spans_iou(answer, truth),
+        lambda answer: _are_real_spans(answer, truth),
+    )
 
 
 def score_spatial(response: str, task: Task) -> Verdict | None:
-    """Intersection over union of the box.
+    """Returns the intersection over union of the box, or the mean of several matched one to one.
 
     Raises:
         ValueError: the ground truth is no box.
     """
-    truth = asked_box(task)
-    return _score(response, box_of, lambda given: box_iou(given, truth))
+    truth, is_listed = asked_boxes(task)
+    reader = regions.boxes_of if is_listed else _one(regions.box_of)
+    return _score(
+        response,
+        reader,
+        lambda answer: boxes_iou(answer, truth),
+        lambda answer: all(regions.is_real(box) or box in truth for box in answer),
+    )
 
 
 def score_tracking(response: str, task: Task) -> Verdict | None:
-    """Mean intersection over union over the union of the seconds that truth and answer name.
+    """Returns the mean intersection over union over all seconds that truth or answer names.
 
     Raises:
         ValueError: the ground truth names no boxes.
     """
     truth = asked_tube(task)
-    return _score(response, tube_of, lambda given: tube_iou(given, truth))
+    return _score(
+        response,
+        regions.tube_of,
+        lambda answer: tube_iou(answer, truth),
+        lambda answer: _is_real_tube(answer, truth),
+    )
 
 
 def score_spatial_temporal(response: str, task: Task) -> Verdict | None:
-    """Half the interval's and half the boxes' intersection over union.
+    """Returns half the intervals' and half the boxes' intersection over union.
 
-    Where the truth has no boxes, the interval counts alone.
+    Where the truth has no boxes, the intervals count alone.
 
     Raises:
         ValueError: the ground truth has no interval.
     """
-    truth = asked_both(task)
-    time, tube = truth.time or (0.0, 0.0), truth.tube
+    truth, is_listed = asked_both(task)
+    time, tube = truth.time or (), truth.tube
+    read_time = spans.spans_of if is_listed else _one(spans.interval_of)
     if not tube:
-        return _score(response, interval_of, lambda given: interval_iou(given, time))
+        return _score(
+            response,
+            read_time,
+            lambda answer: spans_iou(answer, time),
+            lambda answer: _are_real_spans(answer, time),
+        )
 
-    def accuracy(given: Grounding) -> float:
-        when = interval_iou(given.time, time) if given.time else 0.0
-        return 0.5 * when + 0.5 * tube_iou(given.tube or {}, tube)
+    def accuracy(answer: Grounding) -> float:
+        return 0.5 * spans_iou(answer.time or (), time) + 0.5 * tube_iou(answer.tube or {}, tube)
 
-    return _score(response, both_of, accuracy)
+    def is_real(answer: Grounding) -> bool:
+        return _are_real_spans(answer.time or (), time) and _is_real_tube(answer.tube or {}, tube)
+
+    return _score(response, lambda data: regions.both_of(data, read_time), accuracy, is_real)
 
 
-def read_interval(answer: Any) -> Interval:
-    """The interval of a ground truth.
+def one_or_all(parts: Sequence[Any]) -> Any:
+    """Returns the one interval or box of a ground truth, or all of them, as answers write it."""
+    return parts[0] if len(parts) == 1 else parts
+
+
+def read_spans(answer: Any) -> tuple[Spans, bool]:
+    """Returns the intervals of a ground truth, and whether it lists them: there may be several.
 
     Raises:
-        ValueError: it is none, or ends before it starts.
+        ValueError: there are none, or one ends before it starts.
     """
-    return _forward(_truth(answer, interval_of, 'an interval such as {"time": [1, 2.5]}'), answer)
+    reading, is_listed = _truth(
+        answer, spans.spans_of, spans.is_listed, 'an interval such as {"time": [1, 2.5]}'
+    )
+    return tuple(_forward(span, answer) for span in reading), is_listed
 
 
-def read_box(answer: Any) -> Box:
-    """The box of a ground truth.
+def read_boxes(answer: Any) -> tuple[Boxes, bool]:
+    """Returns the boxes of a ground truth, and whether it lists them: there may be several.
 
     Raises:
-        ValueError: it is none, or its corners are reversed.
+        ValueError: there are none, or one's corners are reversed.
     """
-    return _upright(_truth(answer, box_of, 'a box such as {"boxes": [0, 0, 10, 10]}'), answer)
+    reading, is_listed = _truth(
+        answer, regions.boxes_of, regions.is_listed, 'a box such as {"boxes": [0, 0, 10, 10]}'
+    )
+    return tuple(_upright(box, answer) for box in reading), is_listed
 
 
 def read_tube(answer: Any) -> Tube:
-    """The boxes by second of a ground truth.
+    """Returns the boxes by second of a ground truth.
 
     Raises:
         ValueError: it has none, or one that is no box.
     """
-    tube = _truth(answer, tube_of, 'boxes such as {"boxes": {"1": [0, 0, 10, 10]}}')
+    tube, _ = _truth(
+        answer,
+        regions.tube_of,
+        lambda data: False,
+        'boxes such as {"boxes": {"1": [0, 0, 10, 10]}}',
+    )
     return _all_upright(tube, answer)
 
 
-def read_both(answer: Any) -> Grounding:
-    """The interval of a ground truth, and its boxes if it has any.
+def read_both(answer: Any) -> tuple[Grounding, bool]:
+    """Returns intervals and boxes (if any) of a ground truth, and whether it lists intervals.
 
     Raises:
         ValueError: it has no interval.
     """
     form = '{"time": [1, 2], "boxes": {"1": [0, 0, 10, 10]}}'
-    truth = _truth(answer, both_of, form)
+    truth, is_listed = _truth(
+        answer, lambda data: regions.both_of(data, spans.spans_of), spans.is_listed, form
+    )
     if truth.time is None:
         raise ValueError(f"the answer {answer!r} has no time as in {form}; correct the row")
-    return Grounding(_forward(truth.time, answer), _all_upright(truth.tube or {}, answer) or None)
+    time = tuple(_forward(span, answer) for span in truth.time)
+    return Grounding(time, _all_upright(truth.tube or {}, answer) or None), is_listed
 
 
-def asked_box(task: Task) -> Box:
-    """The box of a task's ground truth, in the frame that the prompt asks for.
+def asked_boxes(task: Task) -> tuple[Boxes, bool]:
+    """Returns the boxes of a task's ground truth, in the frame that the prompt asks for.
+
+    Beside them, whether the truth lists them: then there may be several.
 
     Raises:
-        ValueError: it is none, or cannot be written in that frame.
+        ValueError: it has none, or they cannot be written in that frame.
     """
-    return frames.scale_box(read_box(task.answer), frames.to_asked(task))
+    boxes, is_listed = read_boxes(task.answer)
+    factors = frames.to_asked(task)
+    return tuple(frames.scale_box(box, factors) for box in boxes), is_listed
 
 
 def asked_tube(task: Task) -> Tube:
-    """The boxes by second of a task's ground truth, in the frame that the prompt asks for.
+    """Returns the boxes by second of a task's ground truth, in the frame that the prompt asks for.
 
     Raises:
         ValueError: it has none, or they cannot be written in that frame.
@@ -127,14 +170,14 @@ def asked_tube(task: Task) -> Tube:
     return _scale_tube(read_tube(task.answer), task)
 
 
-def asked_both(task: Task) -> Grounding:
-    """Interval and boxes of a task's ground truth, in the frame that the prompt asks for.
+def asked_both(task: Task) -> tuple[Grounding, bool]:
+    """Returns what `read_both` does, in the frame that the prompt asks for.
 
     Raises:
         ValueError: it has no interval, or its boxes cannot be written in that frame.
     """
-    truth = read_both(task.answer)
-    return truth._replace(tube=truth.tube and _scale_tube(truth.tube, task))
+    truth, is_listed = read_both(task.answer)
+    return truth._replace(tube=truth.tube and _scale_tube(truth.tube, task)), is_listed
 
 
 def _scale_tube(tube: Tube, task: Task) -> Tube:
@@ -160,65 +203,49 @@ def _all_upright(tube: Tube, answer: Any) -> Tube:
     return {second: _upright(box, answer) for second, box in tube.items()}
 
 
-def interval_iou(a: Interval, b: Interval) -> float:
-    """Intersection over union of two intervals; one that ends before it starts is empty.
-
-    >>> interval_iou((12, 18), (10, 20))
-    0.6
-    """
-    if a[0] > a[1] or b[0] > b[1]:
-        return 0.0
-    if a == b:
-        return 1.0
-    common = min(a[1], b[1]) - max(a[0], b[0])
-    union = max(a[1], b[1]) - min(a[0], b[0])
-    return max(0.0, common / union)
+def _are_real_spans(spans: Spans, truth: Spans) -> bool:
+    """Returns whether every interval has a length, or is one of the truth's."""
+    return all(span[0] < span[1] or span in truth for span in spans)
 
 
-def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes; one with its corners reversed is empty.
-
-    >>> round(box_iou((5, 5, 15, 15), (0, 0, 10, 10)), 4)
-    0.1429
-    """
-    if a[0] > a[2] or a[1] > a[3] or b[0] > b[2] or b[1] > b[3]:
-        return 0.0
-    if a == b:
-        return 1.0
-    common = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    common *= max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = _area(a) + _area(b) - common
-    return common / union if union > 0 and math.isfinite(union) else 0.0
+def _is_real_tube(tube: Tube, truth: Tube) -> bool:
+    return all(regions.is_real(box) or box == truth.get(second) for second, box in tube.items())
 
 
-def tube_iou(a: Mapping[float, Box | None], b: Mapping[float, Box | None]) -> float:
-    """Mean box IoU over every second that either names; a second of one alone counts 0.
+def _one(read: Callable[[Any], Reading | None]) -> Callable[[Any], Reading | None]:
+    """Returns a reader that gives what the reader of one gives, as a tuple of one."""
 
-    >>> tube_iou({1: (0, 0, 10, 10)}, {1: (0, 0, 10, 10), 2: (0, 0, 10, 10)})
-    0.5
-    """
-    seconds = a.keys() | b.keys()
-    pairs = [(a.get(s), b.get(s)) for s in seconds]
-    return sum(box_iou(p, q) for p, q in pairs if p and q) / len(seconds) if seconds else 0.0
+    def read_one(data: Any) -> Reading | None:
+        reading = read(data)
+        return reading and Reading((reading.value,), reading.exact)
 
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
+    return read_one
 
 
 def _score(
-    response: str, read: Callable[[Any], Reading | None], accuracy: Callable[[Any], float]
+    response: str,
+    read: Callable[[Any], Reading | None],
+    accuracy: Callable[[Any], float],
+    is_real: Callable[[Any], bool],
 ) -> Verdict | None:
-    found = parse.extract(response, lambda text: regions.read(text, read))
-    if found is None:
+    """Returns the verdict on a response; one that covers nothing is not in the asked form."""
+    extraction = parse.extract(response, lambda text: regions.read(text, read), parse.DATA)
+    if extraction is None:
         return None
-    reading, where = found
-    return Verdict(accuracy(reading.value), reading.exact, where.text)
+    reading, candidate = extraction
+    in_form = reading.exact and is_real(reading.value)
+    return Verdict(accuracy(reading.value), in_form, candidate.text)
 
 
-def _truth(answer: Any, read: Callable[[Any], Reading | None], form: str) -> Any:
+def _truth(
+    answer: Any, read: Callable[[Any], Reading | None], is_listed: Callable[[Any], bool], form: str
+) -> tuple[Any, bool]:
+    def read_truth(data: Any) -> Reading | None:
+        reading = read(data)
+        return reading and Reading((reading.value, is_listed(data)))
+
     answer = parse.ground_truth(answer)
-    reading = regions.read(answer, read) if isinstance(answer, str) else read(answer)
+    reading = regions.read(answer, read_truth) if isinstance(answer, str) else read_truth(answer)
     if reading is None:
         raise ValueError(f"the answer {answer!r} is not {form}; correct the row")
     return reading.value

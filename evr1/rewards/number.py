@@ -1,54 +1,30 @@
-"""Numbers as people write them, and the two numeric scores: numerical and regression.
-
-All arithmetic is exact (fractions of bounded size), so nothing here can hang or overflow.
-"""
+"""Numbers as people state them, and the two numeric scores: numerical and regression."""
 
 import re
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
-from evr1.rewards import numerals, parse
+from evr1.rewards import parse
 from evr1.rewards.base import Reading, Task, Verdict
+from evr1.rewards.numbers import asked, numerals, units
+from evr1.rewards.numbers.quantities import Number, read_quantity
 
 RELATIVE_TOLERANCE = Fraction(1, 1000)
 ROUNDING_TOLERANCE = Fraction(1, 100)  # of the truth: how far its own rounding may reach
-MAX_DIGITS = 500
-MAX_EXPONENT = 400
 MAX_CHARS = 2000
-UNIT_WORDS = 3  # of a unit in the asked form: "metres per second"; more is a sentence
 
-
-class Number(NamedTuple):
-    """A number with what its writing says about it."""
-
-    value: Fraction
-    percent: bool = False
-    unit: str = ""  # lower case, as written
-    step: Fraction | None = None  # one unit in the last decimal place written; None for integers
-
-
-_PLAIN = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d+)?|\.\d+"
-_EUROPEAN = r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}"
-_POWER = (
-    r"(?:[eE]([+-]?\d{1,6})"
-    r"|\s?(?:[x×*·]|\\times|\\cdot)\s?10\s?(?:\^|\*\*)\s?\{?\(?([+-]?\d{1,6})\)?\}?)"
-)
-_NUMBER = re.compile(rf"(?P<sign>[+-]?)\s?(?P<body>{_EUROPEAN}|{_PLAIN}){_POWER}?(?![\d.,]*\d)")
-_FRACTION = re.compile(
-    r"^(?P<sign>[+-]?)\s?(?:(?P<whole>\d{1,50})(?:[ -]\s?|(?=\\)))?"
-    r"(?:(?P<a>\d{1,50})\s?/\s?(?P<b>\d{1,50})|\\[dt]?frac\{(?P<c>-?\d{1,50})\}\{(?P<d>\d{1,50})\})$"
-)
-_POWER_OF_TEN = re.compile(r"^(?P<sign>[+-]?)10\s?(?:\^|\*\*)\s?\{?(?P<e>[+-]?\d{1,3})\}?$")
-_CURRENCY = "$€£¥₹"
-_PERCENT = re.compile(r"(?i)^(.*?)\s?(?:%|percent|per cent|pct)(?: of [^\d]{1,40})?$")
+_SIMPLE = re.compile(r"[+-]?[0-9]{1,15}(?:\.([0-9]{1,15}))?")
 _GLOSS = re.compile(r"^(?P<number>.{1,60}?)\s?\((?P<gloss>[^()]{1,60})\)\.?$")
 _PREFIX = re.compile(
-    r"(?i)^(?:(?:so|thus|hence|therefore)\b,?|only|just|estimated|about|around|approximately|approx\.?|roughly|nearly|almost|exactly|circa|ca\.?|~|≈|≃"
+    r"(?i)^(?:(?:so|thus|hence|therefore)\b,?|only|just|estimated(?: to be| at)?|about|around"
+    r"|approximately|approx\.?|roughly|nearly"
+    r"|almost|exactly|at|circa|ca?\.|~|∼|≈|≃|≒|probably|precisely|altogether"
     r"|约|大约|大概|共有|共|总共|一共|有|it is|it's|there are|there is|(?:a )?total(?: of)?"
     r"|(?:i|we) (?:can )?(?:see|counted|count)|usd|eur|rmb|us(?=\$)|=)\s*"
 )
 _STATEMENT = re.compile(
-    r"^(?P<words>[A-Za-z' ]{1,60}?)(?:\s(?:is|are|was|were|equals)(?:\s(?:equal\s)?to)?\s|:\s)"
+    r"^(?P<words>[A-Za-z' ]{1,60}?)(?:\s(?:is|are|was|were|equals"
+    r"|to\sbe)(?:\s(?:equal\s)?to)?\s|:\s)"
 )
 _LHS = re.compile(
     r"^(?:[A-Za-z]\w{0,15}|[\d\s.()]{1,40}[+*/×÷-][\d\s.+*/×÷()-]{1,40})\s{0,4}=\s{0,4}"
@@ -57,69 +33,103 @@ _MENTION = re.compile(  # "The man jumps 3 times."
     r"(?i)^(?:the|a|an|in|he|she|they|it|this|that|there|we|i|year|you)\b[a-z', ]{0,80} "
     r"(?P<number>-?[$€£¥]?\d[\d,]{0,20}(?:\.\d{1,20})?\s?%?(?: [a-z' ]{1,60})?)\.?$"
 )
+_CLAUSE = re.compile(  # "3 men and 4 women, so 7 people", "3 men + 4 women = 7 people"
+    r"(?is)^(?:[^?？]{1,200},\s(?:so|giving|making|for a total of|totall?ing|(?:i|we) get"
+    r"|which (?:gives|makes))|[^?？=]{1,200}\+[^?？=]{1,200}\s=)\s(?P<rest>[^=]{1,80})$"
+)
+_SAID_TWICE = re.compile(  # "seven (7) people"
+    r"^(?P<number>[A-Za-z]{3,9}(?:-[a-z]{3,5})?\s\(\d{1,3}\))(?P<rest>\s[A-Za-z ]{1,40}\.?)$"
+)
+_BOLD = re.compile(r"(?<=[:：])\*\*|\*\*(?=[:：])")  # of "**Count:** 7"
+_FIELD = re.compile(
+    r"""(?i)^\{\s?["']?[a-z_ ]{0,20}(?:count|total|number|value|result|distance|length|size"
+    r"|area|height"""
+    r"""|width|time|estimate|prediction|percentage|quantity)["']?\s?:\s?["']?(?P<number>[^"'{}:,]{1,40})["']?\s?\}$"""
+)
+_THE_TWO = re.compile(  # of "the distance between the two", "between the bed and the desk"
+    r"(?i)\b(?:the|these|between) two\b|\bbetween\b.{1,60}?\band\b"
+)
+_SOURCE = re.compile(  # "Based on the video, "
+    r"(?i)^(?:based on|according to|in|from|looking at|after)"
+    r" (?:[a-z]{1,12} ){0,4}[a-z]{1,12}, (?=\D)"
+    r"|^(?:i|we)(?: would|'d)? estimate (?:that )?(?=[a-z])"
+)
+_CHINESE = re.compile(  # 视频中一共出现了4把椅子。
+    r"^[一-鿿,，、\s]{2,40}?(?P<number>-?\d[\d,]{0,20}(?:\.\d{1,20})?\s?%?\s?[一-鿿a-zA-Z°²³]{0,8})[。.]?$"
+)
+_CHINESE_VAGUE = re.compile(
+    r"[不没非无第或至到超以内外每几余多可也除如若否错]|(?<!一)[低高大小]于|或许|之前|之后|[帧步图题选](?=\d)|[二三四五六七八九十]|两(?!者)"
+)
 _VAGUE = re.compile(  # a bound, a doubt, or a number that names something
     r"(?i)\b(?:no|least|most|over|under|above|below|more|less|fewer|between|beyond|within|up|if"
-    r"|unless|except|without|every|each|cannot|sure|unsure|unclear|frame|option|step|figure|choice"
+    r"|unless|except|without|every|each|cannot|sure|unsure|unclear|perhaps|possibly|doubtfully"
+    r"|answer is|(?:none|root|square|cube) of|(?:log|ln|sin|cos|tan|exp|page|line)(?=\s\d)"
+    r"|(?:half|twice|double|triple)(?=\s(?:of\s)?\d)|frame|option|step|figure|choice"
     r"|number|question|image|scene)\b"
 )
 _ESTIMATED = re.compile(r"(?i)\s?\((?:approximately|approx\.?|estimated|estimate|about|rounded)\)$")
+_DEGREES = str.maketrans("º˚", "°°")
+_MARKS = re.compile(r"^[✅✓✔☑•#>]+\s+|\s*[✅✓✔☑]+$")
 _LATEX = [
     (re.compile(r"\s?\^\s?\{?\s?\\circ\s?\}?"), "°"),
+    (re.compile(r"\{([,.'])\}|\\!"), r"\1"),  # 1{,}234
+    (re.compile(r"\^\{(-?\d)\}(?=$|\D)"), r"^\1"),
+    (re.compile(r"(?<=\d)(?:~|\\[ ,;:])(?=\d{3})"), " "),
     (re.compile(r"(?<=\d)~(?=\\)|\\[ ,;:]"), " "),
-    (re.compile(r"\\(?:mathrm|textrm|mbox|operatorname)(?=\{)"), r"\\text"),
+    (re.compile(r"\\(?:text|mathrm|textrm|mbox|operatorname)\s?\{([^{}]{0,80})\}"), r"\1"),
+    (re.compile(r"\\(?=[%$,!])"), ""),
+    (re.compile(r"\$([^$]{1,200})\$"), r"\1"),
 ]
-_UNIT = re.compile(
-    r"^\s*(?:\\?text\{)?\s?"
-    r"([^\W\d_][^\d,;:?!=+*^]{0,40}(?:(?<=[^\W\d_])\^?[23])?(?:\}\^\{?[23]\}?)?|°[CF]?|)\}?\s*$"
+# what mathematics takes for a unit; "5t" is a product there
+UNITS = frozenset(name for name in units.NAMES if len(name) > 1 or name in "smgh")
+_HEDGE = re.compile(
+    r"(?i)\b(?:or|to|and|but|not|plus|minus|than|maybe|cannot|unless|doubt|if|unlikely|hardly|wrong"
+    r"|incorrect|false|never|could|might|may)\b|n't\b|[-±/](?=\s*\d)"
 )
-_HEDGE_UNIT = re.compile(
-    r"(?i)\b(?:or|to|and|but|not|plus|minus|than|maybe|cannot|unless|doubt|if|unlikely|hardly|wrong|incorrect|false|never)\b|n't\b"
-    r"|[-±/](?=\s*\d)"
-)
-_SCALES = {
-    "s": {"s": 1, "sec": 1, "second": 1, "ms": "1/1000", "millisecond": "1/1000", "min": 60},
-    "m": {"m": 1, "meter": 1, "metre": 1, "cm": "1/100", "centimeter": "1/100", "mm": "1/1000"},
-    "g": {"g": 1, "gram": 1, "kg": 1000, "kilogram": 1000, "mg": "1/1000"},
-}
-_SCALES["s"] |= {"minute": 60, "h": 3600, "hr": 3600, "hour": 3600}
-_SCALES["m"] |= {"centimetre": "1/100", "millimeter": "1/1000", "km": 1000, "kilometer": 1000}
-_SCALES["m"] |= {"kilometre": 1000}
-UNITS = {u: (d, Fraction(f)) for d, units in _SCALES.items() for u, f in units.items()}
 
 
 def score_numerical(response: str, task: Task) -> Verdict | None:
-    """1 where the response's number is the truth's, within its tolerance (see `is_close`).
+    """Returns 1 where the response's number is the truth's, within its tolerance (see `is_close`).
 
     Raises:
         ValueError: the ground truth is no number.
     """
-    truth = read_truth(task.answer)
-    found = parse.extract(response, read_number)
-    if found is None:
+    truths = [_in_asked_unit(t, task) for t in read_truths(task.answer)]
+    extraction = parse.extract(response, read_number)
+    if extraction is None:
         return None
-    reading, where = found
-    right = is_close(reading.value, truth, asks_percent(task))
-    return Verdict(float(right), reading.exact, where.text)
+    reading, candidate = extraction
+    in_percent = asked.asks_percent(task.problem)
+    right = any(is_close(reading.value, truth, in_percent) for truth in truths)
+    return Verdict(float(right), reading.exact, candidate.text)
 
 
 def score_regression(response: str, task: Task) -> Verdict | None:
-    """Mean relative accuracy of the response's number.
+    """Returns the mean relative accuracy of the response's number.
 
     Raises:
         ValueError: the ground truth is no number.
     """
-    truth = read_truth(task.answer)
-    found = parse.extract(response, read_number)
-    if found is None:
+    truths = [_in_asked_unit(t, task) for t in read_truths(task.answer)]
+    extraction = parse.extract(response, read_number)
+    if extraction is None:
         return None
-    reading, where = found
-    pairs = _comparable(reading.value, truth, asks_percent(task))
-    accuracy = max(mean_relative_accuracy(p, t) for p, t in pairs)
-    return Verdict(accuracy, reading.exact, where.text)
+    reading, candidate = extraction
+    in_percent = asked.asks_percent(task.problem)
+    pairs = [p for truth in truths for p in _comparable(reading.value, truth, in_percent)]
+    accuracy = max((mean_relative_accuracy(p, t) for p, t in pairs), default=0.0)
+    return Verdict(accuracy, reading.exact, candidate.text)
+
+
+def _in_asked_unit(truth: Number, task: Task) -> Number:
+    """Returns a truth without unit or percent sign in the unit that the problem asks for."""
+    if truth.unit or truth.percent or not task.problem:
+        return truth
+    return truth._replace(unit=asked.asked_unit(task.problem))
 
 
 def mean_relative_accuracy(prediction: Fraction, truth: Fraction) -> float:
-    """The share of thresholds 0.50, 0.55, ... 0.95 with |p - t| / |t| <= 1 - threshold.
+    """Returns the share of thresholds 0.50, 0.55, ... 0.95 with |p - t| / |t| <= 1 - threshold.
 
     A truth of 0 is met by 0 alone.
 
@@ -134,62 +144,62 @@ def mean_relative_accuracy(prediction: Fraction, truth: Fraction) -> float:
     return sum(error <= Fraction(k, 20) for k in range(1, 11)) / 10
 
 
-def asks_percent(task: Task) -> bool:
-    """Whether the problem asks for a percentage, so that a bare truth is one."""
-    return bool(re.search(r"(?i)%|percent|per cent|百分", task.problem))
-
-
-def is_close(given: Number, truth: Number, in_percent: bool = False) -> bool:
-    """Whether a number answers for the truth.
+def is_close(answer: Number, truth: Number, in_percent: bool = False) -> bool:
+    """Returns whether a number answers for the truth.
 
     Integers must be equal. Otherwise the difference may reach 0.1 % of the truth, or half a unit in
     the last place that the truth was written with, as long as that is no more than 1 % of it.
 
     Args:
-        given: the response's number.
+        answer: the response's number.
         truth: the row's.
         in_percent: a truth without a percent sign is a percentage all the same.
     """
-    for p, t in _comparable(given, truth, in_percent):
+    for p, t in _comparable(answer, truth, in_percent):
         if p == t:
             return True
-        is_percent = given.percent or truth.percent
-        if truth.step is None and not (is_percent or p % 1 or t % 1):
+        is_percent = answer.percent or truth.percent
+        if truth.resolution is None and not (is_percent or p % 1 or t % 1):
             continue
         tolerance = RELATIVE_TOLERANCE * abs(t)
-        if truth.step is not None:
+        if truth.resolution is not None:
             tolerance = max(
-                tolerance, min(truth.step / 2, ROUNDING_TOLERANCE * max(abs(t), abs(p)))
+                tolerance, min(truth.resolution / 2, ROUNDING_TOLERANCE * max(abs(t), abs(p)))
             )
         if abs(p - t) <= tolerance:
             return True
     return False
 
 
-def _comparable(given: Number, truth: Number, in_percent: bool) -> list[tuple[Fraction, Fraction]]:
-    """The pairs (given, truth) by which the two may agree: units and percent signs taken in.
+def _comparable(answer: Number, truth: Number, in_percent: bool) -> list[tuple[Fraction, Fraction]]:
+    """Returns the pairs (answer, truth) that may agree, units and percent signs resolved.
 
+    There are none for two units that cannot be converted: metres are no seconds.
     For a truth without a sign, one writing with a sign is right: 50 % for 0.5, and 50 % for 50.
     Only a truth of 1 or -1 could be either, so 1 % and 100 % are.
     """
-    a, b = UNITS.get(given.unit), UNITS.get(truth.unit)
-    if a and b:
-        if a[0] != b[0]:
-            return [(truth.value + abs(truth.value) + 1, truth.value)]  # metres are no seconds
-        return [(given.value * a[1] / b[1], truth.value)]
-    as_written = (given.value, truth.value)
-    if given.percent == truth.percent:
+    if answer.percent != truth.percent and units.meanings(answer.unit or truth.unit):
+        return []
+    if answer.unit == "k" and not truth.unit:
+        answer = answer._replace(value=answer.value * 1000, unit="")  # "12 K" of a bare truth
+    converted = units.convert(answer.value, answer.unit, truth.unit)
+    if converted is not None:
+        return [(value, truth.value) for value in converted]
+    if units.do_conflict(answer.unit, truth.unit):
+        return []
+    as_written = (answer.value, truth.value)
+    if answer.percent == truth.percent:
         return [as_written]
     if truth.percent:
-        return [as_written, (given.value * 100, truth.value)]
-    as_share = (given.value / 100, truth.value)
+        return [as_written, (answer.value * 100, truth.value)]
+    as_share = (answer.value / 100, truth.value)
     if in_percent or abs(truth.value) > 1:
         return [as_written]
     return [as_written, as_share] if abs(truth.value) == 1 else [as_share]
 
 
 def read_truth(answer: Any) -> Number:
-    """The number of a ground truth.
+    """Returns the number of a ground truth.
 
     Raises:
         ValueError: it is none.
@@ -203,123 +213,101 @@ def read_truth(answer: Any) -> Number:
     return reading.value
 
 
+def read_truths(answer: Any) -> list[Number]:
+    """Returns the accepted numbers of a ground truth: one, or a list of which any is right.
+
+    Raises:
+        ValueError: one of them is none.
+    """
+    answer = parse.ground_truth(answer)
+    if isinstance(answer, str) and "," in answer and answer[:1] == "[":
+        data = parse.read_json(answer)
+        answer = data.value if data and data.exact else answer
+    if isinstance(answer, list | tuple) and answer:
+        return [read_truth(a) for a in answer]
+    return [read_truth(answer)]
+
+
 def read_number(text: str) -> Reading | None:
-    """The one number that a text states; ranges, lists, NaN and infinities state none.
+    """Returns the one number that a text states; ranges, lists, NaN and infinities state none.
 
     In the asked form are digits with a sign, separators, exponent, fraction, percent sign, currency
     or unit; words ("about", "twenty-one") are read but are not in the asked form.
     """
     if len(text) > MAX_CHARS:
         return None
-    text = parse.normalize(parse.spell_powers(text))
-    text = parse.unwrap(text).strip().strip("*`").strip()
-    for pattern, plain in _LATEX:
-        text = pattern.sub(plain, text)
-    text = re.sub(r"^\[(.{1,60})\]$", r"\1", text.strip("\"'")).strip("\"' ")
-    number = _read_digits(text)
+    simple = _SIMPLE.fullmatch(text.strip())
+    if simple:
+        decimals = len(simple[1] or "")
+        resolution = Fraction(1, 10**decimals) if decimals else None
+        return Reading(Number(Fraction(text.strip()), resolution=resolution))
+    text = parse.normalize(parse.spell_powers(text.translate(_DEGREES)))
+    text = _MARKS.sub("", parse.unwrap(text).strip().strip("*`")).strip()
+    if re.search(r"[\\${~^]", text):
+        for pattern, plain in _LATEX:
+            text = pattern.sub(plain, text)
+    text = _plain_answer(_BOLD.sub("", text))
+    text = re.sub(r"^\[(.{1,60})\]$", r"\1", _unquote(text)).strip()
+    number = _read(text)
     if number is not None:
-        return Reading(number, exact=len(number.unit.split()) <= UNIT_WORDS)
+        return Reading(*number)
     gloss = _GLOSS.match(text)
     if gloss:  # "5 (five)" says one number twice
-        said = read_number(gloss["number"]), read_number(gloss["gloss"])
-        if said[0] and said[1] and said[0].value.value == said[1].value.value:
-            return Reading(said[0].value, exact=False)
-    plain = re.sub(r"(?i)^(?:(?:minus|negative)\s|负\s?)(?=\d)", "-", _ESTIMATED.sub("", text))
+        readings = read_number(gloss["number"]), read_number(gloss["gloss"])
+        if readings[0] and readings[1] and is_close(readings[1].value, readings[0].value):
+            return Reading(readings[0].value, exact=False)
+        if readings[0] and units.meanings(gloss["gloss"].lower()) and not readings[0].value.unit:
+            with_unit = _read(f"{gloss['number']} {gloss['gloss']}")  # "3.2 (meters)"
+            return with_unit and Reading(with_unit[0], exact=False)
+    plain = re.sub(
+        r"(?i)^(?:(?:minus|negative)\s|(?:负|零下)\s?)(?=\d)", "-", _ESTIMATED.sub("", text)
+    )
+    plain = _SOURCE.sub("", plain)
     plain = _LHS.sub("", re.sub(r"(?i)^(?:so|thus|hence|therefore)\b,?\s", "", plain))
     statement = _STATEMENT.match(plain)
-    if (
-        statement
-        and not numerals.has_number_word(statement["words"])
-        and (not _HEDGE_UNIT.search(statement["words"]))
-    ):
+    words = _THE_TWO.sub("", statement["words"]) if statement else ""
+    if statement and not (numerals.has_number_word(words) or _HEDGE.search(words)):
         plain = plain[statement.end() :]
-    while (shorter := _PREFIX.sub("", plain, count=1)) != plain:
-        plain = shorter
-    number = _read_digits(plain) or _read_words(plain) or _read_mention(text)
-    return None if number is None else Reading(number, exact=False)
+    plain = parse.strip_frames(_PREFIX, plain)
+    clause = _CLAUSE.match(plain)
+    if clause and not _VAGUE.search(clause["rest"]):
+        plain = parse.strip_frames(_PREFIX, clause["rest"])
+    stated = _read(plain) or _read_mention(text) or _read_chinese(text)
+    return None if stated is None else Reading(stated[0], exact=False)
 
 
-def _read_mention(text: str) -> Number | None:
-    """The number in a short sentence that states one, and nothing else that counts or doubts."""
+def _plain_answer(text: str) -> str:
+    """Returns the number of {"count": 7}, and of "seven (7) people" where both are the same."""
+    field = _FIELD.match(text)
+    if field:
+        return field["number"].strip()
+    twice = _SAID_TWICE.match(text)
+    if twice and read_number(twice["number"]) is not None:
+        return twice["number"].partition(" (")[0] + twice["rest"]
+    return text
+
+
+def _unquote(text: str) -> str:
+    """Returns a text without the quotes around it; 36" is a length."""
+    while len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    return text
+
+
+def _read(text: str) -> tuple[Number, bool] | None:
+    """Returns the quantity that is the whole text but for what may end a sentence."""
+    return read_quantity(re.sub(r"\.$", "", text.strip().rstrip("。,;")).strip())
+
+
+def _read_chinese(text: str) -> tuple[Number, bool] | None:
+    """Returns the number that a short Chinese sentence ends with."""
+    match = _CHINESE.match(text)
+    return None if not match or _CHINESE_VAGUE.search(text) else _read(match["number"])
+
+
+def _read_mention(text: str) -> tuple[Number, bool] | None:
+    """Returns the number of a short sentence that neither counts nor doubts anything else."""
     match = _MENTION.match(text)
-    if not match or _VAGUE.search(text) or _HEDGE_UNIT.search(text):
+    if not match or _VAGUE.search(text) or _HEDGE.search(text):
         return None
-    return None if numerals.has_number_word(text) else _read_digits(match["number"])
-
-
-def _read_digits(text: str) -> Number | None:
-    """A number written with digits that makes up the whole text but for currency and unit."""
-    text = text.strip().rstrip("。,;")
-    text = re.sub(r"\.$", "", text).strip()
-    text = re.sub(r"\\([%$,! ])", lambda m: m[1] if m[1] in "%$" else "", text)
-    sign = re.match(rf"^([+-]?)\s?[{_CURRENCY}]\s?", text)
-    if sign:
-        text = sign[1] + text[sign.end() :]
-    text = re.sub(rf"(?<=\d)\s?[{_CURRENCY}]$", "", text)
-    text = re.sub(r"^\((.*)\)$", r"\1", text.strip("$ "))
-    percent = _PERCENT.match(text)
-    if percent:
-        text = percent[1]
-    number = _read_fraction(text) or _read_decimal(text)
-    return number._replace(percent=True) if number and percent else number
-
-
-def _read_fraction(text: str) -> Number | None:
-    power = _POWER_OF_TEN.match(text)
-    if power:
-        value = Fraction(10) ** int(power["e"])
-        return Number(-value if power["sign"] == "-" else value)
-    match = _FRACTION.match(text)
-    if not match:
-        return None
-    top, bottom = int(match["a"] or match["c"]), int(match["b"] or match["d"])
-    if bottom == 0:
-        return None
-    value = Fraction(top, bottom) + int(match["whole"] or 0)
-    return Number(-value if match["sign"] == "-" else value, step=Fraction(0))
-
-
-def _read_decimal(text: str) -> Number | None:
-    match = _NUMBER.match(text)
-    if not match or len(match["body"]) > MAX_DIGITS:
-        return None
-    body = match["body"]
-    if re.fullmatch(_EUROPEAN, body):
-        body = body.replace(".", "").replace(",", ".")
-    body = body.replace(",", "").replace(" ", "")
-    power = int(match[3] or match[4] or 0)
-    if abs(power) > MAX_EXPONENT:
-        return None
-    rest = text[match.end() :]
-    magnitude = re.match(r"^\s?([a-z]+|[百千万亿])", rest)
-    if magnitude and magnitude[1] in numerals.MAGNITUDES:
-        power += numerals.MAGNITUDES[magnitude[1]]
-        rest = rest[magnitude.end() :]
-    unit = _UNIT.match(rest)
-    if not unit or _HEDGE_UNIT.search(rest) or numerals.has_number_word(rest):
-        return None
-    value = Fraction(body) * Fraction(10) ** power
-    decimals = len(body.partition(".")[2])
-    step = Fraction(10) ** (power - decimals) if decimals > max(power, 0) else None
-    name = unit[1].strip().lower().rstrip(".")
-    name = name if name in UNITS or name[:-1] not in UNITS else name[:-1]  # plural s
-    return Number(-value if match["sign"] == "-" else value, unit=name, step=step)
-
-
-def _read_words(text: str) -> Number | None:
-    """A number in words, or a number and a half, with at most a unit behind it."""
-    mixed = re.match(r"(?i)^(\d{1,9}) and an? (half|quarter)\b(.{0,40})$", text)
-    share = re.match(r"^百分之(.{1,12}?)。?$", text)
-    if share:
-        part = numerals.read(share[1]) if not share[1].isdecimal() else (Fraction(share[1]), "")
-        return Number(part[0], percent=True) if part and not part[1] else None
-    found = numerals.read(text)
-    if mixed:
-        part = Fraction(1, 2 if mixed[2].lower() == "half" else 4)
-        found = int(mixed[1]) + part, mixed[3].strip()
-    if found is None:
-        return None
-    value, rest = found
-    if len(rest) > 40 or _HEDGE_UNIT.search(rest) or numerals.has_number_word(rest):
-        return None
-    return Number(value, percent=bool(re.match(r"percent|per cent|pct", rest)))
+    return None if numerals.has_number_word(text) else _read(match["number"])

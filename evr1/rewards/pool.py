@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from evr1 import problems
-from evr1.rewards import find_scorer, symbolic
+from evr1.formats import problem_types
+from evr1.rewards import find_scorer, parse
 from evr1.rewards.base import (
     DEFAULT_WEIGHTS,
-    MAX_CHARS,
     RowLike,
     Score,
     Status,
@@ -28,6 +27,7 @@ from evr1.rewards.base import (
     make_task,
 )
 from evr1.rewards.extra import absolute, all_scorers
+from evr1.rewards.formulas import symbolic
 from evr1.rewards.worker import READY
 
 CHUNK = 32  # items a worker gets at once
@@ -47,6 +47,7 @@ class RewardPool:
         weights: Weights = DEFAULT_WEIGHTS,
         extra: str = "",
         box_scale: str = "",
+        think_open: bool = False,
     ) -> None:
         """Starts the workers and waits until they serve.
 
@@ -56,6 +57,7 @@ class RewardPool:
             weights: of accuracy and format in the overall score.
             extra: a user's file of further scorers, see `evr1.rewards.extra`.
             box_scale: the frame that boxes are asked in; empty: the one of the ground truth.
+            think_open: prompts leave a think block open, see `evr1.rewards.score`.
 
         Raises:
             ValueError: an argument is out of range, or the user's file cannot be used.
@@ -68,7 +70,7 @@ class RewardPool:
             )
         weights.check()
         self._scorers = all_scorers(extra)
-        self._box_scale = box_scale
+        self._box_scale, self._think_open = box_scale, think_open
         self._chunks: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
         self._workers = [_Worker(self._chunks, timeout_s, weights, extra) for _ in range(workers)]
         for worker in self._workers:
@@ -82,16 +84,13 @@ class RewardPool:
         Raises:
             ValueError: lengths differ, a row has no scorer, or an answer that is no JSON.
         """
-        tasks = [make_task(row, self._box_scale, self._canonical) for row in rows]
+        tasks = [make_task(row, self._box_scale, self._canonical, self._think_open) for row in rows]
         if len(responses) != len(tasks):
             raise ValueError(f"{len(responses)} responses for {len(tasks)} rows; give one row each")
         for problem_type in {t.problem_type for t in tasks}:
             find_scorer(problem_type, self._scorers)
         batch = _Batch(len(tasks))
-        items = [
-            _encode((response or "")[-MAX_CHARS:], task)
-            for response, task in zip(responses, tasks, strict=True)
-        ]
+        items = [_encode(response, task) for response, task in zip(responses, tasks, strict=True)]
         for start in range(0, len(items), CHUNK):
             self._chunks.put(_Chunk(batch, start, items[start : start + CHUNK]))
         return batch.future
@@ -99,7 +98,7 @@ class RewardPool:
     def score_batch(
         self, responses: Sequence[str | None], rows: Sequence["RowLike | Mapping[str, Any]"]
     ) -> list[Score]:
-        """The scores of responses[i] against rows[i], in order.
+        """Returns the scores of responses[i] against rows[i], in order.
 
         Raises:
             ValueError: lengths differ, or a row has no scorer.
@@ -107,7 +106,7 @@ class RewardPool:
         return self.submit(responses, rows).result()
 
     def _canonical(self, problem_type: object) -> str:
-        return problems.canonical(problem_type, self._scorers)
+        return problem_types.canonical(problem_type, self._scorers)
 
     def close(self) -> None:
         """Ends the workers once the submitted work is done."""
@@ -194,7 +193,7 @@ class _Worker:
         self._process.communicate()
 
     def _attempt(self, items: list[str]) -> Iterator[Score]:
-        """Scores of the items up to and including the first that the process does not survive."""
+        """Yields scores of the items up to and with the first that the process does not survive."""
         request = f'{{"weights": {self._weights}, "items": [{", ".join(items)}]}}\n'
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin
@@ -247,16 +246,17 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of a worker that finds the same modules as this process, a user's too."""
+    """Returns the environment of a worker that finds the same modules as this process."""
     env = symbolic.child_environment()
     path = [env["PYTHONPATH"], *(str(Path(entry).resolve()) for entry in sys.path)]
     return {**env, "PYTHONPATH": os.pathsep.join(path)}
 
 
-def _encode(response: str, task: Task) -> str:
-    """An item as JSON: the response, the task without its extra fields, and these."""
+def _encode(response: str | None, task: Task) -> str:
+    """Returns an item as JSON: the response, the task without its extra fields, and these."""
+    seen, think_open = parse.last_part(response, task.think_open)
     try:
-        item = json.dumps((response, task[:-1]), default=_number)
+        item = json.dumps((seen, task._replace(think_open=think_open)[:-1]), default=_number)
     except TypeError as e:
         raise ValueError(f"the answer {task.answer!r} cannot be written as JSON; correct it") from e
     extra = json.dumps(dict(task.extra), default=lambda value: _number(value, str))
@@ -264,7 +264,7 @@ def _encode(response: str, task: Task) -> str:
 
 
 def _number(value: Any, otherwise: Callable[[Any], Any] | None = None) -> Any:
-    """Arrays and NumPy numbers, which rows from Parquet hold, as lists and numbers."""
+    """Returns arrays and NumPy numbers, which rows from Parquet hold, as lists and numbers."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if otherwise is None:

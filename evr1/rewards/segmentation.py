@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evr1.rewards import frames, grounding, parse
+from evr1.rewards import parse
 from evr1.rewards.base import Reading, Task, Verdict
-from evr1.rewards.masks import Mask, Point, read_mask
+from evr1.rewards.geometry import frames, literals, regions, spans
+from evr1.rewards.geometry.masks import Mask, Point, read_mask
+from evr1.rewards.geometry.overlap import Box, box_iou
 
 POINTS = 3  # of each kind that the prompt asks for
 MAX_POINTS = 50  # of a kind that are read
@@ -22,12 +24,14 @@ NEAR, FAR = 0.25, 0.5  # of that side: full and no credit for a point, where the
 TIME_SLACK_S, TIME_FADE_S = 0.5, 2.0  # no loss up to the first, then all of it over the second
 MIN_BOX_IOU = 0.3  # of the truth's box and its mask; below, they count in different units
 MASK_FIELDS = ("mask", "segmentation")
-
-Box = grounding.Box
+_POINT_KEYS = (
+    ("positivepoints", "pospoints", "positive", "pos", "foreground"),
+    ("negativepoints", "negpoints", "negative", "neg", "background"),
+)
 
 
 class Selection(NamedTuple):
-    """An object as an answer picks it out; None where it does not say."""
+    """An object as an answer picks it out; None for what it does not say."""
 
     box: Box | None = None
     positive: tuple[Point, ...] | None = None  # on the object
@@ -36,53 +40,56 @@ class Selection(NamedTuple):
 
 
 def score(response: str, task: Task) -> Verdict | None:
-    """Half the box's IoU and half the points' accuracy; for a truth with a time, less if missed.
+    """Returns half the box's IoU and half the points' accuracy, less if the truth's time is missed.
 
     Raises:
         ValueError: the ground truth has no box, or a mask that cannot be read.
     """
     truth, mask = read_truth(task)
     x, y = frames.to_asked(task)
-    found = parse.extract(response, lambda text: _read(text, truth.time is not None))
-    if found is None:
+    extraction = parse.extract(
+        response, lambda text: _read(text, truth.time is not None), parse.DATA
+    )
+    if extraction is None:
         return None
-    reading, where = found
-    given = _scaled(reading.value, 1 / x, 1 / y)  # a mask is hard to scale, so the answer is
-    return Verdict(accuracy(given, truth, mask), reading.exact, where.text)
+    reading, candidate = extraction
+    selection = _scaled(reading.value, 1 / x, 1 / y)  # a mask is hard to scale, so the answer is
+    in_form = reading.exact and regions.is_real(reading.value.box)
+    return Verdict(accuracy(selection, truth, mask), in_form, candidate.text)
 
 
-def accuracy(given: Selection, truth: Selection, mask: Mask | None) -> float:
-    """How well a selection picks out the object, in [0, 1]."""
+def accuracy(answer: Selection, truth: Selection, mask: Mask | None) -> float:
+    """Returns how well a selection picks out the object, in [0, 1]."""
     assert truth.box
     when = 1.0
     if truth.time is not None:
-        late = math.inf if given.time is None else abs(given.time - truth.time) - TIME_SLACK_S
+        late = math.inf if answer.time is None else abs(answer.time - truth.time) - TIME_SLACK_S
         when = 1 - min(1.0, max(0.0, late / TIME_FADE_S))
-    overlap = grounding.box_iou(given.box, truth.box) if given.box else 0.0
-    return when * (0.5 * overlap + 0.5 * point_accuracy(given, truth, mask))
+    overlap = box_iou(answer.box, truth.box) if answer.box else 0.0
+    return when * (0.5 * overlap + 0.5 * point_accuracy(answer, truth, mask))
 
 
-def point_accuracy(given: Selection, truth: Selection, mask: Mask | None) -> float:
-    """The share of positive points on the object, times that of negative points off it.
+def point_accuracy(answer: Selection, truth: Selection, mask: Mask | None) -> float:
+    """Returns the share of positive points on the object, times that of negative points off it.
 
     A product: points far off in a corner are off the object, and tell nothing about it.
     """
     assert truth.box
     side = max(truth.box[2] - truth.box[0], truth.box[3] - truth.box[1])
     shares = []
-    for points, wanted, is_positive in (
-        (given.positive, truth.positive, True),
-        (given.negative, truth.negative, False),
+    for points, truth_points, is_positive in (
+        (answer.positive, truth.positive, True),
+        (answer.negative, truth.negative, False),
     ):
         points = points or ()
         credits = (_credit(p, truth, mask, side, is_positive) for p in _distinct(points, side))
-        needed = min(POINTS, len(wanted)) if wanted and mask is None else POINTS
+        needed = min(POINTS, len(truth_points)) if truth_points and mask is None else POINTS
         shares.append(sum(credits) / max(needed, len(points)))
     return shares[0] * shares[1]
 
 
 def _credit(point: Point, truth: Selection, mask: Mask | None, side: float, is_on: bool) -> float:
-    """What a point on the object (or, if not `is_on`, off it) earns."""
+    """Returns what a point on the object (or, if not `is_on`, off it) earns."""
     assert truth.box
     if mask is not None:
         return float(mask.contains(point) == is_on)
@@ -111,7 +118,7 @@ def _distinct(points: Sequence[Point], side: float) -> list[Point]:
 
 
 def read_truth(task: Task) -> tuple[Selection, Mask | None]:
-    """The object of a row, and its mask if the row holds one, in the box's units.
+    """Returns the object of a row, and its mask if the row holds one, in the box's units.
 
     Raises:
         ValueError: there is no box, the mask cannot be read, or the two do not belong together.
@@ -134,7 +141,7 @@ def read_truth(task: Task) -> tuple[Selection, Mask | None]:
         raise ValueError(
             f"the answer {answer!r} has no box such as {{'boxes': [0, 0, 10, 10]}}; correct the row"
         )
-    if mask is not None and grounding.box_iou(truth.box, mask.box) < MIN_BOX_IOU:
+    if mask is not None and box_iou(truth.box, mask.box) < MIN_BOX_IOU:
         raise ValueError(
             f"the box {truth.box} and the mask, within {mask.box}, are not of one object in one "
             "unit; correct the row"
@@ -143,7 +150,7 @@ def read_truth(task: Task) -> tuple[Selection, Mask | None]:
 
 
 def write_answer(task: Task) -> str:
-    """The answer that earns 1.
+    """Returns the answer that earns 1.
 
     Raises:
         ValueError: the ground truth cannot be read.
@@ -154,14 +161,14 @@ def write_answer(task: Task) -> str:
     is_complete = len(positive) == len(negative) == POINTS
     if not is_complete or point_accuracy(truth, truth, mask) < 1:
         positive, negative = (_search(truth, mask, is_on) for is_on in (True, False))
-    given = Selection(truth.box, tuple(positive), tuple(negative))
-    box, positive, negative, _ = _scaled(given, *frames.to_asked(task))
+    selection = Selection(truth.box, tuple(positive), tuple(negative))
+    box, positive, negative, _ = _scaled(selection, *frames.to_asked(task))
     answer = {"boxes": box, "positive_points": positive, "negative_points": negative}
     return json.dumps(answer if truth.time is None else {"time": truth.time, **answer})
 
 
 def _search(truth: Selection, mask: Mask | None, is_on: bool) -> list[Point]:
-    """Three distinct points on the object or off it, on a grid over the box and its surroundings.
+    """Returns three distinct points on the object or off it, from a grid over the box and around.
 
     Raises:
         ValueError: there are none.
@@ -184,7 +191,7 @@ def _search(truth: Selection, mask: Mask | None, is_on: bool) -> list[Point]:
 
 
 def _scaled(selection: Selection, x: float, y: float) -> Selection:
-    """The selection with its coordinates multiplied."""
+    """Returns the selection with its coordinates multiplied."""
     box, positive, negative, time = selection
 
     def scale(points: tuple[Point, ...] | None) -> tuple[Point, ...] | None:
@@ -195,70 +202,73 @@ def _scaled(selection: Selection, x: float, y: float) -> Selection:
 
 
 def _read(text: str, has_time: bool) -> Reading | None:
-    data = parse.read_json(parse.normalize(text))
+    text = regions.unmarked(text)
+    parts = regions.sections(text)
+    data = literals.read_values(text) if parts is None else Reading(parts, exact=False)
+    data = None if literals.is_denied_json(text) else data
     reading = _selection(data.value, has_time) if data else None
     return reading and Reading(reading.value, reading.exact and bool(data and data.exact))
 
 
 def _selection(data: Any, has_time: bool) -> Reading | None:
-    """A selection in decoded JSON; exact if it says all that was asked for."""
+    """Returns a selection in decoded JSON; exact if it says all that was asked for."""
     if isinstance(data, list) and len(data) == 1:
         inner = _selection(data[0], has_time)
         return inner and Reading(inner.value, exact=False)
     if not isinstance(data, Mapping):
         return None
-    box = _numbers(data.get("boxes"), 4)
+    box = _small(literals.numbers_of(data.get("boxes"), 4))
     is_named = box is not None
-    for key in ("boxes", "box", "bbox", "bbox_2d"):
-        value = data.get(key)
-        if isinstance(value, list) and len(value) == 1:
-            value = value[0]  # a list of one box
-        box = box or _numbers(value, 4)
-    positive, negative = (_points(data.get(f"{k}_points")) for k in ("positive", "negative"))
-    time = data.get("time")
-    single = _numbers(time if isinstance(time, list | tuple) else [time], 1)
+    fields = literals.fields_of(data)
+    if box is None:
+        inner = regions.box_of(literals.first_of(fields, regions.BOX_KEYS))
+        box = _small(inner and inner.value)
+    nested = fields.get("points")
+    if isinstance(nested, Mapping) and not any(k in fields for keys in _POINT_KEYS for k in keys):
+        fields |= literals.fields_of(nested)
+    written = [literals.first_of(fields, keys) for keys in _POINT_KEYS]
+    positive, negative = map(_points, written)
+    single = _second(literals.first_of(fields, ("time", "timestamp", *regions.SECOND_KEYS)))
     if box is None and positive is None and negative is None:
         return None
     counts = [len(points or ()) for points in (positive, negative)]
-    written = [p for k in ("positive", "negative") for p in _listed(data.get(f"{k}_points"))]
-    is_plain = not any(isinstance(p, Mapping) for p in written)
-    exact = (
-        is_named
-        and is_plain
-        and counts == [POINTS, POINTS]
-        and (single is not None or not has_time)
+    is_plain = all(
+        not isinstance(point, Mapping)
+        for kind in ("positive_points", "negative_points")
+        for point in _listed(data.get(kind))
     )
-    return Reading(Selection(box, positive, negative, single and single[0]), exact)
+    has_points = {"positive_points", "negative_points"} <= data.keys()
+    has_asked_time = literals.numbers_of(_alone(data.get("time")), 1) or not has_time
+    is_whole = counts == [POINTS, POINTS] and has_points and has_asked_time
+    return Reading(
+        Selection(box, positive, negative, single), bool(is_named and is_plain and is_whole)
+    )
+
+
+def _second(value: Any) -> float | None:
+    listed = _alone(value)
+    return spans.second_of(listed[0]) if len(listed) == 1 else None
+
+
+def _alone(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]
 
 
 def _listed(data: Any) -> Sequence[Any]:
-    return data if isinstance(data, list | tuple) else ()
+    return data if isinstance(data, (list, tuple)) else ()
 
 
 def _points(data: Any) -> tuple[Point, ...] | None:
-    if not isinstance(data, list | tuple) or not 0 < len(data) <= MAX_POINTS:
+    if not isinstance(data, (list, tuple)) or not 0 < len(data) <= MAX_POINTS:
         return None
-    points = [_numbers([p.get("x"), p.get("y")] if isinstance(p, Mapping) else p, 2) for p in data]
+    pairs = [[p.get("x"), p.get("y")] if isinstance(p, Mapping) else p for p in data]
+    points = [_small(literals.numbers_of(pair, 2)) for pair in pairs]
     return None if None in points else tuple(p for p in points if p)
 
 
-def _numbers(values: Any, count: int) -> Any:
-    """A tuple of `count` finite numbers, or None."""
-    if not isinstance(values, list | tuple) or len(values) != count:
-        return None
-    numbers = tuple(map(_number, values))
-    return None if None in numbers else numbers
-
-
-def _number(value: Any) -> float | None:
-    """A number of at most nine digits, also one written as text."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value) if not isinstance(value, str) or len(value) <= 40 else math.inf
-    except (ValueError, OverflowError):
-        return None
-    return number if abs(number) < 1e9 else None
+def _small(numbers: Any) -> Any:
+    """Returns numbers if all of them have at most nine digits, or None."""
+    return numbers if numbers and all(abs(n) < 1e9 for n in numbers) else None
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,7 @@ _STEP4 = [
 
 @functools.lru_cache(maxsize=65536)
 def stem(word: str) -> str:
-    """The stem of a lower-case English word; other words come back unchanged.
+    """Returns the stem of a lower-case English word; other words come back unchanged.
 
     >>> [stem(w) for w in ("jumped", "ponies", "relational", "sky", "是")]
     ['jump', 'poni', 'relat', 'sky', '是']
@@ -34,10 +34,10 @@ def stem(word: str) -> str:
     word = _past(word)
     if word.endswith("y") and _has_vowel(word[:-1]):
         word = word[:-1] + "i"
-    for step in (_STEP2, _STEP3):
-        suffix = _longest(word, step)
+    for suffixes in (_STEP2, _STEP3):
+        suffix = _longest(word, suffixes)
         if suffix and _measure(word[: -len(suffix)]) > 0:
-            word = word[: -len(suffix)] + step[suffix]
+            word = word[: -len(suffix)] + suffixes[suffix]
     suffix = _longest(word, _STEP4)
     if suffix:
         head = word[: -len(suffix)]
@@ -83,7 +83,7 @@ def _longest(word: str, suffixes: "dict[str, str] | list[str]") -> str | None:
 
 
 def _shape(word: str) -> str:
-    """c for a consonant, v for a vowel; y is a vowel after a consonant."""
+    """Returns c for a consonant, v for a vowel; y is a vowel after a consonant."""
     shape = ""
     for i, letter in enumerate(word):
         vowel = letter in "aeiou" or (letter == "y" and i > 0 and shape[-1] == "c")
@@ -92,7 +92,7 @@ def _shape(word: str) -> str:
 
 
 def _measure(word: str) -> int:
-    """How often a run of vowels is followed by a run of consonants."""
+    """Returns how often a run of vowels is followed by a run of consonants."""
     return len(re.findall("v+c+", _shape(word)))
 
 

@@ -13,8 +13,9 @@ import signal
 import sys
 from collections.abc import Callable
 
-from evr1.rewards import code, extra, math, score, symbolic
+from evr1.rewards import code, extra, math, score
 from evr1.rewards.base import Task, Weights
+from evr1.rewards.formulas import symbolic
 
 MEMORY_BYTES = 4 << 30
 READY = "ready\n"
@@ -42,22 +43,22 @@ def main(timeout_s: float, spec: str = "") -> None:
     for line in sys.stdin:
         request = json.loads(line)
         weights = Weights(*request["weights"])
-        for response, fields, others in request["items"]:
+        for response, fields, extra_fields in request["items"]:
             signal.setitimer(signal.ITIMER_REAL, timeout_s)
-            task = Task(*fields)._replace(extra=others)
+            task = Task(*fields, extra=extra_fields)
             result = score(response, task, weights, scorers)
             signal.setitimer(signal.ITIMER_REAL, 0)
             print(json.dumps(result), file=out, flush=True)
 
 
 def _comparator(timeout_s: float) -> Callable[[str, str], bool]:
-    """Symbolic equality whose first use, an import of seconds, does not count as scoring."""
+    """Returns symbolic equality whose import, which takes seconds, does not count as scoring."""
 
-    def equal(given: str, truth: str) -> bool:
+    def equal(result: str, truth: str) -> bool:
         signal.setitimer(signal.ITIMER_REAL, 0)
         symbolic.load()
         signal.setitimer(signal.ITIMER_REAL, timeout_s)
-        return symbolic.equal_inline(given, truth)
+        return symbolic.equal_inline(result, truth)
 
     return equal
 

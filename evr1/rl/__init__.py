@@ -2,6 +2,7 @@
 
 advantages.py (rewards of a group -> advantages), temporal.py (a bonus for frames in their order),
 losses.py (per-token policy losses), offline.py (those of completions from elsewhere), kl.py
-(estimators), weights.py (aggregation), diagnostics.py ((sum, count) metrics), ratio.py (safe log
-ratios).
+(estimators), correction.py (sampler against trainer), selection.py (tokens of a whole minibatch),
+entropy.py (a coefficient that adapts), weights.py (aggregation), diagnostics.py ((sum, count)
+metrics), ratio.py (safe log ratios).
 """

@@ -15,18 +15,19 @@ def gae(
     decay: float = 1.0,
     is_whitened: bool = True,
 ) -> tuple[Float[np.ndarray, "g n r"], Float[np.ndarray, "g n r"]]:
-    """(advantages, returns), float32; 0 off the mask and for completions that are not valid.
+    """Returns (advantages, returns), float32; 0 off the mask and for invalid completions.
 
     delta[t] = reward[t] + discount * value[t + 1] - value[t], A[t] = delta[t] + discount * decay *
     A[t + 1], return = A + value. The reward stands on the last token, whose next value is 0; KL
     penalties come off every token. Reward 1, values (.5, .25, .75), discount 1: with decay 1
-    A = (.5, .75, .25), reward to go less value; with decay 0 A = (-.25, .5, .25), one step each.
+    A = (.5, .75, .25), reward to go less value; with decay 0 A = (-.25, .5, .25), one token ahead
+    each.
 
     Args:
         outcomes: of the rollout batch.
         values: of the state before each token.
-        discount: of what comes a token later.
-        decay: lambda, of the steps of which the estimate is made.
+        discount: factor on rewards a token later.
+        decay: lambda: 1 looks ahead to the end of the completion, 0 to the next token.
         is_whitened: mean 0 and deviation 1 over all tokens of the batch.
 
     Raises:
@@ -65,7 +66,7 @@ def gae(
 
 
 def token_mask(outcomes: Outcomes, width: int) -> Bool[np.ndarray, "g n r"]:
-    """The tokens of valid completions."""
+    """Returns the tokens of valid completions."""
     return (np.arange(width) < outcomes.lengths[..., None]) & outcomes.valid[..., None]
 
 
@@ -74,8 +75,9 @@ def explained_variance(
     values: Float[np.ndarray, "g n r"],
     mask: Bool[np.ndarray, "g n r"],
 ) -> float:
-    """1 - Var(returns - values) / Var(returns) over the mask: 1 is a perfect critic, 0 one that
-    knows the mean alone; 0 too where the returns do not vary.
+    """Returns 1 - Var(returns - values) / Var(returns) over the mask.
+
+    1 is a perfect critic, 0 one that knows the mean alone; 0 too where the returns do not vary.
     """
     target, guess = returns[mask].astype(np.float64), values[mask].astype(np.float64)
     spread = target.var() if target.size else 0.0

@@ -1,7 +1,7 @@
 """Per-token policy losses, to be minimised; `rl.weights` says how much each token counts.
 
 A new loss is a function `(TokenInputs, LossConfig) -> (loss[G, N, R], Sums)` and a line in
-`POLICY_LOSSES`; its default bounds stand in `evr1.algorithms.POLICIES`. The loss of a whole
+`POLICY_LOSSES`; its default bounds stand in `evr1.config.algorithms.POLICIES`. The loss of a whole
 completion stands on each of its tokens: with `sequence_mean` weights they add up to it. A is the
 advantage, r = exp(logprobs - old_logprobs). Completions that the policy did not sample may have a
 loss of their own, see `rl.offline`.
@@ -12,16 +12,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from evr1.rl.correction import correction_weights
+from evr1.rl.correction import Guards, correction_weights
 from evr1.rl.diagnostics import Sums, masked
 from evr1.rl.inputs import LossConfig, TokenInputs
-from evr1.rl.kl import kl
+from evr1.rl.kl import kl_loss
 from evr1.rl.offline import OFFLINE_LOSSES
-from evr1.rl.ratio import log_ratio
+from evr1.rl.ratio import bounded, completion_mean, difference, log_ratio
 
 
 def token_loss(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """The per-token loss float32[G, N, R] with all of its terms, and their diagnostics.
+    """Returns the per-token loss float32[G, N, R] with all of its terms, and their diagnostics.
 
     Corrections never touch offline completions; the KL term and the entropy hold for all.
 
@@ -39,22 +39,21 @@ def token_loss(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums
     if config.on_policy:
         inputs = inputs._replace(old_logprobs=jax.lax.stop_gradient(inputs.logprobs))
     loss, sums = _policy_loss(inputs, config)
-    if config.correction:
-        weights, more = correction_weights(
-            config.correction,
-            inputs.old_logprobs,
-            inputs.behavior_logprobs,
-            inputs.mask & ~inputs.is_offline,  # no sampler drew the others
-            config.correction_low,
-            config.correction_high,
-        )
-        loss, sums = loss * jnp.where(inputs.is_offline, 1, weights), sums | more
+    loss, sums = _weighted(loss, sums, inputs, config)
     if config.has_kl:
-        penalty = kl(config.kl_estimator, inputs.logprobs, inputs.ref_logprobs, inputs.mask)
+        penalty = kl_loss(
+            config.kl_estimator,
+            config.kl_gradient,
+            inputs.logprobs,
+            inputs.ref_logprobs,
+            inputs.old_logprobs,
+            inputs.mask,
+        )
         loss = loss + inputs.kl_coef * penalty
         sums["policy/kl_ref"] = masked(penalty, inputs.mask)
-    if config.entropy_coef:
-        loss = loss - config.entropy_coef * jnp.where(inputs.mask, inputs.entropy, 0)
+    if config.has_entropy:
+        coef = config.entropy_coef if inputs.entropy_coef is None else inputs.entropy_coef
+        loss = loss - coef * jnp.where(inputs.mask, inputs.entropy, 0)
     if config.has_offline:
         offline = inputs.mask & inputs.is_offline
         sums["policy/loss_online"] = masked(loss, inputs.mask & ~inputs.is_offline)
@@ -64,9 +63,9 @@ def token_loss(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums
 
 
 def _policy_loss(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """The policy loss, with the offline completions treated as they are to be.
+    """Returns the policy loss, with the loss of `config.offline` on offline completions.
 
-    Each of the two sees the other's completions as padding.
+    Each of the two losses sees the other's completions as padding.
     """
     online, treat = POLICY_LOSSES[config.policy], OFFLINE_LOSSES[config.offline]
     if treat is None:
@@ -77,8 +76,63 @@ def _policy_loss(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Su
     return jnp.where(is_offline, other, loss), sums | more
 
 
+def _weighted(
+    loss: jax.Array, sums: Sums, inputs: TokenInputs, config: LossConfig
+) -> tuple[jax.Array, Sums]:
+    """Returns the policy loss with all that makes tokens count more, less or not at all.
+
+    None of it touches offline completions, and the denominators stay as they are.
+    """
+    sampled = inputs.mask & ~inputs.is_offline  # no sampler drew the others
+    if inputs.kl_old_coef is not None:  # KL-Cov
+        distance = jnp.abs(difference(inputs.logprobs, inputs.old_logprobs, inputs.mask))
+        loss = loss + inputs.kl_old_coef * distance
+        sums = sums | {"policy/kl_cov_share": masked(inputs.kl_old_coef > 0, sampled)}
+    if inputs.policy_weights is not None:
+        loss = loss * inputs.policy_weights
+        sums = sums | {"policy/selected_share": masked(inputs.policy_weights > 0, sampled)}
+    if config.has_correction:
+        guards = Guards(
+            config.correction_floor,
+            config.rejection,
+            config.rejection_low,
+            config.rejection_high,
+            config.veto,
+        )
+        weights, more = correction_weights(
+            config.correction,
+            inputs.old_logprobs,
+            inputs.behavior_logprobs,
+            sampled,
+            config.correction_low,
+            config.correction_high,
+            guards,
+        )
+        loss, sums = loss * jnp.where(inputs.is_offline, 1, weights), sums | more
+    if config.off_policy_bound:
+        is_off = off_policy(inputs, config.off_policy_bound)
+        loss = jnp.where(is_off, 0, loss)
+        sums = sums | {"policy/off_policy_share": masked(is_off, sampled)}
+    return loss, sums
+
+
+def off_policy(inputs: TokenInputs, bound: float) -> jax.Array:
+    """Returns bool[G, N, R]: tokens of negative advantage in completions that left the sampler.
+
+    They are those that the policy sampled and where the mean of log(behavior / policy) over the
+    completion is over the bound. log(behavior / policy) = (1.5, 0), A = -1, bound .5: both are;
+    with A = 1, or (.5, 0), none is.
+
+    Source: DeepSeek-V3.2, 2512.02556 §3.1.
+    """
+    sampled = inputs.mask & ~inputs.is_offline
+    logprobs = jax.lax.stop_gradient(inputs.logprobs)
+    gap = completion_mean(difference(inputs.behavior_logprobs, logprobs, sampled), sampled)
+    return sampled & (inputs.advantages < 0) & (gap > bound)
+
+
 def ppo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """max(-r A, -clip(r) A), for A < 0 at most -clip_dual A. Shares of clipped tokens beside it.
+    """Returns max(-r A, -clip(r) A), at most -clip_dual A where A < 0, and the clipped shares.
 
     A = -1, r = 10, clip_dual = 3: loss 3, gradient 0.
 
@@ -88,30 +142,30 @@ def ppo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
 
 
 def gspo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """`ppo` with one ratio for a completion: s = exp(mean of log r over its tokens).
+    """Returns `ppo` with one ratio for a completion: s = exp(mean of log r over its tokens).
 
-    log r = (ln 4, 0): s = 2.
+    log r = (ln 4, 0): s = 2. log r = (-25, 12, 12): s = exp(-1/3).
 
     Source: 2507.18071 eq. 5 to 7.
     """
-    mean = _completion_mean(_log_ratio(inputs), inputs.mask)
-    return _clipped(jnp.broadcast_to(jnp.exp(mean), inputs.mask.shape), inputs, config)
+    s = jnp.exp(bounded(_mean_log_ratio(inputs)))
+    return _clipped(jnp.broadcast_to(s, inputs.mask.shape), inputs, config)
 
 
 def gspo_token(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """`gspo` whose ratio has the value s and, on every token, the gradient of that token alone.
+    """Returns `gspo` with a ratio of value s whose gradient on every token is that token's alone.
 
     The gradient of `gspo` where all tokens of a completion have the same advantage.
 
     Source: 2507.18071 eq. 13 and 14.
     """
-    mean = jax.lax.stop_gradient(_completion_mean(_log_ratio(inputs), inputs.mask))
+    mean = jax.lax.stop_gradient(bounded(_mean_log_ratio(inputs)))
     own = jnp.where(inputs.mask, inputs.logprobs, 0)
     return _clipped(jnp.exp(mean + own - jax.lax.stop_gradient(own)), inputs, config)
 
 
 def cispo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """-clip(r) A logprob, no gradient through clip(r): a clipped token still learns.
+    """Returns -clip(r) A logprob without a gradient through clip(r): a clipped token still learns.
 
     A = 1, r = 10, clip_high = .28: gradient -1.28.
 
@@ -127,7 +181,7 @@ def cispo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
 
 
 def sapo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """-4 / tau sigmoid(tau (r - 1)) A: a gate that closes softly as r leaves 1. No bounds.
+    """Returns -4 / tau sigmoid(tau (r - 1)) A, a gate that closes softly as r leaves 1. No bounds.
 
     At r = 1, tau = 1, A = 1: loss -2, derivative in r -1, as that of `ppo`.
 
@@ -141,23 +195,24 @@ def sapo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
 
 
 def reinforce(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """-A logprob: no ratio, no bounds."""
+    """Returns -A logprob: no ratio, no bounds."""
     return -inputs.advantages * _logprobs(inputs), {}
 
 
 def gmpo(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """-A exp(mean over the tokens of clipped log r); A > 0 is clipped above at clip_high, A < 0
-    below at -clip_low, both in log space.
+    """Returns -A exp(mean over the tokens of clipped log r).
+
+    A > 0 is clipped above at clip_high, A < 0 below at -clip_low, both in log space.
 
     A = 1, log r = (.8, 0), clip_high = .4: -exp(.2), and only the second token learns.
 
     Source: 2507.20673.
     """
-    a, d = inputs.advantages, _log_ratio(inputs)
+    a, d = inputs.advantages, difference(inputs.logprobs, inputs.old_logprobs, inputs.mask)
     is_high = (a > 0) & (d > (config.clip_high or jnp.inf))
     is_low = (a < 0) & (d < -(config.clip_low or jnp.inf))
     d = jnp.where(is_high, config.clip_high, jnp.where(is_low, -config.clip_low, d))
-    return -a * jnp.exp(_completion_mean(d, inputs.mask)), {
+    return -a * jnp.exp(bounded(completion_mean(d, inputs.mask))), {
         "policy/clip_low_share": masked(is_low, inputs.mask),
         "policy/clip_high_share": masked(is_high, inputs.mask),
     }
@@ -199,11 +254,10 @@ def _log_ratio(inputs: TokenInputs) -> jax.Array:
 
 
 def _logprobs(inputs: TokenInputs) -> jax.Array:
-    """Log-probabilities on the mask, 0 elsewhere: a wild value on padding must not reach exp."""
+    """Returns logprobs on the mask, 0 elsewhere: a wild value on padding must not reach exp."""
     return jnp.where(inputs.mask, inputs.logprobs, 0)
 
 
-def _completion_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """[G, N, 1]: the mean over each completion's tokens; 0 for an empty one."""
-    total = jnp.where(mask, values, 0).sum(axis=-1, keepdims=True)
-    return total / jnp.maximum(mask.sum(axis=-1, keepdims=True), 1)
+def _mean_log_ratio(inputs: TokenInputs) -> jax.Array:
+    d = difference(inputs.logprobs, inputs.old_logprobs, inputs.mask)
+    return completion_mean(d, inputs.mask)

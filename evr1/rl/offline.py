@@ -18,7 +18,7 @@ from evr1.rl.ratio import log_ratio
 
 
 def importance(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """-min(rho, offline_clip) A with rho = p / the behavior's; no gradient where it is clipped.
+    """Returns -min(rho, offline_clip) A, rho = p / the behavior's; no gradient where it is clipped.
 
     p = .1, behavior .4, A = 1: loss -.25, gradient -.25. Behavior .05, clip 1: rho = 2, loss -1,
     gradient 0. At rho = clip the gradient is there.
@@ -30,7 +30,7 @@ def importance(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums
 
 
 def luffy(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """-A p / (p + gamma).
+    """Returns -A p / (p + gamma).
 
     The weight of a token's gradient is gamma / (p + gamma)**2: unlikely ones count more.
     p = .1, gamma = .1: p / (p + gamma) is .5, its derivative 2.5.
@@ -43,7 +43,7 @@ def luffy(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
 
 
 def sft(inputs: TokenInputs, config: LossConfig) -> tuple[jax.Array, Sums]:
-    """-A logprob: with a constant for A, its weight, this is supervised fine-tuning."""
+    """Returns -A logprob: with a constant for A, its weight, this is supervised fine-tuning."""
     return -inputs.advantages * _logprobs(inputs), {}
 
 
@@ -57,5 +57,5 @@ OFFLINE_LOSSES: dict[str, Callable[[TokenInputs, LossConfig], tuple[jax.Array, S
 
 
 def _logprobs(inputs: TokenInputs) -> jax.Array:
-    """On the mask, 0 elsewhere: a wild value on padding must not reach exp."""
+    """Returns logprobs on the mask, 0 elsewhere: a wild value on padding must not reach exp."""
     return jnp.where(inputs.mask, inputs.logprobs, 0)

@@ -1,4 +1,4 @@
-"""What an advantage estimator may look at, and the statistics that estimators share (host side)."""
+"""The input of an advantage estimator, and the statistics that estimators share (host side)."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Part(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-    """What the N completions of each of G prompts earned.
+    """The rewards of the N completions of each of G prompts, and what else bears on advantages.
 
     Attributes:
         rewards: weighted sum of the parts.
@@ -32,6 +32,8 @@ class Outcomes(NamedTuple):
             is taken from the reward.
         baselines: what the greedy completion of each prompt earned, NaN where its scorer failed;
             None: there was none.
+        passk: of `grpo_passk`: completions that the best is taken of; 0: all of the group.
+        discount: of `reinforce_plus_plus`: factor on a reward a token later.
     """
 
     rewards: Float[np.ndarray, "g n"]
@@ -43,10 +45,12 @@ class Outcomes(NamedTuple):
     is_offline: Bool[np.ndarray, "g n"] | None = None
     penalties: Float[np.ndarray, "g n r"] | None = None
     baselines: Float[np.ndarray, " g"] | None = None
+    passk: int = 0
+    discount: float = 1.0
 
     @property
     def returns(self) -> Float[np.ndarray, "g n"]:
-        """float64 rewards less the penalties of all tokens; 0 where invalid."""
+        """Rewards less the penalties of all tokens, float64; 0 where invalid."""
         rewards = np.where(self.valid, self.rewards, 0).astype(np.float64)
         if self.penalties is None:
             return rewards
@@ -54,9 +58,7 @@ class Outcomes(NamedTuple):
 
 
 def check_finite(outcomes: Outcomes) -> None:
-    """Raises:
-    ValueError: a valid reward, or a penalty of a valid completion, is not finite.
-    """
+    """Raises ValueError if a reward or penalty of a valid completion is not finite."""
     returns = outcomes.returns
     finite = np.isfinite(returns)
     if not finite.all():
@@ -68,7 +70,7 @@ def check_finite(outcomes: Outcomes) -> None:
 
 
 def counts(valid: Bool[np.ndarray, "g n"]) -> Float[np.ndarray, "g 1"]:
-    """Valid completions of each group, at least 1."""
+    """Returns the number of valid completions of each group, at least 1."""
     return np.maximum(valid.sum(axis=1, keepdims=True), 1).astype(np.float64)
 
 
@@ -77,8 +79,9 @@ def has_signal(
     valid: Bool[np.ndarray, "g n"] | None = None,
     baselines: Float[np.ndarray, " g"] | None = None,
 ) -> Bool[np.ndarray, " g"]:
-    """Which groups have rewards that differ, from each other or, where `baselines` are given, from
-    their baseline: the only ones that move the policy.
+    """Returns which groups can move the policy, bool[G].
+
+    Their rewards differ from each other or, where `baselines` are given, from their baseline.
 
     A group whose baseline is NaN moves nothing.
     """
@@ -96,7 +99,7 @@ def centered(
     valid: Bool[np.ndarray, "g n"],
     baseline: Float[np.ndarray, "g 1"] | None = None,
 ) -> Float[np.ndarray, "g n"]:
-    """values - baseline in float64, by default the group's mean; 0 where invalid.
+    """Returns values - baseline in float64, by default the group's mean; 0 where invalid.
 
     Sums of equal numbers are not exactly n times the number, so a group of equal values is found by
     max == min and gives exactly 0: otherwise rounding noise divided by a near-zero deviation gives
@@ -111,24 +114,24 @@ def centered(
 def deviation(
     centered_values: Float[np.ndarray, "g n"], valid: Bool[np.ndarray, "g n"], ddof: int = 1
 ) -> Float[np.ndarray, "g 1"]:
-    """Standard deviation of each group from its centered values."""
+    """Returns the standard deviation of each group from its centered values."""
     freedom = np.maximum(counts(valid) - ddof, 1)
     return np.sqrt((centered_values**2).sum(axis=1, keepdims=True) / freedom)
 
 
 def update_moments(moments: Moments, outcomes: Outcomes, decay: float) -> dict[str, tuple]:
-    """The running moments after this batch: m <- decay * m + (1 - decay) * mean of the batch, for
-    each task in it. A task that is seen for the first time starts at the batch's own.
+    """Returns the running moments of each task's rewards after this batch.
 
-    The second value of a task is the mean of R**2.
+    m <- decay * m + (1 - decay) * mean of the batch, for each task in it; a task that is seen for
+    the first time starts at the batch's own. A task's values are the means of R and R**2.
     """
     result = dict(moments)
     rewards, tasks = outcomes.returns, np.array(outcomes.tasks)
     for task in sorted(set(outcomes.tasks)):
-        mine = rewards[tasks == task][outcomes.valid[tasks == task]]
-        if not mine.size:
+        task_rewards = rewards[tasks == task][outcomes.valid[tasks == task]]
+        if not task_rewards.size:
             continue
-        new = (float(mine.mean()), float((mine**2).mean()))
+        new = (float(task_rewards.mean()), float((task_rewards**2).mean()))
         old = result.get(task, new)
         result[task] = (
             decay * old[0] + (1 - decay) * new[0],

@@ -1,4 +1,4 @@
-"""What an algorithm carries from one step to the next on the host; every checkpoint holds it."""
+"""The state that an algorithm carries from step to step on the host; every checkpoint holds it."""
 
 from typing import Any, NamedTuple
 
@@ -6,16 +6,19 @@ from evr1.rl.outcomes import Moments
 
 
 class AlgorithmState(NamedTuple):
-    """All of it is plain numbers."""
+    """The state as plain numbers."""
 
     kl_coef: float  # coefficient of the KL term or penalty
     moments: Moments = {}  # see `evr1.rl.outcomes.update_moments`
+    entropy_coef: float = 0.0  # of the adaptive entropy bonus
+    entropy: float = 0.0  # of the last step, in nats a token; 0: there was none
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can hold it, every bit of its numbers kept."""
-        return {"kl_coef": self.kl_coef, "moments": {k: list(v) for k, v in self.moments.items()}}
+        """Returns the state for JSON, every bit of its numbers kept."""
+        return self._asdict() | {"moments": {k: list(v) for k, v in self.moments.items()}}
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "AlgorithmState":
-        """What `to_json` gave."""
-        return cls(saved["kl_coef"], {k: (v[0], v[1]) for k, v in saved["moments"].items()})
+        """Returns the state that `to_json` gave; fields that are not there are as at the start."""
+        moments: Moments = {k: (v[0], v[1]) for k, v in saved["moments"].items()}
+        return cls(**{**saved, "moments": moments})

@@ -19,8 +19,10 @@ def temporal_bonus(
     margin: float = 1.0,
     pass_at: float = PASS_AT,
 ) -> Float[np.ndarray, "g n"]:
-    """float32 that is added to the rewards: `bonus` for the correct completions of a prompt with a
-    video whose share of correct answers p is at least `margin` times p~, that with shuffled frames.
+    """Returns the float32 bonus of each completion for an answer that needs the frames in order.
+
+    It is `bonus` for the correct completions of a prompt with a video whose share of correct
+    answers p is at least `margin` times p~, that with shuffled frames; else 0.
 
         accuracy (1, 1, 0, 0), shuffled (1, 0): p = p~ = .5: bonus (.3, .3, 0, 0)
         accuracy (1, 0, 0, 0), shuffled (1, 0): p = .25 < .5: none
@@ -34,7 +36,7 @@ def temporal_bonus(
         shuffled_accuracy: of M completions drawn on shuffled frames.
         shuffled_valid: those of them that count.
         has_video: prompts with a video; the others get nothing.
-        bonus: what is given.
+        bonus: added to the reward of a correct completion.
         margin: 1 in the paper, .8 in its code.
         pass_at: a completion of at least this accuracy is correct.
 

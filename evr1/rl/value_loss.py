@@ -9,7 +9,9 @@ from evr1.rl.diagnostics import Sums, masked
 def value_loss(
     values: jax.Array, old_values: jax.Array, returns: jax.Array, mask: jax.Array, clip: float
 ) -> tuple[jax.Array, Sums]:
-    """max((v - R)**2, (clipped v - R)**2) / 2, v clipped to old_values +- clip; 0 off the mask.
+    """Returns max((v - R)**2, (clipped v - R)**2) / 2 on the mask, 0 elsewhere.
+
+    v is clipped to old_values +- clip.
 
     v = 1, old 0, R = 2, clip .2: the clipped value .2 is further off, so 1.62, and no gradient.
 

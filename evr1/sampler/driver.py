@@ -1,33 +1,90 @@
 """The event loop: continuous batching over groups, in one thread.
 
+A group is a prompt with its rows: n draws for the prompt, or one for each question behind it.
+
 Free slots are filled with the next prompts (prefilled a few at a time, in few shapes), all slots
 decode for a window, and results are read in the order in which they were dispatched, by default one
 window behind. Nothing that the loop decides changes a token: that depends on the prompt, the seed
 and the request id alone.
 """
 
+import abc
 import collections
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 
-from evr1.data.batch import collate
+from evr1.batch.collate import Collator
+from evr1.batch.features import with_vision
+from evr1.batch.shapes import ShapeTable
 from evr1.data.records import Example, Geometry
-from evr1.features import with_vision
 from evr1.models import Model
-from evr1.parallel.sharding import batch_sharding
-from evr1.sampler.engine import Engine, Prefix, ResultTokens, batch_shards
-from evr1.sampler.sampling import Sampling
-from evr1.types import Params, Prompts, Rollouts, ShapeTable
+from evr1.parallel.sharding import batch_shards, put_batch
+from evr1.sampler.engine import Engine, Prefix, ResultTokens
+from evr1.sampler.sampling import RowIds, Sampling
+from evr1.types import Params, Prompts, Questions, Rollouts
 
-OnFinish = Callable[[int, Rollouts], None]
+OnFinish = Callable[[Any, Rollouts], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A prompt, and what is drawn for it.
+
+    Attributes:
+        key: handed to `on_finish`.
+        example: the prompt, or what the questions share of theirs.
+        ids: int32[N] each, of the rows.
+        questions: what stands behind the shared part in the prompt of each row; fewer than N where
+            the last rows are not used. Empty: there are no questions.
+    """
+
+    key: Any
+    example: Example
+    ids: RowIds
+    questions: tuple[Int[np.ndarray, " _"], ...] = ()
+
+
+class Feed(abc.ABC):
+    """Where the event loop takes groups from, in the order in which they are to be prefilled."""
+
+    @property
+    @abc.abstractmethod
+    def left(self) -> int:
+        """Groups that may still come."""
+
+    @abc.abstractmethod
+    def take(self, count: int, wait: bool) -> list[Group]:
+        """Returns up to so many groups that are ready.
+
+        Args:
+            count: how many fit.
+            wait: until there is one, or none is left.
+        """
+
+
+class ListFeed(Feed):
+    """Groups that are there already."""
+
+    def __init__(self, groups: Sequence[Group]):
+        self._groups = collections.deque(groups)
+
+    @property
+    def left(self) -> int:
+        """See Feed."""
+        return len(self._groups)
+
+    def take(self, count: int, wait: bool) -> list[Group]:
+        """See Feed."""
+        del wait
+        return [self._groups.popleft() for _ in range(min(count, self.left))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,20 +190,13 @@ class Sampler:
         self.stop_early = platform != "gpu"
         self.stats = Stats()
         self._merge = geometry.merge_size
-        self._collate = functools.partial(
-            collate,
-            shapes=shapes,
-            geometry=geometry,
-            pos_grid=pos_grid,
-            pad_id=pad_id,
-            has_patches=False,
-        )
+        self._collate = Collator(shapes, geometry, pos_grid, pad_id)
 
     def generate(
         self,
         params: Params,
         examples: Sequence[Example],
-        request_ids: Sequence[int],
+        request_ids: Sequence[int] | Int[np.ndarray, " g"],
         sampling: Sampling,
         on_finish: OnFinish | None = None,
     ) -> Rollouts:
@@ -154,7 +204,7 @@ class Sampler:
         tells how it went.
 
         Args:
-            params: of the model.
+            params: of the model, as `evr1.sampler.weights.lay_out` returns them.
             examples: the prompts.
             request_ids: one for each; with `sampling.seed` they decide the random numbers, so give
                 every prompt of a run its own.
@@ -169,72 +219,124 @@ class Sampler:
             raise ValueError(
                 f"{len(examples)} examples with {len(request_ids)} request ids; give one each"
             )
+        # Prompts of like size are prefilled together, the large ones first: less padding, fewer
+        # shapes.
+        order = sorted(
+            range(len(examples)),
+            key=lambda i: (-len(examples[i].patches), -len(examples[i].tokens)),
+        )
+        ids = RowIds.of_groups(np.asarray(request_ids, np.int64), self.n)
+        feed = ListFeed([Group(i, examples[i], RowIds(*(x[i] for x in ids))) for i in order])
+        out = self._empty(len(examples), sampling.max_tokens)
+
+        def collect(i: int, rollouts: Rollouts) -> None:
+            for whole, part in zip(out, rollouts, strict=True):
+                whole[i] = part
+            if on_finish is not None:
+                on_finish(i, rollouts)
+
         longest = max((len(e.tokens) for e in examples), default=1)
+        self.run(params, feed, sampling, collect, prompt_tokens=longest)
+        return out
+
+    def run(
+        self,
+        params: Params,
+        feed: Feed,
+        sampling: Sampling,
+        on_finish: OnFinish,
+        *,
+        prompt_tokens: int,
+        question_tokens: int = 0,
+    ) -> None:
+        """Draws for groups that come one after the other; holds as many as there are slots.
+
+        Args:
+            params: see `generate`.
+            feed: of the groups.
+            sampling: see `generate`.
+            on_finish: called with the key of each group and its rollouts without the G axis.
+            prompt_tokens: of the longest prompt.
+            question_tokens: room for the question of a row; 0: there are none.
+
+        Raises:
+            ValueError: see `generate`.
+        """
         engine = Engine(
             model=self.model,
             sampling=sampling,
             n=self.n,
             slots=self.slots,
-            prompt_tokens=self.shapes.prompt_bucket(longest),
+            prompt_tokens=self.shapes.prompt_bucket(prompt_tokens),
             completion_tokens=self.shapes.completion_tokens,
             window=self.window,
+            question_tokens=question_tokens,
             devices=self.mesh,
             stop_early=self.stop_early,
         )
-        call = _Call(self, engine, params, examples, request_ids, on_finish)
+        call = _Call(self, engine, params, feed, on_finish)
         with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
-            rollouts = call.run()
+            call.run()
         self.stats = call.stats()
-        return rollouts
 
     def prompts(self, examples: Sequence[Example]) -> Prompts:
         """The prompts of one prefill, padded to `prefill_groups` and placed on the devices."""
-        prompts = self._collate(examples, groups=self.prefill_groups)
+        prompts = self._collate(examples, self.prefill_groups, has_patches=False)
         padding = [None] * (self.prefill_groups - len(examples))
-        prompts = with_vision(prompts, [*examples, *padding], self._merge)
-        if self.mesh is None:
-            return jax.device_put(prompts)
-        return jax.device_put(prompts, batch_sharding(self.mesh))
+        return put_batch(self.mesh, with_vision(prompts, [*examples, *padding], self._merge))
+
+    def questions(self, groups: Sequence[Group], tokens: int) -> Questions | None:
+        """The questions of one prefill, padded likewise; None where there are none."""
+        if not tokens:
+            return None
+        shape = self.prefill_groups, self.n
+        out = Questions(np.full((*shape, tokens), self.pad_id, np.int32), np.zeros(shape, np.int32))
+        for g, group in enumerate(groups):
+            for row, question in enumerate(group.questions):
+                out.tokens[g, row, : len(question)] = question
+                out.lengths[g, row] = len(question)
+        return put_batch(self.mesh, out)
+
+    def _empty(self, groups: int, limit: int) -> Rollouts:
+        return Rollouts(
+            completions=np.full((groups, self.n, limit), self.pad_id, np.int32),
+            logprobs=np.zeros((groups, self.n, limit), np.float32),
+            lengths=np.zeros((groups, self.n), np.int32),
+            finished=np.zeros((groups, self.n), bool),
+        )
 
 
 class _Call:
-    """The state of one `Sampler.generate`."""
+    """The state of one `Sampler.run`.
 
-    def __init__(self, sampler: Sampler, engine: Engine, params, examples, request_ids, on_finish):
-        groups, n, limit = len(examples), sampler.n, engine.sampling.max_tokens
+    A group has a place in `out` from its prefill to its end. A window of the slot's last owner may
+    be read after the next one has come, so places are used again as late as possible.
+    """
+
+    def __init__(self, sampler: Sampler, engine: Engine, params, feed: Feed, on_finish: OnFinish):
         self.sampler = sampler
         self.engine = engine
-        self.params = compute_params(params, sampler.model.dtype)
-        self.examples = examples
-        self.request_ids = np.asarray(request_ids, np.int64).astype(np.int32)
+        self.params = params
+        self.feed = feed
         self.on_finish = on_finish
-        # Prompts of like size are prefilled together, the large ones first: less padding, fewer
-        # shapes.
-        order = sorted(
-            range(groups), key=lambda i: (-len(examples[i].patches), -len(examples[i].tokens))
-        )
-        self.queue = collections.deque(order)
         self.owners = np.full(sampler.slots, -1)
         self.starts = np.zeros(sampler.slots, np.int64)
         self.flying: collections.deque[_Dispatched] = collections.deque()
-        self.out = Rollouts(
-            completions=np.full((groups, n, limit), sampler.pad_id, np.int32),
-            logprobs=np.zeros((groups, n, limit), np.float32),
-            lengths=np.zeros((groups, n), np.int32),
-            finished=np.zeros((groups, n), bool),
-        )
-        self.left = groups
+        places = 3 * sampler.slots
+        self.places = collections.deque(range(places))
+        self.keys: dict[int, Any] = {}
+        self.out = sampler._empty(places, engine.sampling.max_tokens)
         self.end_ids = np.asarray(engine.sampling.end_ids, np.int32)
-        self.counts = collections.Counter(prefills=0, windows=0, steps=0)
+        self.counts = collections.Counter(prefills=0, windows=0, steps=0, groups=0, tokens=0)
         self.seconds = {"prefill_s": 0.0, "decode_s": 0.0}
         self.begun = self.mark = time.perf_counter()
 
-    def run(self) -> Rollouts:
+    def run(self) -> None:
         """The loop."""
-        if not self.left:
-            return self.out
+        if not self.feed.left:
+            return
         state = self.engine.init_decode_state()
-        while self.left:
+        while self.feed.left or self.keys:
             state = self._refill(state)
             if (self.owners >= 0).any():
                 state, result = self.engine.generate(self.params, state)
@@ -245,37 +347,54 @@ class _Call:
                 self.starts += self.sampler.window
             while len(self.flying) > self.sampler.dispatch_ahead:
                 self._collect(self.flying.popleft())
-        return self.out
 
     def _refill(self, state):
         """Prefills into the free slots, as soon as a whole batch of them is free."""
-        free = np.flatnonzero(self.owners < 0)
         batch = self.sampler.prefill_groups
-        while self.queue and len(free) >= min(batch, len(self.queue)):
-            chosen = [self.queue.popleft() for _ in range(min(batch, len(self.queue)))]
-            slots, free = free[: len(chosen)], free[len(chosen) :]
-            prefix = self._prefill(chosen)
-            # Padding goes to a slot that is not there.
-            everywhere = np.full(batch, self.sampler.slots, np.int32)
-            everywhere[: len(chosen)] = slots
-            state = self.engine.insert(prefix, state, everywhere)
+        while self.feed.left:
+            free = np.flatnonzero(self.owners < 0)
+            count = min(batch, self.feed.left)
+            if len(free) < count:
+                break
+            groups = self.feed.take(count, wait=len(free) == len(self.owners))
+            if not groups:
+                break
+            slots = free[: len(groups)]
+            prefix = self._prefill(groups)
+            # An out-of-range slot: insert drops the padding prompts.
+            targets = np.full(batch, self.sampler.slots, np.int32)
+            targets[: len(groups)] = slots
+            state = self.engine.insert(prefix, state, targets)
             if not self.sampler.dispatch_ahead:
                 jax.block_until_ready(state)  # simulated CPU devices hang in overlapping prefills
-            self.owners[slots], self.starts[slots] = chosen, 1
+            owners = np.full(batch, -1)
+            owners[: len(groups)] = [self._enter(group) for group in groups]
+            self.owners[slots], self.starts[slots] = owners[: len(groups)], 1
             first = ResultTokens(prefix.data, self.sampler.n)
             first.copy_to_host_async()
-            owners = np.full(batch, -1)
-            owners[: len(chosen)] = chosen
             self.flying.append(
                 _Dispatched(first, owners, np.zeros(batch, np.int64), is_window=False)
             )
         return state
 
-    def _prefill(self, chosen: list[int]) -> Prefix:
-        ids = np.zeros(self.sampler.prefill_groups, np.int32)
-        ids[: len(chosen)] = self.request_ids[chosen]
-        prompts = self.sampler.prompts([self.examples[i] for i in chosen])
-        return self.engine.prefill(params=self.params, prompts=prompts, request_ids=ids)
+    def _enter(self, group: Group) -> int:
+        """Returns the place of a group."""
+        place = self.places.popleft()
+        self.keys[place] = group.key
+        self.out.completions[place] = self.sampler.pad_id
+        self.out.logprobs[place] = 0
+        return place
+
+    def _prefill(self, groups: list[Group]) -> Prefix:
+        padding = np.zeros((self.sampler.prefill_groups - len(groups), self.sampler.n), np.int32)
+        parts = zip(*(group.ids for group in groups), strict=True)
+        ids = RowIds(*(np.concatenate([np.stack(rows), padding]) for rows in parts))
+        return self.engine.prefill(
+            params=self.params,
+            prompts=self.sampler.prompts([group.example for group in groups]),
+            ids=ids,
+            questions=self.sampler.questions(groups, self.engine.question_tokens),
+        )
 
     def _collect(self, item: _Dispatched) -> None:
         """Writes the tokens of one dispatch into the rollouts and frees the slots that are done."""
@@ -293,15 +412,17 @@ class _Call:
             over &= self.owners == item.owners  # of an older window: its group is gone already
         ended = item.owners[over]
         self.owners[np.isin(self.owners, ended)] = -1
-        for g in ended.tolist():
-            self._finish(g)
+        for place in ended.tolist():
+            self._finish(place)
 
-    def _finish(self, g: int) -> None:
-        last = np.take_along_axis(self.out.completions[g], self.out.lengths[g][:, None] - 1, axis=1)
-        self.out.finished[g] = np.isin(last[:, 0], self.end_ids)
-        self.left -= 1
-        if self.on_finish is not None:
-            self.on_finish(g, Rollouts(*(part[g] for part in self.out)))
+    def _finish(self, place: int) -> None:
+        out = Rollouts(*(part[place].copy() for part in self.out))
+        last = np.take_along_axis(out.completions, out.lengths[:, None] - 1, axis=1)
+        out = out._replace(finished=np.isin(last[:, 0], self.end_ids))
+        self.places.append(place)
+        self.counts["groups"] += 1
+        self.counts["tokens"] += int(out.lengths.sum())
+        self.on_finish(self.keys.pop(place), out)
 
     def _count(self, item: _Dispatched, valid: np.ndarray) -> None:
         now = time.perf_counter()
@@ -316,11 +437,11 @@ class _Call:
 
     def stats(self) -> Stats:
         """What happened, for `Sampler.stats`."""
-        tokens, n = int(self.out.lengths.sum()), self.sampler.n
-        drawn = tokens - self.out.lengths.size  # the first tokens come with the prefill
+        tokens, groups, n = self.counts["tokens"], self.counts["groups"], self.sampler.n
+        drawn = tokens - groups * n  # the first tokens come with the prefill
         rows = self.counts["steps"] * self.sampler.slots * n
         return Stats(
-            prompts=len(self.examples),
+            prompts=groups,
             tokens=tokens,
             idle_row_share=1 - drawn / rows if rows else 0.0,
             total_s=time.perf_counter() - self.begun,
@@ -329,21 +450,3 @@ class _Call:
             steps=self.counts["steps"],
             **self.seconds,
         )
-
-
-def compute_params(params: Params, dtype: str) -> Params:
-    """`params` with the matrices in the dtype of the computation.
-
-    The model casts them at every use, which gives the same numbers but reads twice the bytes at
-    every decode step.
-    """
-    return params if dtype == "float32" else _cast(params, dtype)
-
-
-@functools.partial(jax.jit, static_argnames="dtype")
-def _cast(params: Params, dtype: str) -> Params:
-    def cast(path, leaf):
-        is_matrix = path[-1].key in ("kernel", "embed", "head")
-        return leaf.astype(jnp.dtype(dtype)) if is_matrix else leaf
-
-    return jax.tree_util.tree_map_with_path(cast, params)

@@ -5,7 +5,10 @@ engines this one prefills and inserts several prompts at once, draws the first t
 (as JetStream's main branch does) and makes `window` decode steps per `generate`.
 `sampler.jetstream` fits it to JetStream's own classes.
 
-G slots (g prompts in a prefill), N rows a slot, W steps a window, V vocabulary.
+The rows of a slot draw for one prompt, or each for a question of its own behind it: several
+questions on one video share all that stands before them.
+
+G slots (g prompts in a prefill), N rows a slot, W decode steps a window, V vocabulary.
 """
 
 import dataclasses
@@ -19,9 +22,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from evr1.models import Model
 from evr1.parallel import sharding
-from evr1.sampler import sampling as sampling_lib
-from evr1.sampler.sampling import Draws, Sampling
-from evr1.types import Array, Params, Prompts
+from evr1.sampler.sampling import Draws, RowIds, Sampling, make_draws, row_keys, sample
+from evr1.types import Array, Params, Prompts, Questions
 
 
 class Prefix(NamedTuple):
@@ -29,7 +31,8 @@ class Prefix(NamedTuple):
 
     cache: Any  # keys and values of the prompts, g at axis 1
     lengths: jax.Array  # int32[g], prompt tokens
-    next_positions: jax.Array  # int32[g], position of the first completion token
+    next_positions: jax.Array  # int32[g], position of the first token behind the prompt
+    steps: jax.Array  # int32[g, N], tokens of the questions; 0 without
     keys: jax.Array  # uint32[g, N, 2], random state of the rows
     tokens: jax.Array  # int32[g, N], the first tokens
     done: jax.Array  # bool[g, N], the first token is the last one
@@ -37,21 +40,19 @@ class Prefix(NamedTuple):
 
 
 class DecodeState(NamedTuple):
-    """What lives on the device between two windows. It is donated: use it once."""
+    """The arrays that live on the device between two windows. It is donated: use it once."""
 
-    cache: Any  # prompts [L, G, P, K, A], their lengths, completions [L, G, N, R, K, A]
+    cache: Any  # prompts [L, G, P, K, A], their lengths, suffixes [L, G, N, R, K, A]
     tokens: jax.Array  # int32[G, N], the last token drawn, not yet in the cache
     done: jax.Array  # bool[G, N], also true in empty slots
     lengths: jax.Array  # int32[G, N], tokens drawn
-    steps: (
-        jax.Array
-    )  # int32[G], index of `tokens` in the completions; it stands still where all rows are done
+    steps: jax.Array  # int32[G, N], the index of `tokens` in the suffix; stands still once done
     next_positions: jax.Array  # int32[G]
     keys: jax.Array  # uint32[G, N, 2]
 
 
 class SlotData(NamedTuple):
-    """What one window gave to the rows of one slot."""
+    """The result of one window for the rows of one slot."""
 
     tokens: np.ndarray  # int32[N, W]
     valid: np.ndarray  # int32[N, W], 1 where a token was drawn
@@ -62,7 +63,7 @@ class SlotData(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ResultTokens:
-    """What a window gave, in one array, because one transfer is faster than five.
+    """The result of a window in one array, because one transfer is faster than five.
 
     Attributes:
         data: int32[G * N, 3 W + 2], the columns tokens, valid, logprobs (the bits of a float32),
@@ -75,7 +76,7 @@ class ResultTokens:
 
     @property
     def window(self) -> int:
-        """W."""
+        """The number of decode steps, W."""
         return (self.data.shape[1] - 2) // 3
 
     @property
@@ -138,10 +139,11 @@ class Engine:
         slots: groups that decode at the same time.
         prompt_tokens: room for a prompt in the cache.
         completion_tokens: room for a completion in the cache.
+        question_tokens: room for a row's question before it.
         window: decode steps of one `generate`.
         devices: mesh to spread the slots over; None: the default device.
-        stop_early: leave a window once no row is active. Off on GPUs, where XLA asks the host at
-            every step then.
+        stop_early: leave a window once no row is active. Off on GPUs, where XLA would then ask the
+            host at every decode step.
     """
 
     model: Model
@@ -151,6 +153,7 @@ class Engine:
     prompt_tokens: int
     completion_tokens: int
     window: int
+    question_tokens: int = 0
     devices: Mesh | None = None
     stop_early: bool = True
 
@@ -165,7 +168,7 @@ class Engine:
                 f"greedy_rows={self.sampling.greedy_rows} exceeds n={self.n}, the rows of a group;"
                 " lower it or raise n"
             )
-        shards = batch_shards(self.devices)
+        shards = sharding.batch_shards(self.devices)
         if self.slots % shards:
             raise ValueError(
                 f"{self.slots} slots do not divide over {shards} devices (mesh axes data x fsdp);"
@@ -195,35 +198,42 @@ class Engine:
     @functools.cached_property
     def draws(self) -> Draws:
         """`sampling` as arrays on the devices."""
-        draws = sampling_lib.make_draws(self.sampling, self.model.config.vocab_size)
+        draws = make_draws(self.sampling, self.model.config.vocab_size)
         return jax.device_put(draws, sharding.replicated(self.devices) if self.devices else None)
 
     def init_decode_state(self) -> DecodeState:
         """Returns empty slots."""
-        return _init(
-            self.model, self.slots, self.n, self.prompt_tokens, self.completion_tokens, self.devices
-        )
+        room = self.question_tokens + self.completion_tokens
+        return init_slots(self.model, self.slots, self.n, self.prompt_tokens, room, self.devices)
 
-    def prefill(self, *, params: Params, prompts: Prompts, request_ids: Array) -> Prefix:
+    def prefill(
+        self, *, params: Params, prompts: Prompts, ids: RowIds, questions: Questions | None = None
+    ) -> Prefix:
         """Runs g prompts through the model and draws the first token of each of their rows.
 
         Args:
             params: of the model.
             prompts: g prompts, padded to a bucket of at most `prompt_tokens`.
-            request_ids: int32[g]; with the seed they decide the random numbers.
+            ids: of the rows.
+            questions: what each row asks behind its prompt, padded to at most `question_tokens`;
+                None: all rows draw for the prompt.
         """
-        logits, cache = _read(self.model, params, prompts)
-        keys, tokens, done, data = _first(
-            logits, request_ids, self.draws, n=self.n, mode=self.sampling.mode
+        logits, cache = read_prompts(self.model, params, prompts, questions)
+        steps = jnp.zeros(ids.requests.shape, jnp.int32) if questions is None else questions.lengths
+        is_row = None if questions is None else questions.lengths > 0
+        keys, tokens, done, data = draw_first(
+            logits, ids, is_row, self.draws, mode=self.sampling.mode
         )
-        return Prefix(cache, prompts.lengths, prompts.next_positions, keys, tokens, done, data)
+        return Prefix(
+            cache, prompts.lengths, prompts.next_positions, steps, keys, tokens, done, data
+        )
 
     def insert(self, prefix: Prefix, decode_state: DecodeState, slots: Array) -> DecodeState:
         """Returns the state with the prompts of `prefix` in `slots` int32[g].
 
         A slot outside the range drops its prompt.
         """
-        return _insert(self.model, decode_state, prefix, slots, mesh=self.devices)
+        return insert_prompts(self.model, decode_state, prefix, slots, mesh=self.devices)
 
     def generate(
         self, params: Params, decode_state: DecodeState
@@ -232,7 +242,7 @@ class Engine:
 
         Rows stop at an end token or at the limit, on the device.
         """
-        state, data = _generate(
+        state, data = decode_window(
             self.model,
             params,
             decode_state,
@@ -245,23 +255,14 @@ class Engine:
         return state, ResultTokens(data, self.n)
 
 
-def batch_shards(mesh: Mesh | None) -> int:
-    """How many parts the slots are cut into."""
-    return (
-        1
-        if mesh is None
-        else int(np.prod([mesh.shape[axis] for axis in sharding.LOGICAL["batch"]]))
-    )
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
-def _init(model, slots, n, prompt_tokens, completion_tokens, mesh) -> DecodeState:
+def init_slots(model, slots, n, prompt_tokens, completion_tokens, mesh) -> DecodeState:
     state = DecodeState(
         cache=model.init_cache(slots, n, prompt_tokens, completion_tokens),
         tokens=jnp.zeros((slots, n), jnp.int32),
         done=jnp.ones((slots, n), bool),
         lengths=jnp.zeros((slots, n), jnp.int32),
-        steps=jnp.zeros(slots, jnp.int32),
+        steps=jnp.zeros((slots, n), jnp.int32),
         next_positions=jnp.zeros(slots, jnp.int32),
         keys=jnp.zeros((slots, n, 2), jnp.uint32),
     )
@@ -269,36 +270,45 @@ def _init(model, slots, n, prompt_tokens, completion_tokens, mesh) -> DecodeStat
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _read(model, params, prompts):
-    """Logits after each prompt and its cache.
+def read_prompts(model, params, prompts, questions=None):
+    """Returns the logits after each prompt, or after each question, and the cache.
 
-    Apart from `_first`, because this is the program that takes long to compile, and it is the same
-    for training and evaluation.
+    Apart from `draw_first`, because this program takes long to compile and is the same for training
+    and evaluation.
     """
-    hidden, cache = model.prefill(params, prompts)
+    hidden, cache = model.prefill(params, prompts, questions)
     return model.logits(params, hidden), cache
 
 
-@functools.partial(jax.jit, static_argnames=("n", "mode"))
-def _first(logits, request_ids, draws, *, n, mode):
-    """Random states of the rows, and their first tokens: (keys, tokens, done, data)."""
-    groups = len(logits)
-    keys = sampling_lib.row_keys(draws.seed, request_ids, n)
+@functools.partial(jax.jit, static_argnames="mode")
+def draw_first(logits, ids, is_row, draws, *, mode):
+    """Makes the random states of rows and draws their first tokens.
+
+    Args:
+        logits: float32[g, V], or [g, N, V] where each row has its own.
+        ids: RowIds of g groups.
+        is_row: bool[g, N], false where there is no row; None: all are there.
+        draws: what to draw.
+        mode: `Sampling.mode`.
+
+    Returns (keys, tokens, done, data).
+    """
+    groups, n = ids.requests.shape
+    keys = row_keys(draws.seed, ids)
     positions = jnp.zeros((groups, n), jnp.int32)
-    tokens, logprobs = _draw(jnp.repeat(logits, n, axis=0), keys, positions, draws, mode)
-    done = _ends(tokens, draws) | (draws.limit <= 1)
+    if logits.ndim == 2:
+        logits = jnp.repeat(logits, n, axis=0)
+    tokens, logprobs = _draw(logits.reshape(groups * n, -1), keys, positions, draws, mode)
+    drawn = jnp.ones((groups, n), bool) if is_row is None else is_row
+    done = _ends(tokens, draws) | (draws.limit <= 1) | ~drawn
     data = _pack(
-        tokens[..., None],
-        jnp.ones((groups, n, 1), bool),
-        logprobs[..., None],
-        jnp.ones((groups, n), jnp.int32),
-        done,
+        tokens[..., None], drawn[..., None], logprobs[..., None], drawn.astype(jnp.int32), done
     )
     return keys, tokens, done, data
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="mesh", donate_argnums=1)
-def _insert(model, state, prefix, slots, *, mesh) -> DecodeState:
+def insert_prompts(model, state, prefix, slots, *, mesh) -> DecodeState:
     def put(old, new):
         return old.at[slots].set(new, mode="drop")
 
@@ -307,7 +317,7 @@ def _insert(model, state, prefix, slots, *, mesh) -> DecodeState:
         tokens=put(state.tokens, prefix.tokens),
         done=put(state.done, prefix.done),
         lengths=put(state.lengths, jnp.ones_like(prefix.tokens)),
-        steps=put(state.steps, jnp.zeros_like(prefix.lengths)),
+        steps=put(state.steps, prefix.steps),
         next_positions=put(state.next_positions, prefix.next_positions),
         keys=put(state.keys, prefix.keys),
     )
@@ -320,7 +330,7 @@ def _insert(model, state, prefix, slots, *, mesh) -> DecodeState:
     static_argnames=("window", "mode", "mesh", "stop_early"),
     donate_argnums=2,
 )
-def _generate(model, params, state, draws, *, window, mode, mesh, stop_early):
+def decode_window(model, params, state, draws, *, window, mode, mesh, stop_early):
     groups, n = state.tokens.shape
     out = (
         jnp.zeros((window, groups, n), jnp.int32),
@@ -330,32 +340,29 @@ def _generate(model, params, state, draws, *, window, mode, mesh, stop_early):
 
     def unfinished(carry):
         i, state, _ = carry
-        # Without stop_early the number of steps is known beforehand and the devices run on without
-        # asking the host.
+        # Without stop_early the number of decode steps is known beforehand and the devices run on
+        # without asking the host.
         return (i < window) & (jnp.any(~state.done) if stop_early else True)
 
-    def step(carry):
+    def decode_step(carry):
         i, state, out = carry
-        state, *drawn = _step(model, params, state, draws, mode)
+        state, *drawn = _decode_step(model, params, state, draws, mode)
         return i + 1, state, tuple(o.at[i].set(d) for o, d in zip(out, drawn, strict=True))
 
-    _, state, out = jax.lax.while_loop(unfinished, step, (jnp.int32(0), state, out))
+    _, state, out = jax.lax.while_loop(unfinished, decode_step, (jnp.int32(0), state, out))
     tokens, valid, logprobs = (jnp.moveaxis(o, 0, -1) for o in out)
     return _spread(state, mesh), _pack(tokens, valid, logprobs, state.lengths, state.done)
 
 
-def _step(model, params, state, draws, mode):
+def _decode_step(model, params, state, draws, mode):
     """Puts the last tokens into the cache and draws the next.
 
-    (state, tokens, valid, logprobs), [G, N] each.
+    Returns (state, tokens, valid, logprobs), [G, N] each.
     """
-    positions = state.next_positions + state.steps
+    positions = state.next_positions[:, None] + state.steps
     hidden, cache = model.decode(params, state.cache, state.tokens, state.steps, positions)
     logits = model.logits(params, hidden).reshape(state.tokens.size, -1)
-    steps = state.steps + 1
-    tokens, logprobs = _draw(
-        logits, state.keys, jnp.broadcast_to(steps[:, None], state.tokens.shape), draws, mode
-    )
+    tokens, logprobs = _draw(logits, state.keys, state.lengths, draws, mode)
     valid = ~state.done
     lengths = jnp.where(valid, state.lengths + 1, state.lengths)
     state = state._replace(
@@ -363,20 +370,20 @@ def _step(model, params, state, draws, mode):
         tokens=jnp.where(valid, tokens, 0),
         done=state.done | _ends(tokens, draws) | (lengths >= draws.limit),
         lengths=lengths,
-        # A finished group stands still, so that it never writes past the end of its cache.
-        steps=jnp.where(jnp.any(valid, axis=1), steps, state.steps),
+        # A finished row stands still, so that it never writes past the end of its cache.
+        steps=jnp.where(valid, state.steps + 1, state.steps),
     )
     return state, state.tokens, valid, jnp.where(valid, logprobs, 0.0)
 
 
 def _draw(logits, keys, positions, draws, mode):
-    """`sampling.sample` for rows that stand as [G, N]."""
+    """Draws with `sample` for rows that stand as [G, N]."""
     shape = positions.shape
     is_greedy = None
     if draws.greedy_rows is not None:
         last = jnp.arange(shape[1]) >= shape[1] - draws.greedy_rows
         is_greedy = jnp.broadcast_to(last, shape).reshape(-1)
-    tokens, logprobs = sampling_lib.sample(
+    tokens, logprobs = sample(
         logits, keys.reshape(-1, 2), positions.reshape(-1), draws, mode, is_greedy
     )
     return tokens.reshape(shape), logprobs.reshape(shape)
@@ -387,7 +394,7 @@ def _ends(tokens, draws):
 
 
 def _pack(tokens, valid, logprobs, lengths, done) -> jax.Array:
-    """The array of `ResultTokens`, from [G, N, W] and [G, N]."""
+    """Returns the array of `ResultTokens`, from [G, N, W] and [G, N]."""
     columns = [
         tokens,
         valid.astype(jnp.int32),

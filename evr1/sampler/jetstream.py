@@ -9,7 +9,7 @@ import functools
 import importlib
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from evr1.data.records import Geometry
 from evr1.parallel import sharding
 from evr1.sampler.engine import DecodeState, Engine, Prefix
+from evr1.sampler.sampling import RowIds
 from evr1.types import Params, Prompts, VisionInput
 
 PREFILL_LENGTHS = tuple(2**i for i in range(4, 16))  # JetStream pads prompts to these
@@ -25,18 +26,19 @@ PREFILL_LENGTHS = tuple(2**i for i in range(4, 16))  # JetStream pads prompts to
 NO_TOKEN = -1
 
 
+@runtime_checkable
 class Text(Protocol):
-    """What is needed of `evr1.data.processor.Processor`."""
+    """The part of `evr1.data.processor.Processor` that is needed here."""
 
     pad_id: int
     end_ids: tuple[int, ...]
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids."""
+        """Returns the token ids."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text."""
+        """Returns the text."""
         ...
 
 
@@ -77,7 +79,7 @@ def serve(engine: Engine, params: Params, *, text: Text, geometry: Geometry) -> 
 
 
 def text_prompt(tokens: np.ndarray, true_length: int, geometry: Geometry) -> Prompts:
-    """One prompt without images or videos.
+    """Returns one prompt without images or videos.
 
     Args:
         tokens: int[P], padded on the right; a `NO_TOKEN` in front is dropped.
@@ -109,31 +111,98 @@ def text_prompt(tokens: np.ndarray, true_length: int, geometry: Geometry) -> Pro
 
 @functools.partial(jax.jit, static_argnames="window")
 def _delayed(tokens, pending, data, *, window):
-    """Tokens and validity shifted by one, lengths without the token held back; and that token."""
+    """Returns tokens and validity one decode step late, and which last tokens are held back."""
     drawn, valid = data[:, :window], data[:, window : 2 * window]
     held = valid[:, -1:]
-    shown = jnp.concatenate([pending.reshape(-1, 1).astype(jnp.int32), valid[:, :-1]], axis=1)
+    is_shown = jnp.concatenate([pending.reshape(-1, 1).astype(jnp.int32), valid[:, :-1]], axis=1)
     tokens = jnp.concatenate([tokens.reshape(-1, 1), drawn[:, :-1]], axis=1)
     lengths = data[:, 3 * window : 3 * window + 1] - held
-    return jnp.concatenate([tokens, shown, lengths], axis=1), held.reshape(pending.shape) > 0
+    return jnp.concatenate([tokens, is_shown, lengths], axis=1), held.reshape(pending.shape) > 0
+
+
+class _Served:
+    """The part of JetStream's interface that needs nothing of JetStream."""
+
+    def __init__(self, engine: Engine, params: Params, text: Text, geometry: Geometry):
+        self._engine = engine
+        self._params = params
+        self._text = text
+        self._geometry = geometry
+        self._request_ids = itertools.count()
+
+    def prefill(self, *, params, existing_prefix=None, padded_tokens, true_length) -> Prefix:
+        """Prefills one prompt: token ids, or a `Prompts` record of one."""
+        if existing_prefix is not None:
+            raise ValueError("existing_prefix is not supported; send the whole prompt")
+        prompts = padded_tokens
+        if not isinstance(prompts, Prompts):
+            prompts = text_prompt(np.asarray(prompts), true_length, self._geometry)
+        ids = RowIds.of_groups(np.array([next(self._request_ids)]), self._engine.n)
+        return self._engine.prefill(params=params, prompts=prompts, ids=ids)
+
+    def insert(self, prefix, decode_state, slot) -> ServedState:
+        """Returns the state with the prompt in its slot."""
+        slots = np.array([slot], np.int32)
+        state = self._engine.insert(prefix, decode_state.state, slots)
+        return ServedState(state, decode_state.pending.at[slot].set(True))
+
+    def init_decode_state(self, *args, **kwargs) -> ServedState:
+        """Returns empty slots."""
+        del args, kwargs
+        shape = (self.max_concurrent_decodes, self.samples_per_slot)
+        return ServedState(self._engine.init_decode_state(), jnp.zeros(shape, bool))
+
+    def load_params(self, *args, **kwargs) -> Params:
+        """Returns the parameters that the engine was made with."""
+        del args, kwargs
+        return self._params
+
+    def get_prefix_destination_sharding(self):
+        """Returns a sharding that gives every device the prefix."""
+        if self.mesh is None:
+            return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return sharding.replicated(self.mesh)
+
+    @property
+    def max_concurrent_decodes(self):
+        """Number of slots."""
+        return self._engine.max_concurrent_decodes
+
+    @property
+    def samples_per_slot(self):
+        """Completions of a prompt."""
+        return self._engine.samples_per_slot
+
+    @property
+    def max_prefill_length(self):
+        """Longest prompt, in tokens."""
+        return self._engine.max_prefill_length
+
+    @property
+    def mesh(self):
+        """Mesh which the engine runs on."""
+        return self._engine.mesh
+
+    @property
+    def colocated_cpus(self):
+        """CPUs beside the devices; none are used."""
+        return None
 
 
 @functools.cache
-def _engine_class() -> type:
-    """The class; made on first use, because its base class lives in JetStream."""
-    api = importlib.import_module("jetstream.engine.engine_api")
-    tokenizer_api = importlib.import_module("jetstream.engine.tokenizer_api")
-    tokenizer_pb2 = importlib.import_module("jetstream.engine.tokenizer_pb2")
+def _tokenizer_class() -> type:
+    """Returns the class; made on first use, because its base class lives in JetStream."""
+    api = importlib.import_module("jetstream.engine.tokenizer_api")
     token_utils = importlib.import_module("jetstream.engine.token_utils")
 
-    class Tokenizer(tokenizer_api.Tokenizer):
+    class Tokenizer(api.Tokenizer):
         """JetStream's view of a `Text`."""
 
         def __init__(self, text: Text):
             self._text = text
 
         def encode(self, s, **kwargs):
-            """Padded token ids and their number."""
+            """Returns padded token ids and their number."""
             return token_utils.pad_tokens(
                 np.asarray(self._text.tokenize(s)),
                 self.bos_id,
@@ -144,13 +213,13 @@ def _engine_class() -> type:
             )
 
         def decode(self, token_ids, **kwargs):
-            """The text of token ids."""
+            """Returns the text of token ids."""
             del kwargs
             return self._text.decode(token_ids)
 
         @property
         def pad_id(self):
-            """Fills prompts."""
+            """The token that fills prompts."""
             return self._text.pad_id
 
         @property
@@ -160,7 +229,7 @@ def _engine_class() -> type:
 
         @property
         def bos_id(self):
-            """Marks the place; see `text_prompt`."""
+            """A mark in place of a begin token; see `text_prompt`."""
             return NO_TOKEN
 
         @property
@@ -168,34 +237,20 @@ def _engine_class() -> type:
             """All end ids. JetStream's own default would be the first one and the padding."""
             return set(self._text.end_ids)
 
-    class JetStreamEngine(api.Engine):
+    return Tokenizer
+
+
+@functools.cache
+def _engine_class() -> type:
+    """Returns the class; made on first use, because its base class lives in JetStream."""
+    api = importlib.import_module("jetstream.engine.engine_api")
+    tokenizer_pb2 = importlib.import_module("jetstream.engine.tokenizer_pb2")
+
+    class JetStreamEngine(_Served, api.Engine):
         """`Engine` behind JetStream's interface."""
 
-        def __init__(self, engine: Engine, params: Params, text: Text, geometry: Geometry):
-            self._engine = engine
-            self._params = params
-            self._text = text
-            self._geometry = geometry
-            self._request_ids = itertools.count()
-
-        def prefill(self, *, params, existing_prefix=None, padded_tokens, true_length) -> Prefix:
-            """One prompt: token ids, or a `Prompts` record of one."""
-            if existing_prefix is not None:
-                raise ValueError("existing_prefix is not supported; send the whole prompt")
-            prompts = padded_tokens
-            if not isinstance(prompts, Prompts):
-                prompts = text_prompt(np.asarray(prompts), true_length, self._geometry)
-            ids = np.array([next(self._request_ids)], np.int32)
-            return self._engine.prefill(params=params, prompts=prompts, request_ids=ids)
-
-        def insert(self, prefix, decode_state, slot) -> ServedState:
-            """The prompt in its slot."""
-            slots = np.array([slot], np.int32)
-            state = self._engine.insert(prefix, decode_state.state, slots)
-            return ServedState(state, decode_state.pending.at[slot].set(True))
-
         def generate(self, params, decode_state):
-            """One window."""
+            """Decodes one window."""
             tokens = jnp.copy(decode_state.state.tokens)  # the state is donated
             state, result = self._engine.generate(params, decode_state.state)
             window = result.window
@@ -208,55 +263,13 @@ def _engine_class() -> type:
                 samples_per_slot=self.samples_per_slot,
             )
 
-        def init_decode_state(self, *args, **kwargs) -> ServedState:
-            """Empty slots."""
-            del args, kwargs
-            shape = (self.max_concurrent_decodes, self.samples_per_slot)
-            return ServedState(self._engine.init_decode_state(), jnp.zeros(shape, bool))
-
-        def load_params(self, *args, **kwargs) -> Params:
-            """The parameters that the engine was made with."""
-            del args, kwargs
-            return self._params
-
-        def get_prefix_destination_sharding(self):
-            """Every device gets the prefix."""
-            if self.mesh is None:
-                return jax.sharding.SingleDeviceSharding(jax.devices()[0])
-            return sharding.replicated(self.mesh)
-
         def get_tokenizer(self):
-            """Nothing to load: `build_tokenizer` has it already."""
+            """Returns empty parameters: `build_tokenizer` has the tokenizer already."""
             return tokenizer_pb2.TokenizerParameters()
 
         def build_tokenizer(self, metadata):
-            """The tokenizer that the engine was made with."""
+            """Returns the tokenizer that the engine was made with."""
             del metadata
-            return Tokenizer(self._text)
-
-        @property
-        def max_concurrent_decodes(self):
-            """Number of slots."""
-            return self._engine.max_concurrent_decodes
-
-        @property
-        def samples_per_slot(self):
-            """Completions of a prompt."""
-            return self._engine.samples_per_slot
-
-        @property
-        def max_prefill_length(self):
-            """Longest prompt, in tokens."""
-            return self._engine.max_prefill_length
-
-        @property
-        def mesh(self):
-            """Mesh which the engine runs on."""
-            return self._engine.mesh
-
-        @property
-        def colocated_cpus(self):
-            """None are used."""
-            return None
+            return _tokenizer_class()(self._text)
 
     return JetStreamEngine

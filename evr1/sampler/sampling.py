@@ -1,4 +1,4 @@
-"""How a token is drawn from logits: banned ids, temperature, top-k, top-p, and the random numbers.
+"""Drawing tokens from logits: banned ids, temperature, top-k, top-p, and the random numbers.
 
 The noise behind a draw depends on (seed, request id, row, position) alone, so a row's
 tokens do not depend on the slot, window, batch or host it is decoded in. B is the number of rows
@@ -22,7 +22,7 @@ Mode = Literal["greedy", "plain", "filtered"]
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """What to draw and when to stop.
+    """The way to draw tokens, and when to stop.
 
     Attributes:
         temperature: 0 takes the most likely token; its log-probabilities are then those at
@@ -32,10 +32,11 @@ class Sampling:
         max_tokens: completions are cut here, the end token counted.
         end_ids: each of them ends a completion and belongs to it.
         banned_ids: never drawn. They still count in log-probabilities, as they do in the trainer.
+        allowed_ids: nothing else is drawn; empty: everything that is not banned.
         seed: of every draw.
-        greedy_rows: the last rows of every group that take the most likely token, whatever
-            temperature, top_k and top_p say; the rows before them draw what they draw without
-            them. Their log-probabilities are at the sampling temperature, as those of the others.
+        greedy_rows: number of rows at the end of every group that take the most likely token,
+            whatever temperature, top_k and top_p say. The other rows draw what they draw without
+            them. Log-probabilities of all rows are at the sampling temperature.
     """
 
     temperature: float = 1.0
@@ -44,6 +45,7 @@ class Sampling:
     max_tokens: int = 1024
     end_ids: tuple[int, ...] = ()
     banned_ids: tuple[int, ...] = ()
+    allowed_ids: tuple[int, ...] = ()
     seed: int = 0
     greedy_rows: int = 0
 
@@ -63,7 +65,7 @@ class Sampling:
 
     @property
     def mode(self) -> Mode:
-        """Which of the three compiled programs draws.
+        """The one of the three compiled programs that draws.
 
         Everything else is data and compiles nothing, but for the first `greedy_rows` over 0.
         """
@@ -91,16 +93,19 @@ def make_draws(sampling: Sampling, vocab_size: int) -> Draws:
     Raises:
         ValueError: an id is outside the vocabulary, or every id is banned.
     """
-    for name, ids in (("end_ids", sampling.end_ids), ("banned_ids", sampling.banned_ids)):
+    for name in ("end_ids", "banned_ids", "allowed_ids"):
+        ids = getattr(sampling, name)
         outside = [i for i in ids if not 0 <= i < vocab_size]
         if outside:
             raise ValueError(
                 f"{name} holds {outside[0]}; the vocabulary has ids 0 to {vocab_size - 1}"
             )
-    banned = np.zeros(vocab_size, bool)
+    banned = np.full(vocab_size, bool(sampling.allowed_ids))
+    banned[list(sampling.allowed_ids)] = False
     banned[list(sampling.banned_ids)] = True
     if banned.all():
-        raise ValueError(f"banned_ids holds all {vocab_size} ids; leave at least one")
+        what = "allowed_ids" if sampling.allowed_ids else f"{vocab_size} ids"
+        raise ValueError(f"banned_ids holds all {what}; leave at least one")
     ends = np.asarray(sampling.end_ids or (-1,), np.int32)
     is_mixed = sampling.greedy_rows and sampling.mode != "greedy"
     return Draws(
@@ -116,32 +121,42 @@ def make_draws(sampling: Sampling, vocab_size: int) -> Draws:
     )
 
 
-def row_keys(seed: jax.Array, request_ids: jax.Array, n: int) -> jax.Array:
-    """Random state of each of the `n` rows of each request.
+class RowIds(NamedTuple):
+    """What tells the N rows of G groups apart: with the seed they decide the random numbers."""
 
-    Uint32[G, n, 2]. `row_keys(...)[g, i]` belongs to row i.
-    """
+    requests: Array  # int32[G, N]
+    draws: Array  # int32[G, N], number of the draw for this request
+
+    @classmethod
+    def of_groups(cls, requests: np.ndarray, n: int) -> "RowIds":
+        """Returns those of groups whose rows are n draws for one request int[G]."""
+        grid = np.broadcast_arrays(np.asarray(requests)[:, None], np.arange(n)[None])
+        return cls(*(ids.astype(np.int32) for ids in grid))
+
+
+def row_keys(seed: Array | np.uint32, ids: RowIds) -> jax.Array:
+    """Returns the random state of each row, uint32[G, N, 2]."""
     # The generator is named, so that a change of JAX's default does not change anyone's tokens.
     key = jax.random.key(seed, impl="threefry2x32")
-    per_request = jax.vmap(lambda i: jax.random.fold_in(key, i))(request_ids)
-    per_row = jax.vmap(lambda k: jax.vmap(lambda i: jax.random.fold_in(k, i))(jnp.arange(n)))(
-        per_request
-    )
-    return jax.random.key_data(per_row)
+
+    def one(request, draw):
+        return jax.random.fold_in(jax.random.fold_in(key, request), draw)
+
+    return jax.random.key_data(jax.vmap(jax.vmap(one))(*ids))
 
 
 def noise(keys: jax.Array, positions: jax.Array, vocab_size: int) -> jax.Array:
-    """float32[B, C] Gumbel noise for `draw`.
+    """Returns float32[B, C] Gumbel noise for `draw`.
 
     Row b's belongs to completion token `positions[b]` of the row with state `keys[b]`.
     """
     count = -(-vocab_size // BLOCK) + BLOCK
 
-    def one(data, position):
+    def row_noise(data, position):
         key = jax.random.fold_in(jax.random.wrap_key_data(data, impl="threefry2x32"), position)
         return jax.random.gumbel(key, (count,), jnp.float32)
 
-    return jax.vmap(one)(keys, positions)
+    return jax.vmap(row_noise)(keys, positions)
 
 
 def sample(
@@ -181,7 +196,7 @@ def sample(
 
 
 def _first_largest(x: jax.Array) -> jax.Array:
-    """argmax over the last axis, int32[B].
+    """Returns argmax over the last axis, int32[B].
 
     As two reductions it is 3 times faster than XLA's argmax on a CPU.
     """
@@ -192,7 +207,7 @@ def _first_largest(x: jax.Array) -> jax.Array:
 
 
 def draw(logits: jax.Array, gumbel: jax.Array) -> jax.Array:
-    """A token of softmax(logits) for each row, int32[B].
+    """Draws a token of softmax(logits) for each row, int32[B].
 
     First a block of the vocabulary, then a token of the block, each where log-probability plus
     noise is largest. One number for each of V / BLOCK blocks and BLOCK places is 5 (V = 642) to 115
@@ -215,8 +230,9 @@ def draw(logits: jax.Array, gumbel: jax.Array) -> jax.Array:
 
 
 def keep_likely(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Array:
-    """bool[B, V]: the `top_k` most likely tokens, and of these the fewest that hold `top_p` of
-    their probability.
+    """Returns bool[B, V]: the `top_k` likeliest tokens, and of them the fewest that hold `top_p`.
+
+    `top_p` is a share of the probability of those `top_k`.
 
     Tokens tied with the last one that is kept are kept too.
     """
@@ -227,25 +243,24 @@ def keep_likely(logits: jax.Array, top_k: jax.Array, top_p: jax.Array) -> jax.Ar
 
 
 def _sortable(x: jax.Array) -> jax.Array:
-    """int32 of the same order as the float32 `x`."""
+    """Returns int32 of the same order as the float32 `x`."""
     bits = jax.lax.bitcast_convert_type(x, jnp.int32)
     return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
 
 
 def _at_least(ranks: jax.Array, weights: jax.Array, need: jax.Array) -> jax.Array:
-    """bool[B, V]: everything ranked at or above the highest rank down to which `weights` sum to
-    `need`.
+    """Returns bool[B, V]: the highest-ranked tokens down to where their `weights` sum to `need`.
 
     Finds that rank bit by bit, 32 sums over the vocabulary: exact, and without a sort (50 times
     slower on a CPU).
     """
 
-    def step(i, threshold):
+    def set_bit(i, threshold):
         # From -2**31 upwards; the first addition wraps to 0, the others set one bit.
         raised = threshold + jnp.left_shift(jnp.int32(1), jnp.int32(31) - i)
         reached = jnp.sum(jnp.where(ranks >= raised[:, None], weights, 0.0), axis=-1) >= need
         return jnp.where(reached, raised, threshold)
 
     lowest = jnp.full(ranks.shape[:1], jnp.iinfo(jnp.int32).min, jnp.int32)
-    threshold = jax.lax.fori_loop(0, 32, step, lowest)
+    threshold = jax.lax.fori_loop(0, 32, set_bit, lowest)
     return ranks >= threshold[:, None]

@@ -1,4 +1,4 @@
-"""Records the logits of transformers for test_models_qwen3_vl.py; needs torch.
+"""Records the logits of transformers for tests/models/test_qwen3_vl.py; needs torch.
 
 Usage: python tests/golden/record.py
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "rigs")]
 
 
 def main() -> None:

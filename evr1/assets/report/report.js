@@ -1,23 +1,6 @@
-"use strict";
-// Model output is untrusted: text goes into the page through textContent only.
-const DATA = JSON.parse(document.getElementById("data").textContent);
 const GROUPS_PER_PAGE = 10;
 const COMPLETIONS_SHOWN = 4;
 const COLORS = 8;
-
-const byId = (id) => document.getElementById(id);
-
-function element(tag, options = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(options)) {
-    if (name === "text") node.textContent = value;
-    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value === true) node.setAttribute(name, "");
-    else if (value !== false && value !== undefined) node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
 
 function shape(tag, attributes, text) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -27,17 +10,6 @@ function shape(tag, attributes, text) {
 }
 
 // ---- numbers ---------------------------------------------------------------------------------
-
-function short(value) {
-  if (value === null || value === undefined) return "–";
-  const size = Math.abs(value);
-  if (size === 0) return "0";
-  if (size >= 1e6 || size < 1e-3) return value.toExponential(1);
-  if (size >= 1000) return Math.round(value).toLocaleString("en");
-  return String(Number(value.toPrecision(3)));
-}
-
-const percent = (value) => (100 * value).toFixed(1) + " %";
 
 // Round numbers that enclose [low, high]: about four intervals of 1, 2, 2.5 or 5 times a power of ten.
 function ticks(low, high) {
@@ -276,7 +248,7 @@ function meanReward(group) {
 }
 
 function matching() {
-  const words = state.search.toLowerCase().trim();
+  const words = searched();
   const result = RESULTS[state.result][1];
   const found = [];
   for (const group of groups) {
@@ -290,10 +262,10 @@ function matching() {
   return found.sort(ORDERS[state.order][1]);
 }
 
-function choice(name, label, options) {
-  const select = element("select", { name, onchange: () => { state[name] = select.value; state.page = 0; show(); } },
-    ...options.map(([value, text]) => element("option", { value, text, selected: value === state[name] })));
-  return element("label", { text: label }, select);
+const searched = () => state.search.toLowerCase().trim();
+
+function pick(name, label, options) {
+  return choice(name, label, options, state[name], (value) => { state[name] = value; state.page = 0; show(); });
 }
 
 function drawFilters() {
@@ -305,12 +277,12 @@ function drawFilters() {
     oninput: () => { state.search = search.value; state.page = 0; show(); } });
   form.append(
     element("label", { class: "search", text: "Search" }, search),
-    choice("type", "Problem type", [["", "all types"], ...distinct("type").sort().map((t) => [t, t])]),
-    choice("result", "Result", Object.entries(RESULTS).map(([value, [text]]) => [value, text])),
-    choice("step", "Step", [["", "all steps"], ...distinct("step").sort((a, b) => a - b).map((s) => [String(s), `step ${s}`])]),
-    choice("order", "Order", Object.entries(ORDERS).map(([value, [text]]) => [value, text])),
+    pick("type", "Problem type", [["", "all types"], ...distinct("type").sort().map((t) => [t, t])]),
+    pick("result", "Result", Object.entries(RESULTS).map(([value, [text]]) => [value, text])),
+    pick("step", "Step", [["", "all steps"], ...distinct("step").sort((a, b) => a - b).map((s) => [String(s), `step ${s}`])]),
+    pick("order", "Order", Object.entries(ORDERS).map(([value, [text]]) => [value, text])),
   );
-  if (splits.length > 1) form.append(choice("split", "Rows", [["", "all rows"], ...splits.map((s) => [s, names[s] ?? s])]));
+  if (splits.length > 1) form.append(pick("split", "Rows", [["", "all rows"], ...splits.map((s) => [s, names[s] ?? s])]));
   form.addEventListener("submit", (event) => event.preventDefault());
 }
 
@@ -324,12 +296,7 @@ function show(scroll = false) {
     ? `${total.toLocaleString("en")} completions of ${found.length.toLocaleString("en")} prompts`
     : "Nothing fits these filters.";
   byId("groups").replaceChildren(...found.slice(first, first + GROUPS_PER_PAGE).map(groupCard));
-  const go = (by) => () => { state.page += by; show(true); };
-  byId("pages").replaceChildren(...(pages < 2 ? [] : [
-    element("button", { type: "button", text: "Previous", disabled: state.page === 0, onclick: go(-1) }),
-    element("span", { text: `${state.page + 1} of ${pages}` }),
-    element("button", { type: "button", text: "Next", disabled: state.page === pages - 1, onclick: go(1) }),
-  ]));
+  byId("pages").replaceChildren(...pager(state.page, pages, (page) => { state.page = page; show(true); }));
   if (scroll) byId("rollouts").scrollIntoView();
 }
 
@@ -341,7 +308,7 @@ function groupCard(group) {
   const frames = DATA.frames[`${group.split}/${group.id}`] ?? [];
   if (frames.length) asked.append(strip(frames));
   else if (group.media.length) asked.append(element("p", { class: "note", text: group.media.join(", ") }));
-  asked.append(...clamped(group.prompt, "text prompt"));
+  asked.append(...clamped(group.prompt, "text prompt", searched()));
   asked.append(element("p", { class: "answer" }, element("span", { text: "Reference answer: " }), group.answer));
   const list = element("ul", { class: "completions" }, ...group.completions.slice(0, COMPLETIONS_SHOWN).map(completionItem));
   const rest = group.completions.slice(COMPLETIONS_SHOWN);
@@ -351,15 +318,6 @@ function groupCard(group) {
     list.append(more);
   }
   return element("article", { class: "group", "aria-label": `step ${group.step}, ${group.type}, ${group.id}` }, asked, list);
-}
-
-function strip(frames) {
-  const label = `${frames.length} frames of the prompt, in order`;
-  const box = element("button", { type: "button", class: "frames", "aria-label": label, "aria-pressed": "false", title: "Enlarge", onclick: () => {
-    box.setAttribute("aria-pressed", String(box.classList.toggle("large")));
-  } });
-  frames.forEach((source) => box.append(element("img", { src: source, alt: "", decoding: "async" })));
-  return box;
 }
 
 function completionItem(c) {
@@ -374,33 +332,7 @@ function completionItem(c) {
   if (!c.finished) marks.append(element("span", { class: "pill middle", text: "cut" }));
   if (c.status !== "ok") marks.append(element("span", { class: "pill bad", text: c.status }));
   if (c.extracted && c.extracted.trim() !== c.text.trim()) marks.append(element("span", { text: `read as “${c.extracted}”` }));
-  return element("li", {}, marks, ...clamped(c.text, "text"));
-}
-
-// A paragraph of seven lines, and a button where there is more.
-function clamped(text, name) {
-  const paragraph = element("p", { class: name }, ...highlighted(text || "(empty)"));
-  if (text.length < 420 && text.split("\n").length <= 7) return [paragraph];
-  paragraph.classList.add("clamped");
-  const button = element("button", { type: "button", class: "plain", text: "Show all", "aria-expanded": "false", onclick: () => {
-    const isClamped = paragraph.classList.toggle("clamped");
-    button.textContent = isClamped ? "Show all" : "Show less";
-    button.setAttribute("aria-expanded", String(!isClamped));
-  } });
-  return [paragraph, button];
-}
-
-function highlighted(text) {
-  const words = state.search.toLowerCase().trim();
-  if (!words) return [text];
-  const parts = [];
-  const lower = text.toLowerCase();
-  let from = 0;
-  for (let at = lower.indexOf(words); at >= 0 && lower.length === text.length; at = lower.indexOf(words, from)) {
-    parts.push(text.slice(from, at), element("mark", { text: text.slice(at, at + words.length) }));
-    from = at + words.length;
-  }
-  return [...parts, text.slice(from)];
+  return element("li", {}, marks, ...clamped(c.text, "text", searched()));
 }
 
 drawHeadlines();

@@ -1,0 +1,192 @@
+"""A rollout batch in parts: minibatches, an optimizer update each, of microbatches (NumPy)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from evr1.batch.assemble import pad_groups
+from evr1.batch.shapes import ShapeTable, completion_bucket, groups_per_part
+from evr1.rl.weights import loss_weights
+from evr1.types import GroupBatch
+
+# The fields of GroupBatch that have no R axis.
+PER_GROUP = ("groups", "is_offline", "kl_coef", "update", "entropy_coef")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutter:
+    """How the rollout batches of a run are cut.
+
+    Attributes:
+        shapes: the buckets.
+        updates: minibatches of a rollout batch.
+        aggregation: of the loss, see `evr1.rl.weights`.
+        loss_divisor: of the loss, see `evr1.rl.weights`.
+        microbatch_tokens: padded tokens of a microbatch, all devices together.
+        group_multiple: number of devices that groups are spread over.
+        drop_silent: see `microbatches`.
+    """
+
+    shapes: ShapeTable
+    updates: int
+    aggregation: str
+    loss_divisor: float
+    microbatch_tokens: int
+    group_multiple: int = 1
+    drop_silent: bool = False
+
+    def cut(
+        self,
+        batch: GroupBatch,
+        *,
+        is_complete: bool = False,
+        finish: Callable[[GroupBatch], GroupBatch] | None = None,
+    ) -> list[list[GroupBatch]]:
+        """Returns the microbatches of each minibatch.
+
+        Where fewer groups than updates have something to train on, there are fewer minibatches.
+
+        Args:
+            batch: host arrays.
+            is_complete: keep groups without signal, whatever `drop_silent` says.
+            finish: is given each whole minibatch; what it returns is cut.
+        """
+        whole = [batch]
+        trainable = int(batch.completion_mask.any(axis=(1, 2)).sum())
+        if self.updates > 1 and trainable:
+            whole = minibatches(
+                batch,
+                min(self.updates, trainable),
+                aggregation=self.aggregation,
+                max_tokens=self.loss_divisor,
+            )
+        if finish is not None:
+            whole = [finish(minibatch) for minibatch in whole]
+        return [
+            microbatches(
+                minibatch,
+                self.microbatch_tokens,
+                shapes=self.shapes,
+                group_multiple=self.group_multiple,
+                drop_silent=self.drop_silent and not is_complete,
+            )
+            for minibatch in whole
+        ]
+
+
+def minibatches(
+    batch: GroupBatch, count: int, *, aggregation: str, max_tokens: float
+) -> list[GroupBatch]:
+    """Returns the batch in `count` parts, an update each, each with its own loss weights.
+
+    Groups are dealt out in turn, so that a sorted batch gives similar parts.
+
+    Raises:
+        ValueError: more parts than groups with something to train on.
+    """
+    order = np.flatnonzero(batch.completion_mask.any(axis=(1, 2)))
+    if not 1 <= count <= max(len(order), 1):
+        raise ValueError(
+            f"algorithm.updates_per_rollout={count}, but only {len(order)} groups to train on; "
+            "lower it or raise rollout.prompts"
+        )
+    parts = [_take(batch, order[i::count]) for i in range(count)]
+    return [
+        part._replace(loss_weights=loss_weights(part.completion_mask, aggregation, max_tokens))
+        for part in parts
+    ]
+
+
+def microbatches(
+    batch: GroupBatch,
+    max_tokens: int,
+    *,
+    shapes: ShapeTable | None = None,
+    group_multiple: int = 1,
+    drop_silent: bool = False,
+) -> list[GroupBatch]:
+    """Returns the minibatch in parts of at most `max_tokens` tokens, whole groups each; their
+    gradients add up to its own.
+
+    Groups of similar size stand together, longest first, and every part is cut to the buckets that
+    its prompts, vision rows and completions need. How many groups a part has follows from its
+    buckets and from the number of groups in the minibatch; a part with fewer is filled up with
+    groups of weight 0. So few shapes are ever compiled. Groups without any trained token are left
+    out. The same batch is always cut in the same way.
+
+    Args:
+        batch: host arrays.
+        max_tokens: padded tokens of a part, all devices together: G * (P + N * R).
+        shapes: the buckets; None: nothing is cut.
+        group_multiple: number of devices that groups are spread over.
+        drop_silent: leave out groups whose weighted advantages are all 0. They have no gradient,
+            unless there is a KL term or an entropy bonus. Diagnostics then say nothing of them.
+
+    Raises:
+        ValueError: `group_multiple` groups of the largest shape exceed `max_tokens`.
+    """
+    n, r = batch.completions.shape[1:]
+    groups = np.flatnonzero(batch.completion_mask.any(axis=(1, 2)))
+    total = len(groups)
+    if drop_silent:
+        has_signal = (batch.advantages * batch.loss_weights != 0).any(axis=(1, 2))
+        groups = groups[has_signal[groups]]
+    sizes = _bucket_sizes(batch, shapes)[groups]
+    order = np.lexsort([groups, *(-sizes.T[::-1])])
+    parts: list[GroupBatch] = []
+    start = 0
+    while start < len(order):
+        end, size = start, sizes[order[start]]
+        while end < len(order):
+            grown = np.maximum(size, sizes[order[end]])
+            if end - start >= groups_per_part(grown, n, max_tokens, total, group_multiple):
+                break
+            end, size = end + 1, grown
+        capacity = groups_per_part(size, n, max_tokens, total, group_multiple)
+        part = _cut(_take(batch, groups[order[start:end]]), *size.tolist())
+        parts.append(pad_groups(part, capacity))
+        start = end
+    return parts
+
+
+def _bucket_sizes(batch: GroupBatch, shapes: ShapeTable | None) -> np.ndarray:
+    """Returns int[G, 3]: prompt tokens, completion tokens and vision rows that groups need."""
+    p, r = batch.prompts.tokens.shape[1], batch.completions.shape[2]
+    f = batch.prompts.vision.patches.shape[1]
+    if shapes is None:
+        return np.tile([p, r, f], (len(batch.completions), 1))
+    last = np.where(batch.completion_mask.any(axis=1), np.arange(1, r + 1), 0).max(axis=1)
+    used = (batch.prompts.vision.segment_ids > 0).any(axis=2)
+    rows = np.where(used, np.arange(1, f + 1), 0).max(axis=1, initial=0)
+    return np.stack(
+        [
+            [min(shapes.prompt_bucket(int(x)), p) for x in batch.prompts.lengths],
+            [completion_bucket(int(x), r) for x in last],
+            [min(shapes.vision_bucket(int(x)), f) for x in rows],
+        ],
+        axis=1,
+    )
+
+
+def _take(batch: GroupBatch, groups: np.ndarray) -> GroupBatch:
+    return jax.tree.map(lambda x: x[groups], batch)
+
+
+def _cut(batch: GroupBatch, p: int, r: int, f: int) -> GroupBatch:
+    """Returns the batch with P, R and F cut to these sizes; vision rows fill up from the first."""
+    prompts = batch.prompts
+    prompts = prompts._replace(
+        tokens=prompts.tokens[:, :p],
+        positions=prompts.positions[:, :, :p],
+        visual_index=prompts.visual_index[:, :p],
+        vision=jax.tree.map(lambda x: x[:, :f], prompts.vision),
+    )
+    arrays = batch._asdict()
+    whole: dict[str, Any] = {"prompts": prompts} | {name: arrays[name] for name in PER_GROUP}
+    rest: dict[str, Any] = {
+        name: None if x is None else x[:, :, :r] for name, x in arrays.items() if name not in whole
+    }
+    return GroupBatch(**whole, **rest)

@@ -1,0 +1,151 @@
+"""The command line of what takes a config: flags, signals, and errors in one line."""
+
+import inspect
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_HOME = "configs/base.py (evr1/config/evals.py for benchmarks)"
+
+
+def run(command: Callable[[ml_collections.ConfigDict], None], interrupted: str) -> None:
+    """Runs a command on the config that the flags name; does not return.
+
+    Args:
+        command: takes the config; its imports may wait until it is called, so that --help is quick.
+        interrupted: what is said after an interrupt or a request to end.
+    """
+    config = config_flags.DEFINE_config_file(
+        "config", None, "Config file; --config.FIELD=VALUE overrides one field.", lock_config=True
+    )
+    flags.mark_flag_as_required("config")
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])  # for --help
+
+    def leave(number: int, frame: Any) -> None:
+        """Ends at once: nothing is held yet, and an exception amid native imports is a crash."""
+        os.write(2, f"{interrupted}\n".encode())
+        os._exit(1)
+
+    def main(argv: list[str]) -> None:
+        if len(argv) > 1:
+            sys.exit(f"error: unexpected argument {argv[1]!r}; fields go as --config.FIELD=VALUE")
+        _guarded(command, config.value, interrupted)
+
+    _on_stop(leave)
+    app.run(main, flags_parser=lambda argv: _parse_flags(argv, config))
+
+
+def unwind_on_stop() -> None:
+    """From now on an interrupt is an exception: a save is finished and child processes end."""
+    logging.set_verbosity(logging.FATAL)  # Orbax's errors are raised too; these are tracebacks
+    _on_stop(_unwind)
+    sys.unraisablehook = _on_lost
+
+
+def _guarded(
+    command: Callable[[ml_collections.ConfigDict], None],
+    config: ml_collections.ConfigDict,
+    interrupted: str,
+) -> None:
+    """Runs the command; bad input ends in one line and exit status 1."""
+    try:
+        command(config)
+    except (ValueError, OSError, FloatingPointError) as e:
+        sys.exit(f"error: {_one_line(e)}")
+    except MemoryError as e:
+        sys.exit(
+            f"error: out of host memory: {_one_line(e)}; lower rollout.prompts or the budgets; of "
+            "benchmarks ahead, or the preset"
+        )
+    except RuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        sys.exit(
+            f"error: out of device memory: {str(e).splitlines()[0]}; lower "
+            "train.microbatch_tokens, rollout.slots or the pixel budgets; of benchmarks slots, "
+            "rows or the preset"
+        )
+    except KeyboardInterrupt:
+        sys.exit(interrupted)
+
+
+def _on_stop(action: Callable[[int, Any], None]) -> None:
+    """Sets what an interrupt and a request to end do, unless they are to be ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, action)
+
+
+def _unwind(number: int, frame: Any) -> None:
+    """Raises, so that a save under way is finished and child processes end."""
+    raise KeyboardInterrupt
+
+
+def _on_lost(lost: Any) -> None:
+    """An interrupt amid a callback of the garbage collector is lost there: once more."""
+    if lost.exc_type is KeyboardInterrupt:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    elif not inspect.iscoroutine(lost.object):  # Orbax leaves a page for each array it did not read
+        sys.__unraisablehook__(lost)
+
+
+def _parse_flags(argv: list[str], config: flags.FlagHolder) -> list[str]:
+    """Parses the flags; what is wrong with them, or with the config file, ends in one line."""
+    if {"--help", "-h"} & set(argv):
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+    try:
+        rest = flags.FLAGS(argv)
+        config.value.to_dict()  # a file that could not be read says so only when it is used
+    except Exception as e:  # noqa: BLE001  a config file is a program: it may raise anything
+        sys.exit(f"error: {_file_error(argv) or _flag_error(e, argv)}")
+    if not isinstance(config.value, ml_collections.ConfigDict):
+        sys.exit(f"error: get_config() of the config file gave a {type(config.value).__name__}")
+    return rest
+
+
+def _file_error(argv: list[str]) -> str:
+    """What is wrong with the name of the config file; empty where nothing is."""
+    given = ""
+    for flag, after in zip(argv, [*argv[1:], ""], strict=True):
+        name, _, value = flag.partition("=")
+        if name in ("--config", "-config"):
+            given = value or after
+    path = given.partition(":")[0]  # an argument of get_config() may follow
+    fix = "give a config file, e.g. --config=configs/demo.py"
+    if not path:
+        return f"--config is not given; {fix}"
+    return "" if os.path.isfile(path) else f"--config={path}: no such file; {fix}"
+
+
+def _flag_error(error: Exception, argv: list[str]) -> str:
+    overrides = [a.split("=")[0] for a in argv if a.startswith("--config.")]
+    if isinstance(error, AttributeError | KeyError) and error.args:
+        unknown = "".join(re.findall(r"\w+", str(error.args[0]))[:1])  # a suggestion may follow
+        for name in overrides:
+            if unknown in name.split("."):
+                return f"unknown config field {name}; {_HOME} has every field"
+    if isinstance(error, flags.Error):
+        return str(error).strip().splitlines()[-1].strip()  # the last: a traceback may be before
+    if isinstance(error, ModuleNotFoundError) and error.name == "configs":
+        return (
+            "the config file imports configs, which is not to be found from here; run from the "
+            "repository's root, or import evr1.config.base"
+        )
+    locked = re.match(r'Key "(\w+)" does not exist and cannot be added', _one_line(error))
+    if locked:
+        return f"the config file sets the unknown field {locked[1]}; {_HOME} has every field"
+    return f"the config file: {type(error).__name__}: {_one_line(error)[:200]}"
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; check the path and its rights"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,148 @@
+"""Settings of the rows and of the shapes of batches. `base.py` says what each means."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+from evr1.config import checks
+from evr1.config.checks import Section, require
+
+SOURCES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
+CURRICULA = ("easy_first", "hard_first")
+_SOURCES_FIX = (
+    'give (("a.jsonl", 0.7), ("b.jsonl", 0.3)): files, and weights over 0 that add up to 1'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings(Section):
+    """`config.data`: which rows, and how their media are read."""
+
+    train: str
+    eval: str
+    sources: tuple[tuple[str, float], ...]
+    media_dir: str
+    shards: str
+    generate: bool
+    preprocess: bool
+    source: str
+    shuffle: bool
+    curriculum: str
+    video_fps: float
+    video_max_frames: int
+    video_min_pixels: int
+    video_max_pixels: int
+    video_total_pixels: int
+    image_min_pixels: int
+    image_max_pixels: int
+    thinking: bool | None
+    template_variables: str
+    template: str
+    max_prompt_tokens: int
+    filter_overlong: bool
+    max_failed_share: float
+    decode_timeout_s: float
+    workers: int
+    prefetch_batches: int
+
+    def check(self) -> None:
+        self._check_sources()
+        checks.choice("data.source", self.source, SOURCES)
+        if self.curriculum:
+            checks.choice("data.curriculum", self.curriculum, CURRICULA)
+        for kind, low, high in (
+            ("image", self.image_min_pixels, self.image_max_pixels),
+            ("video", self.video_min_pixels, self.video_max_pixels),
+        ):
+            require(
+                0 < low <= high,
+                f"data.{kind}_min_pixels",
+                f"is {low} with data.{kind}_max_pixels={high}",
+                "need 0 < min <= max",
+            )
+        checks.positive("data", self, ("video_fps", "max_prompt_tokens", "workers"))
+        checks.timeout("data.decode_timeout_s", self.decode_timeout_s)
+        checks.at_least_0("data", self, ("video_total_pixels", "prefetch_batches"))
+        require(
+            self.video_max_frames >= 2,
+            "data.video_max_frames",
+            f"is {self.video_max_frames}",
+            "need 2 or more",
+        )
+        checks.share("data.max_failed_share", self.max_failed_share)
+        has_shards = bool(self.shards) or self.generate  # generated clips have theirs in workdir
+        require(
+            self.source == "realtime_only" or not self.preprocess or has_shards,
+            "data.shards",
+            "is empty while data.preprocess is on",
+            "give a directory for the shards",
+        )
+        require(
+            self.source != "preprocessed_only" or has_shards,
+            "data.shards",
+            "is empty while data.source is preprocessed_only",
+            "give the directory that tools/preprocess_videos.py wrote",
+        )
+
+    def _check_sources(self) -> None:
+        fix = _SOURCES_FIX
+        require(
+            not (self.sources and self.train),
+            "data.sources",
+            f"is given beside data.train={self.train}",
+            "give one of them",
+        )
+        for source in self.sources:
+            is_pair = isinstance(source, tuple) and len(source) == 2
+            ok = is_pair and isinstance(source[0], str) and isinstance(source[1], int | float)
+            require(ok and math.isfinite(source[1]), "data.sources", f"holds {source!r}", fix)
+        for path, weight in self.sources:
+            require(weight > 0, "data.sources", f"gives {path} the weight {weight}", fix)
+        total = sum(weight for _, weight in self.sources)
+        require(
+            not self.sources or abs(total - 1) < 1e-6,
+            "data.sources",
+            f"has weights of {total:g}",
+            fix,
+        )
+
+    def check_paths(self) -> None:
+        for path, _ in self.sources:
+            is_there = self.generate or Path(path).is_file()  # generated files are written first
+            require(is_there, "data.sources", f"{path}: no such file", _SOURCES_FIX)
+        paths = {Path(path).resolve() for path, _ in self.sources}
+        require(len(paths) == len(self.sources), "data.sources", "holds a file twice", _SOURCES_FIX)
+        checks.is_directory_or_free("data.shards", self.shards)
+        require(
+            not self.template or Path(self.template).is_file(),
+            "data.template",
+            f"is {self.template}: no such file",
+            "give a Jinja2 file, or nothing for the built-in template",
+        )
+        if self.generate:
+            return  # the rows are written first
+        for field, path in (("data.train", self.train), ("data.eval", self.eval)):
+            require(not path or Path(path).is_file(), field, f"is {path}: no such file", "check it")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeSettings(Section):
+    """`config.shapes`: what batches are padded to; empty where the rows decide."""
+
+    prompt_tokens: tuple[int, ...]
+    vision_rows: tuple[int, ...]
+    row_patches: int
+
+    def check(self) -> None:
+        for name, sizes in (
+            ("prompt_tokens", self.prompt_tokens),
+            ("vision_rows", self.vision_rows),
+        ):
+            checks.items(f"shapes.{name}", sizes, int, "need whole numbers over 0")
+            require(
+                list(sizes) == sorted(set(sizes)),
+                f"shapes.{name}",
+                f"is {sizes}",
+                "need ascending sizes, or () to derive them",
+            )
+        checks.at_least_0("shapes", self, ("row_patches",))

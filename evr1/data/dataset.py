@@ -1,0 +1,310 @@
+"""The rows of a run with their media: what it trains on, and what is held out."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evr1.config import DataSettings
+from evr1.data import rows
+from evr1.data.errors import MediaError
+from evr1.data.loader import Loader
+from evr1.data.media.decode import DecodePool
+from evr1.data.media.preprocess import preprocess, progress_bar
+from evr1.data.media.quarantine import Quarantine
+from evr1.data.media.source import MediaSource, media_requests
+from evr1.data.order import Source
+from evr1.data.processor import Processor
+from evr1.data.records import Budgets, Example, Geometry, Row
+
+
+class RunRows(NamedTuple):
+    """The rows of a run.
+
+    Attributes:
+        train: of `data.train`, or of all of `data.sources` in order.
+        sources: how many of them each source has, and its weight; empty for a single file.
+        heldout: of `data.eval`.
+    """
+
+    train: list[Row]
+    sources: list[Source]
+    heldout: list[Row]
+
+    @property
+    def all(self) -> list[Row]:
+        """Training rows, then held-out ones."""
+        return [*self.train, *self.heldout]
+
+
+class Batches(NamedTuple):
+    """The sizes and the order of batches.
+
+    Attributes:
+        groups: prompts of a training batch.
+        prefetch: training batches to have ready.
+        heldout_groups: prompts of a held-out batch.
+        seed: of the order of the training rows.
+    """
+
+    groups: int
+    prefetch: int
+    heldout_groups: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Rows, their media, and their loaders.
+
+    Attributes:
+        train: endless; yields lists of examples.
+        heldout: makes a loader of the held-out rows, once through, in file order.
+    """
+
+    rows: RunRows
+    source: MediaSource
+    train: Loader
+    heldout: Callable[[], Loader]
+
+    def example(self, source: str) -> Example:
+        """Returns the example of a training row, by its file and line.
+
+        Raises:
+            ValueError: there is no such row, or its media cannot be used any more.
+        """
+        index = next((i for i, r in enumerate(self.rows.train) if r.source == source), None)
+        example = None if index is None else self.train.load(index)
+        if example is None:
+            raise ValueError(
+                f"{source}: a checkpoint holds completions of this row, which is gone or whose "
+                "media cannot be used; restore them, or choose a new config.workdir"
+            )
+        return example
+
+    def frames(self, split: str, problem_id: str) -> list[np.ndarray]:
+        """Returns the sampled frames (uint8[H, W, 3]) of a row's media; none where they fail.
+
+        Args:
+            split: train or eval.
+            problem_id: of the row.
+        """
+        split_rows = self.rows.heldout if split == "eval" else self.rows.train
+        row = next((r for r in split_rows if r.problem_id == problem_id), None)
+        if row is None:
+            return []
+        try:
+            loaded = [self.source.load(request) for request in media_requests(row)]
+        except MediaError:
+            return []
+        return [frame for medium in loaded for frame in medium.frames]
+
+    def sizes(self, max_prompt_tokens: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Returns `planned_sizes` of training rows, then of held-out ones."""
+        lengths = [self.train.lengths]
+        if self.rows.heldout:
+            with self.heldout() as loader:
+                lengths.append(loader.lengths)
+        return planned_sizes(self.rows.all, np.concatenate(lengths), self.source, max_prompt_tokens)
+
+
+def read_rows(
+    settings: DataSettings, canonical: Callable[[object], str], heldout_limit: int = 0
+) -> RunRows:
+    """Reads the data files.
+
+    A problem_id that more than one source has gets the name of its file in front; where two files
+    have the same name, their paths.
+
+    Args:
+        settings: names the files.
+        canonical: problem type as a row spells it -> as evr1 does.
+        heldout_limit: held-out rows to use; 0: all.
+
+    Raises:
+        ValueError: a bad row, by file, line and field.
+    """
+    heldout = rows.load_rows(settings.eval, canonical=canonical) if settings.eval else []
+    heldout = heldout[: heldout_limit or None]
+    if not settings.sources:
+        return RunRows(rows.load_rows(settings.train, canonical=canonical), [], heldout)
+    files = [rows.load_rows(path, canonical=canonical) for path, _ in settings.sources]
+    uses = collections.Counter(i for file in files for i in {row.problem_id for row in file})
+    train = []
+    paths = [path for path, _ in settings.sources]
+    stems = [Path(path).stem for path in paths]
+    prefixes = stems if len(set(stems)) == len(stems) else paths
+    for prefix, file in zip(prefixes, files, strict=True):
+        for row in file:
+            is_shared = uses[row.problem_id] > 1
+            name = f"{prefix}/{row.problem_id}" if is_shared else row.problem_id
+            train.append(dataclasses.replace(row, problem_id=name))
+    sizes = [Source(len(file), w) for (_, w), file in zip(settings.sources, files, strict=True)]
+    return RunRows(train, sizes, heldout)
+
+
+def budgets(settings: DataSettings) -> Budgets:
+    """Returns the limits on the frames and pixels of media."""
+    names = [field.name for field in dataclasses.fields(Budgets)]
+    return Budgets(**{name: getattr(settings, name) for name in names})
+
+
+def fill_shards(
+    settings: DataSettings, run_rows: Sequence[Row], geometry: Geometry, line: Callable[[str], None]
+) -> None:
+    """Decodes the media of these rows into `data.shards`, with a progress bar."""
+    with progress_bar() as show:
+        summary = preprocess(
+            run_rows,
+            settings.shards,
+            budgets=budgets(settings),
+            geometry=geometry,
+            media_dir=settings.media_dir,
+            workers=settings.workers,
+            timeout_s=settings.decode_timeout_s,
+            on_progress=show,
+        )
+    line(f"shards: {summary.line()}")
+
+
+def open_source(
+    settings: DataSettings, geometry: Geometry, quarantine: Path, stack: contextlib.ExitStack
+) -> MediaSource:
+    """Opens the source of pixels.
+
+    Args:
+        settings: of the data.
+        geometry: of the model.
+        quarantine: file that keeps what could not be decoded.
+        stack: closes the decoding processes.
+
+    Raises:
+        ValueError: budgets that cross, or damaged shards.
+    """
+    pool = DecodePool(
+        settings.workers, settings.decode_timeout_s, quarantine=Quarantine(quarantine)
+    )
+    return MediaSource(
+        budgets=budgets(settings),
+        geometry=geometry,
+        pool=stack.enter_context(pool),
+        media_dir=settings.media_dir,
+        shards=settings.shards,
+        mode=settings.source,
+    )
+
+
+def open_dataset(
+    settings: DataSettings,
+    run_rows: RunRows,
+    processor: Processor,
+    source: MediaSource,
+    batches: Batches,
+    stack: contextlib.ExitStack,
+) -> Dataset:
+    """Plans the rows and starts to read ahead.
+
+    Args:
+        settings: of the data.
+        run_rows: what to read.
+        processor: of the model.
+        source: of the media.
+        batches: how large.
+        stack: closes the loader.
+
+    Raises:
+        ValueError: bad rows or media, or prompts that are too long.
+    """
+    train = Loader(
+        run_rows.train,
+        processor,
+        source,
+        groups=batches.groups,
+        seed=batches.seed,
+        shuffle=settings.shuffle,
+        curriculum=settings.curriculum,
+        sources=run_rows.sources,
+        prefetch_batches=batches.prefetch,
+        **_limits(settings),
+    )
+    stack.enter_context(train)
+    heldout = functools.partial(
+        heldout_loader, settings, run_rows.heldout, processor, source, batches.heldout_groups
+    )
+    return Dataset(run_rows, source, train, heldout)
+
+
+def heldout_loader(
+    settings: DataSettings,
+    heldout: Sequence[Row],
+    processor: Processor,
+    source: MediaSource,
+    groups: int,
+) -> Loader:
+    """Returns a loader of the held-out rows, once through, in file order.
+
+    Args:
+        settings: of the data.
+        heldout: the rows.
+        processor: of the model.
+        source: of the media.
+        groups: prompts of a batch at most.
+    """
+    groups = min(groups, max(len(heldout), 1))
+    limits = _limits(settings)
+    return Loader(heldout, processor, source, groups=groups, shuffle=False, epochs=1, **limits)
+
+
+def describe_shards(settings: DataSettings, dataset: Dataset) -> list[str]:
+    """Returns lines about how many media are in the shards; none where no shards are used."""
+    if not settings.shards or settings.source == "realtime_only":
+        return []
+    requests = {r for row in dataset.rows.all for r in media_requests(row)}
+    cached = dataset.source.count_cached(requests)
+    lines = [f"shards: {cached} of {len(requests)} media are there with these budgets"]
+    if cached < len(requests):
+        lines.append(
+            "  the others are decoded at every use: run tools/preprocess_videos.py on all data "
+            "files with the budgets of this config, or set data.preprocess"
+        )
+    return lines
+
+
+def planned_sizes(
+    run_rows: Sequence[Row], lengths: np.ndarray, source: MediaSource, max_prompt_tokens: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns the planned size of every row that is used.
+
+    Args:
+        run_rows: the rows.
+        lengths: int[rows], their prompt tokens as loaders plan them.
+        source: of the media.
+        max_prompt_tokens: longer rows are left out.
+
+    Returns:
+        int[used] prompt tokens, and of each row int[media, 3], patches before merging.
+    """
+    used = np.flatnonzero((lengths >= 0) & (lengths <= max_prompt_tokens)).tolist()
+    return lengths[used], [_grid(run_rows[i], source) for i in used]
+
+
+def _limits(settings: DataSettings) -> dict[str, Any]:
+    return {
+        "max_prompt_tokens": settings.max_prompt_tokens,
+        "overlong": "drop" if settings.filter_overlong else "refuse",
+        "max_failed_share": settings.max_failed_share,
+        "threads": settings.workers,
+    }
+
+
+def _grid(row: Row, source: MediaSource) -> np.ndarray:
+    try:
+        sizes = [source.size(request).grid_thw for request in media_requests(row)]
+    except MediaError:
+        sizes = []
+    return np.array(sizes, np.int64).reshape(-1, 3)

@@ -1,0 +1,156 @@
+"""Decodes every medium of a data set once, into shards."""
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+
+from rich import progress
+from rich.console import Console
+
+from evr1.data.errors import MediaError
+from evr1.data.media import shards
+from evr1.data.media.content import FileTable, content_key
+from evr1.data.media.decode import DecodePool, Job
+from evr1.data.media.quarantine import Quarantine
+from evr1.data.media.source import Request, check_budgets, media_requests
+from evr1.data.records import Budgets, Geometry, Row
+
+
+@dataclasses.dataclass
+class Summary:
+    """The outcome of `preprocess`; the counts are of distinct media."""
+
+    total: int = 0
+    cached: int = 0  # in the shards before
+    videos: int = 0
+    images: int = 0
+    frames: int = 0
+    pixel_bytes: int = 0
+    seconds: float = 0.0
+    failed: list[MediaError] = dataclasses.field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """The number of media that are dealt with."""
+        return self.cached + self.videos + self.images + len(self.failed)
+
+    def line(self) -> str:
+        """Returns the summary in words."""
+        rate = self.frames / self.seconds if self.seconds else 0.0
+        return (
+            f"{self.videos} videos and {self.images} images written ({self.frames} frames, "
+            f"{rate:.0f} frames/s, {self.pixel_bytes / 1e6:.1f} MB), {self.cached} there before, "
+            f"{len(self.failed)} failed, {self.seconds:.1f} s"
+        )
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console | None = None) -> Iterator[Callable[[Summary], None]]:
+    """Shows a bar on the console; yields a function to pass as `on_progress` of `preprocess`."""
+    columns = (
+        progress.TextColumn("decoding"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(summary: Summary) -> None:
+            rate = f"{summary.frames / max(summary.seconds, 1e-9):.0f} frames/s"
+            bar.update(
+                task,
+                total=summary.total,
+                completed=summary.done,
+                description=f"{rate}, {len(summary.failed)} failed",
+            )
+
+        yield show
+
+
+def preprocess(
+    rows: Iterable[Row],
+    out: str,
+    *,
+    budgets: Budgets,
+    geometry: Geometry,
+    media_dir: str = "",
+    workers: int = 4,
+    timeout_s: float = 120.0,
+    shard_bytes: int = shards.SHARD_BYTES,
+    on_progress: Callable[[Summary], None] = lambda summary: None,
+) -> Summary:
+    """Decodes the media that are not in `out` yet; quarantines and counts those that fail.
+
+    Args:
+        rows: whose media to decode.
+        out: directory of shards.
+        budgets: how much of each medium is looked at.
+        geometry: of the model.
+        media_dir: put in front of relative paths.
+        workers: decoding processes.
+        timeout_s: limit for one medium.
+        shard_bytes: size at which a shard is completed.
+        on_progress: called after each medium, in the caller's thread.
+
+    Raises:
+        ValueError: budgets that cross, or another process writes to `out`.
+    """
+    check_budgets(budgets)
+    summary = Summary()
+    requests = list(dict.fromkeys(request for row in rows for request in media_requests(row)))
+    summary.total = len(requests)
+    begin = time.monotonic()
+    with (
+        shards.ShardWriter(out, shard_bytes=shard_bytes) as writer,
+        DecodePool(
+            workers, timeout_s, quarantine=Quarantine(os.path.join(out, shards.QUARANTINE))
+        ) as pool,
+    ):
+        files = FileTable(out)
+
+        def decode_one(request: Request) -> tuple[str, int, int] | MediaError:
+            path = os.path.join(media_dir, request.name)
+            try:
+                identity = files.identity(request.name, path, is_written=True)
+                key = content_key(
+                    identity, request.kind, budgets, geometry, request.start, request.end
+                )
+                if key in writer:
+                    return "cached", 0, 0
+                job = Job(request.kind, path, budgets, geometry, request.start, request.end)
+                decoded = pool.decode(job)
+            except MediaError as error:
+                return error
+            writer.add(key, decoded, path)
+            return request.kind, len(decoded.frames), decoded.frames.nbytes
+
+        with futures.ThreadPoolExecutor(workers) as threads:
+            pending = {threads.submit(decode_one, request) for request in requests}
+            try:
+                for future in futures.as_completed(pending):
+                    _count(summary, future.result())
+                    summary.seconds = time.monotonic() - begin
+                    on_progress(summary)
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)
+    return summary
+
+
+def _count(summary: Summary, outcome: tuple[str, int, int] | MediaError) -> None:
+    if isinstance(outcome, MediaError):
+        summary.failed.append(outcome)
+        return
+    kind, frames, pixel_bytes = outcome
+    if kind == "cached":
+        summary.cached += 1
+    elif kind == "video":
+        summary.videos += 1
+    else:
+        summary.images += 1
+    summary.frames += frames
+    summary.pixel_bytes += pixel_bytes

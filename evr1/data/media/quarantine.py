@@ -1,0 +1,77 @@
+"""The list of media that cannot be decoded, so that a later run does not try them again."""
+
+import datetime
+import os
+import pathlib
+import threading
+from typing import Any
+
+from evr1.data import jsonl
+from evr1.data.errors import KINDS, MediaError
+
+QUARANTINED = ("undecodable", "empty", "timeout", "crashed")  # faults of the file, not of the row
+
+
+class Quarantine:
+    """The list of files that could not be decoded; one that changes may be tried again.
+
+    A file has changed when its size or time has, a folder when those of a file in it have. One JSON
+    object a line: path, kind, reason, size, mtime_ns, time.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path)
+        self._lock = threading.Lock()
+        self._entries: dict[str, dict[str, Any]] = {}
+        for number, entry in jsonl.read(self.path):
+            try:
+                fields = ("path", "kind", "reason", "size", "mtime_ns")
+                self._entries[entry["path"]] = {name: entry[name] for name in fields}
+                KINDS[entry["kind"]]  # one that exists
+            except (KeyError, TypeError):
+                raise ValueError(
+                    f"{self.path}:{number}: not a quarantine entry; delete the line"
+                ) from None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def check(self, path: str) -> None:
+        """Raises MediaError if the file failed before and has not changed since.
+
+        Raises:
+            MediaError: it failed before and has not changed since.
+        """
+        entry = self._entries.get(os.path.abspath(path))
+        if entry is not None and (entry["size"], entry["mtime_ns"]) == _stamp(path):
+            raise MediaError(entry["kind"], path, f"{entry['reason']} (in {self.path})")
+
+    def add(self, error: MediaError) -> None:
+        """Appends the file of an error, if the fault is the file's own."""
+        if error.kind not in QUARANTINED:
+            return
+        size, mtime_ns = _stamp(error.path)
+        entry = {
+            "path": os.path.abspath(error.path),
+            "kind": error.kind,
+            "reason": error.reason,
+            "size": size,
+            "mtime_ns": mtime_ns,
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        with self._lock:
+            self._entries[entry["path"]] = entry
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            jsonl.append(self.path, entry)
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Returns size and time of a file; of a folder, the sum and the latest of all in it."""
+    try:
+        stats = [os.stat(path)]
+        if os.path.isdir(path):
+            with os.scandir(path) as entries:
+                stats += [entry.stat() for entry in entries]
+    except OSError:
+        return -1, -1
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)

@@ -1,0 +1,153 @@
+"""Bicubic resizing with antialiasing, equal to both of torchvision's ways to do it on a CPU.
+
+Images go through HF's image processor, which resizes uint8 tensors with
+`torchvision.transforms.v2.functional.resize`. PyTorch does that in whole numbers: weights of 16
+bits, the width first, rounded to uint8 in between. `resize` equals it to the last bit.
+
+Videos go through qwen-vl-utils, which calls `torchvision.transforms.functional.resize`. That casts
+to float32 first and rounds once, at the end: where edges overshoot, the two ways are many levels
+apart. `resize_float` equals it to the last bit, too, on a processor with AVX2.
+
+Pillow rounds its weights elsewhere and equals neither.
+
+Source: pytorch 2.13, aten/src/ATen/native/cpu/UpSampleKernel.cpp (`HelperInterpCubic`).
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+_SHARPNESS = -0.5  # of Keys' cubic kernel, as in Pillow
+_WEIGHT_BITS = 15
+_BLOCK = 4  # neighbours whose products PyTorch sums at a time
+
+
+def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes uint8[T, h, w, 3] to uint8[T, height, width, 3], in whole numbers."""
+    return np.stack([_resize(frame, height, width, _mix_rows) for frame in frames])
+
+
+def resize_float(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resizes uint8[T, h, w, 3] to uint8[T, height, width, 3] in float32, rounded half to even."""
+    sums = [_resize(frame, height, width, _mix_rows_float) for frame in frames]
+    return np.stack([np.rint(np.clip(x, 0, 255)).astype(np.uint8) for x in sums])
+
+
+def _resize(frame: np.ndarray, height: int, width: int, mix_rows: Callable) -> np.ndarray:
+    h, w, channels = frame.shape
+    if w != width:
+        columns = np.ascontiguousarray(frame.transpose(1, 0, 2)).reshape(w, h * channels)
+        frame = mix_rows(columns, width).reshape(width, h, channels).transpose(1, 0, 2)
+    if h != height:
+        rows = np.ascontiguousarray(frame).reshape(h, width * channels)
+        frame = mix_rows(rows, height).reshape(height, width, channels)
+    return np.ascontiguousarray(frame)
+
+
+def _mix_rows(rows: np.ndarray, size: int) -> np.ndarray:
+    """Returns uint8[size, m] rows, each a rounded weighted sum of the rows uint8[n, m]."""
+    weights, bits = _weights(len(rows), size)
+    sums = weights @ rows.astype(np.int32)
+    sums += 1 << (bits - 1)
+    sums >>= bits
+    return np.clip(sums, 0, 255, out=sums).astype(np.uint8)
+
+
+def _mix_rows_float(rows: np.ndarray, size: int) -> np.ndarray:
+    """Returns float32[size, m] rows, each a weighted sum of the rows uint8 or float32[n, m]."""
+    weights, fused = _weights_float(len(rows), size)
+    sums = weights @ rows.astype(np.float32)
+    for columns, last in fused:
+        sums = _fused(last[:, None], rows[columns], sums)
+    return sums
+
+
+def _fused(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> np.ndarray:
+    """Returns float32 a * b + c, rounded once."""
+    out = np.multiply(a, b, dtype=np.float64)
+    out += c
+    return out.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=512)
+def _weights(size: int, new_size: int) -> tuple[sparse.csr_matrix, int]:
+    """Returns weights int32[new_size, size] and the number of bits after their binary point.
+
+    Four pixels become two: the kernel is eight pixels wide, of which four are there.
+
+    >>> weights, bits = _weights(4, 2)
+    >>> (weights.toarray() / 2**bits).round(3)
+    array([[ 0.459,  0.459,  0.12 , -0.037],
+           [-0.037,  0.12 ,  0.459,  0.459]])
+    """
+    distances, columns, is_inside = _kernel(size, new_size, np.float64)
+    weights = _cubic(distances) * is_inside
+    weights /= weights.sum(axis=1, keepdims=True)
+    bits = 0
+    while bits < 22 and int(0.5 + weights.max() * 2 ** (bits + 1)) < 2**_WEIGHT_BITS:
+        bits += 1
+    whole = np.trunc(weights * 2**bits + np.copysign(0.5, weights)).astype(np.int32)
+    return _sparse(whole, columns, is_inside, size), bits
+
+
+@functools.lru_cache(maxsize=512)
+def _weights_float(
+    size: int, new_size: int
+) -> tuple[sparse.csr_matrix, list[tuple[np.ndarray, np.ndarray]]]:
+    """Returns float32[new_size, size] weights of plain sums, and (columns, weights) to fuse in.
+
+    PyTorch's compiler made one product and then blocks of four plain sums of the loop over a
+    pixel's neighbours; those left over, at most three, are multiplied and added in one rounding.
+    """
+    distances, columns, is_inside = _kernel(size, new_size, np.float32)
+    weights = _cubic_float(distances) * is_inside
+    weights /= np.cumsum(weights, axis=1)[:, -1:]  # one after the other, unlike `sum`
+    counts = is_inside.sum(axis=1, keepdims=True)
+    plain = 1 + (counts - 1) // _BLOCK * _BLOCK
+    begin = _sparse(weights, columns, np.arange(columns.shape[1]) < plain, size)
+    fused, rows = [], np.arange(new_size)
+    for i in range(int((counts - plain).max())):
+        at = np.minimum(plain[:, 0] + i, columns.shape[1] - 1)
+        weight = np.where(plain[:, 0] + i < counts[:, 0], weights[rows, at], np.float32(0))
+        fused.append((np.minimum(columns[rows, at], size - 1), weight))
+    return begin, fused
+
+
+def _kernel(
+    size: int, new_size: int, dtype: type[np.floating]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns each new pixel's distances from its neighbours, their columns, and which exist."""
+    scale = dtype(size) / dtype(new_size)
+    stretch = max(scale, dtype(1))
+    centers = scale * (np.arange(new_size, dtype=dtype) + dtype(0.5))
+    first = np.maximum((centers - 2 * stretch + dtype(0.5)).astype(np.int64), 0)
+    last = np.minimum((centers + 2 * stretch + dtype(0.5)).astype(np.int64), size)
+    columns = first[:, None] + np.arange((last - first).max())
+    distances = columns.astype(dtype) - centers[:, None] + dtype(0.5)
+    return distances * (1 / stretch), columns, columns < last[:, None]
+
+
+def _sparse(
+    weights: np.ndarray, columns: np.ndarray, is_inside: np.ndarray, size: int
+) -> sparse.csr_matrix:
+    rows = np.broadcast_to(np.arange(len(columns))[:, None], columns.shape)
+    where = rows[is_inside], columns[is_inside]
+    return sparse.csr_matrix((weights[is_inside], where), shape=(len(columns), size))
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    x, a = np.abs(x), _SHARPNESS
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def _cubic_float(x: np.ndarray) -> np.ndarray:
+    """Returns what `_cubic` returns, with every sum fused, as PyTorch's compiler made it."""
+    x, a = np.abs(x), np.float32(_SHARPNESS)
+    near = _fused(_fused(a + 2, x, -(a + 3)) * x, x, 1)
+    far = _fused(_fused(_fused(a, x, -5 * a), x, 8 * a), x, -4 * a)
+    return np.where(x < 1, near, np.where(x < 2, far, np.float32(0)))

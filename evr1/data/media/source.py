@@ -1,0 +1,200 @@
+"""The source of pixels: shards, the files themselves, or shards first."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from evr1.data import rows
+from evr1.data.errors import MediaError
+from evr1.data.media import patches
+from evr1.data.media.content import FileTable, content_key
+from evr1.data.media.decode import DecodePool, Job
+from evr1.data.media.quarantine import Quarantine
+from evr1.data.media.shards import QUARANTINE, ShardStore
+from evr1.data.records import Budgets, Geometry, Media, MediaSize, Row
+
+T = TypeVar("T")
+MODES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One medium of a row; `name` is its path as the row writes it."""
+
+    kind: str  # image or video
+    name: str
+    start: float | None = None
+    end: float | None = None
+    frames_per_s: float | None = None  # of a folder of images; None: a file
+
+
+def media_requests(row: Row) -> tuple[Request, ...]:
+    """Returns the row's media in the order of their markers."""
+    return tuple(
+        Request(kind, name, row.video_start, row.video_end)
+        if kind == "video"
+        else Request(kind, name)
+        for kind, name in rows.media_refs(row)
+    )
+
+
+class MediaSource:
+    """Sizes and pixels of media, and which media failed; safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        budgets: Budgets,
+        geometry: Geometry,
+        pool: DecodePool,
+        media_dir: str = "",
+        shards: str = "",
+        mode: str = "prefer_preprocessed",
+    ):
+        """Opens the shards.
+
+        Args:
+            budgets: how much of a medium is looked at.
+            geometry: of the model.
+            pool: where files are decoded.
+            media_dir: put in front of relative paths.
+            shards: directory of tools/preprocess_videos.py; empty: none.
+            mode: one of `MODES`.
+
+        Raises:
+            ValueError: unknown mode, no shards where they are needed, or budgets that cross.
+        """
+        if mode not in MODES:
+            raise ValueError(f"data.source={mode!r}; give one of {', '.join(MODES)}")
+        if mode == "preprocessed_only" and not shards:
+            raise ValueError(
+                "data.source=preprocessed_only needs data.shards; set it or change the source"
+            )
+        check_budgets(budgets)
+        self._budgets, self._geometry, self._pool = budgets, geometry, pool
+        self._media_dir, self._mode = media_dir, mode
+        self._store = ShardStore(shards) if shards and mode != "realtime_only" else None
+        self._files = FileTable(shards if self._store else None)
+        self._known_bad = Quarantine(os.path.join(shards, QUARANTINE)) if self._store else None
+        self._sizes: dict[Request, MediaSize] = {}
+        self._failed: dict[Request, MediaError] = {}
+
+    @property
+    def failed(self) -> Mapping[Request, MediaError]:
+        """The media that could not be used so far, and why."""
+        return dict(self._failed)
+
+    def size(self, request: Request) -> MediaSize:
+        """Returns the grid and timestamps of a medium, from the shards' index or the file's header.
+
+        Raises:
+            MediaError: it cannot be used; it is counted in `failed`.
+        """
+        size = self._sizes.get(request)
+        if size is None:
+            size = self._sizes[request] = self._counted(self._size, request)
+        return size
+
+    def load(self, request: Request) -> Media:
+        """Returns the pixels of a medium.
+
+        Raises:
+            MediaError: it cannot be used; it is counted in `failed`.
+            ValueError: a damaged shard.
+        """
+        return self._counted(self._load, request)
+
+    def count_cached(self, requests: Iterable[Request]) -> int:
+        """Returns how many of these media are in the shards, with the budgets of this source."""
+
+        def is_cached(request: Request) -> bool:
+            try:
+                return self._key(request) is not None
+            except MediaError:
+                return False
+
+        return sum(map(is_cached, requests))
+
+    def _counted(self, action: Callable[[Request], T], request: Request) -> T:
+        if request in self._failed:
+            raise self._failed[request]
+        try:
+            return action(request)
+        except MediaError as error:
+            self._failed.setdefault(request, error)
+            raise
+
+    def _path(self, request: Request) -> str:
+        return os.path.join(self._media_dir, request.name)
+
+    def _key(self, request: Request) -> str | None:
+        """Returns the key of the entry to use; None where the medium is to be decoded."""
+        if self._store is None:
+            return None
+        path = self._path(request)
+        if request.frames_per_s is not None:  # rows name files, so no folder is in the shards
+            return self._uncached(path, "a folder of frames is never in the shards")
+        key = content_key(
+            self._files.identity(request.name, path),
+            request.kind,
+            self._budgets,
+            self._geometry,
+            request.start,
+            request.end,
+        )
+        if key in self._store:
+            return key
+        if self._known_bad is not None:
+            self._known_bad.check(path)  # the reason why it is not there
+        return self._uncached(path, f"not in {self._store.root} with these budgets")
+
+    def _uncached(self, path: str, reason: str) -> None:
+        if self._mode == "preprocessed_only":
+            raise MediaError("uncached", path, reason)
+
+    def _size(self, request: Request) -> MediaSize:
+        key = self._key(request)
+        entry = self._store.find(key) if self._store and key else None
+        shape = entry.shape if entry else self._pool.measure(self._job(request))
+        grid = patches.grid_of(shape.frames, shape.height, shape.width, self._geometry)
+        return MediaSize(grid, shape.timestamps.tolist(), shape.is_video)
+
+    def _load(self, request: Request) -> Media:
+        key = self._key(request)
+        if self._store and key:
+            return self._store.read(key)
+        return self._pool.decode(self._job(request))
+
+    def _job(self, request: Request) -> Job:
+        path = self._path(request)
+        is_file = request.frames_per_s is None
+        if is_file and os.path.exists(path) and not os.path.isfile(path):
+            raise MediaError(
+                "undecodable", path, "not a regular file"
+            )  # a decoder waits for a pipe
+        return Job(
+            request.kind,
+            path,
+            self._budgets,
+            self._geometry,
+            request.start,
+            request.end,
+            frames_per_s=request.frames_per_s,
+        )
+
+
+def check_budgets(budgets: Budgets) -> None:
+    """Raises ValueError if the least pixels exceed the most.
+
+    Raises:
+        ValueError: names the two fields.
+    """
+    for kind in ("video", "image"):
+        low, high = f"{kind}_min_pixels", f"{kind}_max_pixels"
+        limits = dataclasses.asdict(budgets)
+        if not 0 < limits[low] <= limits[high]:
+            raise ValueError(
+                f"data.{low}={limits[low]}, data.{high}={limits[high]}; the first must be over 0 "
+                "and at most the second"
+            )

@@ -1,0 +1,127 @@
+"""The records of a shard as a TFDS data set has them, and that data set's metadata.
+
+A record is a serialized tf.train.Example; it is read here without TFDS and without TensorFlow.
+"""
+
+import functools
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+from etils import epath
+
+from evr1.data.records import Media
+
+NAME = "media"
+SPLIT = "train"
+READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+
+
+@functools.cache
+def media_features() -> Any:
+    """Returns TFDS's description of a record's fields."""
+    import tensorflow_datasets as tfds  # half a second; only writing needs it
+
+    return tfds.features.FeaturesDict(
+        {
+            "key": tfds.features.Text(),
+            "path": tfds.features.Text(),
+            "frames": tfds.features.Tensor(
+                shape=(None, None, None, 3), dtype=np.uint8, encoding="bytes"
+            ),
+            "timestamps": tfds.features.Tensor(shape=(None,), dtype=np.float64, encoding="bytes"),
+            "is_video": tfds.features.Scalar(np.bool_),
+            "sample_fps": tfds.features.Tensor(shape=(), dtype=np.float64, encoding="bytes"),
+        }
+    )
+
+
+def serialize(key: str, media: Media, path: str) -> bytes:
+    """Returns the record of a medium under a key; `path` is for people who look into it."""
+    fields = {**vars(media), "sample_fps": np.float64(media.sample_fps)}
+    return media_features().serialize_example({**fields, "key": key, "path": path})
+
+
+def parse(record: bytes) -> tuple[str, Media]:
+    """Returns the key and the medium of a record; the frames are not copied.
+
+    Wire format: Example{1: Features{1: {1: name, 2: Feature{1: bytes or 3: int64 list}}}}.
+    """
+    fields: dict[str, memoryview] = {}
+    [features] = _messages(memoryview(record))
+    for entry in _messages(features):
+        name, feature = _messages(entry)
+        [values] = _messages(feature)
+        fields[bytes(name).decode()] = next(_messages(values))
+    shape = list(_varints(fields["frames/shape"]))
+    frames = np.frombuffer(fields["frames/value"], np.uint8).reshape(shape)
+    timestamps = np.frombuffer(fields["timestamps"], np.float64)
+    is_video = next(_varints(fields["is_video"])) == 1
+    fps = fields.get("sample_fps")  # older records have none, and keys that nobody asks for
+    sample_fps = float(np.frombuffer(fps, np.float64)[0]) if fps else 0.0
+    return bytes(fields["key"]).decode(), Media(frames, timestamps, is_video, sample_fps)
+
+
+def write_metadata(root: pathlib.Path, shards: Sequence[pathlib.Path]) -> None:
+    """Writes what `tfds.builder_from_directory` reads: the fields, and the records a shard has.
+
+    Args:
+        root: directory of the shards.
+        shards: the complete shard files in it, in order.
+    """
+    import tensorflow_datasets as tfds
+
+    counts = [ArrayRecordReader(str(path), READ_OPTIONS).num_records() for path in shards]
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=epath.Path(root),
+        template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
+        dataset_name=NAME,
+        split=SPLIT,
+        filetype_suffix="array_record",
+    )
+    split = tfds.core.SplitInfo(
+        name=SPLIT,
+        shard_lengths=counts,
+        num_bytes=sum(path.stat().st_size for path in shards),
+        filename_template=template,
+    )
+    tfds.folder_dataset.write_metadata(
+        data_dir=root,
+        features=media_features(),
+        split_infos=[split],
+        filename_template=template,
+        check_data=False,
+        description="Decoded, sampled and resized video frames and images.",
+    )
+
+
+def _messages(data: memoryview) -> Iterator[memoryview]:
+    """Yields the payloads of a protobuf message whose fields are all length-delimited."""
+    while data:
+        if data[0] & 7 != 2:
+            raise ValueError("not an example")
+        size, shift, at = 0, 0, 1
+        while True:
+            size |= (data[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 128:
+                break
+        yield data[at : at + size]
+        data = data[at + size :]
+
+
+def _varints(data: memoryview) -> Iterator[int]:
+    """Yields packed non-negative integers.
+
+    >>> list(_varints(memoryview(bytes([5, 0x80, 3]))))
+    [5, 384]
+    """
+    value, shift = 0, 0
+    for byte in data:
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            yield value
+            value, shift = 0, 0

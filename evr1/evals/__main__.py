@@ -1,0 +1,105 @@
+"""Everything about benchmarks besides asking the model that is tested.
+
+python -m evr1.evals list
+python -m evr1.evals show TASK
+python -m evr1.evals prepare TASK --data DIR [--unpack]
+python -m evr1.evals score RUN
+python -m evr1.evals judge RUN --judge http://localhost:8000/v1 --model NAME
+python -m evr1.evals judge RUN --judge MODEL_DIR
+python -m evr1.evals score --cases cases.jsonl --out verdicts.jsonl
+python -m evr1.evals compare A B
+python -m evr1.evals view RUN --compare OTHER_RUN
+
+TASK is a name of the list, or the path of a .py file of your own (docs/own_benchmark.md).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from evr1.evals import cases, compare, judge, prepare, rescore, show, view
+from evr1.evals.tasks import TASKS
+from evr1.rewards import files
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command; bad input ends in one line and exit status 1."""
+    flags = _parser().parse_args(argv)
+    try:
+        flags.run(flags)
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}; check the path")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def _list(flags: argparse.Namespace) -> None:
+    """Prints a table of the tasks."""
+    table = Table()
+    table.add_column("task", min_width=max(map(len, TASKS)))
+    for column in ("questions", "chance %", "metric", "frames", "judge", "profiles"):
+        table.add_column(column)
+    for task in TASKS.values():
+        s = task.source
+        chance = "" if s.chance is None else f"{s.chance:g}"
+        profiles = ", ".join(task.rules)
+        table.add_row(task.name, str(s.n), chance, s.metric, s.frames, s.judge, profiles)
+    Console().print(table)
+
+
+def _score(flags: argparse.Namespace) -> None:
+    """Scores the answers of a run, or loose rows."""
+    if flags.run_dir and not flags.cases:
+        rescore.run(Path(flags.run_dir), flags.all_profiles, not flags.no_logs)
+    elif flags.cases and flags.out and not flags.run_dir:
+        _score_cases(flags)
+    else:
+        raise ValueError("score what? give the folder of a run, or --cases with --out")
+
+
+def _score_cases(flags: argparse.Namespace) -> None:
+    """Scores loose rows; one that cannot be scored gets an `error`."""
+    failed = count = 0
+    with files.reading(flags.cases) as source, files.writing(flags.out) as out:
+        for row in source.rows:
+            try:
+                verdict = cases.score_case(row)
+            except ValueError as error:
+                verdict = {"id": row.get("id"), "profile": row.get("profile"), "error": str(error)}
+                failed += 1
+            out.write(json.dumps(verdict, ensure_ascii=False) + "\n")
+            count += 1
+    print(f"{count} cases scored into {flags.out}, {failed} of them with an error")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evr1.evals",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = commands.add_parser("list", help="the tasks").set_defaults
+    add(run=_list)
+    show.add_command(commands)
+    prepare.add_command(commands)
+    score = commands.add_parser("score", help="score responses")
+    add = score.add_argument
+    add("run_dir", nargs="?", metavar="RUN", help="folder with samples_*.jsonl")
+    add("--all-profiles", action="store_true", help="show all profiles and their spread")
+    add("--no-logs", action="store_true", help="write no logs for inspect view")
+    add("--cases", help="instead of a run: JSONL of task, profile, doc, response")
+    add("--out", help="JSONL to write for --cases")
+    score.set_defaults(run=_score)
+    judge.add_command(commands)
+    compare.add_command(commands)
+    view.add_command(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

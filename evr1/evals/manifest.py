@@ -1,0 +1,86 @@
+"""`manifest.json`: what a run is. A folder holds answers of one kind only."""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evr1.config.evals import BenchmarkSettings
+from evr1.evals.samples import MANIFEST, read_manifest
+from evr1.telemetry.provenance import git_commit
+from evr1.telemetry.workdir import replace_file
+
+if TYPE_CHECKING:
+    from evr1.evals.job import Prepared
+
+# What answers depend on; the same in a whole folder. Limits that only make a sample fail are no
+# part of it: its reason asks to raise them.
+_SAME = ("model", "seed", "samples", "temperature", "top_p", "top_k", "max_tokens", "thinking")
+_SAME += ("template_variables", "dtype")
+
+
+def check(folder: Path, settings: BenchmarkSettings, prepared: Sequence["Prepared"]) -> None:
+    """Checks that the answers of a job may go into a folder.
+
+    Raises:
+        ValueError: the folder was written with other settings; names the first.
+    """
+    _merged(folder / MANIFEST, read_manifest(folder), settings, prepared)
+
+
+def write(folder: Path, settings: BenchmarkSettings, prepared: Sequence["Prepared"]) -> None:
+    """Writes the manifest of a run, or adds tasks to the one that is there.
+
+    Raises:
+        ValueError: see `check`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / MANIFEST
+    with _lock(folder):
+        old = read_manifest(folder)
+        merged = _merged(path, old, settings, prepared)
+        if merged != old:
+            replace_file(path, [json.dumps(merged, indent=2).encode() + b"\n"])
+
+
+def _merged(
+    path: Path,
+    old: Mapping[str, Any],
+    settings: BenchmarkSettings,
+    prepared: Sequence["Prepared"],
+) -> dict[str, Any]:
+    """Returns the manifest with these tasks."""
+    new: dict[str, Any] = {name: getattr(settings, name) for name in _SAME}
+    new["model"] = str(Path(settings.model or "").resolve())
+    tasks = {each.task.name: each.manifest() for each in prepared}
+    _check_same(path, "", old, new)
+    for name in tasks.keys() & old.get("tasks", {}).keys():
+        _check_same(path, f"{name}: ", old["tasks"][name], tasks[name])
+    expected = {each.task.name: each.n_expected for each in prepared}
+    return {
+        "git_hash": git_commit(Path(__file__).parents[2]),
+        **old,
+        **new,
+        "n_expected": {**old.get("n_expected", {}), **expected},
+        "tasks": {**old.get("tasks", {}), **tasks},
+    }
+
+
+def _check_same(path: Path, where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    for name in new:
+        if name in old and name != "data" and old[name] != new[name]:
+            raise ValueError(
+                f"{path}: {where}{name} was {old[name]!r}, now it is {new[name]!r}; give another "
+                "config.workdir, or the former value"
+            )
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Parts that begin together write one after the other."""
+    with (folder / "manifest.lock").open("a") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""What several benchmarks of one kit share, a module a kit."""

@@ -1,0 +1,179 @@
+"""Answers benchmarks, or held-out rows, with a model.
+
+    python -m evr1.evaluate --config=configs/eval_video.py --config.workdir=DIR \\
+        --config.model=MODEL_DIR --config.tasks='("lvbench",)' --config.data_dir=DATA
+
+DATA holds each benchmark in a folder of its name. DIR gets every answer as it comes, and the scores
+at the end; the same command goes on after a stop. --part 2/8 answers the second of eight shares of
+the videos, on another machine say; --retry answers once more what has failed.
+
+    python -m evr1.evaluate --config=CONFIG.py --config.workdir=DIR --config.model=MODEL_DIR \\
+        --config.data.eval=rows.jsonl --config.data.media_dir=videos/
+
+With the config of a run its held-out rows are answered, as at its evaluations: its data, rewards
+and eval sections count, its slots, window and mesh. DIR gets `evaluation.json` (the metrics eval/*)
+and `evaluation.jsonl` (a line a row, as in rollouts.jsonl).
+"""
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+
+import ml_collections
+from absl import flags
+
+from evr1.batch.shapes import plan_shapes
+from evr1.config import Settings, command, evals, resolve
+from evr1.config.evals import BenchmarkSettings
+from evr1.data.dataset import heldout_loader, open_source, planned_sizes, read_rows
+from evr1.data.processor import Processor
+from evr1.formats import problem_types
+from evr1.rewards import extra
+
+RECORDS, METRICS = "evaluation.jsonl", "evaluation.json"
+
+
+def evaluate(settings: Settings) -> dict[str, float]:
+    """Writes the evaluation of `model` on the rows of `data.eval`; returns its metrics.
+
+    Raises:
+        ValueError: bad rows, media, budgets or model, in one line.
+    """
+    _check_paths(settings)
+    from evr1.exchange import Published  # after the checks, which need not wait for jax
+    from evr1.telemetry.workdir import replace_file, sole_run
+
+    workdir = Path(settings.workdir)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sole_run(workdir))
+        heldout = _open(settings, stack)
+        params = heldout.actor.load(settings.model)
+        metrics, records = heldout.evaluate(Published(params, 0), 0)
+        lines = (json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in records)
+        replace_file(workdir / RECORDS, [line.encode() for line in lines])
+        replace_file(workdir / METRICS, [json.dumps(metrics, indent=2).encode() + b"\n"])
+    return metrics
+
+
+def _check_paths(settings: Settings) -> None:
+    for field, path, is_there, what in (
+        ("workdir", settings.workdir, True, "DIR"),
+        ("model", settings.model, Path(settings.model).is_dir(), "DIR"),
+        ("data.eval", settings.data.eval, Path(settings.data.eval).is_file(), "FILE"),
+    ):
+        if not path:
+            raise ValueError(f"config.{field} is not given; add --config.{field}={what}")
+        if not is_there:
+            fix = "check it"
+            if (
+                field == "data.eval" and settings.data.generate
+            ):  # which makes rows for training only
+                fix = (
+                    "give the rows of a run that made them: --config.data.eval=RUN/data/"
+                    "heldout.jsonl --config.data.media_dir=RUN/data"
+                )
+            raise ValueError(f"config.{field} is {path}: no such {what.lower()}; {fix}")
+
+
+def _open(settings: Settings, stack: contextlib.ExitStack):
+    """Returns the held-out evaluation that the settings describe."""
+    import jax
+
+    from evr1.judge import with_judge
+    from evr1.models.io import hf
+    from evr1.parallel.mesh import make_mesh
+    from evr1.rollout.heldout import HeldOut
+    from evr1.rollout.scoring import check_scorable, open_pool
+    from evr1.sampler.actor import open_actor
+
+    s, d, r = settings, settings.data, settings.rollout
+    mesh = make_mesh(**dataclasses.asdict(s.mesh))
+    mesh = mesh if mesh.size > 1 else None
+    side = str(hf.side_dir(s.model))
+    processor = Processor.from_hf(
+        side, d.template, d.thinking, s.rewards.box_scale, d.template_variables
+    )
+    scorers = extra.all_scorers(s.rewards.extra)
+    types = problem_types.Types(scorers, s.rewards.unknown_type)
+    rows = read_rows(dataclasses.replace(d, sources=(), train=d.eval), types.canonical).heldout
+    rows = rows[: s.eval.prompts or None]
+    check_scorable(rows, scorers, s.rewards.box_scale)
+    quarantine = Path(s.workdir) / "quarantine.jsonl"
+    source = open_source(d, processor.geometry, quarantine, stack)
+    slots = r.slots * r.n
+
+    def loader():
+        return heldout_loader(d, rows, processor, source, slots)
+
+    with loader() as planned:
+        lengths, grids = planned_sizes(rows, planned.lengths, source, d.max_prompt_tokens)
+    shapes = plan_shapes(
+        s.shapes,
+        lengths,
+        grids,
+        merge_size=processor.geometry.merge_size,
+        max_prompt_tokens=d.max_prompt_tokens,
+        completion_tokens=s.eval.max_completion_tokens,
+    )
+    if mesh is not None:
+        stack.enter_context(jax.set_mesh(mesh))
+    actor = open_actor(
+        s.model,
+        processor,
+        dtype=s.train.dtype,
+        mesh=mesh,
+        slots=r.slots,
+        window=r.window_steps,
+        shapes=shapes,
+    )
+    pool = open_pool(s.rewards, stack, processor.think_open)
+    judged = with_judge(s.rewards, pool, s.train.dtype, mesh)
+    limit = s.eval.max_completion_tokens
+    greedy = actor.sampling(temperature=0.0, max_tokens=limit, seed=s.seed)
+    return HeldOut(rows, loader, actor, greedy, slots, judged.score_batch)
+
+
+def answer_benchmarks(settings: BenchmarkSettings, part: str, retry: bool) -> None:
+    """Answers benchmarks, and scores what is answered.
+
+    Args:
+        settings: of the job.
+        part: "i/N", the i-th of N shares of the videos.
+        retry: once more what has failed.
+
+    Raises:
+        ValueError: bad input, in one line.
+    """
+    from evr1.evals import job, rescore  # after the config, whose errors need not wait for jax
+    from evr1.telemetry import compile_cache
+
+    share = job.Part.parse(part)
+    compile_cache.enable(settings.compile_cache)
+    job.run(settings, share, retry, rescore.wide_console())
+    folder = Path(settings.workdir or "")
+    # A part may have no samples, and be the first to end.
+    if any(path.stat().st_size for path in folder.glob("samples_*.jsonl")):
+        rescore.run(folder)
+
+
+def main(config: ml_collections.ConfigDict, part: str = "1/1", retry: bool = False) -> None:
+    """Resolves the config, evaluates, and prints the metrics."""
+    if "tasks" in config:
+        benchmarks = evals.resolve(config)
+        command.unwind_on_stop()
+        answer_benchmarks(benchmarks, part, retry)
+        return
+    settings = resolve(config, has_paths=False)
+    command.unwind_on_stop()
+    for name, value in evaluate(settings).items():
+        print(f"{name} {value:g}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("part", "1/1", "Of benchmarks: i/N, the i-th of N shares of the videos.")
+    flags.DEFINE_bool("retry", False, "Of benchmarks: answer once more what has failed.")
+    command.run(
+        lambda config: main(config, flags.FLAGS.part, flags.FLAGS.retry),
+        "interrupted; answers of benchmarks are kept, the same command goes on",
+    )

@@ -1,0 +1,131 @@
+"""A group: a prompt, its completions, and what they earned; the unit that a step collects."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evr1.batch import features
+from evr1.data.records import Example
+from evr1.rewards import Score, Status
+from evr1.types import Rollouts
+
+POLICY, OFFLINE, REPLAY = "policy", "offline", "replay"  # where a completion comes from
+
+
+class Group(NamedTuple):
+    """One prompt of a rollout batch.
+
+    Attributes:
+        example: the prompt.
+        rollouts: its N completions; no G axis.
+        texts: N of them: the completions decoded.
+        scores: N of them.
+        origins: N of them: drawn by the policy, from the data (offline), or replayed.
+        version: optimizer updates behind the weights that drew it.
+        greedy: score of the greedy completion; None where there is none.
+    """
+
+    example: Example
+    rollouts: Rollouts
+    texts: tuple[str, ...]
+    scores: tuple[Score, ...]
+    origins: tuple[str, ...]
+    version: int
+    greedy: Score | None = None
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """float32[N]."""
+        return np.array([s.overall for s in self.scores], np.float32)
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """float32[N]."""
+        return np.array([s.accuracy for s in self.scores], np.float32)
+
+    @property
+    def valid(self) -> np.ndarray:
+        """bool[N]: completions whose scorer worked."""
+        return np.array([not s.has_failed for s in self.scores])
+
+    @property
+    def is_offline(self) -> np.ndarray:
+        """bool[N]: completions that the policy did not just draw."""
+        return np.array([origin != POLICY for origin in self.origins])
+
+    @property
+    def baseline(self) -> float:
+        """Reward of the greedy completion; NaN where there is none or its scorer failed."""
+        if self.greedy is None or self.greedy.has_failed:
+            return float("nan")
+        return self.greedy.overall
+
+    def mean_accuracy(self) -> float:
+        """Returns that of the completions that the policy drew; NaN where no scorer worked."""
+        drawn = self.valid & ~self.is_offline
+        return float(self.accuracy[drawn].mean()) if drawn.any() else float("nan")
+
+
+def without_features(group: Group) -> Group:
+    """Returns the group with its pixels alone."""
+    return group._replace(example=features.without_features(group.example))
+
+
+def pack(arrays: dict[str, np.ndarray]) -> str:
+    """Returns arrays as text for JSON, every bit kept; much smaller than their digits."""
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def unpack(text: str) -> dict[str, np.ndarray]:
+    """Returns what `pack` was given."""
+    with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def to_json(group: Group) -> dict[str, Any]:
+    """Returns everything but the example, which is read again from its row, and the texts."""
+    return {
+        "row": group.example.row.source,
+        "rollouts": pack(group.rollouts._asdict()),
+        "scores": [_score_to_json(s) for s in group.scores],
+        "origins": list(group.origins),
+        "version": group.version,
+        "greedy": None if group.greedy is None else _score_to_json(group.greedy),
+    }
+
+
+def from_json(
+    saved: dict[str, Any], example: Example, decode: Callable[[Rollouts], Sequence[str]]
+) -> Group:
+    """Returns what `to_json` was given.
+
+    Args:
+        saved: what it returned.
+        example: of the row.
+        decode: completions as text.
+    """
+    rollouts = Rollouts(**unpack(saved["rollouts"]))
+    return Group(
+        example,
+        rollouts,
+        tuple(decode(rollouts)),
+        tuple(_score_from_json(s) for s in saved["scores"]),
+        tuple(saved["origins"]),
+        saved["version"],
+        None if saved["greedy"] is None else _score_from_json(saved["greedy"]),
+    )
+
+
+def _score_to_json(score: Score) -> list[Any]:
+    return [*score[:3], str(score.status), *score[4:]]
+
+
+def _score_from_json(saved: Sequence[Any]) -> Score:
+    overall, accuracy, form, status, extracted, detail, terms = saved
+    named = tuple((name, value) for name, value in terms)
+    return Score(overall, accuracy, form, Status(status), extracted, detail, named)

@@ -1,0 +1,27 @@
+"""The weights that a learner hands to the sampling side."""
+
+from typing import NamedTuple
+
+from evr1.models import Model, lora
+from evr1.sampler.weights import lay_out
+from evr1.types import Params
+
+
+class Published(NamedTuple):
+    """Weights to draw with.
+
+    Attributes:
+        params: of the model without adapters, as the sampler reads them; arrays of their own.
+        version: optimizer updates behind them.
+    """
+
+    params: Params
+    version: int
+
+
+def publish(model: Model, params: Params, version: int) -> Published:
+    """Publishes the parameters that are being trained: adapters merged, cast for decoding.
+
+    No array is one of `params`, so the next update may give those away.
+    """
+    return Published(lay_out(lora.merged(model, params), lora.plain(model)), version)

@@ -1,0 +1,55 @@
+"""The groups of a step as one batch that owns its media."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from evr1.batch.collate import Collator
+from evr1.batch.features import with_vision
+from evr1.exchange.group import Group, without_features
+from evr1.rl.outcomes import Outcomes
+from evr1.types import GroupBatch, Prompts, Rollouts
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutBatch:
+    """What the sampling side hands to the learner.
+
+    Attributes:
+        groups: G of them.
+        prompts: theirs as host arrays, without pixels or features.
+        rollouts: theirs, stacked.
+        outcomes: what they earned.
+        merge_size: patches on a side of a visual token.
+    """
+
+    groups: tuple[Group, ...]
+    prompts: Prompts
+    rollouts: Rollouts
+    outcomes: Outcomes
+    merge_size: int
+
+    def with_media(self, part: GroupBatch) -> GroupBatch:
+        """Returns a microbatch of this batch with the pixels or features of its prompts.
+
+        One at a time: the pixels of a whole rollout batch are tens of gigabytes.
+        """
+        examples = [self.groups[g].example if g >= 0 else None for g in part.groups.tolist()]
+        return part._replace(prompts=with_vision(part.prompts, examples, self.merge_size))
+
+    def without_features(self) -> "RolloutBatch":
+        """Returns the batch with its pixels alone."""
+        return dataclasses.replace(self, groups=tuple(map(without_features, self.groups)))
+
+
+def stack(groups: Sequence[Group], outcomes: Outcomes, collate: Collator) -> RolloutBatch:
+    """Returns groups, and what they earned, as one batch."""
+    parts = zip(*(g.rollouts for g in groups), strict=True)
+    return RolloutBatch(
+        groups=tuple(groups),
+        prompts=collate([g.example for g in groups], has_patches=False),
+        rollouts=Rollouts(*(np.stack(part) for part in parts)),
+        outcomes=outcomes,
+        merge_size=collate.geometry.merge_size,
+    )

@@ -1,0 +1,374 @@
+"""The learner: from a rollout batch to the next weights. It holds no arrays."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evr1.batch.assemble import group_batch
+from evr1.batch.cut import Cutter
+from evr1.batch.shapes import ShapeTable
+from evr1.config.learner import LearnerSettings
+from evr1.exchange import Published, RolloutBatch, publish
+from evr1.learner import advantages as advantages_lib
+from evr1.learner.programs import Programs, make_programs
+from evr1.learner.selection import neutral, with_policy_weights
+from evr1.learner.state import LearnerState, next_reference, trained_params
+from evr1.learner.update import TrainState, Update, init_state
+from evr1.models import Model, lora
+from evr1.models.io import hf
+from evr1.parallel import sharding
+from evr1.rl import diagnostics
+from evr1.rl.gae import explained_variance
+from evr1.rl.state import AlgorithmState
+from evr1.rl.weights import loss_weights
+from evr1.types import GroupBatch, Params
+
+
+class Prepared(NamedTuple):
+    """A rollout batch that is ready for its updates.
+
+    Attributes:
+        rollouts: owns the media.
+        batch: all groups, with advantages and with the log-probabilities that the loss looks at.
+        parts: the microbatches of each minibatch, without media.
+        memory: of the algorithm, after this batch.
+        version: updates of the policy before this batch.
+        kl_ref: mean KL of a token to the reference, where it was taken off the rewards.
+    """
+
+    rollouts: RolloutBatch
+    batch: GroupBatch
+    parts: list[list[GroupBatch]]
+    memory: AlgorithmState
+    version: int
+    kl_ref: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """Trains a model.
+
+    Attributes:
+        settings: of the algorithm and the optimizers.
+        programs: the jitted functions.
+        cutter: cuts rollout batches into microbatches.
+    """
+
+    settings: LearnerSettings
+    programs: Programs
+    cutter: Cutter
+
+    @property
+    def model(self) -> Model:
+        """What is trained, with its adapters."""
+        return self.programs.model
+
+    def load(self, directory: str | Path) -> Params:
+        """Reads the parameters of a HF or Orbax directory, each to its place; adapters are new."""
+        mesh, model = self.programs.mesh, self.model
+        base = lora.plain(model)
+        places = mesh and base.shardings(mesh)
+        params = hf.load_params(directory, base, shardings=places)
+        if not isinstance(model, lora.LoraModel):
+            return params
+        adapters = model.init_adapters(jax.random.key(self.settings.seed))
+        if mesh is not None:
+            adapters = jax.device_put(adapters, sharding.replicated(mesh))
+        return params | {"lora": adapters}
+
+    def init(self) -> LearnerState:
+        """Reads the networks as they are before the first step."""
+        s, critic = self.settings, self.programs.critic
+        params, reference, critic_state = self.load(s.model), None, None
+        if s.algorithm.kl_coef:
+            # Adapters of the reference that change nothing, or a second model.
+            off = jax.tree.map(jnp.zeros_like, trained_params(s, params)) if s.lora.rank else None
+            reference = off or self.load(s.model)
+        if critic is not None:
+            start = s.critic.model or s.model
+            critic_state = critic.init(None if critic.is_shared else self.load(start))
+        policy = init_state(params, self.programs.optimizer, self.programs.mesh)
+        memory = AlgorithmState(s.algorithm.kl_coef, entropy_coef=s.algorithm.entropy_coef)
+        return LearnerState(0, policy, memory, critic_state, reference)
+
+    def publish(self, state: LearnerState) -> Published:
+        """Returns the policy's weights for the sampling side."""
+        return publish(self.model, state.policy.params, state.updates)
+
+    def prepare(
+        self, state: LearnerState, rollouts: RolloutBatch
+    ) -> tuple[Prepared, dict[str, float]]:
+        """Returns the batch with advantages, and metrics, all under the weights before its updates.
+
+        A KL penalty in the reward needs the log-probabilities first. Otherwise the advantages come
+        first, so that no pass is spent on groups that move nothing.
+        """
+        s = self.settings
+        outcomes, memory = rollouts.outcomes, state.memory
+        batch = self.bare_batch(rollouts, outcomes.valid, state.memory.kl_coef)
+        metrics: dict[str, float] = {}
+        kl_ref = None
+        if self.programs.critic is not None:
+            batch = self._with_values(state, rollouts, batch)
+        if s.is_kl_in_reward:
+            batch, metrics = self._with_logprobs(state, rollouts, batch)
+            estimates = advantages_lib.token_kl(s.algorithm.kl_estimator, batch)
+            outcomes = outcomes._replace(penalties=memory.kl_coef * estimates)
+            kl_ref = float(estimates.sum() / max(batch.completion_mask.sum(), 1))
+            metrics["policy/kl_ref"] = kl_ref
+        if self.programs.critic is not None:
+            batch = advantages_lib.with_gae(s.critic, s.mix, outcomes, batch)
+            judged = self._for_critic(batch)
+            metrics["critic/explained_variance"] = explained_variance(
+                judged.returns, judged.old_values, judged.completion_mask
+            )
+        else:
+            advantages, memory = advantages_lib.estimate(s.algorithm, s.mix, outcomes, memory)
+            batch = advantages_lib.with_advantages(batch, advantages)
+        if not s.is_kl_in_reward:
+            batch, gaps = self._with_logprobs(state, rollouts, batch)
+            metrics |= gaps
+        if s.algorithm.mask_truncated:
+            batch, masked = self._without_truncated(rollouts, batch)
+            metrics |= masked
+        parts = self.cutter.cut(
+            advantages_lib.with_entropy_coef(s.algorithm, batch, state.memory),
+            finish=functools.partial(self._finish, state.updates),
+        )
+        return Prepared(rollouts, batch, parts, memory, state.updates, kl_ref), metrics
+
+    def update(
+        self, state: LearnerState, prepared: Prepared
+    ) -> tuple[LearnerState, dict[str, float]]:
+        """Returns the state after the updates of a batch, of the critic first, and metrics.
+
+        `state` is given away. Where a gradient is not finite, `optim/is_finite` is not 1 and the
+        parameters are as they were.
+        """
+        s, metrics = self.settings, dict[str, float]()
+        policy, critic = state.policy, state.critic
+        if critic is not None:
+            critic, metrics = self._update_critic(state, prepared)
+        if critic is not None and state.step < s.critic.warmup_steps:
+            metrics["optim/is_finite"] = metrics["critic/is_finite"]
+        else:
+            parts = prepared.parts * s.algorithm.epochs_per_rollout
+            media = self._place_parts(prepared.rollouts, parts, prepared.version)
+            policy, more = _updates(self.programs.update, policy, media)
+            more["optim/is_finite"] *= metrics.get("critic/is_finite", 1)
+            metrics |= more
+        state = state._replace(
+            step=state.step + 1, policy=policy, critic=critic, memory=prepared.memory
+        )
+        kl_ref = metrics.get("policy/kl_ref", prepared.kl_ref)
+        if kl_ref is not None:
+            metrics["policy/kl_coef"] = state.memory.kl_coef
+        if metrics["optim/is_finite"] != 1:
+            return state, metrics
+        if s.algorithm.entropy_controller == "adaptive":
+            metrics["policy/entropy_coef"] = advantages_lib.entropy_coef(s.algorithm, state.memory)
+            memory = advantages_lib.next_entropy(s.algorithm, state.memory, metrics)
+            state = state._replace(memory=memory)
+        if kl_ref is not None:
+            memory = advantages_lib.next_kl_coef(s, state.memory, kl_ref)
+            state = state._replace(memory=memory)
+        return state._replace(reference=next_reference(s, state)), metrics
+
+    def bare_batch(
+        self, rollouts: RolloutBatch, valid: np.ndarray | None = None, kl_coef: float = 0.0
+    ) -> GroupBatch:
+        """Returns the rollouts as a batch whose advantages are all 0.
+
+        Args:
+            rollouts: of the step.
+            valid: bool[G, N], completions to train on; None: all.
+            kl_coef: of the KL term in the loss.
+        """
+        batch = group_batch(
+            rollouts.prompts,
+            rollouts.rollouts,
+            np.zeros(rollouts.rollouts.lengths.shape, np.float32),
+            aggregation=self.settings.algorithm.aggregation,
+            max_tokens=self.settings.loss_divisor,
+            valid=valid,
+        )
+        is_offline = rollouts.outcomes.is_offline
+        return neutral(self.settings.algorithm, batch)._replace(
+            is_offline=batch.is_offline if is_offline is None else is_offline,
+            kl_coef=np.full_like(batch.kl_coef, kl_coef),
+        )
+
+    def place(self, rollouts: RolloutBatch, part: GroupBatch) -> GroupBatch:
+        """Returns a microbatch with its media on the devices."""
+        return sharding.put_batch(self.programs.mesh, rollouts.with_media(part))
+
+    def place_shown(self, rollouts: RolloutBatch, part: GroupBatch) -> tuple[Any, Any]:
+        """Returns (prompts, completions) of a microbatch with its media on the devices."""
+        part = rollouts.with_media(part)
+        return sharding.put_batch(self.programs.mesh, (part.prompts, part.completions))
+
+    def _place_parts(
+        self, rollouts: RolloutBatch, parts: Sequence[Sequence[GroupBatch]], first: int
+    ) -> Iterator[Iterator[GroupBatch]]:
+        """Yields the placed microbatches of each minibatch; `first` numbers the first update."""
+        for number, minibatch in enumerate(parts, first):
+            numbered = (
+                part._replace(update=np.full_like(part.groups, number)) for part in minibatch
+            )
+            yield (self.place(rollouts, part) for part in numbered)
+
+    def _with_logprobs(
+        self, state: LearnerState, rollouts: RolloutBatch, batch: GroupBatch
+    ) -> tuple[GroupBatch, dict[str, float]]:
+        """Returns the batch with the log-probabilities that are to be computed, and how far the
+        sampler's are from them.
+
+        It is cut as for the update: the same shapes round in the same way. Groups that the update
+        leaves out keep what they had.
+        """
+        params, reference = state.policy.params, state.reference_params
+        is_recomputed = self.settings.algorithm.old_logprobs == "recompute"
+        if not is_recomputed and reference is None:
+            return batch, {}
+        old, ref = batch.old_logprobs.copy(), batch.ref_logprobs.copy()
+        entropy = None if self.programs.scored is None else np.zeros_like(old)
+        gaps: list[diagnostics.Sums] = []
+        is_complete = self.settings.algorithm.has_batch_statistics
+        minibatches = self.cutter.cut(batch, is_complete=is_complete)
+        for part in (part for minibatch in minibatches for part in minibatch):
+            prompts, completions = self.place_shown(rollouts, part)
+            real = part.groups >= 0
+            place = (part.groups[real], slice(None), slice(part.completions.shape[2]))
+            if is_recomputed:
+                if self.programs.scored is None or entropy is None:
+                    new = self.programs.logprobs(params, prompts, completions)
+                else:
+                    new, entropies = self.programs.scored(params, prompts, completions)
+                    entropy[place] = np.asarray(entropies)[real]
+                sampled = part.completion_mask & ~part.is_offline[..., None]
+                gaps.append(diagnostics.sampler_sums(new, part.behavior_logprobs, sampled))
+                old[place] = np.asarray(new)[real]
+            if reference is not None:
+                # Features of the policy's tower serve it too: they are there only if that tower
+                # never moves, and the reference started from the policy's weights or follows them.
+                new = self.programs.logprobs(reference, prompts, completions)
+                ref[place] = np.asarray(new)[real]
+        metrics = diagnostics.means(functools.reduce(diagnostics.add, gaps)) if gaps else {}
+        mask = batch.completion_mask
+        logprobs = {"old_logprobs": np.where(mask, old, 0), "ref_logprobs": np.where(mask, ref, 0)}
+        return batch._replace(**logprobs, entropy=entropy), metrics
+
+    def _with_values(
+        self, state: LearnerState, rollouts: RolloutBatch, batch: GroupBatch
+    ) -> GroupBatch:
+        """Returns the batch with the critic's values, under the weights before its updates."""
+        critic = self.programs.critic
+        assert critic is not None
+        assert state.critic is not None
+        policy_params = state.policy.params if critic.is_shared else None
+        rollouts = rollouts if critic.has_policy_tower else rollouts.without_features()
+        values = batch.old_values.copy()
+        minibatches = self.cutter.cut(batch, is_complete=True)
+        for part in (part for minibatch in minibatches for part in minibatch):
+            prompts, completions = self.place_shown(rollouts, part)
+            real = part.groups >= 0
+            place = (part.groups[real], slice(None), slice(part.completions.shape[2]))
+            new = critic.values(state.critic.params, policy_params, prompts, completions)
+            values[place] = np.asarray(new)[real]
+        return batch._replace(old_values=np.where(batch.completion_mask, values, 0))
+
+    def _for_critic(self, batch: GroupBatch) -> GroupBatch:
+        return advantages_lib.for_critic(
+            self.settings.mix,
+            batch,
+            aggregation=self.settings.algorithm.aggregation,
+            max_tokens=self.settings.loss_divisor,
+        )
+
+    def _without_truncated(
+        self, rollouts: RolloutBatch, batch: GroupBatch
+    ) -> tuple[GroupBatch, dict[str, float]]:
+        """Returns the batch without completions that the limit cut, and their share of the tokens.
+
+        They have been in every statistic of the advantages: how often the limit cuts is part of
+        what a group earned.
+        """
+        mask = batch.completion_mask & rollouts.rollouts.finished[..., None]
+        a, tokens = self.settings.algorithm, int(batch.completion_mask.sum())
+        weights = loss_weights(mask, a.aggregation, self.settings.loss_divisor)
+        share = 1 - int(mask.sum()) / tokens if tokens else 0.0
+        batch = batch._replace(completion_mask=mask, loss_weights=weights)
+        return batch, {"completion/masked_token_share": share}
+
+    def _finish(self, updates: int, minibatch: GroupBatch) -> GroupBatch:
+        """Returns a minibatch with what it says as a whole; drawn alike after a resumed run."""
+        number = int(minibatch.groups[0]) if len(minibatch.groups) else 0
+        rng = np.random.default_rng([self.settings.seed, updates, number])
+        return with_policy_weights(self.settings.algorithm, minibatch, rng)
+
+    def _update_critic(
+        self, state: LearnerState, prepared: Prepared
+    ) -> tuple[TrainState, dict[str, float]]:
+        """Returns the critic after as many updates as the policy has, on all groups; the policy
+        must not have moved yet."""
+        critic = self.programs.critic
+        assert critic is not None
+        assert state.critic is not None
+        parts = self.cutter.cut(self._for_critic(prepared.batch), is_complete=True)
+        parts = parts * self.settings.algorithm.epochs_per_rollout
+        shared = state.policy.params if critic.is_shared else None
+        has_tower, rollouts = critic.has_policy_tower, prepared.rollouts
+        rollouts = rollouts if has_tower else rollouts.without_features()
+        media = self._place_parts(rollouts, parts, int(state.critic.updates))
+        after, metrics = _updates(critic.update, state.critic, media, shared)
+        return after, {name.replace("optim/", "critic/"): x for name, x in metrics.items()}
+
+
+def make_learner(
+    settings: LearnerSettings, model: Model, mesh: jax.sharding.Mesh | None, shapes: ShapeTable
+) -> Learner:
+    """Returns the learner of a run; nothing is compiled yet.
+
+    Args:
+        settings: of the algorithm and the optimizers.
+        model: without adapters.
+        mesh: of the devices; None: one device.
+        shapes: buckets of the run's batches.
+
+    Raises:
+        ValueError: the settings do not fit the model.
+    """
+    a = settings.algorithm
+    cutter = Cutter(
+        shapes=shapes,
+        updates=a.updates_per_rollout,
+        aggregation=a.aggregation,
+        loss_divisor=settings.loss_divisor,
+        microbatch_tokens=settings.train.microbatch_tokens,
+        group_multiple=sharding.batch_shards(mesh),
+        drop_silent=not a.has_other_gradients,
+    )
+    return Learner(settings, make_programs(settings, model, mesh), cutter)
+
+
+def _updates(
+    programs: Update, state: TrainState, minibatches: Iterator[Iterator[GroupBatch]], *inputs: Any
+) -> tuple[TrainState, dict[str, float]]:
+    """Returns the state after an update for each minibatch; gradients of its parts are added."""
+    sums: diagnostics.Sums = {}
+    applied: list[dict[str, jax.Array]] = []
+    for minibatch in minibatches:
+        grads = programs.zeros(state.params)
+        for part in minibatch:
+            grads, more = programs.accumulate(state.params, grads, *inputs, part)
+            sums = diagnostics.add(sums, more) if sums else more
+        state, metrics = programs.apply(state, grads)
+        applied.append(metrics)
+    means = {name: float(np.mean([float(m[name]) for m in applied])) for name in applied[0]}
+    return state, diagnostics.means(sums) | means

@@ -1,0 +1,102 @@
+"""The decoder under the Model contract: its cache holds keys and values of every layer."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from evr1.models.decoder import text
+from evr1.models.decoder.config import Config
+from evr1.models.decoder.weights import weights
+from evr1.models.nn.attention import attention, decode_attention
+from evr1.models.nn.cache import KV, Cache, append
+from evr1.models.nn.layout import group
+from evr1.models.vision_language import VisionLanguageModel
+from evr1.models.weights import Weight
+from evr1.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderModel(VisionLanguageModel):
+    """A family whose text model is the decoder.
+
+    Attributes:
+        text_root: what the HF names of the text model's tensors begin with.
+    """
+
+    text_root: ClassVar[str]
+    config: Config
+
+    def init_text(self, key: jax.Array) -> Params:
+        """See VisionLanguageModel."""
+        return text.init(self.config, key)
+
+    def weights(self) -> tuple[Weight, ...]:
+        """See Model."""
+        return (*self.tower.weights(self.config.vision), *weights(self.config, self.text_root))
+
+    def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
+        """See Model."""
+        c = self.config
+
+        def zeros(*middle: int) -> KV:
+            shape = (c.layers, groups, *middle, c.kv_heads, c.head_dim)
+            return KV(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+
+        lengths = jnp.zeros(groups, jnp.int32)
+        return Cache(zeros(prompt_tokens), lengths, zeros(n, completion_tokens))
+
+    def decode(
+        self,
+        params: Params,
+        cache: Cache,
+        tokens: Int[Array, "g n"],
+        steps: Int[Array, "g n"],
+        positions: Int[Array, "g n"],
+    ) -> tuple[Float[Array, "g n d"], Cache]:
+        """See Model."""
+        prefix_seen = jnp.arange(cache.prefix.k.shape[2])[None] < cache.prefix_lengths[:, None]
+        suffix_seen = jnp.arange(cache.suffix.k.shape[3])[None, None] < steps[..., None]
+
+        def attend(q, k, v, layer):
+            prefix, suffix = layer
+            return decode_attention(q, KV(k, v), prefix, prefix_seen, suffix, suffix_seen)
+
+        x = params["text"]["embed"][tokens].astype(self.dtype)
+        hidden, kept = text.run(
+            self.config,
+            params["text"],
+            x,
+            jnp.broadcast_to(positions[:, None], (len(positions), 3, positions.shape[1])),
+            attend,
+            extra=(cache.prefix, cache.suffix),
+            keep_cache=True,
+        )
+        assert isinstance(kept.cache, KV)
+        return hidden, append(cache, kept.cache, steps)
+
+    def _forward(
+        self, params, prompts, completions, *, lengths=None, keep_cache=False, keep_router=False
+    ):
+        """See VisionLanguageModel."""
+        del lengths  # keys and values alone are kept, and of all tokens
+        visual = self.encode(params, prompts.vision)
+        _, n, r = completions.shape
+        x, positions = self._embed(params, prompts, completions, visual)
+        layout = group(prompts.lengths, prompts.tokens.shape[1], n, r)
+        deepstack = None
+        if visual.deepstack.size:
+            deepstack = text.DeepStack(visual.deepstack, prompts.visual_index)
+        return text.run(
+            self.config,
+            params["text"],
+            x,
+            positions,
+            lambda q, k, v, _: attention(q, k, v, layout, self.implementation),
+            deepstack=deepstack,
+            keep_cache=keep_cache,
+            keep_router=keep_router,
+            remat=self.remat and not keep_cache,
+        )

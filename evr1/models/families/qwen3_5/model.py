@@ -1,0 +1,153 @@
+"""The Qwen3.5 family: the vision tower of Qwen3-VL without DeepStack, and a text model of its own.
+
+A cache holds keys and values of the layers with full attention, and a state of every other one.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from evr1.models.families.qwen3_5 import text
+from evr1.models.families.qwen3_5.config import Config
+from evr1.models.families.qwen3_5.weights import weights
+from evr1.models.nn import delta
+from evr1.models.nn.attention import attention, decode_attention
+from evr1.models.nn.cache import KV, Cache, Kept, Prefilled, append
+from evr1.models.nn.layout import group
+from evr1.models.towers import qwen3
+from evr1.models.vision_language import VisionLanguageModel
+from evr1.models.weights import Weight
+from evr1.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Qwen35(VisionLanguageModel):
+    """Qwen3.5, dense or with experts."""
+
+    tower = qwen3
+    config: Config
+
+    def init_text(self, key: jax.Array) -> Params:
+        """See VisionLanguageModel."""
+        return text.init(self.config, key)
+
+    def weights(self) -> tuple[Weight, ...]:
+        """See Model."""
+        return weights(self.config)
+
+    def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
+        """See Model."""
+        lengths = jnp.zeros(groups, jnp.int32)
+        prefix, suffix = (
+            self._no_kv(groups, prompt_tokens),
+            self._no_kv(groups, n, completion_tokens),
+        )
+        return Cache(prefix, lengths, suffix, self._no_states(groups, n))
+
+    def decode(
+        self,
+        params: Params,
+        cache: Cache,
+        tokens: Int[Array, "g n"],
+        steps: Int[Array, "g n"],
+        positions: Int[Array, "g n"],
+    ) -> tuple[Float[Array, "g n d"], Cache]:
+        """See Model."""
+        g, n = tokens.shape
+        prefix_seen = jnp.arange(cache.prefix.k.shape[2])[None] < cache.prefix_lengths[:, None]
+        suffix_seen = jnp.arange(cache.suffix.k.shape[3])[None, None] < steps[..., None]
+
+        def attend(q, k, v, layer):
+            prefix, suffix = layer
+            return decode_attention(q, KV(k, v), prefix, prefix_seen, suffix, suffix_seen)
+
+        def fold(x, kernel, state):
+            rows = delta.Inputs(*(y.reshape(g * n, 1, *y.shape[2:]) for y in x))
+            state = delta.State(*(y.reshape(g * n, *y.shape[2:]) for y in state))
+            out, state = delta.decode(rows, kernel, state)
+            state = delta.State(*(y.reshape(g, n, *y.shape[1:]) for y in state))
+            return out.reshape(g, n, *out.shape[2:]), state
+
+        hidden, new, _ = text.run(
+            self.config,
+            params["text"],
+            params["text"]["embed"][tokens].astype(self.dtype),
+            jnp.broadcast_to(positions[:, None], (g, 3, n)),
+            text.Mixing(attend, fold),
+            extra=text.Extra((cache.prefix, cache.suffix), cache.states),
+            keep_cache=True,
+        )
+        # A row that has come to the end of its cache keeps its states, as it keeps its keys.
+        moves = (steps >= 0) & (steps < cache.suffix.k.shape[3])
+
+        def advance(old, new):
+            shape = (1, g, n, *[1] * (old.ndim - 3))
+            return jnp.where(moves.reshape(shape), new.astype(old.dtype), old)
+
+        if new.delta:
+            cache = cache._replace(states=jax.tree.map(advance, cache.states, new.delta))
+        return hidden, append(cache, new.full, steps) if new.full else cache
+
+    def _forward(
+        self, params, prompts, completions, *, lengths=None, keep_cache=False, keep_router=False
+    ):
+        """See VisionLanguageModel."""
+        visual = self.encode(params, prompts.vision)
+        g, n, r = completions.shape
+        p = prompts.tokens.shape[1]
+        x, positions = self._embed(params, prompts, completions, visual)
+        hidden, new, router = text.run(
+            self.config,
+            params["text"],
+            x,
+            positions,
+            self.group_mixing(prompts.lengths, p, n, r, lengths),
+            keep_cache=keep_cache,
+            keep_router=keep_router,
+            remat=self.remat and not keep_cache,
+        )
+        kv = new.full or self._no_kv(g, p + n * r)
+        states = new.delta or self._no_states(*((g,) if lengths is None else (g, n)))
+        cache = Prefilled(kv, states)
+        return hidden, Kept(cache if keep_cache else None, router)
+
+    def group_mixing(
+        self,
+        lengths: Int[Array, " g"],
+        prompt: int,
+        completions: int,
+        completion: int,
+        own_lengths: Int[Array, "g n"] | None = None,
+    ) -> text.Mixing:
+        """Returns how tokens meet in [prompt | completion 0 | ...], prompts padded to `prompt`.
+
+        States are those after the prompts; with `own_lengths` those after each completion.
+        """
+        layout = group(lengths, prompt, completions, completion)
+        start = jax.tree.map(lambda y: y[0], self._no_states(len(lengths), layers=1))
+
+        def fold(x, kernel, _):
+            own = completion if completions else 0
+            return delta.run_group(x, kernel, start, lengths, prompt, own, own_lengths=own_lengths)
+
+        return text.Mixing(lambda q, k, v, _: attention(q, k, v, layout, self.implementation), fold)
+
+    def _no_kv(self, *batch: int) -> KV:
+        c = self.config
+        shape = (c.attention_layers, *batch, c.kv_heads, c.head_dim)
+        return KV(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
+
+    def _no_states(self, *batch: int, layers: int | None = None) -> delta.State:
+        c, d = self.config, self.config.delta
+        layers = c.layers - c.attention_layers if layers is None else layers
+        return delta.empty(
+            (layers, *batch),
+            heads=d.value_heads,
+            key_dim=d.key_dim,
+            value_dim=d.value_dim,
+            channels=d.channels,
+            width=d.conv_width,
+            dtype=jnp.dtype(self.dtype),
+        )

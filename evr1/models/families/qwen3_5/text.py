@@ -1,0 +1,196 @@
+"""The text model of Qwen3.5: blocks of gated delta nets and one layer of gated full attention.
+
+Source: Qwen3_5TextModel, transformers 5.23.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from evr1.models.families.qwen3_5.config import Config
+from evr1.models.nn import delta, layers, rope
+from evr1.models.nn.attention import Attend
+from evr1.models.nn.cache import KV
+from evr1.models.nn.experts import Experts
+from evr1.models.nn.layers import Mlp
+from evr1.parallel.sharding import constrain
+from evr1.types import Params
+
+Fold = Callable[[delta.Inputs, jax.Array, Any], tuple[jax.Array, delta.State]]
+
+
+class Mixing(NamedTuple):
+    """How tokens meet: the part of a layer that training, prefill and decoding do differently."""
+
+    attend: Attend  # (q, k, v, extra of this layer) -> attention output
+    fold: Fold  # (inputs, kernel, extra of this layer) -> outputs, state after them
+
+
+class Extra(NamedTuple):
+    """Pytrees with a leading axis of layers of that kind, handed to `Mixing` slice by slice."""
+
+    full: Any = ()
+    delta: Any = ()
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention whose output a gate, made with the queries, lets through."""
+
+    def __init__(self, c: Config, *, rngs: nnx.Rngs):
+        opts = {"scale": c.init_scale, "bias": c.attention_bias, "rngs": rngs}
+        self.q = layers.Linear(c.width, c.heads * 2 * c.head_dim, **opts)
+        self.k = layers.Linear(c.width, c.kv_heads * c.head_dim, **opts)
+        self.v = layers.Linear(c.width, c.kv_heads * c.head_dim, **opts)
+        self.o = layers.Linear(c.heads * c.head_dim, c.width, **opts)
+        self.q_norm = layers.CentredRMSNorm(c.head_dim, c.norm_eps, rngs=rngs)
+        self.k_norm = layers.CentredRMSNorm(c.head_dim, c.norm_eps, rngs=rngs)
+        self.head_dim = c.head_dim
+
+    def __call__(self, x, angles, mixing: Mixing, extra: Any) -> tuple[jax.Array, KV]:
+        b, t, _ = x.shape
+        q, gate = jnp.split(self.q(x).reshape(b, t, -1, 2 * self.head_dim), 2, axis=-1)
+        k, v = (f(x).reshape(b, t, -1, self.head_dim) for f in (self.k, self.v))
+        q, k, v = (constrain(y, "batch", None, "heads") for y in (q, k, v))
+        q = rope.rotate_first(self.q_norm(q), *angles)
+        k = rope.rotate_first(self.k_norm(k), *angles)
+        out = mixing.attend(q, k, v, extra) * jax.nn.sigmoid(gate)
+        return self.o(out.reshape(b, t, -1)), KV(k, v)
+
+
+class DeltaNet(nnx.Module):
+    """Projections, gate and norm round a gated delta rule."""
+
+    def __init__(self, c: Config, *, rngs: nnx.Rngs):
+        opts = {"scale": c.init_scale, "bias": False, "rngs": rngs}
+        d = c.delta
+        self.qkv = layers.Linear(c.width, d.channels, **opts)
+        self.gate = layers.Linear(c.width, d.value_heads * d.value_dim, **opts)
+        self.beta = layers.Linear(c.width, d.value_heads, **opts)
+        self.decay = layers.Linear(c.width, d.value_heads, **opts)
+        kernel = jax.random.uniform(rngs.params(), (d.conv_width, d.channels), minval=-1.0)
+        self.conv = nnx.Param(kernel * d.conv_width**-0.5)
+        rate = jax.random.uniform(rngs.params(), (d.value_heads,), minval=0.01, maxval=16.0)
+        self.log_rate = nnx.Param(jnp.log(rate))
+        self.decay_bias = nnx.Param(jnp.ones(d.value_heads, jnp.float32))
+        self.norm = layers.RMSNorm(d.value_dim, c.norm_eps, rngs=rngs)
+        self.o = layers.Linear(d.value_heads * d.value_dim, c.width, **opts)
+
+    def __call__(self, x, angles, mixing: Mixing, extra: Any) -> tuple[jax.Array, delta.State]:
+        del angles
+        b, t, _ = x.shape
+        # float32: a decay close to 1 is a small difference, and it is summed over many tokens.
+        rate = jnp.exp(self.log_rate[...].astype(jnp.float32))[None, None]
+        time = self.decay(x).astype(jnp.float32) + self.decay_bias[...][None, None]
+        inputs = delta.Inputs(
+            self.qkv(x), -rate * jax.nn.softplus(time), jax.nn.sigmoid(self.beta(x))
+        )
+        out, state = mixing.fold(inputs, self.conv[...], extra)
+        gate = self.gate(x).reshape(out.shape).astype(jnp.float32)
+        out = (self.norm(out) * jax.nn.silu(gate)).astype(x.dtype)
+        return self.o(out.reshape(b, t, -1)), state
+
+
+class Layer(nnx.Module):
+    """A pre-norm decoder layer of one of the two kinds."""
+
+    def __init__(self, c: Config, is_full: bool, *, rngs: nnx.Rngs):
+        self.norm1 = layers.CentredRMSNorm(c.width, c.norm_eps, rngs=rngs)
+        if is_full:
+            self.attention = Attention(c, rngs=rngs)
+        else:
+            self.delta = DeltaNet(c, rngs=rngs)
+        self.norm2 = layers.CentredRMSNorm(c.width, c.norm_eps, rngs=rngs)
+        if c.experts:
+            self.mlp = Experts(c.width, c.experts, c.init_scale, rngs=rngs)
+        else:
+            self.mlp = Mlp(c.width, c.mlp_width, c.init_scale, rngs=rngs)
+        self.is_full = is_full
+
+    def __call__(
+        self, x, angles, mixing: Mixing, extra: Any
+    ) -> tuple[jax.Array, Any, jax.Array | None]:
+        mixer = self.attention if self.is_full else self.delta
+        out, kept = mixer(self.norm1(x), angles, mixing, extra)
+        x = x + out
+        if isinstance(self.mlp, Experts):
+            out, router = self.mlp(self.norm2(x))
+        else:
+            out, router = self.mlp(self.norm2(x)), None
+        return constrain(x + out, "batch"), kept, router
+
+
+def init(c: Config, key: jax.Array) -> Params:
+    """Returns random parameters of the text model; `blocks/i` stacks layer i of every block."""
+    keys = jax.random.split(key, 3 + len(c.pattern))
+    shape = (c.vocab_size, c.width)
+    params = {
+        "embed": c.init_scale * jax.random.normal(keys[0], shape, jnp.float32),
+        "blocks": {
+            str(i): layers.init_stack(Layer, c, is_full, key=keys[3 + i], count=c.blocks)
+            for i, is_full in enumerate(c.pattern)
+        },
+        "norm": layers.init(layers.CentredRMSNorm, c.width, c.norm_eps, key=keys[1]),
+    }
+    if not c.tied:
+        params["head"] = c.init_scale * jax.random.normal(keys[2], shape[::-1], jnp.float32)
+    return params
+
+
+def run(
+    c: Config,
+    params: Params,
+    x: Float[Array, "g t d"],
+    positions: Int[Array, "g 3 #t"],
+    mixing: Mixing,
+    *,
+    extra: Extra | None = None,
+    keep_cache: bool = False,
+    keep_router: bool = False,
+    remat: bool = False,
+) -> tuple[Float[Array, "g t d"], Extra, Float[Array, "l g t e"] | None]:
+    """Returns the hidden states after the final norm, what a cache takes, the router's logits.
+
+    Args:
+        c: sizes.
+        params: of the text model.
+        x: embedded tokens, visual tokens already in their places.
+        positions: M-RoPE; one for all tokens, as completions of a group are decoded, or one each.
+        mixing: how tokens meet.
+        extra: what `mixing` gets.
+        keep_cache: return keys and values (`full`) and states (`delta`), stacked over the layers.
+        keep_router: return the router's logits.
+        remat: recompute each layer in the backward pass.
+    """
+    angles = rope.mrope(positions, c.rope_freqs, c.rope_axes)
+    number = [sum(c.pattern[:i]) if f else i - sum(c.pattern[:i]) for i, f in enumerate(c.pattern)]
+
+    def body(x, block):
+        weights, extra = block
+        kept, routers = Extra([], []), []
+        for i, is_full in enumerate(c.pattern):
+            own = extra.full if is_full else extra.delta
+            own = jax.tree.map(lambda y, n=number[i]: y[n], own)
+
+            def layer(x, weights, own, is_full=is_full):
+                return layers.bind(Layer, c, is_full, params=weights)(x, angles, mixing, own)
+
+            layer = jax.checkpoint(layer) if remat else layer
+            x, out, router = layer(x, weights[str(i)], own)
+            (kept.full if is_full else kept.delta).append(out)
+            routers.append(router)
+        new = Extra(*(_stack(parts) for parts in kept)) if keep_cache else Extra()
+        return x, (new, jnp.stack(routers) if keep_router and c.experts else None)
+
+    blocks = jax.tree.map(lambda y: y.reshape(c.blocks, -1, *y.shape[1:]), extra or Extra())
+    x, kept = jax.lax.scan(body, x, (params["blocks"], blocks))
+    kept = jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), kept)
+    norm = layers.bind(layers.CentredRMSNorm, c.width, c.norm_eps, params=params["norm"])
+    return norm(x), *kept
+
+
+def _stack(parts: list) -> Any:
+    return jax.tree.map(lambda *ys: jnp.stack(ys), *parts) if parts else ()

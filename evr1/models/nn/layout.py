@@ -1,0 +1,68 @@
+"""Who sees whom in attention: packed rows, and groups of completions beside their prompt."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+
+class Rule(NamedTuple):
+    """The part of a layout that does not depend on data.
+
+    With `completion` > 0 the tokens are [prompt | completion 0 | completion 1 | ...], and a query
+    sees a key only where the key is a prompt token or of the query's own completion.
+    """
+
+    causal: bool
+    prompt: int = 0  # tokens
+    completion: int = 0  # tokens of one completion; 0: plain sequence
+
+    def sees(self, q: Any, k: Any) -> Any:
+        """Returns whether query place q sees key place k, elementwise for NumPy or JAX integers.
+
+        >>> rule = Rule(causal=True, prompt=2, completion=2)  # [p p | a a | b b]
+        >>> [int(rule.sees(np.int32(5), np.int32(k))) for k in range(6)]
+        [1, 1, 0, 0, 1, 1]
+        """
+        seen = (q >= k) if self.causal else (q == q) & (k == k)
+        if not self.completion:
+            return seen
+        own = (q - self.prompt) // self.completion == (k - self.prompt) // self.completion
+        return seen & ((k < self.prompt) | (own & (q >= self.prompt)))
+
+
+class Layout(NamedTuple):
+    """Query q sees key k where the rule says so and their ids are equal.
+
+    Every token must see itself, so padding has an id of its own (0) and sees padding.
+    """
+
+    rule: Rule
+    ids: Int[Array, "b t"]
+
+
+def segments(ids: Int[Array, "b t"], *, causal: bool) -> Layout:
+    """Returns the layout of packed rows.
+
+    A token sees its own segment, all of it or what stands before it.
+    """
+    return Layout(Rule(causal), ids)
+
+
+def group(lengths: Int[Array, " b"], prompt: int, completions: int, completion: int) -> Layout:
+    """Returns the layout of a group.
+
+    Prompts of `lengths` tokens are padded to `prompt`; completions of `completion` tokens follow.
+    """
+    tokens = prompt + completions * completion
+    place = jnp.arange(tokens)[None]
+    real = (place < lengths[:, None]) | (place >= prompt)
+    return Layout(Rule(True, prompt, completion if completions else 0), real.astype(jnp.int32))
+
+
+def mask(layout: Layout) -> Bool[Array, "b q k"]:
+    """Returns which key each query sees: the definition, for small T."""
+    place = np.arange(layout.ids.shape[1])
+    static = layout.rule.sees(place[:, None], place[None])
+    return jnp.asarray(static)[None] & (layout.ids[:, :, None] == layout.ids[:, None, :])

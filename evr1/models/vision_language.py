@@ -1,0 +1,149 @@
+"""What surrounds the vision tower and the layers of the text model, in every family."""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from evr1.models.base import Model
+from evr1.models.nn import embedding
+from evr1.models.nn.cache import KV, Kept, Prefilled
+from evr1.types import Params, Prompts, Questions, VisionInput, Visual
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionLanguageModel(Model):
+    """A vision tower before a text model.
+
+    Attributes:
+        tower: the module of `towers/` with the vision tower.
+    """
+
+    tower: ClassVar[Any]
+
+    def init(self, key: jax.Array) -> Params:
+        """See Model."""
+        keys = jax.random.split(key)
+        return {
+            "vision": self.tower.init(self.config.vision, keys[0]),
+            "text": self.init_text(keys[1]),
+        }
+
+    @abc.abstractmethod
+    def init_text(self, key: jax.Array) -> Params:
+        """Returns random parameters of the text model."""
+
+    def encode_vision(self, params: Params, vision: VisionInput) -> Visual:
+        """Returns what the vision tower gives, whatever the batch holds."""
+        return self.tower.encode(
+            self.config.vision,
+            params,
+            vision,
+            dtype=jnp.dtype(self.dtype),
+            remat=self.remat,
+            implementation=self.implementation,
+        )
+
+    def encode(self, params: Params, vision: VisionInput | Visual) -> Visual:
+        """See Model."""
+        if isinstance(vision, Visual):
+            return vision
+        encode = self.encode_vision
+        if not vision.segment_ids.size:
+            return encode(params["vision"], vision)
+        shapes = jax.eval_shape(encode, params["vision"], vision)
+        # A batch of text alone has the shapes of any other, and no pass through the tower.
+        return jax.lax.cond(
+            (vision.segment_ids > 0).any(),
+            encode,
+            lambda *_: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+            params["vision"],
+            vision,
+        )
+
+    def group_forward(
+        self,
+        params: Params,
+        prompts: Prompts,
+        completions: Int[Array, "g n r"],
+        *,
+        keep_router: bool = False,
+    ) -> tuple[Float[Array, "g n r d"], Kept]:
+        """See Model."""
+        g, n, r = completions.shape
+        p = prompts.tokens.shape[1]
+        hidden, kept = self._forward(params, prompts, completions, keep_router=keep_router)
+        last = _last(hidden[:, :p], prompts.lengths)
+        after = hidden[:, p:].reshape(g, n, r, -1)[:, :, :-1]
+        first = jnp.broadcast_to(last[:, None, None], (g, n, 1, last.shape[-1]))
+        return jnp.concatenate([first, after], axis=2), kept
+
+    def prefill(
+        self, params: Params, prompts: Prompts, questions: Questions | None = None
+    ) -> tuple[Float[Array, "g *n d"], KV | Prefilled]:
+        """See Model."""
+        g, p = prompts.tokens.shape
+        if questions is None:
+            empty = jnp.zeros((g, 0, 0), jnp.int32)
+            hidden, kept = self._forward(params, prompts, empty, keep_cache=True)
+            assert kept.cache is not None
+            return _last(hidden, prompts.lengths), kept.cache
+        _, n, q = questions.tokens.shape
+        hidden, kept = self._forward(
+            params, prompts, questions.tokens, lengths=questions.lengths, keep_cache=True
+        )
+        assert kept.cache is not None
+        cache = kept.cache if isinstance(kept.cache, Prefilled) else Prefilled(kept.cache)
+        asked = KV(*(x[:, :, p:].reshape(-1, g, n, q, *x.shape[3:]) for x in cache.kv))
+        cache = cache._replace(kv=KV(*(x[:, :, :p] for x in cache.kv)), questions=asked)
+        last = jax.vmap(_last)(hidden[:, p:].reshape(g, n, q, -1), questions.lengths)
+        return last, cache
+
+    def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
+        """See Model."""
+        return embedding.logits(params["text"], hidden, tied=self.config.tied)
+
+    @abc.abstractmethod
+    def _forward(
+        self,
+        params: Params,
+        prompts: Prompts,
+        completions: Int[Array, "g n r"],
+        *,
+        lengths: Int[Array, "g n"] | None = None,
+        keep_cache: bool = False,
+        keep_router: bool = False,
+    ) -> tuple[Float[Array, "g t d"], Kept]:
+        """Returns hidden states of [prompt | completion 0 | ...], and what is to be kept.
+
+        Args:
+            params: of this model.
+            prompts: G prompts.
+            completions: N token rows for each.
+            lengths: of the rows, where the states after them are to be kept; None: those after
+                the prompts.
+            keep_cache: keep keys, values and states.
+            keep_router: keep the router's logits.
+        """
+
+    def _embed(self, params, prompts, completions, visual):
+        """Returns embeddings and positions of [prompt | completion 0 | ...]."""
+        g, n, r = completions.shape
+        x = embedding.embed(
+            params["text"], prompts.tokens, visual, prompts.visual_index, jnp.dtype(self.dtype)
+        )
+        positions = prompts.positions
+        if n:
+            answers = params["text"]["embed"][completions.reshape(g, n * r)].astype(x.dtype)
+            x = jnp.concatenate([x, answers], axis=1)
+            after = prompts.next_positions[:, None] + jnp.tile(jnp.arange(r), n)[None]
+            after = jnp.broadcast_to(after[:, None], (g, 3, n * r))
+            positions = jnp.concatenate([positions, after], axis=2)
+        return x, positions
+
+
+def _last(hidden: Float[Array, "g p d"], lengths: Int[Array, " g"]) -> Float[Array, "g d"]:
+    return jax.vmap(lambda h, i: h[i - 1])(hidden, lengths)

@@ -1,0 +1,1 @@
+"""Mathematical answers: rewritten, parsed, evaluated and compared."""

@@ -1,0 +1,1 @@
+"""Spans of time, boxes and masks: how they are written, and how alike they are."""

@@ -1,0 +1,1 @@
+"""An LLM judge beside the scorers."""

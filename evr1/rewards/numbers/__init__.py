@@ -1,0 +1,1 @@
+"""Numbers, scales and units in words and digits."""

@@ -1,0 +1,1 @@
+"""SVG and HTML documents as lists of elements and attributes."""

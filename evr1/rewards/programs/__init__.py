@@ -1,0 +1,1 @@
+"""Programs of a response and their tests, in confined processes."""

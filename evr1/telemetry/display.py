@@ -1,0 +1,182 @@
+"""What the console shows: a live panel on a terminal, one plain line a step anywhere else."""
+
+import collections
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+# (metric, label, format): the few numbers that fit on a line
+SHOWN = (
+    ("reward/overall", "reward", "{:.3f}"),
+    ("reward/accuracy", "accuracy", "{:.3f}"),
+    ("eval/accuracy", "held-out", "{:.3f}"),
+    ("speed/tokens_per_s", "tokens/s", "{:,.0f}"),
+)
+_STEP_TIME = "time/step_s"
+LONG_S = 3.0  # a compilation that takes longer is shown
+
+
+class Display:
+    """Shows where a run stands.
+
+    Args:
+        num_steps: where it ends.
+        start_step: where this process began; the time left is estimated from its last steps.
+        console: a terminal gets a live panel, anything else lines.
+        clock: seconds, monotonic.
+        long_s: seconds after which a compilation is shown.
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        start_step: int,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+        long_s: float = LONG_S,
+    ) -> None:
+        self._num_steps, self._step = num_steps, start_step
+        self._console, self._clock, self._start = console, clock, clock()
+        # (step, time without compiling) of the last few steps: few, to follow a change of pace
+        self._marks = collections.deque([(start_step, self._start)], maxlen=5)
+        self._is_first_step_in = True  # the first step of a process also traces, reads and warms up
+        self._compile_s = 0.0
+        self._compiling_since: float | None = None
+        self._long_s, self._timer = long_s, threading.Timer(0, print)
+        self._status = ""
+        self._latest: dict[str, float] = {}
+        self._spinner = Spinner("dots", text="")
+        self._live: Live | None = None
+        if console.is_terminal:
+            live = Live(console=console, refresh_per_second=4, get_renderable=self._panel)
+            live.start()
+            self._live = live
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes the metrics of a step."""
+        self._mark(step)
+        self._step = step
+        self._latest.update(values)
+        if self._live is None:
+            self._console.print(
+                self.describe(values), highlight=False, markup=False, soft_wrap=True
+            )
+
+    def status(self, text: str) -> None:
+        """Says what is going on; only the live panel shows it."""
+        self._status = text
+
+    def compiling(self, seconds: float | None) -> None:
+        """Takes the beginning of a compilation (None), or how many seconds it took.
+
+        One that takes long is shown on the panel; where there is none, in a line of its own.
+        """
+        self._timer.cancel()
+        if seconds is not None:
+            self._compile_s += seconds
+            self._compiling_since = None
+            return
+        self._compiling_since = self._clock()
+        if self._live is None:
+            text = f"compiling{f' for {self._status}' if self._status else ''} ..."
+            self._timer = threading.Timer(self._long_s, self.line, [text])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def line(self, text: str) -> None:
+        """Prints a line (above the panel, where there is one)."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Ends the live panel; what it showed last stays on the screen."""
+        self._timer.cancel()
+        if self._live is not None:
+            self._status, self._compiling_since = "", None
+            self._live.stop()
+            self._live = None
+
+    def describe(self, values: Mapping[str, float]) -> str:
+        """A line about a step: 'step 3/20  reward 0.512  2.1 s (rollout 1.5, update 0.4)'."""
+        parts = [f"step {self._step}/{self._num_steps}"]
+        parts += [f"{label} {text}" for label, text in _numbers(values)]
+        if _STEP_TIME in values:
+            phases = ", ".join(f"{name} {s:.1f}" for name, s in _phases(values))
+            parts.append(f"{values[_STEP_TIME]:.1f} s" + (f" ({phases})" if phases else ""))
+        return "  ".join([*parts, *self._time_left()])
+
+    def _mark(self, step: int) -> None:
+        """Notes when a step ended, for the time left."""
+        mark = step, self._clock() - self._compile_s
+        if step > self._step:
+            if len(self._marks) == 2 and self._is_first_step_in:
+                self._marks.popleft()
+                self._is_first_step_in = False
+            self._marks.append(mark)
+        elif len(self._marks) == 1:  # an evaluation before the first step
+            self._marks[0] = mark
+
+    def _time_left(self) -> list[str]:
+        """['3m07s left'], estimated from the last steps of this process; [] before the first."""
+        (first, begin), (last, now) = self._marks[0], self._marks[-1]
+        left = self._num_steps - self._step
+        if last == first or left <= 0:
+            return []
+        return [f"{_duration((now - begin) / (last - first) * left)} left"]
+
+    def _panel(self) -> RenderableType:
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(f"step {self._step}/{self._num_steps}", style="bold"),
+            ProgressBar(total=max(self._num_steps, 1), completed=self._step, width=30),
+            Text(f"{_duration(self._clock() - self._start)} gone", style="dim"),
+            Text("".join(self._time_left()), style="dim"),
+        )
+        numbers = Text("  ").join(
+            Text.from_markup(f"{label} [bold]{escape(text)}[/]")
+            for label, text in _numbers(self._latest)
+        )
+        phases = Text(
+            "  ".join(f"{name} {s:.1f} s" for name, s in _phases(self._latest)), style="dim"
+        )
+        self._spinner.update(text=Text(self._doing()))
+        return Group(head, numbers, phases, self._spinner)
+
+    def _doing(self) -> str:
+        """The status, and for how long a compilation has been running, if it is a long one."""
+        since = self._compiling_since  # another thread may set it to None meanwhile
+        if since is None or self._clock() - since < self._long_s:
+            return self._status
+        return f"{self._status}  compiling for {_duration(self._clock() - since)}".strip()
+
+
+def _numbers(values: Mapping[str, float]) -> list[tuple[str, str]]:
+    """(label, text) of the metrics in `SHOWN` that were measured."""
+    return [(label, form.format(values[name])) for name, label, form in SHOWN if name in values]
+
+
+def _phases(values: Mapping[str, float]) -> list[tuple[str, float]]:
+    """(phase, seconds), the longest first."""
+    phases = {
+        name.removeprefix("time/").removesuffix("_s"): seconds
+        for name, seconds in values.items()
+        if name.startswith("time/") and name != _STEP_TIME
+    }
+    return sorted(phases.items(), key=lambda item: -item[1])
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as '45s', '3m07s', '2h05m'."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m{seconds % 60:02d}s"
+    return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"

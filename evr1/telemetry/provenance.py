@@ -1,0 +1,98 @@
+"""config.json: the config of a run, and the command, commit and versions that it ran with."""
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evr1.telemetry.workdir import replace_file
+
+_PACKAGES = ("evr1", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> list[str]:
+    """Writes config.json: the config's fields, and under "run" the command, commit and versions.
+
+    Args:
+        path: replaced atomically.
+        config: the resolved config.
+        resumed: compare with the file that is there.
+
+    Returns:
+        One line for every field that differs from the run being resumed.
+
+    Raises:
+        ValueError: the file that is there holds no JSON object.
+    """
+    config = json.loads(json.dumps(config))
+    changes = _changes(_read(path), config) if resumed and path.exists() else []
+    run = {
+        "command": sys.argv,
+        "git_commit": git_commit(Path(__file__).parents[2]),
+        "python": platform.python_version(),
+        "versions": _versions(),
+    }
+    replace_file(path, [json.dumps({**config, "run": run}, indent=2).encode() + b"\n"])
+    return changes
+
+
+def git_commit(repository: Path) -> str:
+    """The commit of a checkout, with "+changes" where files differ from it; empty: no checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(repository), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != repository.resolve():
+            return ""  # installed into the checkout of something else
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for every field that differs; what the file says of its run is not compared."""
+    old, new = _flat(before), _flat(now)
+    return [
+        f"config changed since the run began: {name} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and not name.startswith("run.")
+    ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")).items())
+    except (ValueError, AttributeError):
+        raise ValueError(f"{path}: no JSON object; remove it, it is written again") from None
+
+
+def _versions() -> dict[str, str]:
+    """Package -> version, of those that are installed."""
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields by dotted name.
+
+    >>> _flat({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

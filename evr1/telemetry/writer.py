@@ -1,0 +1,156 @@
+"""What a run leaves behind while it goes: metrics, rollouts, config, TensorBoard, W&B, the console.
+
+`metrics.jsonl` and `rollouts.jsonl` are exact under resume: lines at or after the resumed step are
+dropped first, so the files end up as an uninterrupted run writes them (wall-clock times aside).
+"""
+
+import contextlib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+
+from evr1.telemetry.display import Display
+from evr1.telemetry.lines import LineFile
+from evr1.telemetry.phases import PhaseTimer
+from evr1.telemetry.provenance import write_config
+from evr1.telemetry.records import RolloutRecord
+from evr1.telemetry.sinks import Sink, TensorBoard, WandB
+
+_NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_-]+(@[0-9]+)?)+")
+
+
+class Writer:
+    """Everything a run records in its workdir; a context manager.
+
+    A host that is not the primary one makes a Writer too, and it writes nothing.
+
+    Args:
+        workdir: made if it does not exist.
+        config: the resolved config, as JSON can hold it.
+        num_steps: where the run ends; for the display.
+        start_step: the first step that this process records; lines at or after it are dropped.
+        tensorboard: write event files to workdir/tensorboard.
+        wandb: W&B project name; empty: off.
+        is_primary: false on every host but one.
+        timer: of the run's phases; the writer shows each phase that begins, and starts the step's
+            clock anew. None: a new one.
+        console: for tests; a terminal on stdout gets a live display, anything else a line a step.
+
+    Attributes:
+        timer: of the run's phases.
+
+    Raises:
+        ValueError: W&B is asked for and not installed, or a record file has an unreadable line.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        config: Mapping[str, Any],
+        num_steps: int,
+        start_step: int = 0,
+        tensorboard: bool = True,
+        wandb: str = "",
+        is_primary: bool = True,
+        timer: PhaseTimer | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.timer = timer or PhaseTimer()
+        self.timer.on_enter = self.status
+        self._sinks: list[Sink] = []
+        self._files: list[LineFile] = []
+        self._rollouts: LineFile | None = None
+        self._display: Display | None = None
+        with contextlib.ExitStack() as stack:
+            if is_primary:
+                workdir = Path(workdir)
+                workdir.mkdir(parents=True, exist_ok=True)
+                self._display = Display(num_steps, start_step, console or Console())
+                stack.callback(self._display.close)
+                for line in write_config(workdir / "config.json", config, resumed=start_step > 0):
+                    self._display.line(line)
+                metric_file = _MetricFile(workdir / "metrics.jsonl", start_step)
+                stack.callback(metric_file.close)
+                self._rollouts = LineFile(workdir / "rollouts.jsonl", start_step)
+                stack.callback(self._rollouts.close)
+                self._files = [metric_file, self._rollouts]
+                self._sinks.append(metric_file)
+                if tensorboard:
+                    board = TensorBoard(workdir / "tensorboard", start_step)
+                    stack.callback(board.close)
+                    self._sinks.append(board)
+                if wandb:
+                    run = WandB(wandb, workdir, config)
+                    stack.callback(run.close)
+                    self._sinks.append(run)
+                self._sinks.append(self._display)
+            self._stack = stack.pop_all()
+        self.timer.pop()  # what came before belongs to no step
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Records metrics under a step; may be called several times for one step.
+
+        Args:
+            step: not below the start step.
+            values: by "area/name"; Python, NumPy or JAX scalars on the host.
+
+        Raises:
+            ValueError: a name that is not area/name in lower case.
+        """
+        for name in values:
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"metric name {name!r}; write area/name in a-z, 0-9, _ and -, with a number "
+                    "behind an @ where it is of so many samples"
+                )
+        plain = {k: v if isinstance(v, int) else float(v) for k, v in values.items()}
+        for sink in self._sinks:
+            sink.metrics(step, plain)
+
+    def rollouts(self, records: Iterable[RolloutRecord]) -> None:
+        """Appends rollouts to rollouts.jsonl."""
+        if self._rollouts is not None:
+            self._rollouts.append(r.to_json() for r in records)
+
+    def status(self, text: str) -> None:
+        """Says what the run is doing now, on the live display only."""
+        if self._display is not None:
+            self._display.status(text)
+
+    def compiling(self, seconds: float | None) -> None:
+        """Shows that a program is being compiled (None), or that it took so many seconds."""
+        if self._display is not None:
+            self._display.compiling(seconds)
+
+    def line(self, text: str) -> None:
+        """Prints a line above the live display."""
+        if self._display is not None:
+            self._display.line(text)
+
+    def sync(self) -> None:
+        """Puts every line on disk; a checkpoint must not run ahead of them, so call this first."""
+        for file in self._files:
+            file.sync()
+
+    def close(self) -> None:
+        """Closes the files and ends the display."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        """Returns the writer itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Closes the writer, also after an error."""
+        self.close()
+
+
+class _MetricFile(LineFile):
+    """metrics.jsonl, as one of the places where metrics go."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self.append([{"step": step, **values}])

@@ -1,0 +1,223 @@
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from repo import ROOT
+from shards_rig import key, medium
+
+from evr1.data.media.shards import ShardStore, ShardWriter
+
+
+def fill(root, count=5, shard_bytes=2 * 4 * 64 * 96 * 3):
+    media = {key(n): medium(n) for n in range(count)}
+    media[key(99)] = medium(99, 1, (32, 32), is_video=False)
+    with ShardWriter(root, shard_bytes=shard_bytes) as writer:
+        for k, m in media.items():
+            writer.add(k, m, f"{k}.mp4")
+    return media
+
+
+def assert_same(a, b):
+    np.testing.assert_array_equal(a.frames, b.frames)
+    np.testing.assert_array_equal(a.timestamps, b.timestamps)
+    assert (a.frames.dtype, a.timestamps.dtype) == (np.uint8, np.float64)
+    assert a.is_video == b.is_video
+
+
+def test_what_is_written_is_read(tmp_path):
+    media = fill(tmp_path)
+    store = ShardStore(tmp_path)
+    assert len(store) == 6
+    assert len(list(tmp_path.glob("media-train.array_record-*"))) == 3
+    for k, m in media.items():
+        assert_same(store.read(k), m)
+        shape = store.find(k).shape
+        assert (shape.frames, shape.height, shape.width, 3) == m.frames.shape
+        np.testing.assert_array_equal(shape.timestamps, m.timestamps)
+        assert shape.is_video == m.is_video
+    assert store.find(key(1234)) is None
+    assert key(1234) not in store
+
+
+def test_one_entry_however_often_it_is_added(tmp_path):
+    with ShardWriter(tmp_path) as writer:
+        for _ in range(3):
+            writer.add(key(1), medium(1), "a.mp4")
+    with ShardWriter(tmp_path) as writer:
+        assert key(1) in writer
+        writer.add(key(1), medium(1), "a.mp4")
+    assert len(list(tmp_path.glob("index-*.npz"))) == 1
+
+
+def test_it_is_a_tfds_data_set_and_tensorflow_stays_out(tmp_path):
+    package = tmp_path / "site" / "tensorflow"  # stands for an installed TensorFlow
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('TensorFlow was imported')")
+    root = tmp_path / "shards"
+    media = fill(root)
+    code = f"""
+import sys
+sys.path.insert(0, {str(package.parent)!r})
+from evr1.data.media import shards
+store = shards.ShardStore({str(root)!r})
+store.read({key(1)!r})
+with shards.ShardWriter({str(root)!r}) as writer:
+    writer.add({key(500)!r}, store.read({key(2)!r}), "b.mp4")
+import tensorflow_datasets as tfds
+source = tfds.builder_from_directory({str(root)!r}).as_data_source(split="train")
+print(len(source), source[0]["key"].decode(), source[0]["frames"].shape)
+print([m for m in ("tensorflow", "torch") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"7 {key(0)} {media[key(0)].frames.shape}", "[]"]
+
+
+def test_a_flipped_byte_is_named(tmp_path):
+    media = fill(tmp_path)
+    path = tmp_path / "media-train.array_record-00001"
+    data = bytearray(path.read_bytes())
+    where = data.index(media[key(3)].frames.tobytes()[:64])
+    data[where + 1000] ^= 1
+    path.write_bytes(data)
+    store = ShardStore(tmp_path)
+    for k, m in media.items():
+        if k != key(3):
+            assert_same(store.read(k), m)
+    with pytest.raises(ValueError, match="hash mismatch") as error:
+        store.read(key(3))
+    message = str(error.value)
+    assert message.startswith(f"{path}: entry {key(3)} is damaged")
+    assert "delete this shard file and run tools/preprocess_videos.py" in message
+    assert "\n" not in message
+
+
+def test_no_flipped_byte_goes_unnoticed(tmp_path):
+    media = fill(tmp_path / "good", 2, shard_bytes=2**30)
+    rng = np.random.default_rng(0)
+    whole = (tmp_path / "good" / "media-train.array_record-00000").read_bytes()
+    shutil.copytree(tmp_path / "good", tmp_path / "bad")
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        (tmp_path / "bad" / "media-train.array_record-00000").write_bytes(data)
+        store = ShardStore(tmp_path / "bad")
+        for k, m in media.items():
+            try:
+                assert_same(store.read(k), m)
+            except ValueError as error:
+                assert "damaged" in str(error)  # noqa: PT017
+                refused += 1
+    assert refused > 20
+
+
+def test_a_cut_shard_is_named(tmp_path):
+    fill(tmp_path)
+    path = tmp_path / "media-train.array_record-00000"
+    for size in (0, 100, path.stat().st_size // 2):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(ValueError, match=r"array_record-00000: entry 0+ is damaged"):
+            ShardStore(tmp_path).read(key(0))
+
+
+def test_a_shard_that_holds_something_else_is_named(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "media-train.array_record-00000").write_bytes(
+        (tmp_path / "media-train.array_record-00001").read_bytes()
+    )
+    with pytest.raises(ValueError, match="the record holds key 0*2"):
+        ShardStore(tmp_path).read(key(0))
+
+
+def test_deleting_a_shard_and_running_again_repairs(tmp_path):
+    media = fill(tmp_path)
+    (tmp_path / "media-train.array_record-00001").unlink()
+    assert len(ShardStore(tmp_path)) == 4
+    added = []
+    with ShardWriter(tmp_path) as writer:
+        for k, m in media.items():
+            if k not in writer:
+                writer.add(k, m, "again.mp4")
+                added.append(k)
+    assert added == [key(2), key(3)]
+    store = ShardStore(tmp_path)
+    for k, m in media.items():
+        assert_same(store.read(k), m)
+    assert sorted(p.name[-5:] for p in tmp_path.glob("media-train*")) == ["00000", "00001", "00002"]
+
+
+def test_a_lost_index_is_rebuilt_and_a_damaged_one_is_named(tmp_path):
+    media = fill(tmp_path)
+    (tmp_path / "index-00000.npz").unlink()
+    ShardWriter(tmp_path).close()
+    store = ShardStore(tmp_path)
+    assert_same(store.read(key(0)), media[key(0)])
+    shape = store.find(key(0)).shape
+    assert (shape.frames, shape.height, shape.width) == (4, 64, 96)
+    (tmp_path / "index-00000.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"index-00000.npz: damaged index .* delete it and run"):
+        ShardStore(tmp_path)
+
+
+def test_a_killed_run_keeps_its_finished_shards(tmp_path):
+    code = f"""
+import os, signal, sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/rigs")!r}]
+from shards_rig import key, medium
+from evr1.data.media.shards import ShardWriter
+writer = ShardWriter({str(tmp_path)!r}, shard_bytes=2 * 4 * 64 * 96 * 3)
+for n in range(5):
+    writer.add(key(n), medium(n), "a.mp4")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert list(tmp_path.glob(".writing-*"))
+    store = ShardStore(tmp_path)
+    assert [key(n) in store for n in range(5)] == [True] * 4 + [False]
+    media = fill(tmp_path)
+    assert not list(tmp_path.glob(".writing-*"))
+    for k, m in media.items():
+        assert_same(ShardStore(tmp_path).read(k), m)
+
+
+def test_an_old_shard_is_completed_before_it_is_full(tmp_path):
+    with ShardWriter(tmp_path, shard_seconds=0) as writer:
+        writer.add(key(1), medium(1), "a.mp4")
+        assert key(1) in ShardStore(tmp_path)  # a kill from here on loses nothing
+
+
+def test_two_writers_are_refused(tmp_path):
+    with (
+        ShardWriter(tmp_path),
+        pytest.raises(ValueError, match="another process writes here"),
+    ):
+        ShardWriter(tmp_path)
+
+
+def test_no_directory_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"data.shards=.*/none': no such directory; run tools"):
+        ShardStore(tmp_path / "none")
+
+
+def test_an_error_still_completes_the_open_shard(tmp_path):
+    def fail_after_one():
+        with ShardWriter(tmp_path) as writer:
+            writer.add(key(1), medium(1), "a.mp4")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_after_one()
+    assert key(1) in ShardStore(tmp_path)
+
+
+def test_an_index_whose_arrays_do_not_fit_is_damaged(tmp_path):
+    (tmp_path / "media-train.array_record-00000").write_bytes(b"")
+    arrays = {"sizes": np.zeros(3, np.int32), "offsets": np.zeros(1, np.int64)}
+    arrays |= {"keys": np.zeros(2, "S32"), "timestamps": np.zeros(0), "is_video": np.zeros(2, bool)}
+    np.savez(tmp_path / "index-00000.npz", **arrays)
+    with pytest.raises(ValueError, match="damaged index"):
+        ShardStore(tmp_path)

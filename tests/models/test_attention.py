@@ -1,0 +1,189 @@
+"""The attention entry: every implementation against the float32 definition."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from evr1.models.nn import blocked
+from evr1.models.nn.attention import attention, decode_attention, mask
+from evr1.models.nn.cache import KV
+from evr1.models.nn.layout import Layout, Rule, group, segments
+
+B, T, BLOCK = 2, 42, 8
+LAYOUTS = {
+    "causal": lambda: segments(jnp.ones((B, T), jnp.int32), causal=True),
+    "packed": lambda: segments(_packed(), causal=True),
+    "bidirectional": lambda: segments(_packed(), causal=False),
+    "group": lambda: group(jnp.array([27, 13]), 27, 3, 5),
+    "prompt only": lambda: group(jnp.array([T, 7]), T, 0, 0),
+}
+HEADS = {"multi-head": (2, 2), "grouped": (4, 2), "one kv head": (3, 1)}
+
+
+def _packed():
+    """Two segments and padding in one row, one and padding in the other."""
+    ids = np.zeros((B, T), np.int32)
+    ids[0, :17], ids[0, 17:35], ids[1, :41] = 1, 2, 1
+    return jnp.asarray(ids)
+
+
+def _inputs(tokens, heads, head_dim, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = [(B, tokens, h, head_dim) for h in (heads[0], heads[1], heads[1], heads[0])]
+    return [jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=True)]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run(implementation, rule, ids, q, k, v, weight):
+    def f(q, k, v):
+        layout = Layout(rule, ids)
+        if implementation == "blocked":  # in blocks far smaller than it would choose
+            out = blocked.attention(q, k, v, layout, BLOCK)
+        else:
+            out = attention(q, k, v, layout, implementation)
+        return (out * weight).sum(), out
+
+    (_, out), grads = jax.value_and_grad(f, (0, 1, 2), has_aux=True)(q, k, v)
+    return [out, *grads]
+
+
+def _value_and_grads(implementation, layout, q, k, v, weight):
+    return _run(implementation, layout.rule, layout.ids, q, k, v, weight)
+
+
+def _gap(a, b):
+    return max(float(jnp.abs(x - y).max() / jnp.abs(y).max()) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_dense_and_blocked_follow_the_definition(layout, heads):
+    layout = LAYOUTS[layout]()
+    args = _inputs(T, HEADS[heads], 16)
+    expected = _value_and_grads("reference", layout, *args)
+    for implementation in ("dense", "blocked"):
+        assert _gap(_value_and_grads(implementation, layout, *args), expected) < 2e-6
+
+
+@pytest.mark.parametrize("head_dim", [64, 72, 80, 128, 256])
+def test_head_dims(head_dim):
+    layout, args = LAYOUTS["group"](), _inputs(T, (4, 2), head_dim)
+    expected = _value_and_grads("reference", layout, *args)
+    for implementation in ("dense", "blocked"):
+        assert _gap(_value_and_grads(implementation, layout, *args), expected) < 2e-6
+
+
+@pytest.mark.parametrize("layout", ["group", "bidirectional"])
+def test_splash_follows_the_definition(layout):
+    layout, args = LAYOUTS[layout](), _inputs(T, (2, 1), 72)
+    expected = _value_and_grads("reference", layout, *args)
+    assert _gap(_value_and_grads("splash_interpret", layout, *args), expected) < 5e-6
+
+
+def test_a_wrong_layout_is_noticed():
+    args = _inputs(T, (4, 2), 16)
+    right, wrong = LAYOUTS["group"](), group(jnp.array([27, 14]), 27, 3, 5)
+    expected = _value_and_grads("reference", right, *args)
+    assert _gap(_value_and_grads("blocked", wrong, *args), expected) > 1e-3
+
+
+def test_bfloat16_keeps_the_softmax_in_float32():
+    layout, args = LAYOUTS["group"](), _inputs(T, (4, 2), 64, jnp.bfloat16)
+    exact = _value_and_grads("reference", layout, *(x.astype(jnp.float32) for x in args))[0]
+    for implementation in ("dense", "blocked"):
+        out = _value_and_grads(implementation, layout, *args)[0].astype(jnp.float32)
+        assert float(jnp.abs(out - exact).max()) < 0.02  # a few bfloat16 ulps of values near 1
+
+
+def test_group_mask_by_hand():
+    # Prompt of 3 places, 2 of them real; two completions of 2 tokens: [p p . | a a | b b].
+    seen = np.asarray(mask(group(jnp.array([2]), 3, 2, 2)))[0].astype(int)
+    assert seen[[0, 1, 3, 4, 5, 6]].tolist() == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 0],
+        [1, 1, 0, 0, 0, 1, 0],
+        [1, 1, 0, 0, 0, 1, 1],
+    ]
+    assert seen.diagonal().all()
+
+
+def test_live_pairs_skip_the_upper_half_and_the_other_completions():
+    # Blocks of 2 over [p p p p | a a | b b | c c]: a completion's block lives with 2 prompt blocks
+    # and itself.
+    pairs = blocked.live_pairs(Rule(True, 4, 2), 10, 2).tolist()
+    assert pairs == [[0, 0], [1, 0], [1, 1]] + [[i, j] for i in (2, 3, 4) for j in (0, 1, i)]
+
+
+@pytest.mark.parametrize("rule", [Rule(True), Rule(False), Rule(True, 5, 3), Rule(True, 7, 2)])
+def test_live_pairs_leave_nobody_out(rule):
+    tokens, block = 16, 4
+    place = np.arange(tokens)
+    seen = rule.sees(place[:, None], place[None]).reshape(4, block, 4, block).any((1, 3))
+    live = np.zeros((4, 4), bool)
+    live[tuple(blocked.live_pairs(rule, tokens, block).T)] = True
+    assert (live | ~seen).all()
+
+
+def test_padding_has_finite_output_and_no_gradient():
+    layout = segments(_packed(), causal=False)
+    q, k, v, weight = _inputs(T, (2, 1), 16)
+    weight = weight * (layout.ids > 0)[..., None, None]
+    for implementation in ("dense", "blocked"):
+        out, *grads = _value_and_grads(implementation, layout, q, k, v, weight)
+        assert bool(jnp.isfinite(out).all())
+        for grad in grads:
+            assert float(jnp.abs(jnp.where((layout.ids == 0)[..., None, None], grad, 0)).max()) == 0
+
+
+def test_decode_is_the_last_row_of_the_full_attention():
+    p, n, r, head_dim = 9, 3, 5, 16
+    steps = np.array([[3, 0, 4], [1, 2, 2]])  # every row has a place of its own
+    layout = group(jnp.array([9, 4]), p, n, r)
+    q, k, v, _ = _inputs(p + n * r, (4, 2), head_dim)
+    full = attention(q, k, v, layout, "reference")[:, p:].reshape(B, n, r, 4, head_dim)
+    own = [x[:, p:].reshape(B, n, r, -1, head_dim) for x in (q, k, v)]
+    seen = np.arange(r) < steps[..., None]
+    poison = jnp.where(seen[..., None, None], 0, 1e3)
+    row = (np.arange(B)[:, None], np.arange(n)[None], steps)
+    out = jax.jit(decode_attention)(
+        own[0][row],
+        KV(own[1][row], own[2][row]),
+        KV(k[:, :p], v[:, :p]),
+        jnp.arange(p)[None] < jnp.array([[9], [4]]),
+        KV(own[1] + poison, own[2] + poison),  # what stands at the step and after it is stale
+        seen,
+    )
+    assert _gap([out], [full[row]]) < 2e-6
+
+
+def test_decode_without_any_prefix_or_suffix_is_the_value():
+    q, k, v, _ = _inputs(3, (4, 2), 8)
+    empty = KV(jnp.zeros((B, 4, 2, 8)), jnp.zeros((B, 4, 2, 8)))
+    suffix = KV(*(jnp.zeros((B, 3, 2, 2, 8)) for _ in range(2)))
+    unseen = jnp.zeros((B, 4), bool), jnp.zeros((B, 3, 2), bool)
+    out = decode_attention(q, KV(k, v), empty, unseen[0], suffix, unseen[1])
+    assert _gap([out], [jnp.repeat(v, 2, axis=2)]) < 1e-6
+
+
+def test_auto_works_in_blocks_when_the_scores_are_large(monkeypatch):
+    q, k, v, _ = _inputs(T, (2, 1), 8)
+    layout = LAYOUTS["group"]()
+    used = []
+    monkeypatch.setattr(blocked, "attention", lambda *args: used.append(args[-1]) or args[0])
+    attention(q, k, v, layout)
+    assert not used
+    monkeypatch.setattr("evr1.models.nn.attention.DENSE_BYTES", 1000)
+    attention(q, k, v, layout)
+    assert used == [128]
+
+
+def test_unknown_implementation():
+    q, k, v, _ = _inputs(4, (2, 1), 8)
+    layout = Layout(Rule(True), jnp.ones((B, 4), jnp.int32))
+    with pytest.raises(ValueError, match="'flash' is unknown; use auto, reference"):
+        attention(q, k, v, layout, "flash")

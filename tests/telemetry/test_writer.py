@@ -1,0 +1,244 @@
+"""The run's record files: exact under resume, whole lines, readable by their own tools."""
+
+import io
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from repo import ROOT
+from rich.console import Console
+
+from evr1.telemetry.phases import PhaseTimer
+from evr1.telemetry.records import RolloutRecord
+from evr1.telemetry.writer import Writer
+
+CONFIG = {"seed": 0, "optim": {"learning_rate": 1e-6}, "shapes": {"prompt_tokens": (8, 16)}}
+
+
+def make(workdir, **options):
+    options = {"config": CONFIG, "num_steps": 6, "console": Console(file=io.StringIO())} | options
+    return Writer(workdir, **options)
+
+
+def rollout(step, **fields):
+    defaults = {
+        "split": "train",
+        "weight_version": step - 1,
+        "problem_id": f"p{step}",
+        "problem_type": "math",
+        "prompt": "<video> 2 + 2?",
+        "completion": "<answer>4</answer>",
+        "answer": "4",
+        "score": {"overall": 1.0, "accuracy": 1.0, "format": 1.0},
+        "status": "ok",
+        "extracted": "4",
+        "advantage": 0.5,
+        "length": 5,
+        "finished": True,
+        "media": ("a.mp4",),
+        "origin": "policy",
+    }
+    return RolloutRecord(step=step, **(defaults | fields))
+
+
+def run(workdir, steps, **options):
+    with make(workdir, **options) as w:
+        for step in steps:
+            w.metrics(step, {"reward/overall": np.float32(step) / 8, "data/clips": step})
+            w.rollouts([rollout(step), rollout(step, problem_id="second\u2028line")])
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def test_metrics_and_rollouts_are_one_object_a_line(tmp_path):
+    run(tmp_path, [1, 2])
+    assert lines(tmp_path / "metrics.jsonl") == [
+        {"step": 1, "reward/overall": 0.125, "data/clips": 1},
+        {"step": 2, "reward/overall": 0.25, "data/clips": 2},
+    ]
+    got = lines(tmp_path / "rollouts.jsonl")
+    assert [r["problem_id"] for r in got] == ["p1", "second\u2028line", "p2", "second\u2028line"]
+    assert got[0] == {
+        "step": 1,
+        "split": "train",
+        "weight_version": 0,
+        "problem_id": "p1",
+        "problem_type": "math",
+        "prompt": "<video> 2 + 2?",
+        "completion": "<answer>4</answer>",
+        "answer": "4",
+        "score": {"overall": 1.0, "accuracy": 1.0, "format": 1.0},
+        "status": "ok",
+        "extracted": "4",
+        "advantage": 0.5,
+        "length": 5,
+        "finished": True,
+        "media": ["a.mp4"],
+        "origin": "policy",
+    }
+
+
+@pytest.mark.parametrize("half_line", ["", '{"step": 5, "reward/ov'])
+def test_a_resumed_run_leaves_the_files_of_an_uninterrupted_one(tmp_path, half_line):
+    run(tmp_path / "whole", range(1, 7))
+    run(tmp_path / "cut", range(1, 6))  # killed after step 5; the last checkpoint is of step 3
+    for name in ("metrics.jsonl", "rollouts.jsonl"):
+        with (tmp_path / "cut" / name).open("a") as file:
+            file.write(half_line)
+    run(tmp_path / "cut", range(4, 7), start_step=4)
+    for name in ("metrics.jsonl", "rollouts.jsonl"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_lines_are_on_file_before_the_next_call(tmp_path):
+    w = make(tmp_path)
+    w.metrics(1, {"reward/overall": 0.5})
+    w.rollouts([rollout(1)])
+    assert len(lines(tmp_path / "metrics.jsonl")) == 1
+    assert len(lines(tmp_path / "rollouts.jsonl")) == 1
+    w.sync()
+    w.close()
+
+
+def test_a_spoilt_line_in_the_middle_is_named(tmp_path):
+    run(tmp_path, [1, 2])
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().replace('{"step": 1', '{"stop": 1'))
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:1: not a JSON object with a step"):
+        make(tmp_path, start_step=2)
+    assert len(path.read_text().splitlines()) == 2  # nothing is lost by the refusal
+
+
+def test_not_a_number_is_null_and_text_survives(tmp_path):
+    with make(tmp_path) as w:
+        w.metrics(1, {"loss/total": float("nan"), "loss/max": np.float32(np.inf)})
+        w.rollouts([rollout(1, completion="é \ud800 \n", advantage=float("nan"))])
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 1, "loss/total": None, "loss/max": None}]
+    got = lines(tmp_path / "rollouts.jsonl")
+    assert len(got) == 1
+    assert got[0]["completion"] == "é ? \n"  # a lone surrogate has no UTF-8
+    assert got[0]["advantage"] is None
+
+
+@pytest.mark.parametrize("name", ["reward", "Reward/overall", "reward/multiple choice", "/x", "a/"])
+def test_metric_names(tmp_path, name):
+    with make(tmp_path) as w, pytest.raises(ValueError, match="area/name"):
+        w.metrics(1, {name: 1.0})
+
+
+def test_config_json_holds_config_commit_and_versions(tmp_path):
+    run(tmp_path, [])
+    got = json.loads((tmp_path / "config.json").read_text())
+    assert got["optim"] == {"learning_rate": 1e-6}
+    assert got["shapes"] == {"prompt_tokens": [8, 16]}
+    assert got["run"]["versions"]["jax"].startswith("0.")
+    assert set(got["run"]) == {"command", "git_commit", "python", "versions"}
+
+
+def test_a_changed_config_is_named_on_resume(tmp_path):
+    run(tmp_path, [1])
+    out = Console(file=io.StringIO())
+    run(tmp_path, [], console=out, start_step=2)
+    assert out.file.getvalue() == ""
+    changed = CONFIG | {"optim": {"learning_rate": 1e-5}}
+    run(tmp_path, [], console=out, config=changed, start_step=2)
+    assert out.file.getvalue() == (
+        "config changed since the run began: optim.learning_rate was 1e-06, is 1e-05\n"
+    )
+
+
+def test_tensorboard_reads_the_events_and_forgets_the_dropped_steps(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, range(1, 6))
+    with make(tmp_path, start_step=4) as w:
+        w.metrics(4, {"reward/overall": 9.0})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    got = [(e.step, e.value) for e in events.Scalars("reward/overall")]
+    assert got == [(1, 0.125), (2, 0.25), (3, 0.375), (4, 9.0)]
+
+
+def test_tensorboard_off(tmp_path):
+    run(tmp_path, [1], tensorboard=False)
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_an_installed_tensorflow_is_not_imported(tmp_path):
+    """TensorBoard imports TensorFlow where there is one; the writer must not come near that."""
+    (tmp_path / "tensorflow.py").write_text("raise AssertionError('TensorFlow was imported')")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from evr1.telemetry.writer import Writer\n"
+        "with Writer(sys.argv[1] + '/w', config={}, num_steps=1) as w: w.metrics(1, {'a/b': 1.0})\n"
+        "assert 'tensorflow' not in sys.modules and 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=ROOT)
+    assert list((tmp_path / "w" / "tensorboard").iterdir())
+
+
+def test_wandb_missing_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"log\.wandb='p' needs the wandb package"):
+        make(tmp_path, wandb="p")
+
+
+def test_wandb_run_goes_on_after_resume(tmp_path, monkeypatch):
+    calls = []
+
+    class Run:
+        def define_metric(self, *args, **kwargs):
+            calls.append(("define", args, kwargs))
+
+        def log(self, values):
+            calls.append(("log", values))
+
+        def finish(self):
+            calls.append(("finish",))
+
+    def init(**kwargs):
+        calls.append(("init", kwargs))
+        return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    run(tmp_path, [1], wandb="p")
+    run(tmp_path, [2], wandb="p", start_step=2)
+    inits = [c[1] for c in calls if c[0] == "init"]
+    assert inits[0]["project"] == "p"
+    assert inits[0]["id"] == inits[1]["id"]
+    assert inits[1]["resume"] == "allow"
+    logged = [c[1] for c in calls if c[0] == "log"]
+    assert logged[1] == {"step": 2, "reward/overall": 0.25, "data/clips": 2}
+    assert [c[0] for c in calls].count("finish") == 2
+
+
+def test_other_hosts_write_nothing(tmp_path):
+    w = make(tmp_path / "w", is_primary=False, wandb="p")
+    w.metrics(1, {"a/b": 1.0})
+    w.rollouts([rollout(1)])
+    w.line("x")
+    w.sync()
+    with w.timer("rollout"):
+        pass
+    w.close()
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_timer_made_before_shows_its_phases_and_starts_its_step_with_the_writer(tmp_path):
+    ticks = iter([0.0, 1.0, 5.0, 50.0, 60.0, 62.0, 70.0])
+    timer, shown = PhaseTimer(lambda: next(ticks)), []
+    with timer("encode"):  # from 1 to 5
+        pass
+    with make(tmp_path, timer=timer) as w:  # at 50
+        assert w.timer is timer
+        w._display.status = shown.append
+        with timer("rollout"):  # from 60 to 62
+            pass
+        assert timer.pop() == {"time/rollout_s": 2.0, "time/step_s": 20.0}
+    assert shown == ["rollout"]

@@ -1,0 +1,369 @@
+"""tools/plan.py: the arithmetic by hand, and a small config through the TPU compiler."""
+
+import dataclasses
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tools_rig as rig
+from repo import ROOT
+from rows_rig import make_example
+
+from configs import qwen_video
+from evr1.batch.assemble import group_batch
+from evr1.batch.collate import Collator
+from evr1.config import resolve
+from evr1.config.learner import learner_settings
+from evr1.data.records import Geometry
+from evr1.learner.programs import list_programs, make_programs
+from evr1.parallel.mesh import make_mesh
+from evr1.telemetry import flops
+from evr1.types import Rollouts
+
+plan_phases = rig.load("plan_phases")
+
+TINY = {
+    "model_type": "qwen3_vl",
+    "text_config": {
+        "head_dim": 128,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 1,
+        "vocab_size": 512,
+        "rope_theta": 5000000,
+        "rope_scaling": {"mrope_section": [24, 20, 20], "rope_type": "default"},
+    },
+    "vision_config": {
+        "deepstack_visual_indexes": [0],
+        "depth": 2,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_heads": 1,
+        "num_position_embeddings": 64,
+        "out_hidden_size": 128,
+        "patch_size": 16,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("plan", ROOT / "tools" / "plan.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("JAX_PLATFORMS", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE"):
+            patch.setenv(name, "")  # what the tool sets goes away again
+        sys.modules["plan"] = module
+        spec.loader.exec_module(module)
+    yield module
+    del sys.modules["plan"]
+
+
+@pytest.fixture
+def hf_config(tmp_path):
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(TINY))
+    return str(path)
+
+
+def small_config():
+    c = qwen_video.get_config()
+    c.data.max_prompt_tokens = 100  # padded to 128
+    c.data.video_max_frames = 4  # 2 vision rows
+    c.data.video_max_pixels = 64 * 256  # 64 patches
+    c.rollout.update({"prompts": 8, "n": 2, "max_completion_tokens": 32, "slots": 8})
+    c.train.microbatch_tokens = 8 * (128 + 2 * 32)
+    return c
+
+
+def settings(config):
+    return resolve(config, has_paths=False)
+
+
+def count(tree):
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def work(tool, config, hf_config):
+    """The work of a step on 2 x 4 devices, at 100 prompt and 20 completion tokens in the mean."""
+    model = tool.find_model(settings(config), hf_config)
+    load, _ = tool.largest_load(settings(config), model, shards=8)
+    learner = learner_settings(settings(config))
+    programs = make_programs(learner, model, make_mesh(data=2, fsdp=4, tensor=1))
+    return plan_phases.Work(learner, programs, load, prompt=100, completion=20)
+
+
+def arguments(tool, config, hf_config, name):
+    """The load, and the arguments of a program without their places."""
+    made = work(tool, config, hf_config)
+    listed = {p.name: p for p in list_programs(made.settings, made.programs, made.load)}
+    bare = jax.tree.map(shape, listed[name].arguments[1:])
+    return made.load, (listed[name].arguments[0], *bare)
+
+
+def shape(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+def test_the_published_8b_has_its_parameters(tool):
+    model = tool.find_model(settings(qwen_video.get_config()), "")
+    # of Qwen/Qwen3-VL-8B-Instruct's safetensors index
+    assert count(model.abstract_params()) == 8_767_123_696
+
+
+def test_shapes_of_the_reference_run(tool):
+    config = qwen_video.get_config()
+    config.rollout.slots, config.train.microbatch_tokens = 128, 64 * 60_000
+    model = tool.find_model(settings(config), "")
+    load, problems = tool.largest_load(settings(config), model, shards=64)
+    assert problems == []
+    # 128 frames make 64 temporal patches; 262144 pixels of 16 x 16 are 1024 patches
+    assert (load.shapes.vision_rows, load.shapes.row_patches) == ((64,), 1024)
+    assert (load.shapes.prompt_tokens, load.shapes.completion_tokens) == ((20096,), 4096)
+    assert (load.micro_groups, load.slots, load.prefill_groups) == (64, 128, 64)
+    assert load.held == config.rollout.prompts
+
+
+def test_what_would_stop_the_run_is_told(tool, hf_config):
+    config = small_config()
+    config.rollout.slots, config.train.microbatch_tokens = 6, 1000
+    model = tool.find_model(settings(config), hf_config)
+    load, problems = tool.largest_load(settings(config), model, shards=8)
+    assert (load.slots, load.micro_groups) == (8, 8)
+    assert "train.microbatch_tokens=1000" in problems[0]
+    assert "rollout.slots=6 does not divide over 8 devices" in problems[1]
+
+
+def test_abstract_prompts_are_those_of_the_collation(tool, hf_config):
+    load, (_, _, planned, questions) = arguments(tool, small_config(), hf_config, "prefill")
+    assert questions is None
+    frame = make_example([(1, 2, 2)])
+    frame = dataclasses.replace(frame, patches=np.zeros((4, 3 * 2 * 16 * 16), np.uint8))
+    collate = Collator(load.shapes, Geometry(16, 2, 2), pos_grid=8, pad_id=0)
+    real = collate([frame], groups=load.prefill_groups)
+    assert jax.tree.map(shape, real) == planned
+
+
+def test_the_abstract_batch_is_that_of_the_rollouts(tool, hf_config):
+    load, (_, _, planned) = arguments(tool, small_config(), hf_config, "gradient")
+    g, n, r = load.micro_groups, 2, load.shapes.completion_tokens
+    lengths = np.ones((g, n), int)
+    logprobs = np.zeros((g, n, r), np.float32)
+    rollouts = Rollouts(logprobs.astype(np.int32), logprobs, lengths, lengths > 0)
+    prompts = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), planned.prompts)
+    real = group_batch(
+        prompts, rollouts, lengths.astype(np.float32), aggregation="token_mean", max_tokens=r
+    )
+    assert jax.tree.map(shape, real) == planned
+
+
+def test_phases_add_up_to_the_passes(tool, hf_config):
+    made = work(tool, small_config(), hf_config)
+    by_name = {p.name: p for p in plan_phases.phases(made)}
+    model = made.programs.model
+    # a forward pass is a prefill of the prompts and a decode of the completions, but for the
+    # head: prefill has it once a prompt
+    head = 2 * 128 * 512 * 8
+    assert by_name["logprobs"].flops == pytest.approx(
+        by_name["prefill"].flops - head + by_name["decode"].flops
+    )
+    assert by_name["update"].flops == 4 * by_name["logprobs"].flops  # recomputed once
+    text = 2 * (128 * (2 * 2 * 128 + 2 * 128) + 3 * 128 * 256) * 2 * (8 * 100 + 16 * 20)
+    pairs = 8 * (100**2 / 2) + 16 * (20 * 100 + 20**2 / 2)
+    vision = flops.vision_flops(model, np.full(16, 64.0))
+    assert by_name["logprobs"].flops == pytest.approx(
+        text + 4 * 256 * 2 * pairs + vision + 2 * 128 * 512 * 16 * 20
+    )
+    # one wave of 8 slots, 20 steps, each reading the bfloat16 weights once gathered from 4 chips
+    values = count(model.abstract_params())
+    assert by_name["decode"].ici == pytest.approx(20 * 2 * values * 3 / 4)
+    cache = 2 * 2 * 1 * 128 * 2 * 8 * (100 + 2 * 20 / 2) / 8
+    assert by_name["decode"].hbm == pytest.approx(20 * (2 * values + cache))
+
+
+def test_a_frozen_tower_is_passed_through_once(tool, hf_config):
+    """The same operations as with a trained one, less the tower in all passes but one."""
+    config = small_config()
+    trained = plan_phases.phases(work(tool, config, hf_config))
+    config.optim.freeze = ("vision/.*",)
+    made = work(tool, config, hf_config)
+    once = plan_phases.phases(made)
+    assert [p.name for p in once] == ["encode", *(p.name for p in trained)]
+    tower = once[0].flops
+    assert tower == flops.vision_flops(made.programs.model, np.full(16, 64.0))
+    passes = {"prefill": 1, "decode": 0, "logprobs": 1, "update": 4}
+    for before, after in zip(trained, once[1:], strict=True):
+        assert after.flops == pytest.approx(before.flops - passes[after.name] * tower)
+    config.lora.rank = 4  # no gradient of the matrices: one product in four less
+    adapted = plan_phases.phases(work(tool, config, hf_config))
+    assert adapted[-1].flops == pytest.approx(0.75 * once[-1].flops)
+    assert adapted[-1].hbm < once[-1].hbm
+
+
+def test_phases_of_a_critic_and_a_reference(tool, hf_config):
+    """An own trunk is passed through and updated as the policy is; on a shared one there is no
+    gradient, so its update is one more pass."""
+    config = small_config()
+    plain = {p.name: p for p in plan_phases.phases(work(tool, config, hf_config))}
+    config.algorithm.advantage, config.algorithm.kl_coef = "gae", 0.1
+    own = {p.name: p for p in plan_phases.phases(work(tool, config, hf_config))}
+    assert list(own) == [*list(plain)[:-1], "reference", "values", "critic", "update"]
+    forward = plain["logprobs"]
+    for name in ("reference", "values"):
+        assert dataclasses.replace(own[name], name="logprobs") == forward
+    assert dataclasses.replace(own["critic"], name="update") == plain["update"]
+    config.critic.trunk = "shared"
+    shared = {p.name: p for p in plan_phases.phases(work(tool, config, hf_config))}
+    assert dataclasses.replace(shared["critic"], name="logprobs") == forward
+    assert {n: p for n, p in shared.items() if n != "critic"} == {
+        n: p for n, p in own.items() if n != "critic"
+    }
+
+
+def test_seconds_at_peak(tool):
+    chip = tool.find_chip("TPU v5")
+    assert (chip.flops, chip.hbm / 2**30) == (459e12, 95)
+    seconds = plan_phases.Phase("x", flops=459e12 * 8, hbm=2765e9 * 3, ici=600e9).seconds(chip, 4)
+    assert seconds == pytest.approx({"compute": 2.0, "hbm": 3.0, "ici": 1.0})
+
+
+def test_bad_input_is_one_line(tool, hf_config):
+    config = small_config()
+    every = ", ".join(tool.PROGRAMS)
+    with pytest.raises(ValueError, match=rf"--programs=embed: there is {every}"):
+        tool.plan(config, topology="v5e:2x2", names=["embed"])
+    with pytest.raises(ValueError, match=r"no data sheet for 'TPU v99'"):
+        tool.find_chip("TPU v99")
+    with pytest.raises(ValueError, match=r"--hf_config=gpt: no such file and no such name in tpu/"):
+        tool.find_model(settings(config), "gpt")
+
+
+def test_a_host_callback_would_be_seen(tool):
+    def plain(x):
+        return x + 1
+
+    def calls_back(x):
+        jax.debug.callback(print, x)
+        return x + 1
+
+    seen = [
+        bool(tool.HOST_CALL.search(jax.jit(f).lower(1.0).as_text())) for f in (plain, calls_back)
+    ]
+    assert seen == [False, True]
+
+
+def test_out_of_memory_is_read_from_the_message(tool):
+    text = "Ran out of memory in memory space hbm. Used 134.20G of 95.74G hbm. Exceeded by 38.46G."
+    groups = tool.OUT_OF_MEMORY.search(text).groups()
+    assert tool._scaled(*groups[:2]) == int(134.20 * 2**30)
+    assert tool._scaled(*groups[2:]) == int(95.74 * 2**30)
+
+
+def command(hf_config, out, *more):
+    c = small_config()
+    values = {
+        "data.max_prompt_tokens": c.data.max_prompt_tokens,
+        "data.video_max_frames": c.data.video_max_frames,
+        "data.video_max_pixels": c.data.video_max_pixels,
+        "rollout.prompts": c.rollout.prompts,
+        "rollout.n": c.rollout.n,
+        "rollout.max_completion_tokens": c.rollout.max_completion_tokens,
+        "rollout.slots": c.rollout.slots,
+        "train.microbatch_tokens": c.train.microbatch_tokens,
+    }
+    return [
+        sys.executable,
+        "tools/plan.py",
+        "--config=configs/qwen_video.py",
+        *(f"--config.{name}={value}" for name, value in values.items()),
+        f"--hf_config={hf_config}",
+        f"--json={out}",
+        *more,
+    ]
+
+
+def run(*arguments):
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+
+
+def test_compiles_for_a_tpu_slice(tool, hf_config, tmp_path):
+    """The real update and sampler, sharded over four chips, on a host that has none."""
+    pytest.importorskip("libtpu")
+    out = tmp_path / "plan.json"
+    # the other two programs are parts of the gradient
+    names = ["decode", "gradient", "optimizer"]
+    result = run(hf_config, out, "--topology=v5e:2x2", f"--programs={','.join(names)}")
+    assert result.returncode == 0, result.stderr[-2000:]
+    plan = json.loads(out.read_text())
+    assert plan["mesh"] == {"data": 1, "fsdp": 4, "tensor": 1}
+    assert plan["chip"]["kind"] == "TPU v5 lite"
+    assert [p["name"] for p in plan["programs"]] == names
+    assert all(p["fits"] and not p["host_calls"] for p in plan["programs"])
+    assert plan["problems"] == []
+    by_name = {p["name"]: p for p in plan["programs"]}
+    whole = 4 * count(tool.find_model(settings(small_config()), hf_config).abstract_params())
+    # parameters, two moments and gradients, a quarter on each chip; norms and biases are whole
+    assert by_name["optimizer"]["arguments"] == pytest.approx(4 * whole / 4, rel=0.1)
+    # the state takes over the memory of the old one
+    assert by_name["optimizer"]["outputs"] < 0.05 * whole
+    assert by_name["gradient"]["beside"] == pytest.approx(2 * whole / 4, rel=0.1)
+    assert "✓ none" in result.stdout
+    assert "nothing is measured" in result.stdout
+
+
+def test_the_programs_of_adapters_compile(tool, hf_config, tmp_path):
+    """The weights of the tower are an argument of one of them alone; moments are small."""
+    pytest.importorskip("libtpu")
+    out = tmp_path / "plan.json"
+    flags = ["--topology=v5e:2x2", "--programs=encode,logprobs,optimizer"]
+    result = run(hf_config, out, *flags, "--config.lora.rank=4")
+    assert result.returncode == 0, result.stderr[-2000:]
+    encode, logprobs, optimizer = json.loads(out.read_text())["programs"]
+    assert (encode["name"], logprobs["name"]) == ("encode", "logprobs")
+    params = tool.find_model(settings(small_config()), hf_config).abstract_params()
+    text, vision = (4 * count(params[part]) / 4 for part in ("text", "vision"))
+    # the tower's published matrices are bfloat16; and a prompt of 2 rows of 64 patches
+    pixels = 2 * 64 * 3 * 2 * 16 * 16
+    assert encode["arguments"] == pytest.approx(vision / 2 + pixels, rel=0.1)
+    assert logprobs["arguments"] == pytest.approx(text, rel=0.3)  # and features
+    assert text + vision < optimizer["arguments"] < 1.5 * (text + vision)  # 4 when all is trained
+    assert encode["fits"]
+    assert logprobs["fits"]
+
+
+def test_the_programs_of_a_critic_compile(tool, hf_config, tmp_path):
+    """Beside each lies what it is not given of the 6 trees that policy and critic are."""
+    pytest.importorskip("libtpu")
+    out = tmp_path / "plan.json"
+    names = ["values", "critic_gradient", "critic_optimizer"]
+    flags = ["--topology=v5e:2x2", f"--programs={','.join(names)}"]
+    result = run(hf_config, out, *flags, "--config.algorithm.advantage=gae")
+    assert result.returncode == 0, result.stderr[-2000:]
+    plan = json.loads(out.read_text())
+    assert [p["name"] for p in plan["programs"]] == names
+    assert all(p["fits"] and not p["host_calls"] for p in plan["programs"])
+    assert [p["name"] for p in plan["phases"]][2:] == ["logprobs", "values", "critic", "update"]
+    values, gradient, optimizer = plan["programs"]
+    one = count(tool.find_model(settings(small_config()), hf_config).abstract_params())
+    assert optimizer["arguments"] == pytest.approx(4 * one, rel=0.1)  # 4 bytes on 4 chips
+    assert optimizer["outputs"] < 0.05 * 4 * one
+    assert optimizer["beside"] == pytest.approx(3 * one, rel=0.1)
+    assert values["beside"] == gradient["beside"] == pytest.approx(5 * one, rel=0.1)
+    assert values["arguments"] == pytest.approx(one, rel=0.3)  # and prompts
+
+
+def test_a_topology_that_does_not_exist(hf_config, tmp_path):
+    pytest.importorskip("libtpu")
+    result = run(hf_config, tmp_path / "out", "--topology=v99:2x2")
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith("plan: --topology=v99:2x2: ")
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,205 @@
+"""What an RL step computes and moves, by arithmetic from shapes and data sheets.
+
+Not a command of its own: `plan.py` prints it. At peak rates, so orders of magnitude; nothing is
+measured.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evr1.config.learner import LearnerSettings
+from evr1.learner.programs import Load, Programs
+from evr1.models import lora
+from evr1.telemetry import flops
+
+CHIPS = pathlib.Path(__file__).resolve().parents[1] / "tpu" / "chips.json"
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One TPU chip, from its data sheet."""
+
+    kind: str
+    flops: float  # a second, dense bf16
+    hbm: float  # bytes
+    hbm_rate: float  # bytes a second
+    ici_rate: float  # bytes a second
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of an RL step, all devices together.
+
+    Attributes:
+        flops: operations.
+        hbm: bytes that every device reads and writes, weights and caches only.
+        ici: bytes that every device receives from others.
+    """
+
+    name: str
+    flops: float
+    hbm: float
+    ici: float
+
+    def seconds(self, chip: Chip, devices: int) -> dict[str, float]:
+        """Returns the time that each of the three would take alone at peak."""
+        return {
+            "compute": self.flops / (chip.flops * devices),
+            "hbm": self.hbm / chip.hbm_rate,
+            "ici": self.ici / chip.ici_rate,
+        }
+
+
+class Work(NamedTuple):
+    """What a step is made of.
+
+    Attributes:
+        settings: of the learner.
+        programs: its jitted functions, with the model.
+        load: shapes of the programs; they tell how often each runs.
+        prompt: mean tokens.
+        completion: mean tokens.
+    """
+
+    settings: LearnerSettings
+    programs: Programs
+    load: Load
+    prompt: int
+    completion: int
+
+
+def find_chip(kind: str) -> Chip:
+    """Returns the data sheet of a device kind.
+
+    Raises:
+        ValueError: it is not in tpu/chips.json.
+    """
+    sheets = json.loads(CHIPS.read_text())
+    peak = flops.peak_flops(kind)
+    if kind not in sheets or peak is None:
+        known = ", ".join(k for k in sheets if k != "source")
+        raise ValueError(f"no data sheet for {kind!r}; tpu/chips.json has {known}")
+    sheet = sheets[kind]
+    rates = (1e9 * sheet["hbm_gb_per_s"], 1e9 * sheet["ici_gb_per_s"])
+    return Chip(kind, peak, sheet["hbm_gib"] * GIB, *rates)
+
+
+def phases(work: Work) -> list[Phase]:
+    """Returns the phases of an RL step.
+
+    Counted: operations of real tokens (recomputation in the backward pass included), one read of
+    the weights a pass, caches, the weights gathered over the fsdp axis once a pass and once a
+    decode step, gradients scattered once a microbatch. Not counted: activations.
+    """
+    settings, load, mesh = work.settings, work.load, work.programs.mesh
+    assert mesh is not None
+    groups, n = settings.rollout.prompts, settings.rollout.n
+    model = lora.plain(work.programs.model)
+    passes = _passes(work)
+    weights = _weights(work)
+    held, gathered = weights.held, weights.gathered
+    c, size = model.config, jnp.dtype(model.dtype).itemsize
+    key_bytes = 2 * c.attention_layers * c.kv_heads * c.head_dim * size  # of a token, both caches
+    cached = load.slots * (work.prompt + n * work.completion / 2)
+    cache = key_bytes * cached / mesh.size
+    decode_steps = math.ceil(groups / load.slots) * work.completion
+    prefills = math.ceil(groups / load.prefill_groups)
+    micro = math.ceil(groups / load.micro_groups)
+    out = [
+        Phase("prefill", passes.prefill, prefills * held, prefills * gathered),
+        Phase("decode", passes.decode, decode_steps * (held + cache), decode_steps * gathered),
+    ]
+    if work.programs.has_frozen_tower:
+        params = model.abstract_params()
+        reads = prefills * _count(params["vision"]) / _count(params)
+        out.insert(0, Phase("encode", passes.vision, reads * held, reads * gathered))
+    one = (passes.forward, micro * held, micro * gathered)
+    if settings.algorithm.old_logprobs == "recompute":
+        out.append(Phase("logprobs", *one))
+    if settings.algorithm.kl_coef:
+        out.append(Phase("reference", *one))
+    if settings.has_critic:
+        out.append(Phase("values", *one))
+        is_shared = settings.critic.trunk == "shared"  # the trunk has no gradient then
+        out.append(Phase("critic", *one) if is_shared else _update(work, passes, weights, "critic"))
+    return [*out, _update(work, passes, weights, "update")]
+
+
+class _Passes(NamedTuple):
+    """Operations of passes over all rollouts of a step."""
+
+    vision: float
+    prefill: float
+    decode: float
+    forward: float
+
+
+class _Weights(NamedTuple):
+    """Bytes of a device's weights once gathered, and how many of them come from others."""
+
+    held: float
+    gathered: float
+
+
+def _passes(work: Work) -> _Passes:
+    r, load = work.settings.rollout, work.load
+    model = lora.plain(work.programs.model)
+    groups, n = r.prompts, r.n
+    prompts = np.full(groups, float(work.prompt))
+    completions = np.full((groups, n), float(work.completion))
+    drawn = groups * n * work.completion
+    rows, row_patches = load.shapes.vision_rows[-1], load.shapes.row_patches
+    vision = flops.vision_flops(model, np.full(groups * rows, float(row_patches)))
+    again = 0.0 if work.programs.has_frozen_tower else vision  # in every pass
+    head = 2.0 * model.config.width * model.config.vocab_size
+    within = flops.pairs(prompts, np.zeros((groups, n)))
+    whole = flops.pairs(prompts, completions)
+    tokens = groups * work.prompt
+    return _Passes(
+        vision,
+        again + flops.text_flops(model, tokens, within) + head * groups,
+        flops.text_flops(model, drawn, whole - within) + head * drawn,
+        again + flops.text_flops(model, tokens + drawn, whole) + head * drawn,
+    )
+
+
+def _weights(work: Work) -> _Weights:
+    mesh, model = work.programs.mesh, lora.plain(work.programs.model)
+    assert mesh is not None
+    held = _count(model.abstract_params()) * jnp.dtype(model.dtype).itemsize / mesh.shape["tensor"]
+    ways = mesh.shape["fsdp"]
+    return _Weights(held, held * (ways - 1) / ways)
+
+
+def _update(work: Work, passes: _Passes, weights: _Weights, name: str) -> Phase:
+    """Returns the gradients and the optimizer of all microbatches."""
+    settings, mesh = work.settings, work.programs.mesh
+    assert mesh is not None
+    model = lora.plain(work.programs.model)
+    count = trained = _count(model.abstract_params())
+    size = jnp.dtype(model.dtype).itemsize
+    micro = math.ceil(settings.rollout.prompts / work.load.micro_groups)
+    reads = 3 if settings.train.remat else 2
+    # A product has two gradients, of its input and of its matrix: adapters need the first.
+    products = reads + 1
+    if settings.lora.rank:
+        trained, products = _count(work.programs.model.abstract_params()["lora"]), reads
+    return Phase(
+        name,
+        passes.forward * products,
+        micro * reads * weights.held + 28.0 * trained / (mesh.shape["fsdp"] * mesh.shape["tensor"]),
+        micro * weights.gathered * (reads + 4 / size * trained / count),
+    )
+
+
+def _count(tree: Any) -> int:
+    """Returns the values of a tree."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
