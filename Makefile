@@ -1,6 +1,7 @@
-# make demo   sets everything up in .venv, then runs the whole main job on the embedded default
-# make test   sets everything up in .venv, then runs the test suite
-# make lint   format, lint, import rules and types
+# make demo    sets everything up in .venv, then runs the whole main job on the embedded default
+# make test    sets everything up in .venv, then runs the test suite
+# make proofs  sets everything up in .venv, then runs the slow tests that CI leaves out
+# make lint    format, lint, import rules and types
 
 # The first interpreter that runs and is 3.11 or newer; override with PYTHON=...
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
@@ -10,13 +11,16 @@ PIP = $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 SEED ?= 0
 WORKDIR ?= runs/demo-seed$(SEED)
 
-.PHONY: demo test lint clean
+.PHONY: demo test proofs lint clean
 
 demo: $(VENV)/.core
 	$(VENV)/bin/python -m evr1.main --config=configs/demo.py --config.workdir=$(WORKDIR) --config.seed=$(SEED)
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+proofs: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff format --check .

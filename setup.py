@@ -38,6 +38,7 @@ EXTRAS = {
     "tpu-compiler": ["libtpu>=0.0.42"],  # compiles for TPUs on a machine that has none
     "test": [
         "pytest>=8",
+        "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "beartype>=0.20",

@@ -1,11 +1,19 @@
 """Test settings, made before any backend starts."""
 
+import gc
 import os
+import pathlib
+from collections.abc import Iterator
+from importlib import metadata
 
 import hypothesis
+import pytest
 
 # Tests compile hundreds of small programs and run each a few times: compile fast, not well.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+FAST = "--xla_backend_optimization_level=0"
+if metadata.version("jaxlib").startswith("0.10."):  # later ones have no other emitters
+    FAST += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}"
 
 import jax  # noqa: E402  it reads the flags when it starts
 import jaxtyping  # noqa: E402
@@ -20,3 +28,26 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
+
+# Longest first, or one of two processes ends alone with them; pyproject.toml keeps this order.
+LONGEST = ("test_train.py", "models/test_families.py", "evals/test_job.py", "models/test_moe.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest modules first."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((i for i, end in enumerate(LONGEST) if path.endswith(end)), len(LONGEST))
+
+    items.sort(key=place)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs() -> Iterator[None]:
+    """Forgets what is compiled once it is much: a process may hold 65,530 memory mappings."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")  # Linux only
+    if maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+        jax.clear_caches()
+        gc.collect()

@@ -63,8 +63,8 @@ def command(data, workdir, devices=1, **overrides):
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(data / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-        "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} "  # of tests/conftest.py
+        f"--xla_force_host_platform_device_count={devices}",
     }
     line = [sys.executable, "-m", "evr1.main", "--config=configs/demo.py", *flags]
     return {"args": line, "env": environment, "cwd": ROOT, "text": True}
@@ -223,6 +223,7 @@ def test_the_policy_moved_and_the_sampler_agrees_with_the_trainer(whole):
     assert max(gaps) < 1e-4
 
 
+@pytest.mark.slow
 def test_running_again_goes_on_bit_for_bit(data, whole, tmp_path):
     common = benchmarks(data)
     run(data, tmp_path, num_steps=2, **common)
@@ -254,6 +255,7 @@ def test_a_run_that_is_ended_or_killed_loses_only_what_came_after_the_last_check
     assert_same_run(whole[0], tmp_path)
 
 
+@pytest.mark.slow
 def test_what_an_algorithm_carries_is_resumed_bit_for_bit(data, tmp_path):
     """Running moments of the tasks and an adaptive KL coefficient, in the reward."""
     fields = {
@@ -279,6 +281,7 @@ def test_what_an_algorithm_carries_is_resumed_bit_for_bit(data, tmp_path):
     assert coefs == pytest.approx([0.5, 0.45, 0.405])  # the KL is far under its target
 
 
+@pytest.mark.slow
 def test_all_that_makes_tokens_count_more_or_less_is_resumed_bit_for_bit(data, tmp_path):
     """Selections drawn by the update, an entropy coefficient that adapts, terms without a state."""
     choices = {
@@ -323,6 +326,7 @@ def test_all_that_makes_tokens_count_more_or_less_is_resumed_bit_for_bit(data, t
     assert names <= set(metrics(whole)[-1])
 
 
+@pytest.mark.slow
 def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
     """Dynamic sampling leaves groups over, the second pass over the rows replays some of the first,
     half of the rows have an answer of their own, the reference follows the policy, a critic learns
@@ -374,6 +378,7 @@ def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
     assert '"time/encode_s"' in (whole / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_numbers_of_one(data, whole, tmp_path):
     mesh = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
     fields = mesh | benchmarks(data)

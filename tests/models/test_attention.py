@@ -58,8 +58,10 @@ def _gap(a, b):
     return max(float(jnp.abs(x - y).max() / jnp.abs(y).max()) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("heads", HEADS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "heads"),
+    [(x, "grouped") for x in LAYOUTS] + [("group", "multi-head"), ("packed", "one kv head")],
+)
 def test_dense_and_blocked_follow_the_definition(layout, heads):
     layout = LAYOUTS[layout]()
     args = _inputs(T, HEADS[heads], 16)
@@ -68,7 +70,7 @@ def test_dense_and_blocked_follow_the_definition(layout, heads):
         assert _gap(_value_and_grads(implementation, layout, *args), expected) < 2e-6
 
 
-@pytest.mark.parametrize("head_dim", [64, 72, 80, 128, 256])
+@pytest.mark.parametrize("head_dim", [72, 128, 256])
 def test_head_dims(head_dim):
     layout, args = LAYOUTS["group"](), _inputs(T, (4, 2), head_dim)
     expected = _value_and_grads("reference", layout, *args)

@@ -104,7 +104,7 @@ def test_convolution_by_hand():
     assert after[0, :, 0].tolist() == [2, 3]
 
 
-@pytest.mark.parametrize("length", [1, 16, 37])
+@pytest.mark.parametrize("length", [1, 37])
 @pytest.mark.parametrize("packed", [False, True])
 def test_chunks_equal_the_recurrence(length, packed):
     """Forward and gradients; packed: segments of 3, 11, then the rest without two of padding."""
@@ -168,7 +168,7 @@ def test_equal_to_transformers(length):
             assert gap(ours[1], memory.numpy()) < TIGHT
 
 
-@pytest.mark.parametrize("slab", [64, 8, 4])
+@pytest.mark.parametrize("slab", [64, 4])
 @pytest.mark.parametrize("bounds", [[(0, 2), (2, 11), (11, 17)], [(0, 8), (8, 12), (13, 16)]])
 def test_segments_equal_separate_sequences(bounds, slab):
     """Three segments in a row of 20: none sees the others, in memory or convolution."""

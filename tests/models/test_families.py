@@ -5,6 +5,7 @@ import dataclasses
 
 import families
 import jax
+import kinds
 import models_oracle
 import numpy as np
 import optax
@@ -27,11 +28,12 @@ torch = load_torch()
 torch.set_num_threads(1)  # thousands of tiny operations, which threads only slow down
 pytestmark = pytest.mark.parity
 
+EACH_KIND = ("qwen2_5_vl tied", "qwen3_vl", "qwen3_vl_moe", "qwen3_5")
 BANNED = (90, 91)
 TOKENS = 64
 
 
-@pytest.fixture(scope="module", params=families.VARIANTS)
+@pytest.fixture(scope="module", params=kinds.families(families.VARIANTS, EACH_KIND))
 def name(request):
     return request.param
 
@@ -180,6 +182,7 @@ SHAPES = ShapeTable(
 WARM = [[n, ("video", (t, hw, hw))] for t, hw in ((1, 2), (3, 6)) for n in (4, 80)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_fifty_video_shapes_compile_nothing_new(name, tmp_path):
     """Prefill, decoding and update of random videos, after one prompt of each bucket."""

@@ -158,6 +158,7 @@ def _loss(model, batch, completions, weights):
     return loss
 
 
+@pytest.mark.slow
 def test_balance_in_the_update(sparse):
     """The update's gradient gains coefficient * share of the loss weights * that of the balance."""
     _, model, params = sparse
@@ -219,7 +220,12 @@ def test_group_is_separate_and_decode_is_group(sparse):
 
 @pytest.mark.parametrize(
     ("sizes", "slab"),
-    [((1, 2, 4), experts.SLAB), ((2, 2, 2), experts.SLAB), ((2, 2, 2), 32), ((1, 1, 8), 32)],
+    [
+        pytest.param((1, 2, 4), experts.SLAB, marks=pytest.mark.slow),
+        pytest.param((2, 2, 2), experts.SLAB, marks=pytest.mark.slow),
+        pytest.param((2, 2, 2), 32, marks=pytest.mark.slow),
+        ((1, 1, 8), 32),
+    ],
 )
 def test_eight_devices_give_the_same(sparse, sizes, slab, monkeypatch):
     """Experts split four and two ways, and eight ways, which four experts do not divide by; the

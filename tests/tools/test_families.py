@@ -3,6 +3,7 @@ same directory."""
 
 import re
 
+import kinds
 import numpy as np
 import pytest
 import small_models
@@ -32,7 +33,9 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module", params=small_models.FAMILIES)
+@pytest.fixture(
+    scope="module", params=kinds.families(small_models.FAMILIES, ("qwen2_5_vl", "qwen3_5"))
+)
 def made(request, tmp_path_factory):
     return small_models.make(request.param, tmp_path_factory.mktemp("hf") / request.param)
 
