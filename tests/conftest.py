@@ -3,7 +3,6 @@
 import gc
 import os
 import pathlib
-from collections.abc import Iterator
 from importlib import metadata
 
 import hypothesis
@@ -43,11 +42,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _few_programs() -> Iterator[None]:
-    """Forgets what is compiled once it is much: a process may hold 65,530 memory mappings."""
-    yield
+def pytest_collection_finish() -> None:
+    """Keeps what stays for good out of garbage collection, which else takes seconds at a time."""
+    gc.freeze()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Forgets compiled programs after each folder, whose modules share some, and where they are
+    many: a process may hold 65,530 memory mappings."""
+    if nextitem is None or nextitem.path == item.path:
+        return
     maps = pathlib.Path("/proc/self/maps")  # Linux only
-    if maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+    many = maps.exists() and maps.read_bytes().count(b"\n") > 15_000
+    if many or nextitem.path.parent != item.path.parent:
         jax.clear_caches()
         gc.collect()

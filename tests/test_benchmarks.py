@@ -25,6 +25,7 @@ def test_each_finds_its_modules_from_anywhere(script, tmp_path):
     assert done.stdout.startswith(f"usage: {script.name}")
 
 
+@pytest.mark.slow
 def test_update():
     line = bench_update.measure(CLIP, TINY, 1, 0)
     assert line["gradient difference"] < 1e-5
@@ -38,6 +39,7 @@ def test_decode():
     assert line["shared cache MiB"] < line["copied cache MiB"]
 
 
+@pytest.mark.slow
 def test_frozen():
     line = bench_frozen.measure(CLIP, TINY, next(iter(bench_frozen.KINDS)), 1, 2)
     assert line["same tokens"] == 1

@@ -63,6 +63,7 @@ def test_the_reward_rises(folder):
     assert rise(folder, 20, 1e-3) > RISE
 
 
+@pytest.mark.slow
 def test_it_does_not_rise_without_learning(folder):
     """The twin: prompts and draws of the same run, weights that stay."""
     assert abs(rise(folder, 6, 1e-12)) < RISE / 2

@@ -320,6 +320,7 @@ def test_compiles_for_a_tpu_slice(tool, hf_config, tmp_path):
     assert "nothing is measured" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_programs_of_adapters_compile(tool, hf_config, tmp_path):
     """The weights of the tower are an argument of one of them alone; moments are small."""
     pytest.importorskip("libtpu")
@@ -340,6 +341,7 @@ def test_the_programs_of_adapters_compile(tool, hf_config, tmp_path):
     assert logprobs["fits"]
 
 
+@pytest.mark.slow
 def test_the_programs_of_a_critic_compile(tool, hf_config, tmp_path):
     """Beside each lies what it is not given of the 6 trees that policy and critic are."""
     pytest.importorskip("libtpu")
