@@ -28,7 +28,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
 
-# Longest first, or one of two processes ends alone with them; pyproject.toml keeps this order.
+# Longest first, or one of two processes ends alone with them; the Makefile's flag keeps this order.
 LONGEST = ("test_train.py", "models/test_families.py", "evals/test_job.py", "models/test_moe.py")
 
 
