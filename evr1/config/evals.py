@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.workdir = config_dict.placeholder(str)  # the folder of the run: answers, scores, report
     c.model = config_dict.placeholder(str)  # HF directory, or one of tools/convert_checkpoint.py
-    c.tasks = ()  # names of `python -m evr1.evals list`, or paths of .py files; ("all",): all
+    c.tasks = ()  # names of `python -m evr1.evals list`, or paths of .py files; "all": the list
     c.data_dir = "benchmarks"  # each benchmark lies in the folder of its name here, ...
     c.folders = ()  # ... unless it is named: (("lvbench", "/data/LVBench"),)
     c.prompt = ""  # prompt profile; empty: the first of each task

@@ -18,9 +18,10 @@ from rich.console import Console
 from evr1.config.evals import BenchmarkSettings
 from evr1.data.media.decode import DecodePool
 from evr1.evals import manifest, presets, results, samples, scoring
+from evr1.evals.answerer import Answerer
 from evr1.evals.feed import Failure, Planned
-from evr1.evals.job import Answerer, Part, Prepared
 from evr1.evals.packs import Key
+from evr1.evals.plan import Part, Prepared
 from evr1.evals.prepare import load_samples
 from evr1.evals.results import TaskResults
 from evr1.evals.samples import Answer
@@ -57,8 +58,6 @@ def prepare(settings: BenchmarkSettings) -> list[Prepared]:
 
 def _prepare(settings: BenchmarkSettings, name: str, folder: Path) -> Prepared:
     task = find(name)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; give the one that holds {task.source.hub[0]}")
     chosen = stratified(load_samples(task, folder), settings.limit)
     if not chosen:
         raise ValueError(f"{folder} holds no question of {task.name}; check the folder")

@@ -13,7 +13,7 @@ from evr1.telemetry.provenance import git_commit
 from evr1.telemetry.workdir import replace_file
 
 if TYPE_CHECKING:
-    from evr1.evals.job import Prepared
+    from evr1.evals.plan import Prepared
 
 # What answers depend on; the same in a whole folder. Limits that only make a sample fail are no
 # part of it: its reason asks to raise them.

@@ -84,18 +84,9 @@ def take_stock(task: Task, folder: Path) -> Stock:
     Raises:
         ValueError: there is no such folder, or its annotations cannot be read.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; give the one that holds {task.source.hub[0]}")
     with files.recording() as read:
-        samples = list(task.load(folder))
-    counts = _count(samples)
-    shown = [medium for sample in samples for medium in sample.media]
-    media = _look(
-        folder,
-        (medium.path for medium in shown),
-        {medium.path for medium in shown if medium.frames_per_s is not None},
-    )
-    subtitles = _look(folder, (sample.subtitles for sample in samples if sample.subtitles))
+        samples = _load(task, folder)
+    media, subtitles = _shown(folder, samples)
     is_lacking = media.missing or subtitles.missing
     archives = [p for a in _ARCHIVES for p in folder.rglob(a)] if is_lacking else []
     packed = task.embedded(folder) if task.embedded and media.missing else ()
@@ -106,8 +97,8 @@ def take_stock(task: Task, folder: Path) -> Stock:
         task=task.name,
         n=len(samples),
         expected=task.source.n,
-        counts=counts,
-        wrong=[*_repeated(samples), *_compare(len(samples), counts, task.source)],
+        counts=_count(samples),
+        wrong=_wrong(task, samples),
         annotations={
             str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
             for path in sorted(set(read))
@@ -123,16 +114,39 @@ def take_stock(task: Task, folder: Path) -> Stock:
     )
 
 
+def is_complete(task: Task, folder: Path, samples: Sequence[Sample]) -> bool:
+    """Returns what `take_stock` says of a folder whose samples these are, in less time."""
+    return not (_wrong(task, samples) or any(each.missing for each in _shown(folder, samples)))
+
+
 def load_samples(task: Task, folder: Path) -> list[Sample]:
     """Returns the samples of a folder in the order of their ids.
 
     Raises:
-        ValueError: its annotations cannot be read, or two samples have one id.
+        ValueError: there is no such folder, its annotations cannot be read, or two samples have one
+            id.
     """
-    samples = sorted(task.load(folder), key=lambda sample: sample.id)
+    samples = sorted(_load(task, folder), key=lambda sample: sample.id)
     for fault in _repeated(samples):  # answers are found by them
         raise ValueError(f"{folder}: {task.name}: {fault}; each needs its own")
     return samples
+
+
+def _load(task: Task, folder: Path) -> list[Sample]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; give the one that holds {task.source.hub[0]}")
+    return list(task.load(folder))
+
+
+def _shown(folder: Path, samples: Sequence[Sample]) -> tuple[Files, Files]:
+    """Returns what is there of the media and the subtitles that samples ask for."""
+    shown = [medium for sample in samples for medium in sample.media]
+    media = _look(
+        folder,
+        (medium.path for medium in shown),
+        {medium.path for medium in shown if medium.frames_per_s is not None},
+    )
+    return media, _look(folder, (sample.subtitles for sample in samples if sample.subtitles))
 
 
 def _has_subtitles(parts: Sequence[Part]) -> bool:
@@ -152,6 +166,11 @@ def _repeated(samples: Sequence[Sample]) -> list[str]:
     ids = Counter(sample.id for sample in samples)
     twice = [name for name, count in ids.items() if count > 1]
     return [f"ids: {len(twice)} stand more than once, the first is {twice[0]}"] if twice else []
+
+
+def _wrong(task: Task, samples: Sequence[Sample]) -> list[str]:
+    """Returns a line for each fault of the annotations."""
+    return [*_repeated(samples), *_compare(len(samples), _count(samples), task.source)]
 
 
 def _compare(n: int, counts: Mapping[str, Mapping[str, int]], source: Source) -> list[str]:

@@ -207,6 +207,38 @@ def test_a_task_of_ones_own_is_a_path(data, tmp_path):
     assert said["tasks"]["own_clips"]["file"] == str(folder / "task.py")
 
 
+def test_the_folder_of_ones_own_task_goes_by_its_name(tmp_path):
+    (tmp_path / "task.py").write_text(OWN)
+    file = str(tmp_path / "task.py")
+    made = rig.settings(tmp_path, tmp_path, tasks=(file,), folders=((file, str(tmp_path)),))
+    with pytest.raises(ValueError, match="did you mean own_clips"):
+        job.prepare(made)
+
+
+def test_a_benchmark_without_questions_is_refused(tmp_path):
+    (tmp_path / "task.py").write_text(OWN)
+    (tmp_path / "rows.jsonl").write_text("")
+    tasks, folders = (str(tmp_path / "task.py"),), (("own_clips", str(tmp_path)),)
+    with pytest.raises(ValueError, match=r"rows.jsonl|holds no question of own_clips"):
+        job.prepare(rig.settings(tmp_path, tmp_path, tasks=tasks, folders=folders))
+
+
+def test_all_of_them_and_ones_own(data, tmp_path):
+    (tmp_path / "task.py").write_text(OWN)
+    made = rig.settings(tmp_path, tmp_path, tasks=("all", str(tmp_path / "task.py")))
+    with pytest.raises(ValueError, match="video_mme is no folder"):
+        job.prepare(made)
+
+
+def test_annotations_are_read_once(data, tmp_path, monkeypatch):
+    from evr1.evals.tasks import files
+
+    read = []
+    monkeypatch.setattr(files, "_record", read.append)
+    job.prepare(rig.settings(tmp_path, data, tasks=("lvbench",)))
+    assert len(read) == len(set(read)) > 0
+
+
 def test_a_prompt_over_the_limit_is_a_failure(data, tmp_path):
     rig.run(rig.settings(tmp_path, data, tasks=("lvbench",), max_prompt_tokens=60))
     found = rig.answers(tmp_path).values()
@@ -249,6 +281,14 @@ def test_a_part_without_samples_is_done(data, tmp_path, capsys):
         ({"tasks": ("lvbench",), "prompt": "theirs"}, "config.prompt is 'theirs'; lvbench has "),
         ({"tasks": ("lvbench",), "limit": 0}, "holds no complete lvbench: see python -m"),
         ({"tasks": ("minerva",)}, "minerva is no folder"),
+        (
+            {"tasks": ("lvbench",), "folders": (("lvbnech", "x"),)},
+            "config.folders: no task 'lvbnech'; did you mean lvbench",
+        ),
+        (
+            {"tasks": ("lvbench",), "folders": (("lvbench", "x"), ("lvbench", "y"))},
+            "config.folders names lvbench 2 times",
+        ),
         ({"tasks": ("lvbench",), "shards": "none"}, "config.shards is none: no such directory"),
         (
             {"tasks": ("lvbench",), "decode_timeout_s": 1e9},
