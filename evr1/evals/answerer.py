@@ -24,6 +24,7 @@ from evr1.evals.plan import Part, Prepared, hash_of
 from evr1.evals.progress import TaskProgress, task_progress
 from evr1.evals.samples import Answer
 from evr1.evals.tasks.base import Choices, Sample
+from evr1.formats import think_block
 from evr1.models.io import hf
 from evr1.parallel import sharding
 from evr1.parallel.mesh import make_mesh
@@ -280,13 +281,19 @@ def _reply_ids(
 ) -> tuple[tuple[int, ...], dict[int, str]]:
     """Returns the ids that a reply begins with, and what the next id stands for.
 
+    A block of reasoning that the prompt has opened is left empty: a letter inside of it would be
+    a thought, and no answer.
+
     Raises:
         ValueError: the tokenizer cuts the beginning otherwise before some continuation, or gives
             two the same token.
     """
     if choices is None:
         return (), {}
-    ids = [processor.tokenize(choices.begin + text) for text in choices.continuations]
+    begin = choices.begin
+    if processor.think_open:
+        begin = f"\n{think_block.CLOSING}\n\n{begin}"
+    ids = [processor.tokenize(begin + text) for text in choices.continuations]
     replies = {
         each[-1]: text.strip() for each, text in zip(ids, choices.continuations, strict=True)
     }

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from evr1.config.evals import BenchmarkSettings
 from evr1.evals.samples import MANIFEST, read_manifest
+from evr1.models.io import identity
 from evr1.telemetry.provenance import git_commit
 from evr1.telemetry.workdir import replace_file
 
 if TYPE_CHECKING:
     from evr1.evals.plan import Prepared
 
-# What answers depend on; the same in a whole folder. Limits that only make a sample fail are no
-# part of it: its reason asks to raise them.
-_SAME = ("model", "seed", "samples", "temperature", "top_p", "top_k", "max_tokens", "thinking")
+# What answers depend on, besides the model; the same in a whole folder. Limits that only make a
+# sample fail are no part of it: its reason asks to raise them.
+_SAME = ("seed", "samples", "temperature", "top_p", "top_k", "max_tokens", "thinking")
 _SAME += ("template_variables", "dtype")
 
 
@@ -53,9 +54,9 @@ def _merged(
 ) -> dict[str, Any]:
     """Returns the manifest with these tasks."""
     new: dict[str, Any] = {name: getattr(settings, name) for name in _SAME}
-    new["model"] = str(Path(settings.model or "").resolve())
     tasks = {each.task.name: each.manifest() for each in prepared}
     _check_same(path, "", old, new)
+    new |= _model(path, settings, old)
     for name in tasks.keys() & old.get("tasks", {}).keys():
         _check_same(path, f"{name}: ", old["tasks"][name], tasks[name])
     expected = {each.task.name: each.n_expected for each in prepared}
@@ -66,6 +67,25 @@ def _merged(
         "n_expected": {**old.get("n_expected", {}), **expected},
         "tasks": {**old.get("tasks", {}), **tasks},
     }
+
+
+def _model(path: Path, settings: BenchmarkSettings, old: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the path of the model and the hash of what lies there.
+
+    The same weights may lie elsewhere, on another machine say; others may not lie there.
+    """
+    model = {"model": str(Path(settings.model or "").resolve())}
+    if weights := identity.of_model(model["model"]):
+        model["weights"] = weights
+    was = old.get("weights")
+    if not (was and weights):  # an older run, one in training, or a model that is gone
+        _check_same(path, "", old, model)
+    elif was != weights:
+        raise ValueError(
+            f"{path}: the weights or settings of {model['model']} are not those that the answers "
+            f"there come from (of {old.get('model')}); give another config.workdir"
+        )
+    return model
 
 
 def _check_same(path: Path, where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

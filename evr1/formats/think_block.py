@@ -3,7 +3,7 @@
 import re
 
 TAG = re.compile(r"<\s{0,4}(/?)\s{0,4}think(?:ing)?\s{0,4}>", re.IGNORECASE)
-OPENING = "<think>"
+OPENING, CLOSING = "<think>", "</think>"
 
 
 def is_left_open(text: str) -> bool:

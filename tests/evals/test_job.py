@@ -178,6 +178,19 @@ def test_a_letter_is_chosen_where_the_authors_compare_logits(data, tmp_path):
     assert not any(a.think_open for a in found)
 
 
+def test_a_letter_is_chosen_behind_the_block_that_the_prompt_opens(data, tmp_path):
+    tails = {"open": (templates.PREFILLED, None), "empty": (templates.SWITCH, False)}
+    found = {}
+    for name, (tail, thinking) in tails.items():
+        (tmp_path / name).mkdir()
+        model = templates.make_dir(tmp_path / name, tail)
+        fields = {"tasks": ("livesports3k_qa",), "model": model, "thinking": thinking}
+        rig.run(rig.settings(tmp_path / name / "run", data, **fields))
+        found[name] = rig.timeless(rig.answers(tmp_path / name / "run"))
+    assert found["open"] == found["empty"]
+    assert not any(a.think_open for a in found["open"].values())
+
+
 OWN = """
 from evr1.evals.tasks import data_rows
 from evr1.evals.tasks.base import Source, Task
@@ -251,6 +264,23 @@ def test_a_folder_holds_answers_of_one_kind(base, data):
         rig.run(rig.settings(base, data, tasks=TASKS, max_tokens=13))
     with pytest.raises(ValueError, match="lvbench: preset was 'smoke', now it is 'train'"):
         rig.run(rig.settings(base, data, tasks=("lvbench",), preset="train"))
+
+
+def test_other_weights_at_the_same_path_are_another_model(data, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(rig.MODEL, model)
+    made = rig.settings(tmp_path / "run", data, tasks=("stvg",), model=str(model))
+    manifest.write(tmp_path / "run", made, prepared := job.prepare(made))
+    shutil.copytree(model, tmp_path / "copy")
+    moved = rig.settings(tmp_path / "run", data, tasks=("stvg",), model=str(tmp_path / "copy"))
+    manifest.check(tmp_path / "run", moved, prepared)  # the same weights
+    file = next(model.glob("*.safetensors"))
+    held = bytearray(file.read_bytes())
+    held[-1] ^= 1
+    file.write_bytes(held)
+    with pytest.raises(ValueError, match=r"weights or settings of .*model are not those") as error:
+        manifest.check(tmp_path / "run", made, prepared)
+    assert "\n" not in str(error.value)
 
 
 def test_what_failed_for_a_limit_is_retried_with_a_higher_one(base, data):

@@ -110,7 +110,8 @@ class Choices:
     greater. The response is its continuation without blanks around it.
 
     Attributes:
-        begin: text that the reply begins with, right behind the head of the model's turn.
+        begin: text that the reply begins with, right behind the head of the model's turn. Where
+            that opens a block of reasoning, the block is closed first.
         continuations: texts that may follow it.
     """
 
