@@ -151,7 +151,7 @@ def compare_scored(a: Scored, b: Scored, n_expected: int) -> Comparison:
         n_expected: samples of the benchmark.
 
     Raises:
-        ValueError: there is no sample that both have scored.
+        ValueError: there is no sample that both have scored, or their scores do not add up.
     """
     ids = [{record.sample.id for record in each.rounds[0]} for each in (a, b)]
     both = ids[0] & ids[1]
@@ -159,6 +159,8 @@ def compare_scored(a: Scored, b: Scored, n_expected: int) -> Comparison:
     if not pairs:
         raise ValueError(f"{a.task.name}: no sample was scored in both runs")
     ours, theirs = (_on(each, pairs) for each in (a, b))
+    if failure := ours.failure or theirs.failure:
+        raise ValueError(failure)
     name = ours.headline
     plan = bootstrap.plan(ours.rounds[0])
     drawn = theirs.draw(plan)[name] - ours.draw(plan)[name]

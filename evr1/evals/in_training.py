@@ -10,7 +10,7 @@ import dataclasses
 import math
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -103,7 +103,9 @@ class Benchmarks:
     actor: Actor
     tasks: tuple[Ready, ...]
 
-    def evaluate(self, params: Params, step: int) -> dict[str, float]:
+    def evaluate(
+        self, params: Params, step: int, tell: Callable[[str], None] = lambda line: None
+    ) -> dict[str, float]:
         """Answers all questions; returns the metrics, and leaves `workdir/benchmarks/step_<n>`.
 
         Folders of this step and of later ones come from a training that was resumed before them
@@ -112,6 +114,7 @@ class Benchmarks:
         Args:
             params: weights to answer with, as the actor draws with them.
             step: of the training.
+            tell: takes a line for each task whose rule or aggregate fails.
         """
         if not self.tasks:
             return {}
@@ -130,7 +133,7 @@ class Benchmarks:
                 actor = dataclasses.replace(self.actor, slots=ready.slots)
                 answerer = Answerer(self.settings, actor, params, pool)
                 answers = _answer(answerer, ready, folder)
-                metrics |= task_metrics(ready.prepared, answers)
+                metrics |= task_metrics(ready.prepared, answers, tell)
         return metrics
 
 
@@ -199,7 +202,9 @@ def _answer(answerer: Answerer, ready: Ready, folder: Path) -> list[Answer]:
     return answers
 
 
-def task_metrics(prepared: Prepared, answers: Sequence[Answer]) -> dict[str, float]:
+def task_metrics(
+    prepared: Prepared, answers: Sequence[Answer], tell: Callable[[str], None] = lambda line: None
+) -> dict[str, float]:
     """Returns the metrics of a benchmark.
 
     `eval/lvbench@64` is the headline of our rule, `eval/lvbench@64/official` that of the authors'.
@@ -209,6 +214,7 @@ def task_metrics(prepared: Prepared, answers: Sequence[Answer]) -> dict[str, flo
     Args:
         prepared: the benchmark.
         answers: to all of its questions.
+        tell: takes a line on each rule or aggregate that fails, of which nothing else comes.
     """
     task, n = prepared.task, prepared.n_expected
     scored = [
@@ -219,12 +225,15 @@ def task_metrics(prepared: Prepared, answers: Sequence[Answer]) -> dict[str, flo
     label = _metric_name(TaskResults(task, answers, settings, scored).label)
     first, metrics = scored[0], {}
     for result in scored:
+        for line in (result.scored.problem, result.failure):
+            if line:
+                tell(f"benchmark {line}")
         mark = "partial_" if result.is_partial else ""
         end = "" if result is first else f"/{result.scored.profile}"
         value = results.headline(result).value
         if math.isfinite(value):
             metrics[f"eval/{mark}{label}{end}"] = value
-    metrics[f"eval/{label}/failed_share"] = first.scored.n_error / n
+    metrics[f"eval/{label}/failed_share"] = 1.0 if first.failure else first.scored.n_error / n
     metrics[f"eval/{label}/truncated_share"] = first.scored.n_truncated / n
     if first.scored.n_unjudged:
         metrics[f"eval/{label}/unjudged_share"] = first.scored.n_unjudged / n

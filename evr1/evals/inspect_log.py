@@ -80,6 +80,8 @@ def to_log(each: TaskResults, manifest: Mapping[str, Any], date: datetime.dateti
     log, first = _log(), each.results[0]
     model = str(manifest.get("model") or "unknown")
     partial = f"partial: {first.scored.n_scored} of {first.n_expected} samples are scored"
+    if each.results[0].failure:
+        partial += f"; {first.failure}"
     return log.EvalLog(
         status="error" if first.is_partial else "success",
         error=_error(partial) if first.is_partial else None,

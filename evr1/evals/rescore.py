@@ -91,9 +91,7 @@ def problems(each: TaskResults) -> list[str]:
     """Returns lines on why a task has no headline, and on samples at which a rule stops."""
     first, lines = each.results[0], []
     for result in each.results:
-        lines += result.scored.problems[:1]
-        if more := len(result.scored.problems) - 1 if result.scored.problems else 0:
-            lines[-1] += f" (and {more} more)"
+        lines += [line for line in (result.scored.problem, result.failure) if line]
     if not first.is_partial:
         return lines
     found = first.scored

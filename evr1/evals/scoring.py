@@ -19,6 +19,8 @@ from evr1.evals.tasks import metrics
 from evr1.evals.tasks.base import JUDGE, OURS, RANDOM, Aggregate, Record, Task, Verdict
 from evr1.formats import think_block, user_code
 
+_ROUNDING = 1e-6  # by which a mean of shares may exceed 1
+
 
 class Settings(NamedTuple):
     """How the answers of a task were made; the same for all of them."""
@@ -59,12 +61,31 @@ class Scored:
         """The aggregate of the profile: by default the mean over all samples."""
         return self.task.aggregates.get(rule_of(self.profile), metrics.overall)
 
-    @functools.cached_property
+    @property
     def values(self) -> dict[str, float]:
-        """Each metric, averaged over the rounds (avg@k)."""
-        tables = [self.aggregate(each) for each in self.rounds if each]
+        """Each metric, averaged over the rounds (avg@k); none where the aggregate fails."""
+        return self._summed[0]
+
+    @property
+    def failure(self) -> str:
+        """What the aggregate fails with, in a line; "": nothing."""
+        return self._summed[1]
+
+    @functools.cached_property
+    def _summed(self) -> tuple[dict[str, float], str]:
+        try:
+            tables = [self.aggregate(each) for each in self.rounds if each]
+        # It may be a user's own; a training and the scores of other tasks go on.
+        except Exception as error:  # noqa: BLE001
+            return {}, _failure(self, "cannot add up", error)
         names = dict.fromkeys(name for table in tables for name in table)
-        return {name: metrics.mean(t[name] for t in tables if name in t) for name in names}
+        return {name: metrics.mean(t[name] for t in tables if name in t) for name in names}, ""
+
+    @property
+    def problem(self) -> str:
+        """Where the rule stops: the first line, and how many more there are; "": nowhere."""
+        more = len(self.problems) - 1
+        return f"{self.problems[0]}{f' (and {more} more)' if more else ''}" if self.problems else ""
 
     @property
     def headline(self) -> str:
@@ -97,16 +118,18 @@ class Result:
         scored: what they were computed from.
         metrics: name -> value, standard error and interval; the headline is first.
         n_expected: samples that a complete run scores.
+        failure: why there are no metrics, or no intervals; "": they are there.
     """
 
     scored: Scored
     metrics: Mapping[str, Metric]
     n_expected: int
+    failure: str = ""
 
     @property
     def is_partial(self) -> bool:
-        """Whether samples are missing or too many: then there is no headline."""
-        return self.scored.n_scored != self.n_expected
+        """Whether samples are missing or too many, or do not add up: then there is no headline."""
+        return self.scored.n_scored != self.n_expected or bool(self.scored.failure)
 
 
 def settings_of(task: str, answers: Sequence[Answer]) -> Settings:
@@ -259,6 +282,9 @@ def _verdicts(task: Task, profile: str, answer: Answer) -> list[Verdict] | str:
             return (
                 f"{where}: the rule gives {user_code.short(verdict)}; return Verdict(text, score)"
             )
+        is_code = not task.file  # kits give some replies -1, which their aggregates know
+        if not (is_code or verdict.score is None or 0 <= verdict.score <= 1 + _ROUNDING):
+            return f"{where}: the rule gives the score {verdict.score}; one is from 0 to 1"
     return verdicts
 
 
@@ -313,15 +339,25 @@ def score(scored: Scored, n_expected: int, draws: int = bootstrap.DRAWS, seed: i
         draws: of videos; 0: no intervals.
         seed: of the draws.
     """
-    if not draws or not scored.n_scored:
-        return Result(scored, {n: Metric(v) for n, v in scored.values.items()}, n_expected)
+    plain = {name: Metric(value) for name, value in scored.values.items()}
+    if not draws or not plain:
+        return Result(scored, plain, n_expected, scored.failure)
     plan = bootstrap.plan(scored.rounds[0], draws, seed)
-    drawn = scored.draw(plan)
+    try:
+        drawn = scored.draw(plan)
+    except Exception as error:  # noqa: BLE001  as in Scored
+        why = _failure(scored, "has no intervals, as some draws do not add up", error)
+        return Result(scored, plain, n_expected, why)
     return Result(
         scored,
         {n: bootstrap.metric(v, drawn[n], len(plan.videos)) for n, v in scored.values.items()},
         n_expected,
     )
+
+
+def _failure(scored: Scored, what: str, error: Exception) -> str:
+    text = str(error) if isinstance(error, ValueError) else user_code.short(error)
+    return f"{scored.task.name}: {scored.profile} {what}: {text}"
 
 
 def task_of(name: str, manifest: Mapping[str, Any]) -> Task:

@@ -194,6 +194,25 @@ def test_a_task_of_ones_own_is_named_by_its_file(tmp_path):
     assert "eval/doors@1" in metrics
 
 
+def test_an_aggregate_that_fails_is_told_and_counted(data):
+    def fails(records):
+        raise ZeroDivisionError
+
+    [prepared] = in_training.prepare(settings("run", data, tasks=("lvbench",)))
+    task = dataclasses.replace(prepared.task, aggregates={"evr1": fails})
+    prepared = dataclasses.replace(prepared, task=task)
+    answers = [
+        answer(s.id, "B", task="lvbench", sample=s, prompt=prepared.prompt)
+        for s in prepared.samples
+    ]
+    told = []
+    metrics = in_training.task_metrics(prepared, answers, told.append)
+    assert told == ["benchmark lvbench: evr1 cannot add up: ZeroDivisionError()"]
+    assert metrics[f"eval/lvbench@{LIMIT}/failed_share"] == 1
+    assert f"eval/lvbench@{LIMIT}/official" in metrics
+    assert f"eval/lvbench@{LIMIT}" not in metrics
+
+
 def test_a_task_comes_once(data, tmp_path):
     with pytest.raises(ValueError, match="two tasks are named lvbench; keep one"):
         in_training.prepare(settings(tmp_path, data, tasks=("lvbench", "lvbench")))

@@ -85,6 +85,59 @@ def test_a_run_of_it_is_scored_and_compared(data, tmp_path, capsys):
     assert "+75.0" in capsys.readouterr().out
 
 
+AGGREGATES = """
+def fails(records):
+    return {"accuracy": len(records) / 0}
+
+
+def fails_on_few(records):
+    return {"accuracy": 1 / (len({r.sample.id.partition("#")[0] for r in records}) > 3)}
+
+
+def wrong(records):
+    return [0.5]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "value"),
+    [
+        ("fails", "aggregate evr1: running it fails with ZeroDivisionError: division by", None),
+        ("wrong", "aggregate evr1 gives [0.5]; give a dict of names to numbers", None),
+        ("fails_on_few", "evr1 has no intervals, as some draws do not add up", 1.0),
+    ],
+)
+def test_an_aggregate_that_fails_takes_its_own_score_alone(
+    data, tmp_path, capsys, name, says, value
+):
+    text = EXAMPLE.read_text("utf-8").replace("TASK = Task(", f"{AGGREGATES}\nTASK = Task(")
+    assert text.count("aggregates={") == 1
+    text = text.replace("aggregates={", f'aggregates={{"evr1": {name}}} or {{')
+    (tmp_path / "mine.py").write_text(text)
+    run = write_run(tmp_path / "run", tmp_path / "mine.py", data, FORMAL)
+    main(["score", str(run)])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert says in printed
+    assert printed.count("add up: ") == 1
+    found = results_of(run)
+    assert found["accuracy,by_text"] == 0.0
+    assert found.get("accuracy,evr1") == value
+    main(["view", str(run)])
+    if value is None:
+        with pytest.raises(SystemExit, match="^error: door_clips: evr1 cannot add up"):
+            main(["compare", str(run), str(run)])
+
+
+@pytest.mark.parametrize("score", ["7", "float('nan')", "-0.5"])
+def test_a_score_outside_0_to_1_is_none(data, tmp_path, capsys, score):
+    text = EXAMPLE.read_text("utf-8") + f"\nTASK.rules['evr1'] = lambda *_: Verdict('x', {score})"
+    (tmp_path / "mine.py").write_text(f"from evr1.evals.tasks.base import Verdict\n{text}")
+    main(["score", str(write_run(tmp_path / "run", tmp_path / "mine.py", data, FORMAL))])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "one is from 0 to 1 (and 3 more)" in printed
+    assert "partial, 0 of 4 scored: 4 failed" in printed
+
+
 def test_a_run_says_that_its_file_is_gone(data, tmp_path):
     file = shutil.copy(EXAMPLE, tmp_path / "mine.py")
     run = write_run(tmp_path / "run", file, data, FORMAL)

@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,20 @@ def _adding(path: Path, name: str, add: Aggregate) -> Aggregate:
     @functools.wraps(add)
     def guarded(records: Sequence[Record]) -> dict[str, float]:
         with _named(path, f"aggregate {name}: "):
-            return add(records)
+            means = add(records)
+            if not _are_means(means):
+                raise ValueError(
+                    f"{path}: aggregate {name} gives {user_code.short(means)}; give a dict of "
+                    "names to numbers, the headline first"
+                )
+            return means
 
     return guarded
+
+
+def _are_means(means: Any) -> bool:
+    is_table = isinstance(means, Mapping) and bool(means)
+    return is_table and all(isinstance(k, str) and isinstance(v, Real) for k, v in means.items())
 
 
 @contextlib.contextmanager
