@@ -17,7 +17,7 @@ from evr1.config.evals import BenchmarkSettings
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.source import MediaSource
 from evr1.data.processor import Processor
-from evr1.evals import presets, show
+from evr1.evals import presets, room, show
 from evr1.evals.feed import BundleFeed, Failure, Opener, Place, Planned, waiting_threads
 from evr1.evals.packs import Asker, Key, bundles
 from evr1.evals.plan import Part, Prepared, hash_of
@@ -166,6 +166,7 @@ class _TaskRun:
         self.sampling = _sampling(s, prepared.preset, actor, tuple(self.replies))
         self.answerer, self.prepared, self.append = answerer, prepared, append
         self.progress = progress
+        self.told: set[int] = set()  # numbers of packs that the user knows of
         self.opener = answerer.opener(prepared)
 
     def answer_all(self, planned: Sequence[Planned], threads: futures.Executor) -> list[Planned]:
@@ -184,7 +185,7 @@ class _TaskRun:
         actor, s = self.answerer.actor, self.answerer.settings
         shapes = shapes_alike(key.prompt_tokens, key.row_patches, self.sampling.max_tokens)
         shards = sharding.batch_shards(actor.mesh)
-        sampler = actor.sampler(key.rows, shapes, prefill_groups=shards)
+        sampler = actor.sampler(key.rows, shapes, self._slots(key), prefill_groups=shards)
         encoder = make_encoder(
             actor.model, sampler.prompts, groups=shards, held=1, patches=0, mesh=actor.mesh
         )
@@ -206,6 +207,21 @@ class _TaskRun:
             question_tokens=key.question_tokens,
         )
         return feed.misfits
+
+    def _slots(self, key: Key) -> int:
+        """Returns how many packs decode at the same time, and says where they are fewer."""
+        actor, limit = self.answerer.actor, self.sampling.max_tokens
+        found = room.of_key(actor.model, self.answerer.params, key, limit)
+        if found is not None:
+            found.check(key, key.rows)
+        count = room.slots(actor.slots, found, actor.mesh)
+        if count < actor.slots and count not in self.told:
+            self.told.add(count)
+            self.progress.tell(
+                f"{self.prepared.task.name}: {count} packs of {key.prompt_tokens} tokens decode at "
+                f"a time, not {actor.slots}: the devices have no room for more"
+            )
+        return count
 
     def _finish(self, place: Place, rollouts: Rollouts) -> None:
         """Writes the answers of a group."""

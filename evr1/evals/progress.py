@@ -30,6 +30,10 @@ class TaskProgress:
         self.failed = self.tokens = 0
         self._begun = self._told = time.perf_counter()
 
+    def tell(self, line: str) -> None:
+        """Prints a line above the bar."""
+        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def advance(self) -> None:
         """Counts a sample."""
         now = time.perf_counter()
