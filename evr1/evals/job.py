@@ -52,14 +52,8 @@ def run(
         ]
         left = [(each, _waiting(each, part, done)) for each, _, done in todo]
         for each, count in left:
-            console.print(
-                f"{each.task.name}: {count} of {len(each.samples)} questions to answer"
-                f"{f', part {part.number} of {part.count}' if part.count > 1 else ''}; "
-                f"prompt {each.prompt}, preset {each.preset.name}",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            for line in _lines(each, count, part, settings.temperature):
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
         if not any(count for _, count in left):
             return
         answerer: Answerer = stack.enter_context(opened(settings, devices))
@@ -67,6 +61,23 @@ def run(
         for each, writer, done in todo:
             if _waiting(each, part, done):
                 answerer.answer(each, part, done, writer.append, console)
+
+
+def _lines(prepared: Prepared, count: int, part: Part, temperature: float) -> list[str]:
+    """Returns what is said of a task before it is answered."""
+    preset, of_part = prepared.preset, ""
+    if part.count > 1:
+        of_part = f", part {part.number} of {part.count}"
+    lines = [
+        f"{prepared.task.name}: {count} of {len(prepared.samples)} questions to answer{of_part}; "
+        f"prompt {prepared.prompt}, preset {preset.name}"
+    ]
+    if temperature and preset.sampling.presence_penalty:
+        lines.append(
+            f"{prepared.task.name}: numbers of preset {preset.name} were published with presence "
+            f"penalty {preset.sampling.presence_penalty:g}; there is none here"
+        )
+    return lines
 
 
 def _waiting(prepared: Prepared, part: Part, done: frozenset[str]) -> int:

@@ -24,7 +24,7 @@ class Sampling:
         temperature: 0: greedy.
         top_p: share of probability that tokens are drawn from.
         top_k: number of the likeliest tokens; 0: all.
-        presence_penalty: taken off the logits of tokens that were drawn before.
+        presence_penalty: taken off the logits of tokens that were drawn before. Ours is always 0.
         max_tokens: limit of a completion.
         seed: of the draws; None: none is stated.
     """

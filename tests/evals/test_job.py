@@ -266,6 +266,18 @@ def test_a_folder_holds_answers_of_one_kind(base, data):
         rig.run(rig.settings(base, data, tasks=("lvbench",), preset="train"))
 
 
+@pytest.mark.parametrize(
+    ("temperature", "preset", "is_said"),
+    [(0.7, "qwen3vl-script", True), (0.0, "qwen3vl-script", False), (0.7, "qwen3vl", False)],
+)
+def test_a_penalty_that_is_not_drawn_with_is_said(data, tmp_path, temperature, preset, is_said):
+    fields = {"tasks": ("lvbench",), "preset": preset, "temperature": temperature}
+    [prepared] = job.prepare(rig.settings(tmp_path, data, **fields))
+    lines = job._lines(prepared, 3, job.Part(), temperature)
+    assert lines[0].startswith("lvbench: 3 of ")
+    assert any("presence penalty 1.5; there is none here" in line for line in lines) == is_said
+
+
 def test_other_weights_at_the_same_path_are_another_model(data, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(rig.MODEL, model)
