@@ -27,7 +27,7 @@ from typing import NoReturn
 
 import jobset
 import queued
-from slices import find_slice
+from slices import Slice, find_slice
 
 SCRIPT = "tpu/slurm.sh"
 PYTHON = "python"
@@ -190,7 +190,7 @@ def run_queued(flags: argparse.Namespace, arguments: list[str]) -> int:
         return queued.act(tpu, flags.action)
     check_arguments(arguments, tpu.slice.hosts)
     if flags.dry_run:
-        print(queued.script(tpu, arguments))
+        print(f"{_fits(tpu.slice, arguments)}\n{queued.script(tpu, arguments)}")
         return 0
     patience = queued.Patience(flags.poll_s, flags.settle_s, flags.max_restarts)
     return queued.run(tpu, arguments, patience, queued.say)
@@ -219,9 +219,25 @@ def run_gke(flags: argparse.Namespace, arguments: list[str]) -> int:
         raise ValueError("--claim is missing: the volume claim that all pods share")
     text = jobset.to_yaml(jobset.manifest(job, command))
     if flags.dry_run:
-        print(text, end="")
+        print(f"{_fits(job.slice, arguments)}\n# {_node_pool(job)}\n{text}", end="")
         return 0
     return subprocess.run(["kubectl", "apply", "-f", "-"], input=text, text=True).returncode
+
+
+def _fits(of: Slice, arguments: Sequence[str]) -> str:
+    config = next(x for x in arguments if x.startswith("--config="))
+    plan = shlex.join(["python", "tools/plan.py", config, f"--topology={of.plan}"])
+    return f"# {of.chips} chips on {of.hosts} hosts; does it fit?  {plan}"
+
+
+def _node_pool(job: jobset.Job) -> str:
+    """The command for a node pool that the job runs on."""
+    pool = ["gcloud", "container", "node-pools", "create", job.name, "--cluster=CLUSTER"]
+    pool += ["--location=LOCATION", "--node-locations=ZONE", f"--machine-type={job.slice.machine}"]
+    pool += [f"--num-nodes={job.slice.hosts}"]
+    if job.slice.hosts > 1:  # one machine has one shape
+        pool += [f"--tpu-topology={job.slice.topology}"]
+    return shlex.join(pool + (["--spot"] if job.spot else []))
 
 
 def run_slurm(flags: argparse.Namespace, arguments: list[str]) -> int:

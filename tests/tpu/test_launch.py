@@ -37,6 +37,8 @@ def test_a_cloud_tpu_from_the_request_to_the_end():
         *(*QUEUED, "--accelerator=v5p-128", "--capacity=spot", "--setup=mount /shared"),
         *("--create_flag=--network=n", "--ssh_flag=--ssh-flag=-A"),
     )
+    plan = "python tools/plan.py --config=configs/qwen_video.py --topology=v5p:4x4x4"
+    assert got.splitlines()[0] == f"# 64 chips on 16 hosts; does it fit?  {plan}"
     lines = [line for line in got.splitlines() if not line.startswith("#")]
     assert lines == [
         f"gcloud compute tpus queued-resources create one {place} --node-id=one "
@@ -128,6 +130,20 @@ def test_a_jobset_of_every_kind_of_slice(accelerator, label, topology, hosts, ch
     assert container["resources"]["limits"] == {"google.com/tpu": chips}
     assert container["command"] == ["python", "-m", "evr1.main", *RUN]
     assert made["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "q"}
+
+
+def test_a_manifest_says_which_nodes_it_needs():
+    _, pool, *_ = printed(*GKE, "--accelerator=v6e-64", "--spot").splitlines()
+    assert pool == (
+        "# gcloud container node-pools create one --cluster=CLUSTER --location=LOCATION "
+        "--node-locations=ZONE --machine-type=ct6e-standard-4t --num-nodes=16 --tpu-topology=8x8 "
+        "--spot"
+    )
+
+
+def test_no_topology_for_a_pool_of_one_machine():
+    _, pool, *_ = printed(*GKE, "--accelerator=v6e-8").splitlines()
+    assert pool.endswith("--machine-type=ct6e-standard-8t --num-nodes=1")
 
 
 def test_the_schema_sees_a_planted_mistake():
