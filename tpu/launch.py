@@ -225,9 +225,12 @@ def run_gke(flags: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def _fits(of: Slice, arguments: Sequence[str]) -> str:
+    size = f"# {of.type}: {of.chips} chips, {of.hosts} hosts"
+    if not of.plan:
+        return size
     config = next(x for x in arguments if x.startswith("--config="))
     plan = shlex.join(["python", "tools/plan.py", config, f"--topology={of.plan}"])
-    return f"# {of.chips} chips on {of.hosts} hosts; does it fit?  {plan}"
+    return f"{size}; does it fit?  {plan}"
 
 
 def _node_pool(job: jobset.Job) -> str:

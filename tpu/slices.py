@@ -15,7 +15,7 @@ class Slice(NamedTuple):
     topology: str  # its chips by side, e.g. 4x4x4
     hosts: int  # virtual machines; one process each
     chips_per_host: int
-    plan: str  # what `tools/plan.py --topology` takes
+    plan: str  # what `tools/plan.py --topology` takes; empty: it knows no single chip
     runtime: str  # `gcloud --runtime-version`
     gke_accelerator: str  # node label cloud.google.com/gke-tpu-accelerator
     machine: str  # of a GKE node
@@ -63,7 +63,7 @@ def _slice(kind: _Kind, topology: str) -> Slice:
         topology=topology,
         hosts=chips // per_host,
         chips_per_host=per_host,
-        plan=f"{kind.plan}:{topology}",
+        plan=f"{kind.plan}:{topology}" if chips > 1 else "",
         runtime=kind.runtime,
         gke_accelerator=kind.gke_accelerator,
         machine=f"{kind.machine}-{per_host}t",

@@ -38,7 +38,7 @@ def test_a_cloud_tpu_from_the_request_to_the_end():
         *("--create_flag=--network=n", "--ssh_flag=--ssh-flag=-A"),
     )
     plan = "python tools/plan.py --config=configs/qwen_video.py --topology=v5p:4x4x4"
-    assert got.splitlines()[0] == f"# 64 chips on 16 hosts; does it fit?  {plan}"
+    assert got.splitlines()[0] == f"# v5p-128: 64 chips, 16 hosts; does it fit?  {plan}"
     lines = [line for line in got.splitlines() if not line.startswith("#")]
     assert lines == [
         f"gcloud compute tpus queued-resources create one {place} --node-id=one "
