@@ -259,9 +259,7 @@ class _TaskRun:
 
     def _write(self, sample: Sample, **fields: Any) -> None:
         prepared = self.prepared
-        text = ""
-        if fields.get("reason") != "prompt":  # it would only fail again
-            text = show.render(prepared.task.prompts[prepared.prompt](sample), sample)
+        text = show.asked(prepared.task, prepared.prompt, sample)
         self.append(
             Answer(
                 task=prepared.task.name,

@@ -162,7 +162,7 @@ def _samples(each: TaskResults, model: str) -> Iterator[Any]:
     }
     profiles = [result.scored.profile for result in each.results]
     for answer in sorted(each.answers, key=lambda answer: answer.sample.id):
-        id, text = answer.sample.id, _input(each.task, answer)
+        id, text = answer.sample.id, show.asked(each.task, answer.prompt, answer.sample)
         common = {
             "id": id,
             "input": text,
@@ -189,12 +189,6 @@ def _samples(each: TaskResults, model: str) -> Iterator[Any]:
                 },
                 **common,
             )
-
-
-def _input(task: Task, answer: Answer) -> str:
-    """Returns the prompt as `show` prints it; "" where the task has no such prompt, or it fails."""
-    prompt = task.prompts.get(answer.prompt) if answer.reason != "prompt" else None
-    return show.render(prompt(answer.sample), answer.sample) if prompt else ""
 
 
 def _metadata(answer: Answer) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tells what a benchmark is, from its declaration and an example."""
 
 import argparse
+import contextlib
 import inspect
 import json
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def describe(task: Task, sample: Sample | None = None) -> Iterator[str]:
     yield f"chance: {'has no meaning' if source.chance is None else f'{source.chance:g} %'}"
     yield f"metric: {source.metric}"
     if sample is not None:
-        yield f"sub-scores: {', '.join(sub_scores(task, sample))}"
+        yield f"sub-scores: {', '.join(sub_scores(task, sample)) or 'this row cannot be scored'}"
     yield f"frames: {_preset(presets.find(source.frames))}"
     yield f"judge: {source.judge or 'none'}"
     yield f"licence: {source.licence or 'see its page'}"
@@ -79,10 +80,16 @@ def _first_line(function: Any) -> str:
 
 
 def sub_scores(task: Task, sample: Sample) -> list[str]:
-    """Returns the names of a result's scores, the headline first; * stands for the labels."""
+    """Returns the names of a result's scores, the headline first; * stands for the labels.
+
+    [] where the row is such that the rule fails.
+    """
     profile = next(iter(task.rules))
     aggregate = task.aggregates.get(profile, metrics.overall)
-    means = aggregate([Record(sample, task.rules[profile](sample.doc, ""))])
+    try:
+        means = aggregate([Record(sample, task.rules[profile](sample.doc, ""))])
+    except Exception:  # noqa: BLE001  as in scoring
+        return []
     labels = {
         f"{tag}/{label}": f"{tag}/*"
         for tag, value in sample.tags.items()
@@ -95,11 +102,28 @@ def sub_scores(task: Task, sample: Sample) -> list[str]:
     return list(names)
 
 
+def asked(task: Task, profile: str, sample: Sample) -> str:
+    """Returns `render` of a prompt; "" where the task has none of this name, or it fails."""
+    with contextlib.suppress(ValueError):
+        if profile in task.prompts:
+            return render(task.prompts[profile](sample), sample)
+    return ""
+
+
 def render(parts: tuple[Part, ...], sample: Sample) -> str:
-    """Returns a prompt as text, with its media and subtitles in angle brackets."""
+    """Returns a prompt as text, with its media and subtitles in angle brackets.
+
+    Raises:
+        ValueError: it shows a medium that the sample has not.
+    """
     texts = []
     for part in parts:
         if isinstance(part, Show):
+            if not 0 <= part.medium < len(sample.media):
+                raise ValueError(
+                    f"{sample.id}: its prompt shows medium {part.medium}, counted from 0, of "
+                    f"{len(sample.media)}; correct the prompt"
+                )
             medium = sample.media[part.medium]
             texts.append(f"<{medium.kind} {medium.path}>\n")
         elif isinstance(part, Subtitles):

@@ -99,7 +99,7 @@ def _row(each: TaskResults, answer: Answer, limit: int, shown: dict[Frames, int]
         "reason": answer.reason,
         "detail": _cut(answer.detail, limit),
         "tags": {k: [v] if isinstance(v, str) else list(v) for k, v in sample.tags.items()},
-        "prompt": _cut(_prompt(each, answer), limit),
+        "prompt": _cut(show.asked(each.task, answer.prompt, answer.sample), limit),
         "doc": [[name, _cut(_text(value), limit)] for name, value in sample.doc.items()],
         "media": [
             [medium.path, medium.kind, _number(medium.start_s), _number(medium.end_s)]
@@ -115,17 +115,6 @@ def _row(each: TaskResults, answer: Answer, limit: int, shown: dict[Frames, int]
 def _responses(answer: Answer, limit: int) -> list[list[Any]]:
     listed = zip(answer.responses, answer.finishes, answer.tokens, strict=True)
     return [[_cut(text, limit), finish, tokens] for text, finish, tokens in listed]
-
-
-def _prompt(each: TaskResults, answer: Answer) -> str:
-    """Returns the text of a prompt; "" where the task has no such profile, or no such rows."""
-    prompt = each.task.prompts.get(answer.prompt)
-    if prompt is None:
-        return ""
-    try:
-        return show.render(prompt(answer.sample), answer.sample)
-    except (KeyError, TypeError, IndexError, ValueError):
-        return ""
 
 
 def _frames(frames: Frames) -> dict[str, Any]:

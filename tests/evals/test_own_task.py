@@ -242,8 +242,14 @@ def test_a_row_that_cannot_be_asked_is_refused(fields, message, tmp_path):
         ("def load(folder): yield 3", "load gives 3; give Samples, whose ids are texts"),
         ("def load(folder): yield Sample(3, {}, ())", "load gives Sample.*ids are texts"),
         ("def ask(sample): return sample.doc['text']", "prompt a of sample 1: running it fails"),
-        ("def ask(sample): return 'Who?'", "prompt a gives 'Who[?]'; give a tuple of texts"),
-        ("def ask(sample): return 'Who?', 1", r"prompt a gives \('Who[?]', 1\); give a tuple"),
+        (
+            "def ask(sample): return 'Who?'",
+            "prompt a of sample 1 gives 'Who[?]'; give a tuple of texts",
+        ),
+        (
+            "def ask(sample): return 'Who?', 1",
+            r"prompt a of sample 1 gives \('Who[?]', 1\); give a tuple",
+        ),
         ("def add(records): return records[9].score", "aggregate evr1: running it fails with Ind"),
     ],
 )

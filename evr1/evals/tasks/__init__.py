@@ -30,6 +30,7 @@ from evr1.evals.tasks import (
     vsi_bench,
 )
 from evr1.evals.tasks.base import Task
+from evr1.evals.tasks.guard import guarded
 
 _MODULES = (
     video_mme,
@@ -58,7 +59,8 @@ _MODULES = (
 # Variants of a benchmark.
 _VARIANTS = (longvideobench.WITH_SUBTITLES, mlvu.TEST, mlvu_generation.TASK)
 TASKS: dict[str, Task] = {
-    task.name: task for task in (*(module.TASK for module in _MODULES), *_VARIANTS)
+    task.name: guarded(task, task.name)
+    for task in (*(module.TASK for module in _MODULES), *_VARIANTS)
 }
 
 TASK_HELP = f"one of {', '.join(TASKS)}, or the path of a .py file of your own"
