@@ -116,8 +116,6 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
         max_prompt_tokens=d.max_prompt_tokens,
         completion_tokens=s.eval.max_completion_tokens,
     )
-    if mesh is not None:
-        stack.enter_context(jax.set_mesh(mesh))
     actor = open_actor(
         s.model,
         processor,
@@ -127,6 +125,8 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
         window=r.window_steps,
         shapes=shapes,
     )
+    if actor.mesh is not None:
+        stack.enter_context(jax.set_mesh(actor.mesh))
     pool = open_pool(s.rewards, stack, processor.think_open)
     judged = with_judge(s.rewards, pool, s.train.dtype, mesh)
     limit = s.eval.max_completion_tokens

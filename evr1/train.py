@@ -152,7 +152,7 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
         processor,
         slots=r.slots,
         window=r.window_steps,
-        mesh=mesh,
+        mesh=learner.programs.actor_mesh,
         shapes=shapes,
     )
     if learner.programs.has_frozen_tower:

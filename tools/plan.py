@@ -8,7 +8,6 @@ because the compiler counts the body of a loop once: orders of magnitude, nothin
 Needs libtpu: pip install 'evr1[tpu-compiler]'. Exit status: 0 it fits, 2 it does not, 1 bad input.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -17,7 +16,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -128,8 +127,17 @@ def find_model(settings: Settings, name: str) -> Model:
     return dataclasses.replace(model, implementation="splash")
 
 
-def largest_load(settings: Settings, model: Model, shards: int) -> tuple[Load, list[str]]:
-    """Returns the largest shapes of the config's run, and what in the config would stop it."""
+def largest_load(
+    settings: Settings, model: Model, shards: int, copies: int
+) -> tuple[Load, list[str]]:
+    """Returns the largest shapes of the config's run, and what in the config would stop it.
+
+    Args:
+        settings: of the run.
+        model: that is trained.
+        shards: parts of a microbatch.
+        copies: of the weights that draw.
+    """
     d, r, vision = settings.data, settings.rollout, model.config.vision
     time_patch, patch = vision.patch_shape[1], vision.patch_shape[-1]
     prompt = max(settings.shapes.prompt_tokens, default=-(-d.max_prompt_tokens // 128) * 128)
@@ -143,15 +151,16 @@ def largest_load(settings: Settings, model: Model, shards: int) -> tuple[Load, l
     except ValueError as error:
         micro = shards
         problems.append(f"{error}. Planned with {micro} groups, one a device")
-    slots = -(-r.slots // shards) * shards
+    slots = -(-r.slots // copies) * copies
     if slots != r.slots:
         problems.append(
-            f"rollout.slots={r.slots} does not divide over {shards} devices. Planned with {slots}"
+            f"rollout.slots={r.slots} does not divide over {copies} copies of the weights. Planned "
+            f"with {slots}"
         )
     load = Load(
         shapes=ShapeTable((prompt,), (rows,), row_patches, completion),
         slots=slots,
-        prefill_groups=-(-max(1, slots // 8) // shards) * shards,
+        prefill_groups=-(-max(1, slots // 8) // copies) * copies,
         micro_groups=micro,
         held=held_prompts(settings),
     )
@@ -218,10 +227,13 @@ def plan(
     settings = resolve(config, has_paths=False)
     mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
     model = find_model(settings, hf_config)
-    load, problems = largest_load(settings, model, batch_shards(mesh))
     learner = learner_settings(settings)
     programs = make_programs(learner, model, mesh)
+    drawing = programs.actor_mesh
+    load, problems = largest_load(settings, model, batch_shards(mesh), batch_shards(drawing))
     line(f"{topology}: {len(devices)} x {chip.kind}, mesh {dict(mesh.shape)}")
+    copies = batch_shards(drawing)
+    line(f"to draw: {copies} copies of the weights, each over {mesh.size // copies} devices")
     line(f"{load}")
     # Outside of the mesh: it makes small arrays, which devices that are not there cannot hold.
     chosen = [p for p in list_programs(learner, programs, load) if p.name in names]
@@ -231,11 +243,10 @@ def plan(
             f"--programs={','.join(names)}: this config has none of them; it has {has}"
         )
     compiled = []
-    with _mesh_context(mesh):
-        for program in chosen:
-            compiled.append(compile_program(program, chip))
-            total, seconds = compiled[-1].total / GIB, compiled[-1].compile_s
-            line(f"{program.name}: compiled in {seconds:.0f} s, {total:.2f} GiB a device")
+    for program in chosen:
+        compiled.append(compile_program(program, chip))
+        total, seconds = compiled[-1].total / GIB, compiled[-1].compile_s
+        line(f"{program.name}: compiled in {seconds:.0f} s, {total:.2f} GiB a device")
     prompt = min(mean_tokens[0] or load.shapes.prompt_tokens[-1], load.shapes.prompt_tokens[-1])
     completion = min(mean_tokens[1] or load.shapes.completion_tokens, load.shapes.completion_tokens)
     parts = phases(Work(learner, programs, load, prompt, completion))
@@ -351,16 +362,6 @@ def main(argv: list[str]) -> None:
 
 def _scaled(number: str, unit: str) -> int:
     return int(float(number) * 2 ** {"K": 10, "M": 20, "G": 30}[unit])
-
-
-@contextlib.contextmanager
-def _mesh_context(mesh: jax.sharding.Mesh) -> Iterator[None]:
-    """As in a run: more than one device is told to the models, one is not."""
-    if mesh.size == 1:
-        yield
-        return
-    with jax.set_mesh(mesh):
-        yield
 
 
 if __name__ == "__main__":

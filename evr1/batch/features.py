@@ -4,6 +4,7 @@ Rollout, reference and update of a step read the same features, and programs tha
 hold no tower. An example carries its own from the draw to the end of the step.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ class Encoder:
         groups: how many it takes at a time.
         held_bytes: of a device, for the features of a step.
         on_host: where features wait until they are used.
+        mesh: that draws; None: one device.
     """
 
     model: Model
@@ -38,9 +40,14 @@ class Encoder:
     groups: int
     held_bytes: int
     on_host: bool
+    mesh: jax.sharding.Mesh | None = None
 
     def __call__(self, params: Params, examples: Sequence[Example]) -> list[Example]:
         """Returns the examples, which have no features yet, with them, in their order."""
+        with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+            return self._encode(params, examples)
+
+    def _encode(self, params: Params, examples: Sequence[Example]) -> list[Example]:
         out = list(examples)
         # Like sizes together, as the sampler has them: less padding, and the same shapes.
         order = sorted(range(len(out)), key=lambda i: (-len(out[i].patches), -len(out[i].tokens)))
@@ -89,9 +96,9 @@ def make_encoder(
     size = held * values * jnp.dtype(model.dtype).itemsize
     # Simulated CPU devices hang when two programs that talk to others overlap.
     is_simulated = mesh is not None and jax.default_backend() == "cpu"
-    shards = sharding.batch_shards(mesh)
-    on_host = is_simulated or size // shards > DEVICE_BYTES
-    return Encoder(model, prompts, groups, size if on_host else size // shards, on_host)
+    part = size // (1 if mesh is None else mesh.size)
+    on_host = is_simulated or part > DEVICE_BYTES
+    return Encoder(model, prompts, groups, size if on_host else part, on_host, mesh)
 
 
 def without_features(example: Example) -> Example:
@@ -133,12 +140,11 @@ def stack(visuals: Sequence[Visual], tokens: int) -> Visual:
 def encode_prompts(model: Model, params: Params, vision: VisionInput) -> list[Visual]:
     """Returns the features of each prompt.
 
-    Their width is spread over the devices that hold the groups of a batch, so that every prompt's
-    can go to any of them.
+    Their width is spread over all devices, so that every prompt's can go to any of them.
     """
 
     def spread(x):
-        return sharding.constrain(x, *[None] * (x.ndim - 1), "batch")
+        return sharding.constrain(x, *[None] * (x.ndim - 1), "all")
 
     visual = jax.tree.map(spread, model.encode(params, vision))
     return [Visual(*one) for one in zip(*visual, strict=True)]

@@ -72,6 +72,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.rollout.top_p = 1.0  # keep it: the update's log-probabilities are of the full softmax
     c.rollout.top_k = 0  # keep it, likewise
     c.rollout.slots = 32  # groups that decode at the same time
+    # Devices of a host that share a copy of the weights to draw with, whatever `mesh` trains on: a
+    # decode step moves no weights. 0: as many as divide the heads of the keys.
+    c.rollout.tensor = 0
     c.rollout.window_steps = 16  # decode steps per dispatch, 8 to 32
 
     c.algorithm = ml_collections.ConfigDict()

@@ -34,6 +34,7 @@ class RolloutSettings(Section):
     top_p: float
     top_k: int
     slots: int
+    tensor: int
     window_steps: int
 
     def check(self) -> None:
@@ -42,6 +43,7 @@ class RolloutSettings(Section):
         window, top_p, top_k = self.window_steps, self.top_p, self.top_k
         require(8 <= window <= 32, "rollout.window_steps", f"is {window}", "need 8 to 32")
         require(0 < top_p <= 1, "rollout.top_p", f"is {top_p}", "need 0 < top_p <= 1")
+        require(self.tensor >= 0, "rollout.tensor", f"is {self.tensor}", "need 0 or more")
         require(top_k >= 0, "rollout.top_k", f"is {top_k}", "need 0 (off) or more")
         require(
             top_p == 1 and top_k == 0,

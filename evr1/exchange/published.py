@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from jax.sharding import Mesh
+
 from evr1.models import Model, lora
 from evr1.sampler.weights import lay_out
 from evr1.types import Params
@@ -19,9 +21,15 @@ class Published(NamedTuple):
     version: int
 
 
-def publish(model: Model, params: Params, version: int) -> Published:
-    """Publishes the parameters that are being trained: adapters merged, cast for decoding.
+def publish(model: Model, params: Params, version: int, mesh: Mesh | None = None) -> Published:
+    """Publishes the parameters that are being trained: adapters merged, cast and cut for decoding.
 
     No array is one of `params`, so the next update may give those away.
+
+    Args:
+        model: what is trained.
+        params: of it.
+        version: optimizer updates behind them.
+        mesh: that draws; None: they stay where they are.
     """
-    return Published(lay_out(lora.merged(model, params), lora.plain(model)), version)
+    return Published(lay_out(lora.merged(model, params), lora.plain(model), mesh), version)

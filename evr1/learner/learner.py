@@ -99,7 +99,8 @@ class Learner:
 
     def publish(self, state: LearnerState) -> Published:
         """Returns the policy's weights for the sampling side."""
-        return publish(self.model, state.policy.params, state.updates)
+        mesh = self.programs.actor_mesh
+        return publish(self.model, state.policy.params, state.updates, mesh)
 
     def prepare(
         self, state: LearnerState, rollouts: RolloutBatch

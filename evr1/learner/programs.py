@@ -4,6 +4,7 @@ The learner and the actor call these functions; `tools/plan.py` compiles the sam
 that are not there.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -36,6 +37,7 @@ from evr1.learner.update import (
 )
 from evr1.models import Model, lora
 from evr1.parallel import sharding
+from evr1.parallel.mesh import actor_mesh
 from evr1.sampler import engine
 from evr1.sampler import weights as sampler_weights
 from evr1.sampler.sampling import Sampling, make_draws
@@ -49,6 +51,7 @@ class Programs:
     Attributes:
         model: what is trained, with its adapters.
         mesh: of the devices; None: one device.
+        actor_mesh: the same devices, as they draw.
         optimizer: of the policy.
         schedule: optimizer update -> learning rate.
         freeze: patterns of the parameters that are not trained.
@@ -60,6 +63,7 @@ class Programs:
 
     model: Model
     mesh: jax.sharding.Mesh | None
+    actor_mesh: jax.sharding.Mesh | None
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     freeze: tuple[str, ...]
@@ -110,6 +114,7 @@ def make_programs(
     programs = Programs(
         model=model,
         mesh=mesh,
+        actor_mesh=actor_mesh(mesh, model.config.kv_heads, settings.rollout.tensor),
         optimizer=optimizer,
         schedule=schedule,
         freeze=freeze,
@@ -190,6 +195,7 @@ class Program(NamedTuple):
         arguments: as ShapeDtypeStructs with shardings, and static ones.
         statics: static keyword arguments.
         beside: what else a device holds meanwhile, in bytes.
+        mesh: that it runs on.
     """
 
     name: str
@@ -197,51 +203,64 @@ class Program(NamedTuple):
     arguments: tuple[Any, ...]
     statics: Mapping[str, Any]
     beside: int
+    mesh: jax.sharding.Mesh
 
     def lower(self) -> jax.stages.Lowered:
         """Returns the program, traced for its arguments."""
-        return cast(Wrapped, self.function).lower(*self.arguments, **self.statics)
+        # As in a run: more than one device is told to the models, one is not.
+        several = jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext()
+        with several:
+            return cast(Wrapped, self.function).lower(*self.arguments, **self.statics)
 
 
 def list_programs(settings: LearnerSettings, programs: Programs, load: Load) -> list[Program]:
     """Returns the programs of an RL step on a mesh, with the arguments of their largest calls."""
-    assert programs.mesh is not None
-    mesh, model = programs.mesh, lora.plain(programs.model)
+    mesh, drawing, model = programs.mesh, programs.actor_mesh, lora.plain(programs.model)
+    assert mesh is not None
+    assert drawing is not None
     params = programs.model.abstract_params()
     params = placed(params, programs.model.shardings(mesh))
     base = {name: part for name, part in params.items() if name != "lora"}
     published = jax.eval_shape(functools.partial(sampler_weights.lay_out, model=model), base)
-    published = placed(published, model.shardings(mesh))
+    published = placed(published, model.shardings(drawing))
     state = _placed_state(params, programs.optimizer, mesh)
     critic_state = _critic_state(programs)
     reference = params.get("lora", params)  # the model under adapters is there once
     resident = bytes_of(state) + bytes_of(critic_state)
     resident += bytes_of(reference) if settings.algorithm.kl_coef else 0
-    rows = sharding.batch_sharding(mesh)
-    prompts = placed(_abstract_prompts(load.prefill_groups, load.shapes, model), rows)
+    rows, drawn = sharding.batch_sharding(mesh), sharding.batch_sharding(drawing)
+    prompts = placed(_abstract_prompts(load.prefill_groups, load.shapes, model), drawn)
     batch = placed(_abstract_batch(settings, load, model), rows)
     pixels, result = batch, []
     if programs.has_frozen_tower:
         encode = (model, published, prompts.vision)
-        prompts = placed(_with_features(prompts, model), rows)
+        prompts = placed(_with_features(prompts, model), drawn)
         batch = placed(batch._replace(prompts=_with_features(batch.prompts, model)), rows)
-        held = load.held * bytes_of(prompts.vision) // load.prefill_groups
+        features_of = bytes_of(placed(prompts.vision, sharding.replicated(drawing)))
+        held = load.held * features_of // load.prefill_groups // drawing.size
         resident += held if held <= features.DEVICE_BYTES else 0
-        result.append(Program("encode", features.encode_prompts, encode, {}, resident))
-    result += _sampler_programs(settings, model, mesh, load, (published, prompts, resident))
+        result.append(Program("encode", features.encode_prompts, encode, {}, resident, drawing))
+    result += _sampler_programs(settings, model, drawing, load, (published, prompts, resident))
     grads = jax.eval_shape(programs.update.zeros, params)
     beside = resident - bytes_of(params)  # the parameters are an argument
     shown = (params, batch.prompts, batch.completions)
     result += [
-        Program("logprobs", programs.scored or programs.logprobs, shown, {}, beside),
-        Program("gradient", programs.update.accumulate, (params, grads, batch), {}, beside),
-        Program("optimizer", programs.update.apply, (state, grads), {}, resident - bytes_of(state)),
+        Program("logprobs", programs.scored or programs.logprobs, shown, {}, beside, mesh),
+        Program("gradient", programs.update.accumulate, (params, grads, batch), {}, beside, mesh),
+        Program(
+            "optimizer",
+            programs.update.apply,
+            (state, grads),
+            {},
+            resident - bytes_of(state),
+            mesh,
+        ),
     ]
     if programs.critic is not None:
         critic = programs.critic
         shared = params if critic.is_shared else None
         shown = batch if critic.has_policy_tower else pixels
-        result += _critic_programs(critic, critic_state, shared, shown, resident)
+        result += _critic_programs(programs, critic_state, shared, shown, resident)
     return result
 
 
@@ -268,24 +287,33 @@ def _sampler_programs(
     statics = {"window": r.window_steps, "mode": sampling.mode, "mesh": mesh, "stop_early": True}
     prefill, decode = (model, published, prompts, None), (model, published, slots, draws)
     return [
-        Program("prefill", engine.read_prompts, prefill, {}, resident + bytes_of(slots)),
-        Program("decode", engine.decode_window, decode, statics, resident),
+        Program("prefill", engine.read_prompts, prefill, {}, resident + bytes_of(slots), mesh),
+        Program("decode", engine.decode_window, decode, statics, resident, mesh),
     ]
 
 
 def _critic_programs(
-    critic: Critic, state: TrainState, shared: Params | None, batch: GroupBatch, resident: int
+    programs: Programs, state: TrainState, shared: Params | None, batch: GroupBatch, resident: int
 ) -> list[Program]:
     """Returns values, gradient and optimizer of a critic; `shared` are the policy's parameters."""
-    params = state.params
+    params, critic, mesh = state.params, programs.critic, programs.mesh
+    assert critic is not None
+    assert mesh is not None
     grads = jax.eval_shape(critic.update.zeros, params)
     beside = resident - bytes_of(params) - bytes_of(shared)
     shown = (params, shared, batch.prompts, batch.completions)
     update, optimizer = (params, grads, shared, batch), (state, grads)
     return [
-        Program("values", critic.values, shown, {}, beside),
-        Program("critic_gradient", critic.update.accumulate, update, {}, beside),
-        Program("critic_optimizer", critic.update.apply, optimizer, {}, resident - bytes_of(state)),
+        Program("values", critic.values, shown, {}, beside, mesh),
+        Program("critic_gradient", critic.update.accumulate, update, {}, beside, mesh),
+        Program(
+            "critic_optimizer",
+            critic.update.apply,
+            optimizer,
+            {},
+            resident - bytes_of(state),
+            mesh,
+        ),
     ]
 
 

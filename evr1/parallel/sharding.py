@@ -9,11 +9,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 # A logical axis names what an axis of an array means; a mesh axis is where it may be split.
 LOGICAL: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
+    "all": ("data", "fsdp", "tensor"),
     "embed": ("fsdp",),
     "heads": ("tensor",),
     "mlp": ("tensor",),
     "expert": ("tensor",),  # the tokens are whole along it, so none has to travel to its experts
     "vocab": ("tensor",),
+    "cached": ("tensor",),  # tokens of a prefix in the sampler's cache, where heads are too few
 }
 
 

@@ -22,6 +22,7 @@ from evr1.data.records import Example, Row
 from evr1.models import Model, load_model
 from evr1.models.io import hf
 from evr1.parallel import sharding
+from evr1.parallel.mesh import actor_mesh
 from evr1.sampler.driver import OnFinish, Sampler
 from evr1.sampler.sampling import Sampling
 from evr1.types import Params, Rollouts
@@ -36,7 +37,7 @@ class Actor:
         processor: of the model.
         slots: groups that decode at the same time; rounded up to the devices that share them.
         window: decode steps of one dispatch.
-        mesh: devices; None: the default device.
+        mesh: that draws, see parallel.mesh.actor_mesh; None: the default device.
         shapes: buckets of prompts, and the room for completions; None: those of the examples that
             are drawn for, rounded up.
         source: where `encode` finds media; None: rows have none.
@@ -183,7 +184,8 @@ def open_actor(
         directory: HF directory, or an Orbax one.
         processor: of the directory; None: made with its defaults.
         dtype: of the computation.
-        mesh: devices; None: the default device.
+        mesh: devices; their copies of the weights are cut over its `tensor` axis, and where that is
+            1, over what `actor_mesh` finds; None: the default device.
         **fields: further ones of `Actor`.
 
     Raises:
@@ -191,4 +193,4 @@ def open_actor(
     """
     model = load_model(directory, dtype=dtype, remat=False)
     processor = processor or Processor.from_hf(str(hf.side_dir(directory)))
-    return Actor(model, processor, mesh=mesh, **fields)
+    return Actor(model, processor, mesh=actor_mesh(mesh, model.config.kv_heads), **fields)

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from evr1.models import Model
+from evr1.models.nn import cache as caches
 from evr1.parallel import sharding
 from evr1.sampler.sampling import Draws, RowIds, Sampling, make_draws, row_keys, sample
 from evr1.types import Array, Params, Prompts, Questions
@@ -42,7 +43,7 @@ class Prefix(NamedTuple):
 class DecodeState(NamedTuple):
     """The arrays that live on the device between two windows. It is donated: use it once."""
 
-    cache: Any  # prompts [L, G, P, K, A], their lengths, suffixes [L, G, N, R, K, A]
+    cache: Any  # prompts [L, G, K, P, A], their lengths, suffixes [L, G, N, K, R, A]
     tokens: jax.Array  # int32[G, N], the last token drawn, not yet in the cache
     done: jax.Array  # bool[G, N], also true in empty slots
     lengths: jax.Array  # int32[G, N], tokens drawn
@@ -414,11 +415,7 @@ def _spread(state: DecodeState, mesh: Mesh | None) -> DecodeState:
     if mesh is None:
         return state
 
-    def pin(x, axis):
-        spec = PartitionSpec(*[None] * axis, sharding.LOGICAL["batch"])
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
-
-    # Caches have the layers in front of the slots, everything else starts with the slots.
-    cache = jax.tree.map(lambda x: pin(x, min(1, x.ndim - 1)), state.cache)
-    rest = {k: pin(v, 0) for k, v in state._asdict().items() if k != "cache"}
-    return DecodeState(cache=cache, **rest)
+    rows = sharding.batch_sharding(mesh)
+    rest = {k: v for k, v in state._asdict().items() if k != "cache"}
+    rest = jax.lax.with_sharding_constraint(rest, rows)
+    return DecodeState(cache=caches.spread(state.cache, mesh), **rest)

@@ -177,7 +177,7 @@ def test_on_a_mesh_every_device_gets_its_groups(on_host):
         assert isinstance(got[0].visual.embeds, np.ndarray) == on_host
         if not on_host:
             width = got[0].visual.embeds.shape[-1]
-            assert got[0].visual.embeds.sharding.shard_shape((1, width)) == (1, width // 4)
+            assert got[0].visual.embeds.sharding.shard_shape((1, width)) == (1, width // 8)
         visual = features.stack([e.visual for e in got[:4]], 6)
         placed = jax.device_put(visual, batch_sharding(mesh))
         assert placed.embeds.addressable_shards[0].data.shape[0] == 1

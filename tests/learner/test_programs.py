@@ -95,7 +95,7 @@ class Run:
             Processor.from_hf(str(DEMO_MODEL)),
             slots=r.slots,
             window=r.window_steps,
-            mesh=self.mesh,
+            mesh=self.learner.programs.actor_mesh,
             shapes=SHAPES,
         )
         held = held_prompts(self.settings)
@@ -244,5 +244,5 @@ def test_what_lies_beside_a_program():
     state = adapted["optimizer"].arguments[0]
     vision = run("adapters and a KL").learner.model.config.vision
     taps = len(vision.taps)
-    held = 8 * 2 * (16 // vision.merge**2) * vision.out_width * (1 + taps) * 2 // SHARDS
+    held = 8 * 2 * (16 // vision.merge**2) * vision.out_width * (1 + taps) * 2 // jax.device_count()
     assert adapted["decode"].beside == bytes_of(state) + bytes_of(state.params["lora"]) + held

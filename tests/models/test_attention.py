@@ -155,9 +155,11 @@ def test_decode_is_the_last_row_of_the_full_attention():
     out = jax.jit(decode_attention)(
         own[0][row],
         KV(own[1][row], own[2][row]),
-        KV(k[:, :p], v[:, :p]),
+        KV(*(jnp.moveaxis(x[:, :p], 1, 2) for x in (k, v))),
         jnp.arange(p)[None] < jnp.array([[9], [4]]),
-        KV(own[1] + poison, own[2] + poison),  # what stands at the step and after it is stale
+        KV(
+            *(jnp.moveaxis(x + poison, 2, 3) for x in own[1:])
+        ),  # what stands at the step and after it is stale
         seen,
     )
     assert _gap([out], [full[row]]) < 2e-6
@@ -165,7 +167,7 @@ def test_decode_is_the_last_row_of_the_full_attention():
 
 def test_decode_without_any_prefix_or_suffix_is_the_value():
     q, k, v, _ = _inputs(3, (4, 2), 8)
-    empty = KV(jnp.zeros((B, 4, 2, 8)), jnp.zeros((B, 4, 2, 8)))
+    empty = KV(jnp.zeros((B, 2, 4, 8)), jnp.zeros((B, 2, 4, 8)))
     suffix = KV(*(jnp.zeros((B, 3, 2, 2, 8)) for _ in range(2)))
     unseen = jnp.zeros((B, 4), bool), jnp.zeros((B, 3, 2), bool)
     out = decode_attention(q, KV(k, v), empty, unseen[0], suffix, unseen[1])

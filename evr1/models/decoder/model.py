@@ -11,7 +11,7 @@ from evr1.models.decoder import text
 from evr1.models.decoder.config import Config
 from evr1.models.decoder.weights import weights
 from evr1.models.nn.attention import attention, decode_attention
-from evr1.models.nn.cache import KV, Cache, append
+from evr1.models.nn.cache import KV, Cache, append, empty
 from evr1.models.nn.layout import group
 from evr1.models.vision_language import VisionLanguageModel
 from evr1.models.weights import Weight
@@ -40,13 +40,8 @@ class DecoderModel(VisionLanguageModel):
     def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
         """See Model."""
         c = self.config
-
-        def zeros(*middle: int) -> KV:
-            shape = (c.layers, groups, *middle, c.kv_heads, c.head_dim)
-            return KV(jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype))
-
-        lengths = jnp.zeros(groups, jnp.int32)
-        return Cache(zeros(prompt_tokens), lengths, zeros(n, completion_tokens))
+        shape = (c.layers, c.kv_heads, c.head_dim)
+        return empty(shape, self.dtype, groups, n, prompt_tokens, completion_tokens)
 
     def decode(
         self,
@@ -57,8 +52,7 @@ class DecoderModel(VisionLanguageModel):
         positions: Int[Array, "g n"],
     ) -> tuple[Float[Array, "g n d"], Cache]:
         """See Model."""
-        prefix_seen = jnp.arange(cache.prefix.k.shape[2])[None] < cache.prefix_lengths[:, None]
-        suffix_seen = jnp.arange(cache.suffix.k.shape[3])[None, None] < steps[..., None]
+        prefix_seen, suffix_seen = cache.seen(steps)
 
         def attend(q, k, v, layer):
             prefix, suffix = layer

@@ -1,11 +1,18 @@
-"""What the sampler keeps on the device: a prefix for every group, a suffix for every completion."""
+"""What the sampler keeps on the device: a prefix for every group, a suffix for every completion.
+
+Heads stand in front of tokens: the products of a decode step read the keys of a head one after the
+other, and a chip that holds few heads pads none of them to its tiles.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
+
+from evr1.parallel import sharding
 
 
 class KV(NamedTuple):
@@ -36,10 +43,65 @@ class Cache(NamedTuple):
     A row's suffix is its question, if it has one, and its completion.
     """
 
-    prefix: KV  # [L, G, P, K, A]
+    prefix: KV  # [L, G, K, P, A]
     prefix_lengths: jax.Array  # int32[G]
-    suffix: KV  # [L, G, N, R, K, A]
+    suffix: KV  # [L, G, N, K, R, A]
     states: Any = ()  # [L, G, N, ...] each, of recurrent layers
+
+    def seen(self, steps: Int[Array, "g n"]) -> tuple[jax.Array, jax.Array]:
+        """Returns which tokens a row sees before token `steps` of its suffix.
+
+        bool[G, P] of the prefix, bool[G, N, R] of the suffix.
+        """
+        prefix = jnp.arange(self.prefix.k.shape[3])[None] < self.prefix_lengths[:, None]
+        return prefix, jnp.arange(self.suffix.k.shape[4])[None, None] < steps[..., None]
+
+
+def empty(shape: tuple[int, int, int], dtype: str, groups: int, n: int, *tokens: int) -> Cache:
+    """Returns a cache without tokens or states.
+
+    Args:
+        shape: layers that have keys, heads of keys, size of a head.
+        dtype: of keys and values.
+        groups: slots, G.
+        n: rows of a slot, N.
+        *tokens: room of a prefix and of a suffix.
+    """
+    layers, heads, size = shape
+    p, r = tokens
+
+    def zeros(*middle: int) -> KV:
+        full = (layers, groups, *middle, size)
+        return KV(jnp.zeros(full, dtype), jnp.zeros(full, dtype))
+
+    return Cache(zeros(heads, p), jnp.zeros(groups, jnp.int32), zeros(n, heads, r))
+
+
+def spread(cache: Cache, mesh: Mesh) -> Cache:
+    """Pins a cache to the devices of a mesh.
+
+    Slots lie on its `data` and `fsdp` axes. Heads are cut over `tensor`; where these are too few,
+    the tokens of the prefix are.
+    """
+
+    def pin(x: jax.Array, *axes: str | None) -> jax.Array:
+        place = NamedSharding(mesh, sharding.spec(mesh, (None, "batch", *axes), x.shape))
+        return jax.lax.with_sharding_constraint(x, place)
+
+    prefix = prefix_axes(mesh, cache.prefix.k.shape[2])
+    lengths = NamedSharding(mesh, sharding.spec(mesh, ("batch",), cache.prefix_lengths.shape))
+    return Cache(
+        KV(*(pin(x, *prefix) for x in cache.prefix)),
+        jax.lax.with_sharding_constraint(cache.prefix_lengths, lengths),
+        KV(*(pin(x, None, "heads") for x in cache.suffix)),
+        jax.tree.map(pin, cache.states),
+    )
+
+
+def prefix_axes(mesh: Mesh | AbstractMesh, heads: int) -> tuple[str | None, str | None]:
+    """Returns how heads and tokens of a prefix are cut: one of them over `tensor`."""
+    is_cut = sharding.spec(mesh, ("heads",), (heads,)) != PartitionSpec(None)
+    return ("heads", None) if is_cut else (None, "cached")
 
 
 def insert(
@@ -63,24 +125,24 @@ def insert(
 
         states = jax.tree.map(fork, states, prefix.states)
         if prefix.questions is not None:
-            suffix = KV(*map(_write(slots, axis=3), suffix, prefix.questions))
+            suffix = KV(*map(_write(slots, "question"), suffix, prefix.questions))
         prefix = prefix.kv
     lengths = cache.prefix_lengths.at[slots].set(prefix_lengths, mode="drop")
-    return Cache(KV(*map(_write(slots, axis=2), cache.prefix, prefix)), lengths, suffix, states)
+    return Cache(KV(*map(_write(slots, "prefix"), cache.prefix, prefix)), lengths, suffix, states)
 
 
-def _write(slots: jax.Array, axis: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Returns what writes the first tokens of slots, which stand along an axis."""
-    what, room = ("prefix", "prompt_tokens") if axis == 2 else ("question", "completion_tokens")
+def _write(slots: jax.Array, what: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns what writes the first tokens of slots: [L, g, ..., T, K, A] as a pass makes them."""
+    room = {"prefix": "prompt_tokens", "question": "completion_tokens"}[what]
 
     def write(old: jax.Array, new: jax.Array) -> jax.Array:
-        got, limit = new.shape[axis], old.shape[axis]
+        got, limit = new.shape[-3], old.shape[-2]
         if got > limit:
             raise ValueError(
                 f"a {what} of {got} tokens exceeds the cache's {limit}; raise the cache's {room}"
             )
-        at = (slice(None), slots, *[slice(None)] * (axis - 2), slice(got))
-        return old.at[at].set(new.astype(old.dtype), mode="drop")
+        at = (slice(None), slots, *[slice(None)] * (old.ndim - 4), slice(got))
+        return old.at[at].set(jnp.moveaxis(new, -3, -2).astype(old.dtype), mode="drop")
 
     return write
 
@@ -89,13 +151,20 @@ def append(cache: Cache, new: KV, steps: Int[Array, "g n"]) -> Cache:
     """Writes the token `steps[g, n]` of every row's suffix; `new` is [L, G, N, K, A].
 
     A step out of range writes nothing. One scatter for all layers: with the cache donated it
-    happens in place.
+    happens in place, and on a mesh every device writes what it holds.
     """
-    g, n = steps.shape
-    groups, rows = jnp.arange(g)[:, None], jnp.arange(n)[None]
+    write, mesh = _append, jax.sharding.get_abstract_mesh()
+    if not mesh.empty and mesh.size > 1:
+        place = sharding.spec(mesh, (None, "batch", None, "heads"), cache.suffix.k.shape)
+        rows = sharding.spec(mesh, ("batch",), steps.shape)
+        write = jax.shard_map(_append, in_specs=(place, place, rows), out_specs=place)
+    k, v = write(cache.suffix.k, new.k, steps), write(cache.suffix.v, new.v, steps)
+    return cache._replace(suffix=KV(k, v))
 
-    def write(old: jax.Array, token: jax.Array) -> jax.Array:
-        value = token.astype(old.dtype)
-        return old.at[:, groups, rows, steps].set(value, mode="drop", unique_indices=True)
 
-    return cache._replace(suffix=KV(*map(write, cache.suffix, new)))
+def _append(old: jax.Array, token: jax.Array, steps: jax.Array) -> jax.Array:
+    # All axes but the last are indexed: for any other window TPUs copy the cache into an order of
+    # their own, and back at the end.
+    at = jnp.ix_(*(jnp.arange(size) for size in token.shape[:-1]))
+    value = token.astype(old.dtype)
+    return old.at[*at, steps[None, :, :, None]].set(value, mode="drop", unique_indices=True)

@@ -14,7 +14,7 @@ from evr1.models.families.qwen3_5.config import Config
 from evr1.models.families.qwen3_5.weights import weights
 from evr1.models.nn import delta
 from evr1.models.nn.attention import attention, decode_attention
-from evr1.models.nn.cache import KV, Cache, Kept, Prefilled, append
+from evr1.models.nn.cache import KV, Cache, Kept, Prefilled, append, empty
 from evr1.models.nn.layout import group
 from evr1.models.towers import qwen3
 from evr1.models.vision_language import VisionLanguageModel
@@ -39,12 +39,10 @@ class Qwen35(VisionLanguageModel):
 
     def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
         """See Model."""
-        lengths = jnp.zeros(groups, jnp.int32)
-        prefix, suffix = (
-            self._no_kv(groups, prompt_tokens),
-            self._no_kv(groups, n, completion_tokens),
-        )
-        return Cache(prefix, lengths, suffix, self._no_states(groups, n))
+        c = self.config
+        shape = (c.attention_layers, c.kv_heads, c.head_dim)
+        cache = empty(shape, self.dtype, groups, n, prompt_tokens, completion_tokens)
+        return cache._replace(states=self._no_states(groups, n))
 
     def decode(
         self,
@@ -56,8 +54,7 @@ class Qwen35(VisionLanguageModel):
     ) -> tuple[Float[Array, "g n d"], Cache]:
         """See Model."""
         g, n = tokens.shape
-        prefix_seen = jnp.arange(cache.prefix.k.shape[2])[None] < cache.prefix_lengths[:, None]
-        suffix_seen = jnp.arange(cache.suffix.k.shape[3])[None, None] < steps[..., None]
+        prefix_seen, suffix_seen = cache.seen(steps)
 
         def attend(q, k, v, layer):
             prefix, suffix = layer
@@ -80,7 +77,7 @@ class Qwen35(VisionLanguageModel):
             keep_cache=True,
         )
         # A row that has come to the end of its cache keeps its states, as it keeps its keys.
-        moves = (steps >= 0) & (steps < cache.suffix.k.shape[3])
+        moves = (steps >= 0) & (steps < suffix_seen.shape[2])
 
         def advance(old, new):
             shape = (1, g, n, *[1] * (old.ndim - 3))
