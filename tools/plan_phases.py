@@ -96,11 +96,11 @@ def phases(work: Work) -> list[Phase]:
     """Returns the phases of an RL step.
 
     Counted: operations of real tokens (recomputation in the backward pass included), one read of
-    the weights a pass, caches, the weights gathered over the fsdp axis once a pass and once a
-    decode step, gradients scattered once a microbatch. Not counted: activations.
+    the weights a pass, caches, the weights gathered over the fsdp axis once a pass of the learner
+    and once for drawing, gradients scattered once a microbatch. Not counted: activations.
     """
-    settings, load, mesh = work.settings, work.load, work.programs.mesh
-    assert mesh is not None
+    settings, load, drawing = work.settings, work.load, work.programs.actor_mesh
+    assert drawing is not None
     groups, n = settings.rollout.prompts, settings.rollout.n
     model = lora.plain(work.programs.model)
     passes = _passes(work)
@@ -109,18 +109,20 @@ def phases(work: Work) -> list[Phase]:
     c, size = model.config, jnp.dtype(model.dtype).itemsize
     key_bytes = 2 * c.attention_layers * c.kv_heads * c.head_dim * size  # of a token, both caches
     cached = load.slots * (work.prompt + n * work.completion / 2)
-    cache = key_bytes * cached / mesh.size
+    cache = key_bytes * cached / drawing.size
+    copy = _count(model.abstract_params()) * size / drawing.shape["tensor"]
     decode_steps = math.ceil(groups / load.slots) * work.completion
     prefills = math.ceil(groups / load.prefill_groups)
     micro = math.ceil(groups / load.micro_groups)
     out = [
-        Phase("prefill", passes.prefill, prefills * held, prefills * gathered),
-        Phase("decode", passes.decode, decode_steps * (held + cache), decode_steps * gathered),
+        Phase("publish", 0.0, held + copy, copy),
+        Phase("prefill", passes.prefill, prefills * copy, 0.0),
+        Phase("decode", passes.decode, decode_steps * (copy + cache), 0.0),
     ]
     if work.programs.has_frozen_tower:
         params = model.abstract_params()
         reads = prefills * _count(params["vision"]) / _count(params)
-        out.insert(0, Phase("encode", passes.vision, reads * held, reads * gathered))
+        out.insert(1, Phase("encode", passes.vision, reads * copy, 0.0))
     one = (passes.forward, micro * held, micro * gathered)
     if settings.algorithm.old_logprobs == "recompute":
         out.append(Phase("logprobs", *one))
