@@ -185,10 +185,9 @@ def test_phases_add_up_to_the_passes(tool, hf_config):
     assert by_name["logprobs"].flops == pytest.approx(
         text + 4 * 256 * 2 * pairs + vision + 2 * 128 * 512 * 16 * 20
     )
-    # one wave of 8 slots, 20 steps: each reads the bfloat16 weights of the two chips of a copy
+    # one wave of 8 slots, 20 steps: each chip reads its copy of the bfloat16 weights
     values = count(model.abstract_params())
     assert by_name["decode"].ici == 0
-    assert by_name["decode"].hbm > 20 * 2 * values / 2
     cache = 2 * 2 * 1 * 128 * 2 * 8 * (100 + 2 * 20 / 2) / 8
     assert by_name["decode"].hbm == pytest.approx(20 * (2 * values + cache))
 
@@ -201,10 +200,10 @@ def test_a_frozen_tower_is_passed_through_once(tool, hf_config):
     made = work(tool, config, hf_config)
     once = plan_phases.phases(made)
     assert [p.name for p in once] == ["publish", "encode", *(p.name for p in trained[1:])]
-    tower = once[0].flops
+    tower = once[1].flops
     assert tower == flops.vision_flops(made.programs.model, np.full(16, 64.0))
     passes = {"prefill": 1, "decode": 0, "logprobs": 1, "update": 4}
-    for before, after in zip(trained, once[1:], strict=True):
+    for before, after in zip(trained[1:], once[2:], strict=True):
         assert after.flops == pytest.approx(before.flops - passes[after.name] * tower)
     config.lora.rank = 4  # no gradient of the matrices: one product in four less
     adapted = plan_phases.phases(work(tool, config, hf_config))
