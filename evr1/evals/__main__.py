@@ -18,7 +18,6 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from evr1.evals import cases, compare, judge, prepare, rescore, show, view
@@ -41,14 +40,14 @@ def _list(flags: argparse.Namespace) -> None:
     """Prints a table of the tasks."""
     table = Table()
     table.add_column("task", min_width=max(map(len, TASKS)))
-    for column in ("questions", "chance %", "metric", "frames", "judge", "profiles"):
-        table.add_column(column)
+    for column in ("n", "chance %", "metric", "frames", "judge"):
+        table.add_column(column, overflow="fold")
     for task in TASKS.values():
         s = task.source
         chance = "" if s.chance is None else f"{s.chance:g}"
-        profiles = ", ".join(task.rules)
-        table.add_row(task.name, str(s.n), chance, s.metric, s.frames, s.judge, profiles)
-    Console().print(table)
+        table.add_row(task.name, str(s.n), chance, s.metric, s.frames, s.judge)
+    rescore.wide_console().print(table)
+    print("show TASK tells the rest: prompts, rules, labels, files")
 
 
 def _score(flags: argparse.Namespace) -> None:

@@ -95,7 +95,7 @@ def problems(each: TaskResults) -> list[str]:
     if not first.is_partial:
         return lines
     found = first.scored
-    missing = {"failed": found.n_error, "wait for a judge": found.n_unjudged}
+    missing = {"failed": found.n_error, "wait for a judge (judge RUN)": found.n_unjudged}
     missing["are not there"] = max(first.n_expected - len(each.answers), 0)
     named = ", ".join(f"{n} {what}" for what, n in missing.items() if n)
     reasons = sorted({answer.reason for answer in each.answers if answer.reason})

@@ -31,6 +31,7 @@ def change(folder, **fields):
             "lvbench: prompt .* of sample .*: KeyError.*; a row is no official one",
         ),
         ({"question_type": 0}, "lvbench: load, behind sample .*: TypeError.*get its file again"),
+        ({"answer": "Z"}, r"video_info.meta.jsonl:1: answer 'Z' is none of A, B, C, D"),
         ({"question_type": [{"a": 1}]}, "lvbench: load gives sample .* the capability"),
     ],
 )

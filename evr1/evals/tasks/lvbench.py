@@ -36,6 +36,7 @@ def load(folder: Path) -> Iterator[Sample]:
         key = files.field(video, "key", where)
         for row in files.field(video, "qa", where):
             uid, labels = files.field(row, "uid", where), files.field(row, "question_type", where)
+            files.check_letter(files.field(row, "answer", where), 4, where)
             yield Sample(
                 id=str(uid),
                 doc=row,
