@@ -26,9 +26,17 @@ def check(folder: Path, settings: BenchmarkSettings, prepared: Sequence["Prepare
     """Checks that the answers of a job may go into a folder.
 
     Raises:
-        ValueError: the folder was written with other settings; names the first.
+        ValueError: the folder was written with other settings, of which the first is named, or
+            does not say with which.
     """
-    _merged(folder / MANIFEST, read_manifest(folder), settings, prepared)
+    old = read_manifest(folder)
+    _merged(folder / MANIFEST, old, settings, prepared)
+    for path in sorted(folder.glob("samples_*.jsonl")) if not old else ():
+        if path.stat().st_size:
+            raise ValueError(
+                f"{path} has answers, but no {MANIFEST} beside it says what they are; restore it, "
+                "or give another config.workdir"
+            )
 
 
 def write(folder: Path, settings: BenchmarkSettings, prepared: Sequence["Prepared"]) -> None:
@@ -59,12 +67,14 @@ def _merged(
     new |= _model(path, settings, old)
     for name in tasks.keys() & old.get("tasks", {}).keys():
         _check_same(path, f"{name}: ", old["tasks"][name], tasks[name])
-    expected = {each.task.name: each.n_expected for each in prepared}
+    counts = old.get("n_expected", {})
+    counts = dict(counts) if isinstance(counts, dict) else {}  # scoring says what is wrong
+    counts |= {each.task.name: each.n_expected for each in prepared}
     return {
         "git_hash": git_commit(Path(__file__).parents[2]),
         **old,
         **new,
-        "n_expected": {**old.get("n_expected", {}), **expected},
+        "n_expected": counts,
         "tasks": {**old.get("tasks", {}), **tasks},
     }
 

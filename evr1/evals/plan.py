@@ -36,7 +36,7 @@ class Part:
         """
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) <= int(count) > 0):
-            raise ValueError(f"--part={text}: give i/N, the i-th of N parts, such as 1/3")
+            raise ValueError(f"--part={text!r}: give i/N, the i-th of N parts, such as 1/3")
         return cls(int(index) % int(count), int(count))
 
     @property

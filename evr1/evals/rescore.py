@@ -46,11 +46,12 @@ def run(folder: Path, all_profiles: bool = False, has_logs: bool = True) -> None
 def wide_console() -> Console:
     """Returns a console that cuts no table where its output is no terminal.
 
-    A character that the output cannot encode, of a name say, is shown as "?".
+    Names and paths are no markup, whatever brackets they hold. A character that the output cannot
+    encode, of a name say, is shown as "?".
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    return Console(width=None if sys.stdout.isatty() else 240)
+    return Console(width=None if sys.stdout.isatty() else 240, markup=False)
 
 
 def score_run(read: Run) -> list[TaskResults]:

@@ -155,9 +155,20 @@ def decode(line: str | bytes, where: str) -> Answer:
         raise ValueError(f"{where}: {error}; this is no answered sample") from None
 
 
+_TYPES: dict[str, type | tuple[type, ...]] = dict.fromkeys(
+    ("id", "task", "preset", "reason", "detail", "group", "subtitles", "video"), str
+)
+_TYPES |= {"doc": dict, "prompt": dict, "tags": dict, "seed": int, "seconds": (int, float)}
+_TYPES |= dict.fromkeys(("media", "frames", "responses", "finishes", "tokens"), list)
+
+
 def _answer(row: dict[str, Any], where: str) -> Answer:
     def get(name: str) -> Any:
-        return files.field(row, name, where)
+        value = files.field(row, name, where)
+        is_wrong = not isinstance(value, _TYPES.get(name, object))
+        if is_wrong or (name == "responses" and not all(isinstance(r, str) for r in value)):
+            raise ValueError(f"{where}: {name} is {str(value)[:40]!r}; this is no answered sample")
+        return value
 
     sample = Sample(
         id=get("id"),
@@ -313,12 +324,18 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     """Returns what `manifest.json` of a run says; {} where there is none.
 
     Raises:
-        ValueError: it holds no JSON object.
+        ValueError: it holds no JSON object, or its tasks are none.
     """
     path = folder / MANIFEST
     if not path.exists():
         return {}
-    read_out = files.read_json(path)
-    if not isinstance(read_out, dict):
-        raise ValueError(f"{path}: it holds no JSON object; restore it, or give another folder")
+    try:
+        read_out = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}; restore it, or give another folder") from None
+    tasks = read_out.get("tasks", {}) if isinstance(read_out, dict) else None
+    if not (isinstance(tasks, dict) and all(isinstance(each, dict) for each in tasks.values())):
+        raise ValueError(
+            f"{path}: it holds no JSON object with tasks; restore it, or give another folder"
+        )
     return read_out

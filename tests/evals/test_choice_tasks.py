@@ -38,6 +38,7 @@ LOADED = {
             "domain": "Knowledge",
             "sub_category": "Geography",
             "task_type": "Attribute Perception",
+            "subtitles": "no",
         },
     ),
     "video_mme_v2": (

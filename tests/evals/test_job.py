@@ -266,6 +266,15 @@ def test_a_folder_holds_answers_of_one_kind(base, data):
         rig.run(rig.settings(base, data, tasks=("lvbench",), preset="train"))
 
 
+def test_answers_of_which_nothing_is_known_get_no_company(base, data, tmp_path):
+    shutil.copy(base / "samples_lvbench.jsonl", tmp_path)
+    made = rig.settings(tmp_path, data, tasks=("stvg",))
+    with pytest.raises(
+        ValueError, match=r"samples_lvbench.jsonl has answers, but no manifest.json"
+    ):
+        manifest.check(tmp_path, made, job.prepare(made))
+
+
 @pytest.mark.parametrize(
     ("temperature", "preset", "is_said"),
     [(0.7, "qwen3vl-script", True), (0.0, "qwen3vl-script", False), (0.7, "qwen3vl", False)],

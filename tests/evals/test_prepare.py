@@ -182,6 +182,23 @@ def test_a_benchmark_with_prompts_without_subtitles_can_do_without_them(tmp_path
     assert prepare.report(stock)[-1] == "prompts without subtitles can be asked"
 
 
+def test_subtitles_that_were_unpacked_in_part_are_missed(tmp_path):
+    """One of the two videos has some, as 744 of 900 have: fewer are told by their number."""
+    miniatures.write("video_mme", tmp_path)
+    before = prepare.take_stock(TASKS["video_mme"], tmp_path)
+    assert before.counts["subtitles"] == {"no": 3, "yes": 3}
+    (tmp_path / "subtitle" / "mini_vid0.srt").unlink()
+    stock = prepare.take_stock(TASKS["video_mme"], tmp_path)
+    assert "subtitles 'yes': 0, a complete copy has 2232" in stock.wrong
+
+
+def test_subtitles_whose_folder_is_not_there_are_missed(tmp_path):
+    miniatures.write("video_math_qa", tmp_path)
+    assert not prepare.take_stock(TASKS["video_math_qa"], tmp_path).subtitles.missing
+    shutil.rmtree(tmp_path / "subtitles")
+    assert prepare.take_stock(TASKS["video_math_qa"], tmp_path).subtitles.missing
+
+
 def test_a_partial_folder_ends_with_status_1_unless_it_is_allowed(tmp_path, monkeypatch, capsys):
     task = lvbench(tmp_path, videos=("a",))
     monkeypatch.setitem(TASKS, "lvbench", task)

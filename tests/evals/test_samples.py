@@ -90,6 +90,25 @@ def test_a_file_has_one_writer(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("field", "value"),
+    [("id", 3), ("seconds", "x"), ("responses", [None]), ("doc", []), ("tokens", 7), ("tags", 1)],
+)
+def test_a_field_of_another_type_is_named(tmp_path, field, value):
+    row = json.loads(samples.encode(answer("1", "B"))) | {field: value}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=f"a.jsonl:1: {field} is .*no answered sample"):
+        samples.read(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"tasks": []}', '{"tasks": {"lvbench": "x"}}'])
+def test_a_broken_manifest_is_one_line(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=r"manifest.json: .*restore it, or give another") as error:
+        samples.read_manifest(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("no json", r"a.jsonl:2: Expecting value.*correct or delete the line"),

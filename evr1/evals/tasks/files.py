@@ -47,6 +47,15 @@ def first(folder: Path, *names: str) -> str:
     return next((name for name in names if (folder / name).exists()), names[0])
 
 
+def optional(folder: Path, name: str) -> str:
+    """Returns a name, or "" where its folder is there and holds no such file.
+
+    Where the folder is not there, the name is returned: then all are missing, and that is told.
+    """
+    path = folder / name
+    return "" if path.parent.exists() and not path.exists() else name
+
+
 def rows(folder: Path, *names: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (where it stands, row) of the files under the first of some names that is there.
 

@@ -53,14 +53,13 @@ def load(folder: Path) -> Iterator[Sample]:
             files.check_letter(row["answer"], len(row["options"]), where)
             question, video = str(fields["question_id"]), fields["videoID"]
             pairs[question] = pairs.get(question, 0) + 1
-            subtitles = f"subtitles/{video}.srt"
             yield Sample(
                 id=f"{form}/{question}" + f"/{pairs[question]}" * (form == "mbin"),
                 doc=row,
                 media=(Media(files.first(folder, *(f"videos/{video}.{end}" for end in _ENDINGS))),),
                 tags={"format": form, **{tag: str(fields[tag]) for tag in _TAGS}},
                 group=question if form == "mbin" else "",
-                subtitles=subtitles if (folder / subtitles).exists() else "",
+                subtitles=files.optional(folder, f"subtitles/{video}.srt"),
             )
 
 

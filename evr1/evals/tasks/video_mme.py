@@ -45,19 +45,15 @@ def load(folder: Path) -> Iterator[Sample]:
         files.check_letter(row["answer"], len(row["options"]), where)
         name = fields["videoID"]
         videos = [f"{place}/{name}.{end}" for place in _FOLDERS for end in _ENDINGS]
+        subtitles = f"subtitle/{name}.srt"
         yield Sample(
             id=str(fields["question_id"]),
             doc=row,
             media=(Media(files.first(folder, *videos)),),
-            tags={tag: str(fields[tag]) for tag in _TAGS},
-            subtitles=_subtitles(folder, f"subtitle/{name}.srt"),
+            tags={tag: str(fields[tag]) for tag in _TAGS}
+            | {"subtitles": "yes" if (folder / subtitles).exists() else "no"},
+            subtitles=files.optional(folder, subtitles),  # 156 of 900 videos have none
         )
-
-
-def _subtitles(folder: Path, name: str) -> str:
-    """Returns the name, or "" for a video that has none; 156 of 900 have none."""
-    is_absent = (folder / "subtitle").exists() and not (folder / name).exists()
-    return "" if is_absent else name
 
 
 def _ask(sample: Sample, label: str = "", where: str = "") -> str:
@@ -218,6 +214,7 @@ TASK = Task(
                 "Temporal Perception": 55,
                 "Spatial Perception": 54,
             },
+            "subtitles": {"yes": 2232, "no": 468},
         },
         chance=25.0,
         judge="qwen3vl: what its rule does not read",

@@ -40,6 +40,7 @@ def video_mme(folder: Path) -> Mini:
         "domain": {"Knowledge": 6},
         "sub_category": {"Geography": 6},
         "task_type": {"Attribute Perception": 4, "Object Recognition": 2},
+        "subtitles": {"no": 3, "yes": 3},
     }
     return Mini(6, counts, golds)
 
