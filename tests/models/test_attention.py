@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from evr1.models.nn import blocked
-from evr1.models.nn.attention import attention, decode_attention, mask
+from evr1.models.nn.attention import _cpu_blocks, attention, decode_attention, mask
 from evr1.models.nn.cache import KV
 from evr1.models.nn.layout import Layout, Rule, group, segments
 
-B, T, BLOCK = 2, 42, 8
+B, T = 2, 42
+# Far smaller than those it would choose.
+BLOCKS = {"blocked": blocked.Blocks(8), "blocked for CPUs": blocked.Blocks(8, span=2, heads=1)}
 LAYOUTS = {
     "causal": lambda: segments(jnp.ones((B, T), jnp.int32), causal=True),
     "packed": lambda: segments(_packed(), causal=True),
@@ -40,8 +42,8 @@ def _inputs(tokens, heads, head_dim, dtype=jnp.float32):
 def _run(implementation, rule, ids, q, k, v, weight):
     def f(q, k, v):
         layout = Layout(rule, ids)
-        if implementation == "blocked":  # in blocks far smaller than it would choose
-            out = blocked.attention(q, k, v, layout, BLOCK)
+        if implementation in BLOCKS:
+            out = blocked.attention(q, k, v, layout, BLOCKS[implementation])
         else:
             out = attention(q, k, v, layout, implementation)
         return (out * weight).sum(), out
@@ -66,7 +68,7 @@ def test_dense_and_blocked_follow_the_definition(layout, heads):
     layout = LAYOUTS[layout]()
     args = _inputs(T, HEADS[heads], 16)
     expected = _value_and_grads("reference", layout, *args)
-    for implementation in ("dense", "blocked"):
+    for implementation in ("dense", *BLOCKS):
         assert _gap(_value_and_grads(implementation, layout, *args), expected) < 2e-6
 
 
@@ -74,7 +76,7 @@ def test_dense_and_blocked_follow_the_definition(layout, heads):
 def test_head_dims(head_dim):
     layout, args = LAYOUTS["group"](), _inputs(T, (4, 2), head_dim)
     expected = _value_and_grads("reference", layout, *args)
-    for implementation in ("dense", "blocked"):
+    for implementation in ("dense", *BLOCKS):
         assert _gap(_value_and_grads(implementation, layout, *args), expected) < 2e-6
 
 
@@ -95,7 +97,7 @@ def test_a_wrong_layout_is_noticed():
 def test_bfloat16_keeps_the_softmax_in_float32():
     layout, args = LAYOUTS["group"](), _inputs(T, (4, 2), 64, jnp.bfloat16)
     exact = _value_and_grads("reference", layout, *(x.astype(jnp.float32) for x in args))[0]
-    for implementation in ("dense", "blocked"):
+    for implementation in ("dense", *BLOCKS):
         out = _value_and_grads(implementation, layout, *args)[0].astype(jnp.float32)
         assert float(jnp.abs(out - exact).max()) < 0.02  # a few bfloat16 ulps of values near 1
 
@@ -117,25 +119,46 @@ def test_group_mask_by_hand():
 def test_live_pairs_skip_the_upper_half_and_the_other_completions():
     # Blocks of 2 over [p p p p | a a | b b | c c]: a completion's block lives with 2 prompt blocks
     # and itself.
-    pairs = blocked.live_pairs(Rule(True, 4, 2), 10, 2).tolist()
+    pairs = blocked.live_pairs(Rule(True, 4, 2), 10, blocked.Blocks(2)).tolist()
     assert pairs == [[0, 0], [1, 0], [1, 1]] + [[i, j] for i in (2, 3, 4) for j in (0, 1, i)]
 
 
+@pytest.mark.parametrize("span", [1, 2])
 @pytest.mark.parametrize("rule", [Rule(True), Rule(False), Rule(True, 5, 3), Rule(True, 7, 2)])
-def test_live_pairs_leave_nobody_out(rule):
+def test_live_pairs_leave_nobody_out(rule, span):
     tokens, block = 16, 4
     place = np.arange(tokens)
-    seen = rule.sees(place[:, None], place[None]).reshape(4, block, 4, block).any((1, 3))
-    live = np.zeros((4, 4), bool)
-    live[tuple(blocked.live_pairs(rule, tokens, block).T)] = True
+    seen = rule.sees(place[:, None], place[None])
+    seen = seen.reshape(4, block, 4 // span, block * span).any((1, 3))
+    live = np.zeros_like(seen)
+    live[tuple(blocked.live_pairs(rule, tokens, blocked.Blocks(block, span)).T)] = True
     assert (live | ~seen).all()
+
+
+@pytest.mark.parametrize("rule", [Rule(True), Rule(True, 5, 3), Rule(True, 7, 2)])
+def test_who_sees_whom_by_parts(rule):
+    for q in range(16):
+        for k in range(16):
+            own = [(x - rule.prompt) // (rule.completion or 1) for x in (q, k)]
+            is_far = rule.completion and k >= rule.prompt and (q < rule.prompt or own[0] != own[1])
+            assert rule.sees(q, k) == (q >= k and not is_far)
+
+
+def test_blocks_for_cpus():
+    frames, prompt = Rule(False), Rule(True)
+    # 40 heads of 4 frames of 960 patches: all keys at once, no padding, a head at a time.
+    assert _cpu_blocks(40, 1, 960, frames) == blocked.Blocks(120, span=8, heads=1)
+    assert _cpu_blocks(16, 1, 3136, frames).keys == 13 * 128  # of 3,136, padded to 2 x 1,664
+    assert _cpu_blocks(12, 1, 300, frames) == blocked.Blocks(104, span=3, heads=2)
+    assert _cpu_blocks(6, 2, 2560, prompt) == blocked.Blocks(128, heads=2)
+    assert _cpu_blocks(7, 2, 2560, prompt).heads == 1  # 2 does not divide 7
 
 
 def test_padding_has_finite_output_and_no_gradient():
     layout = segments(_packed(), causal=False)
     q, k, v, weight = _inputs(T, (2, 1), 16)
     weight = weight * (layout.ids > 0)[..., None, None]
-    for implementation in ("dense", "blocked"):
+    for implementation in ("dense", *BLOCKS):
         out, *grads = _value_and_grads(implementation, layout, q, k, v, weight)
         assert bool(jnp.isfinite(out).all())
         for grad in grads:
@@ -183,7 +206,7 @@ def test_auto_works_in_blocks_when_the_scores_are_large(monkeypatch):
     assert not used
     monkeypatch.setattr("evr1.models.nn.attention.DENSE_BYTES", 1000)
     attention(q, k, v, layout)
-    assert used == [128]
+    assert used == [blocked.Blocks(128, heads=2)]
 
 
 def test_unknown_implementation():

@@ -28,8 +28,18 @@ class Rule(NamedTuple):
         seen = (q >= k) if self.causal else (q == q) & (k == k)
         if not self.completion:
             return seen
-        own = (q - self.prompt) // self.completion == (k - self.prompt) // self.completion
-        return seen & ((k < self.prompt) | (own & (q >= self.prompt)))
+        key = self.part(k)
+        return seen & ((key == 0) | (self.part(q) == key))
+
+    def part(self, place: Any) -> Any:
+        """Returns what a place belongs to: 0 is the prompt (or all), i is completion i - 1.
+
+        >>> Rule(causal=True, prompt=2, completion=2).part(np.arange(6)).tolist()
+        [0, 0, 1, 1, 2, 2]
+        """
+        if not self.completion:
+            return 0 * place
+        return (place >= self.prompt) * ((place - self.prompt) // self.completion + 1)
 
 
 class Layout(NamedTuple):
