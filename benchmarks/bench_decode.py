@@ -100,7 +100,7 @@ class Decoder:
 
 def measure(shape: Shape, size: Size, repeats: int) -> dict:
     """Returns one line of the table."""
-    model = dataclasses.replace(make_model(size), remat=False)
+    model = dataclasses.replace(make_model(size), remat="none")
     params = jax.jit(model.init)(jax.random.key(0))
     rows = shape.groups * shape.n
 

@@ -39,8 +39,8 @@ from evr1.telemetry import flops
 from evr1.types import GroupBatch
 
 FREEZE = ("vision/.*",)
-SMALL = Size(2048, 6, 192, 512, 6, 2, 2, 64, "float32", remat=True)
-LARGE = Size(151936, 28, 1024, 3072, 16, 8, 24, 1024, "bfloat16", remat=True)
+SMALL = Size(2048, 6, 192, 512, 6, 2, 2, 64, "float32", remat="full")
+LARGE = Size(151936, 28, 1024, 3072, 16, 8, 24, 1024, "bfloat16", remat="full")
 CLIP = Shape(4, 4, 16, 128, 16)
 PRESETS: dict[str, tuple[tuple[Size, Shape], ...]] = {
     "cpu": (

@@ -48,7 +48,7 @@ class Size:
     vision_layers: int
     vision_width: int
     dtype: str
-    remat: bool
+    remat: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Shape:
         return int(np.prod(self.grid)) // GEOMETRY.merge_size**2 + self.text_tokens
 
 
-TINY = Size(642, 3, 128, 320, 4, 2, 3, 96, "float32", remat=False)  # as configs/demo.py
-SMALL = Size(2048, 3, 192, 512, 6, 2, 3, 96, "float32", remat=True)
-LARGE = Size(151936, 28, 1024, 3072, 16, 8, 12, 768, "bfloat16", remat=True)  # as Qwen3-0.6B
+TINY = Size(642, 3, 128, 320, 4, 2, 3, 96, "float32", remat="none")  # as configs/demo.py
+SMALL = Size(2048, 3, 192, 512, 6, 2, 3, 96, "float32", remat="full")
+LARGE = Size(151936, 28, 1024, 3072, 16, 8, 12, 768, "bfloat16", remat="full")  # as Qwen3-0.6B
 PRESETS: dict[str, tuple[Size, tuple[Shape, ...]]] = {
     "demo": (TINY, (Shape(32, 8, 8, 96, 28, 112),)),
     "cpu": (SMALL, (Shape(1, 8, 16, 128, 32), Shape(1, 8, 32, 160, 32), Shape(1, 8, 32, 224, 32))),

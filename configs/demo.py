@@ -40,7 +40,7 @@ def get_config():
     c.optim.weight_decay = 0.0
     c.train.dtype = "float32"
     c.train.microbatch_tokens = 8 * (104 + 8 * 24)  # 8 groups; those without signal are skipped
-    c.train.remat = False
+    c.train.remat = "none"
     c.eval.every_steps = 20
     c.checkpoint.every_steps = 20
     return c

@@ -72,7 +72,7 @@ def test_with_media_the_condition_changes_no_bit(directory):
 
 def test_eight_devices_see_media_where_one_does(directory):
     """Groups lie on four devices: some with media, all, and none, in one program of a mesh."""
-    model = dataclasses.replace(load_model(str(directory)), remat=False)
+    model = dataclasses.replace(load_model(str(directory)), remat="none")
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     places = model.shardings(mesh)
     params = load_params(directory, model)

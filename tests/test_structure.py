@@ -90,7 +90,7 @@ def test_it_is_made_in_one_place(name):
     [
         "def f(d):\n    return load_model(d)",
         "from evr1.models import load_model as read\nmodel = read('d')",
-        "from evr1 import models\nmodel = models.load_model('d', remat=False)",
+        "from evr1 import models\nmodel = models.load_model('d', remat='none')",
     ],
 )
 def test_another_place_is_seen(planted):

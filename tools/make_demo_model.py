@@ -385,7 +385,7 @@ def main() -> None:
     phases = (Phase(args.steps, 2e-3, 0.0), Phase(args.careless_steps, 5e-4, args.careless))
     with tempfile.TemporaryDirectory() as folder:
         write_side_files(Path(folder), make_tokenizer(corpus(args.seed, 2000), 800))
-        model, processor = load_model(folder, remat=False), Processor.from_hf(folder)
+        model, processor = load_model(folder, remat="none"), Processor.from_hf(folder)
         params, done = init_params(model, args.seed), 0
         for phase in phases:
             params = warm_up(params, model, processor, phase, done, args)

@@ -189,7 +189,7 @@ def _update(work: Work, passes: _Passes, weights: _Weights, name: str) -> Phase:
     count = trained = _count(model.abstract_params())
     size = jnp.dtype(model.dtype).itemsize
     micro = math.ceil(settings.rollout.prompts / work.load.micro_groups)
-    reads = 3 if settings.train.remat else 2
+    reads = 2 if settings.train.remat == "none" else 3
     # A product has two gradients, of its input and of its matrix: adapters need the first.
     products = reads + 1
     if settings.lora.rank:

@@ -225,7 +225,10 @@ def get_config() -> ml_collections.ConfigDict:
     c.train = ml_collections.ConfigDict()
     c.train.dtype = "bfloat16"  # of the computation; parameters and optimizer state are float32
     c.train.microbatch_tokens = 65536  # padded tokens (prompt + n completions) of one pass
-    c.train.remat = True  # recompute activations in the backward pass
+    # What a layer keeps for its backward pass, the least memory last; the rest is computed again.
+    # none: everything is kept. dots: products with weights, attention. attention: its input and
+    # attention. full: its input. offload: its input, in the host's memory.
+    c.train.remat = "full"
 
     c.mesh = ml_collections.ConfigDict()  # devices per axis; -1, once: whatever is left
     c.mesh.data = 1  # copies of the model

@@ -21,6 +21,7 @@ from evr1.config.settings_data import DataSettings, ShapeSettings
 from evr1.config.settings_rewards import RewardSettings
 
 SCHEDULES = ("constant", "cosine", "linear")
+REMAT = ("none", "dots", "attention", "full", "offload")  # as in evr1.models.nn.remat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,11 +112,12 @@ class TrainSettings(Section):
 
     dtype: str
     microbatch_tokens: int
-    remat: bool
+    remat: str
 
     def check(self) -> None:
         checks.choice("train.dtype", self.dtype, ("float32", "bfloat16"))
         checks.positive("train", self, ("microbatch_tokens",))
+        checks.choice("train.remat", self.remat, REMAT)
 
 
 @dataclasses.dataclass(frozen=True)

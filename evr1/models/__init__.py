@@ -22,13 +22,13 @@ FAMILIES = {
 }
 
 
-def load_model(hf_dir: str | Path, *, dtype: str = "float32", remat: bool = True) -> Model:
+def load_model(hf_dir: str | Path, *, dtype: str = "float32", remat: str = "full") -> Model:
     """Returns the model that a directory's config.json describes, without its weights.
 
     Args:
         hf_dir: HF directory, or Orbax directory made by tools/convert_checkpoint.py.
         dtype: of the computation: float32 or bfloat16.
-        remat: recompute activations in the backward pass.
+        remat: what a layer keeps for the backward pass, see evr1.models.nn.remat.
 
     Raises:
         ValueError: no config.json, or a model_type that is not supported.

@@ -26,13 +26,13 @@ class Model(abc.ABC):
     Attributes:
         config: sizes and token ids.
         dtype: of the computation; parameters stay float32.
-        remat: recompute activations in the backward pass, layer by layer.
+        remat: what a layer keeps for its backward pass, see evr1.models.nn.remat.
         implementation: of attention, see evr1.models.nn.attention.
     """
 
     config: ModelConfig
     dtype: str = "float32"
-    remat: bool = True
+    remat: str = "full"
     implementation: str = "auto"
 
     @abc.abstractmethod

@@ -191,6 +191,6 @@ def open_actor(
     Raises:
         ValueError: the directory is no model that evr1 knows.
     """
-    model = load_model(directory, dtype=dtype, remat=False)
+    model = load_model(directory, dtype=dtype, remat="none")
     processor = processor or Processor.from_hf(str(hf.side_dir(directory)))
     return Actor(model, processor, mesh=actor_mesh(mesh, model.config.kv_heads), **fields)

@@ -86,7 +86,7 @@ class Run:
             c[section][field] = value
         self.settings = resolve(c, has_paths=False)
         self.mesh = make_mesh(data=2, fsdp=2, tensor=2)
-        model = load_model(str(DEMO_MODEL), dtype="bfloat16", remat=True)
+        model = load_model(str(DEMO_MODEL), dtype="bfloat16", remat="full")
         settings = learner_settings(self.settings)
         self.learner = make_learner(settings, model, self.mesh, SHAPES)
         r = self.settings.rollout

@@ -30,7 +30,7 @@ REMAX = f"""{ALL} algorithm.advantage=remax algorithm.policy=cispo algorithm.ent
     rewards.terms=(("overlong_penalty",0.5),) data.thinking=True data.max_prompt_tokens=256
     shapes.prompt_tokens=() train.microbatch_tokens=512 optim.weight_decay=0.1
     optim.warmup_steps=1"""
-BF16 = f"""{ALL} {KL} train.dtype=bfloat16 train.remat=True algorithm.policy=gspo
+BF16 = f"""{ALL} {KL} train.dtype=bfloat16 train.remat=full algorithm.policy=gspo
     algorithm.advantage=ema_grpo algorithm.correction=token_tis algorithm.kl_estimator=k2
     algorithm.reference_decay=0.9 algorithm.updates_per_rollout=2"""
 CRITIC = f"""{FEW} algorithm.advantage=gae critic.trunk=shared algorithm.old_logprobs=sampler

@@ -67,7 +67,7 @@ def learner(settings, shapes=SHAPES, **programs):
     model = step_rig.model()
     if settings.algorithm.balance_coef:  # which only a model with experts has
         build = FAMILIES["qwen3_vl_moe"]
-        model = build(families.moe_config(), dtype="float32", remat=False)
+        model = build(families.moe_config(), dtype="float32", remat="none")
     made = make_learner(settings, model, None, shapes)
     programs = {"logprobs": Sums()} | programs
     return dataclasses.replace(made, programs=dataclasses.replace(made.programs, **programs))

@@ -18,7 +18,7 @@ SHAPES = ShapeTable(prompt_tokens=(48,), vision_rows=(3,), row_patches=24, compl
 @functools.cache
 def model(dtype: str = "float32"):
     """The model, without parameters."""
-    return qwen3_vl.build(oracle.CONFIG, dtype=dtype, remat=False)
+    return qwen3_vl.build(oracle.CONFIG, dtype=dtype, remat="none")
 
 
 @functools.cache

@@ -28,7 +28,7 @@ PARTS = (
 
 @functools.cache
 def model(dtype="float32"):
-    built = FAMILIES["qwen3_vl"](oracle.CONFIG, dtype=dtype, remat=True)
+    built = FAMILIES["qwen3_vl"](oracle.CONFIG, dtype=dtype, remat="full")
     return dataclasses.replace(built, config=dataclasses.replace(built.config, init_scale=0.2))
 
 

@@ -37,7 +37,7 @@ def test_in_float32_they_are_copies():
 @pytest.mark.parametrize("family", CONFIGS)
 def test_in_every_family_what_is_cast_has_two_axes_or_more(family):
     """Norms, biases, tables and the numbers of linear attention keep the precision they have."""
-    model = FAMILIES[family](CONFIGS[family](), dtype="bfloat16", remat=False)
+    model = FAMILIES[family](CONFIGS[family](), dtype="bfloat16", remat="none")
     got = flatten(jax.eval_shape(lambda x: lay_out(x, model), model.abstract_params()))
     dtypes = {path: x.dtype for path, x in got.items()}
     assert set(dtypes.values()) == {jnp.dtype("bfloat16"), jnp.dtype("float32")}

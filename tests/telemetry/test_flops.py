@@ -19,7 +19,7 @@ def _model(family, text, tower):
     turn = {"mrope_section": [1, 0, 0], "rope_type": "default"}
     tower = {"depth": 3, "num_heads": 1, "patch_size": 2, "in_channels": 3, **tower}
     raw = {"model_type": family, "text_config": text | {"rope_parameters": turn}}
-    return FAMILIES[family](raw | {"vision_config": tower}, dtype="float32", remat=False)
+    return FAMILIES[family](raw | {"vision_config": tower}, dtype="float32", remat="none")
 
 
 TEXT = {

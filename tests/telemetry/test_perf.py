@@ -66,7 +66,7 @@ def tiny_model():
         "deepstack_visual_indexes": [],
     }
     raw = {"model_type": "qwen3_vl", "text_config": text, "vision_config": vision}
-    return FAMILIES["qwen3_vl"](raw, dtype="float32", remat=False)
+    return FAMILIES["qwen3_vl"](raw, dtype="float32", remat="none")
 
 
 def tiny_batch():

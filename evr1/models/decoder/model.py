@@ -12,6 +12,7 @@ from evr1.models.decoder.config import Config
 from evr1.models.decoder.weights import weights
 from evr1.models.nn.attention import attention, decode_attention
 from evr1.models.nn.cache import KV, Cache, append, empty
+from evr1.models.nn.embedding import place
 from evr1.models.nn.layout import group
 from evr1.models.vision_language import VisionLanguageModel
 from evr1.models.weights import Weight
@@ -82,7 +83,10 @@ class DecoderModel(VisionLanguageModel):
         layout = group(prompts.lengths, prompts.tokens.shape[1], n, r)
         deepstack = None
         if visual.deepstack.size:
-            deepstack = text.DeepStack(visual.deepstack, prompts.visual_index)
+            # Outside the scan: libtpu does not compile a gather in a branch of a loop that keeps
+            # its layers' inputs in the host's memory.
+            put = jax.vmap(lambda f: place(f, prompts.visual_index, x.dtype), 1, 1)
+            deepstack = put(visual.deepstack)
         return text.run(
             self.config,
             params["text"],
@@ -92,5 +96,5 @@ class DecoderModel(VisionLanguageModel):
             deepstack=deepstack,
             keep_cache=keep_cache,
             keep_router=keep_router,
-            remat=self.remat and not keep_cache,
+            remat="none" if keep_cache else self.remat,
         )

@@ -7,7 +7,7 @@ Source: Qwen2VLTextModel, Qwen3VLTextModel and Qwen3VLMoeTextModel, transformers
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +19,13 @@ from evr1.models.decoder.config import Config
 from evr1.models.nn import layers, rope
 from evr1.models.nn.attention import Attend
 from evr1.models.nn.cache import KV, Kept
-from evr1.models.nn.embedding import place
 from evr1.models.nn.experts import Experts
 from evr1.models.nn.layers import Mlp
+from evr1.models.nn.remat import checkpointed
 from evr1.parallel.sharding import constrain
 from evr1.types import Params
 
 FeedForward = Callable[[jax.Array], tuple[jax.Array, jax.Array | None]]
-
-
-class DeepStack(NamedTuple):
-    """Features of the vision tower's inner blocks; the k-th are added after text layer k."""
-
-    features: jax.Array  # [G, K, T, D]
-    places: jax.Array  # int32[G, P], which of the T visual tokens stands here; -1 = text
 
 
 class Attention(nnx.Module):
@@ -111,11 +104,11 @@ def run(
     positions: Int[Array, "g 3 #t"],
     attend: Attend,
     *,
-    deepstack: DeepStack | None = None,
+    deepstack: Float[Array, "g k p d"] | None = None,
     extra: Any = None,
     keep_cache: bool = False,
     keep_router: bool = False,
-    remat: bool = False,
+    remat: str = "none",
 ) -> tuple[Float[Array, "g t d"], Kept]:
     """Returns the hidden states after all layers and the final norm, and what is to be kept.
 
@@ -125,11 +118,12 @@ def run(
         x: embedded tokens, visual tokens already in their places.
         positions: M-RoPE; one for all tokens, as completions of a group are decoded, or one each.
         attend: (q, k, v, extra of this layer) -> attention output.
-        deepstack: features added at visual places after the first layers.
+        deepstack: features of the vision tower's inner blocks, 0 where no visual token stands; the
+            k-th are added to the prompt after layer k.
         extra: pytree with a leading layer axis, handed to `attend` slice by slice.
         keep_cache: also return keys and values, stacked over the layers.
         keep_router: also return the router's logits.
-        remat: recompute each layer in the backward pass.
+        remat: what a layer keeps for the backward pass, see nn.remat.
     """
     angles = rope.mrope(positions, c.rope_freqs, c.rope_axes)
     stack, mixed = dict(params["layers"]), {}
@@ -146,7 +140,7 @@ def run(
         kept = Kept(kv if keep_cache else None, router if keep_router else None)
         return constrain(x, "batch"), kept
 
-    body = jax.checkpoint(body) if remat else body
+    body = checkpointed(body, remat)
     x, kept = jax.lax.scan(body, x, (jnp.arange(c.layers), stack, extra))
     if kept.router is not None and c.sparse_layers:
         kept = kept._replace(router=kept.router[np.array(c.sparse_layers)])
@@ -187,10 +181,9 @@ def _feed_forward(c: Config, weights: Params, mixed: Params, layer: jax.Array) -
     return lambda x: jax.lax.cond(is_sparse, lambda x: sparse(pick("moe"), x), without_experts, x)
 
 
-def _add_features(x: jax.Array, layer: jax.Array, deepstack: DeepStack) -> jax.Array:
+def _add_features(x: jax.Array, layer: jax.Array, deepstack: jax.Array) -> jax.Array:
     def add(x):
-        features = jax.lax.dynamic_index_in_dim(deepstack.features, layer, 1, keepdims=False)
-        prompt = deepstack.places.shape[1]
-        return x.at[:, :prompt].add(place(features, deepstack.places, x.dtype))
+        features = jax.lax.dynamic_index_in_dim(deepstack, layer, 1, keepdims=False)
+        return x.at[:, : features.shape[1]].add(features)
 
-    return jax.lax.cond(layer < deepstack.features.shape[1], add, lambda x: x, x)
+    return jax.lax.cond(layer < deepstack.shape[1], add, lambda x: x, x)

@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from evr1.models.nn.layout import Layout, Rule
+from evr1.models.nn.remat import ATTENTION
 from evr1.parallel.sharding import spec
 
 LANES = 128  # of the TPU's vector unit: head dims and blocks are multiples of it
@@ -100,5 +101,10 @@ def _kernel(rule, tokens: int, heads: int, block: int, interpret: bool):
     )
     mask = masks.MultiHeadMask([RuleMask(rule, tokens)] * heads)
     return kernel.make_splash_mha(
-        mask, head_shards=1, q_seq_shards=1, block_sizes=sizes, interpret=interpret
+        mask,
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=sizes,
+        residual_checkpoint_name=ATTENTION,
+        interpret=interpret,
     )

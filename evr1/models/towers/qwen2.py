@@ -22,6 +22,7 @@ from evr1.models.fields import rotary
 from evr1.models.nn import layers, rope
 from evr1.models.nn.attention import attention
 from evr1.models.nn.layout import Layout, segments
+from evr1.models.nn.remat import checkpointed
 from evr1.models.weights import Weight, linear, norm
 from evr1.parallel.sharding import constrain
 from evr1.types import Params, VisionInput, Visual
@@ -143,7 +144,7 @@ def encode(
     vision: VisionInput,
     *,
     dtype: jnp.dtype,
-    remat: bool,
+    remat: str,
     implementation: str,
 ) -> Visual:
     """Returns the visual tokens of G prompts, F * S / merge**2 each.
@@ -153,7 +154,7 @@ def encode(
         params: of the tower.
         vision: the packed patches.
         dtype: of the computation.
-        remat: recompute each block in the backward pass.
+        remat: what a block keeps for the backward pass, see nn.remat.
         implementation: of attention.
     """
     g, f, s = vision.segment_ids.shape
@@ -172,7 +173,7 @@ def encode(
         layout = segments(jnp.where(is_full, frames, local), causal=False)
         return layers.bind(Block, c, params=weights)(x, angles, layout, implementation), None
 
-    body = jax.checkpoint(body) if remat else body
+    body = checkpointed(body, remat)
     x = layers.bind(Embed, c, params=params["embed"])(vision, dtype)
     x, _ = jax.lax.scan(body, x, (jnp.asarray(is_full), params["blocks"]))
     embeds = layers.bind(Merger, c, params=params["merger"])(x)

@@ -20,6 +20,7 @@ from evr1.models.fields import indices, require, rotary, section
 from evr1.models.nn import layers, rope
 from evr1.models.nn.attention import attention
 from evr1.models.nn.layout import Layout, segments
+from evr1.models.nn.remat import checkpointed
 from evr1.models.weights import Weight, linear, norm
 from evr1.parallel.sharding import constrain
 from evr1.types import Params, VisionInput, Visual
@@ -154,7 +155,7 @@ def encode(
     vision: VisionInput,
     *,
     dtype: jnp.dtype,
-    remat: bool,
+    remat: str,
     implementation: str,
 ) -> Visual:
     """Returns the visual tokens of G prompts, F * S / merge**2 each.
@@ -164,7 +165,7 @@ def encode(
         params: of the tower.
         vision: the packed patches.
         dtype: of the computation.
-        remat: recompute each block in the backward pass.
+        remat: what a block keeps for the backward pass, see nn.remat.
         implementation: of attention.
     """
     g, f, s = vision.segment_ids.shape
@@ -193,7 +194,7 @@ def encode(
             taps = jax.lax.dynamic_update_index_in_dim(taps, x, slot, 0)
         return (x, taps), None
 
-    body = jax.checkpoint(body) if remat else body
+    body = checkpointed(body, remat)
     (x, taps), _ = jax.lax.scan(body, (x, taps), (jnp.asarray(slots), params["blocks"]))
     embeds = layers.bind(Merger, c, False, params=params["merger"])(x)
     embeds = embeds.reshape(g, tokens, c.out_width)

@@ -17,6 +17,6 @@ class Qwen25VL(DecoderModel):
     text_root = "model."
 
 
-def build(config: Mapping[str, Any], *, dtype: str, remat: bool) -> Qwen25VL:
+def build(config: Mapping[str, Any], *, dtype: str, remat: str) -> Qwen25VL:
     """Returns the model for a parsed config.json."""
     return Qwen25VL(parse(config), dtype=dtype, remat=remat)

@@ -17,6 +17,6 @@ class Qwen2VL(DecoderModel):
     text_root = "model."
 
 
-def build(config: Mapping[str, Any], *, dtype: str, remat: bool) -> Qwen2VL:
+def build(config: Mapping[str, Any], *, dtype: str, remat: str) -> Qwen2VL:
     """Returns the model for a parsed config.json."""
     return Qwen2VL(parse(config), dtype=dtype, remat=remat)

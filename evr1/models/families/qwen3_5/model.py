@@ -103,7 +103,7 @@ class Qwen35(VisionLanguageModel):
             self.group_mixing(prompts.lengths, p, n, r, lengths),
             keep_cache=keep_cache,
             keep_router=keep_router,
-            remat=self.remat and not keep_cache,
+            remat="none" if keep_cache else self.remat,
         )
         kv = new.full or self._no_kv(g, p + n * r)
         states = new.delta or self._no_states(*((g,) if lengths is None else (g, n)))

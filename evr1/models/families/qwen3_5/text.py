@@ -17,6 +17,7 @@ from evr1.models.nn.attention import Attend
 from evr1.models.nn.cache import KV
 from evr1.models.nn.experts import Experts
 from evr1.models.nn.layers import Mlp
+from evr1.models.nn.remat import checkpointed
 from evr1.parallel.sharding import constrain
 from evr1.types import Params
 
@@ -150,7 +151,7 @@ def run(
     extra: Extra | None = None,
     keep_cache: bool = False,
     keep_router: bool = False,
-    remat: bool = False,
+    remat: str = "none",
 ) -> tuple[Float[Array, "g t d"], Extra, Float[Array, "l g t e"] | None]:
     """Returns the hidden states after the final norm, what a cache takes, the router's logits.
 
@@ -163,7 +164,7 @@ def run(
         extra: what `mixing` gets.
         keep_cache: return keys and values (`full`) and states (`delta`), stacked over the layers.
         keep_router: return the router's logits.
-        remat: recompute each layer in the backward pass.
+        remat: what a layer keeps for the backward pass, see nn.remat.
     """
     angles = rope.mrope(positions, c.rope_freqs, c.rope_axes)
     number = [sum(c.pattern[:i]) if f else i - sum(c.pattern[:i]) for i, f in enumerate(c.pattern)]
@@ -178,7 +179,7 @@ def run(
             def layer(x, weights, own, is_full=is_full):
                 return layers.bind(Layer, c, is_full, params=weights)(x, angles, mixing, own)
 
-            layer = jax.checkpoint(layer) if remat else layer
+            layer = checkpointed(layer, remat)
             x, out, router = layer(x, weights[str(i)], own)
             (kept.full if is_full else kept.delta).append(out)
             routers.append(router)

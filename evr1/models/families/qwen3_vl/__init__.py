@@ -17,6 +17,6 @@ class Qwen3VL(DecoderModel):
     text_root = "model.language_model."
 
 
-def build(config: Mapping[str, Any], *, dtype: str, remat: bool) -> Qwen3VL:
+def build(config: Mapping[str, Any], *, dtype: str, remat: str) -> Qwen3VL:
     """Returns the model for a parsed config.json."""
     return Qwen3VL(parse_qwen3(config, qwen3.parse(config)), dtype=dtype, remat=remat)

@@ -17,6 +17,6 @@ class Qwen3VLMoe(DecoderModel):
     text_root = "model.language_model."
 
 
-def build(config: Mapping[str, Any], *, dtype: str, remat: bool) -> Qwen3VLMoe:
+def build(config: Mapping[str, Any], *, dtype: str, remat: str) -> Qwen3VLMoe:
     """Returns the model for a parsed config.json."""
     return Qwen3VLMoe(parse(config), dtype=dtype, remat=remat)
