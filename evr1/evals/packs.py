@@ -151,7 +151,7 @@ class Asker:
             prompt_tokens=round_up(max(pack.head_tokens for pack in packs), 128, steps=4),
             row_patches=round_up(max(frames, default=1), merged, steps=8),
             rows=min(round_up(max(len(p.samples) for p in packs), 1), self.rows) * samples,
-            question_tokens=round_up(longest, 64, steps=1),
+            question_tokens=round_up(longest, 32),
         )
 
     def examples(self, packs: Sequence[Pack], media: Sequence[Media]) -> list[Example]:

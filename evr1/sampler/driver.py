@@ -356,7 +356,9 @@ class _Call:
             count = min(batch, self.feed.left)
             if len(free) < count:
                 break
-            groups = self.feed.take(count, wait=len(free) == len(self.owners))
+            # A CPU takes as long for a free slot as for one in use, and decodes media meanwhile.
+            wait = len(free) == len(self.owners) or not self.sampler.dispatch_ahead
+            groups = self.feed.take(count, wait)
             if not groups:
                 break
             slots = free[: len(groups)]

@@ -100,3 +100,11 @@ def test_a_pack_has_few_numbers_of_rows_and_never_more_than_are_asked_for(tmp_pa
         assert sorted(s.id for pack in packs for s in pack.samples) == list(prompts)
         rows[most] = len(packs), made.key(packs, (), 2).rows
     assert rows == {1: (7, 2), 3: (3, 6), 5: (2, 8), 8: (1, 16)}
+
+
+@pytest.mark.parametrize(("words", "room"), [(20, 32), (40, 64), (70, 96), (100, 128)])
+def test_questions_are_padded_by_a_third_at_most(tmp_path, processor, words, room):
+    made = asker(tmp_path, processor, {"a": ()})
+    [pack] = made.packs(samples({"a": ()}), ())
+    long = pack._replace(tails=((7,) * words,))
+    assert made.key([long], (), 1).question_tokens == room

@@ -159,6 +159,27 @@ def test_questions_on_one_prompt_are_answered_as_separate_prompts(sampling, opti
     assert len({row.tobytes() for row in want.completions[:4, 0]}) > 2  # the answers differ
 
 
+class SlowFeed(ListFeed):
+    """Groups that are there once somebody waits for them."""
+
+    def take(self, count, wait):
+        return super().take(1, wait) if wait else []
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_slots_are_filled_before_a_cpu_decodes(ahead):
+    sampler = rig.sampler(n=1, slots=2, prefill_groups=1, window=8, dispatch_ahead=ahead)
+    sampling = dataclasses.replace(SAMPLING, end_ids=(), max_tokens=17)
+    got = {}
+    for feed in (ListFeed, SlowFeed):
+        ids = [RowIds(*(x[i] for x in RowIds.of_groups(IDS, 1))) for i in range(2)]
+        groups = [Group(i, EXAMPLES[i], ids[i]) for i in range(2)]
+        sampler.run(rig.params(), feed(groups), sampling, lambda *_: None, prompt_tokens=48)
+        got[feed] = sampler.stats.windows
+    assert got[ListFeed] == 2
+    assert (got[SlowFeed] == 2) != ahead
+
+
 def test_only_allowed_tokens_are_drawn():
     sampling = dataclasses.replace(SAMPLING, allowed_ids=(11, 12, 90), end_ids=())
     got = run(rig.sampler(n=2, slots=4, window=8, prefill_groups=2), sampling=sampling)
