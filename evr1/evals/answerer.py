@@ -17,7 +17,7 @@ from evr1.config.evals import BenchmarkSettings
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.source import MediaSource
 from evr1.data.processor import Processor
-from evr1.evals import presets, room, show
+from evr1.evals import manifest, presets, room, show
 from evr1.evals.feed import BundleFeed, Failure, Opener, Place, Planned, waiting_threads
 from evr1.evals.packs import Asker, Key, bundles
 from evr1.evals.plan import Part, Prepared, hash_of
@@ -57,7 +57,7 @@ def opened(
         if actor.mesh is not None:
             stack.enter_context(jax.set_mesh(actor.mesh))
         pool = stack.enter_context(DecodePool(settings.workers, settings.decode_timeout_s))
-        yield Answerer(settings, actor, actor.load(model), pool)
+        yield Answerer(settings, actor, actor.load(model), pool, manifest.made(settings))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +69,14 @@ class Answerer:
         actor: the model.
         params: its weights, as the actor draws with them.
         pool: processes that decode media.
+        made: see Answer.
     """
 
     settings: BenchmarkSettings
     actor: Actor
     params: Params
     pool: DecodePool
+    made: str = ""
 
     def answer(
         self,
@@ -269,6 +271,7 @@ class _TaskRun:
                 preset=prepared.preset.name,
                 seed=self.answerer.settings.seed,
                 think_open=self.think_open,
+                made=self.answerer.made,
                 **fields,
             )
         )

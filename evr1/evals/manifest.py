@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,16 @@ def write(folder: Path, settings: BenchmarkSettings, prepared: Sequence["Prepare
         merged = _merged(path, old, settings, prepared)
         if merged != old:
             replace_file(path, [json.dumps(merged, indent=2).encode() + b"\n"])
+
+
+def made(settings: BenchmarkSettings) -> str:
+    """Returns a hash of the model and of the sampling, which each answer carries.
+
+    Files of several folders can then be put into one without mixing two runs.
+    """
+    weights = identity.of_model(settings.model or "")
+    values = [weights or settings.model, *(getattr(settings, name) for name in _SAME)]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _merged(

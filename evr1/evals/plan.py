@@ -91,7 +91,8 @@ def prepare(settings: BenchmarkSettings) -> list[Prepared]:
     Raises:
         ValueError: an unknown task, prompt or preset, or a folder that holds no complete copy.
     """
-    names = [each for name in settings.tasks for each in (TASKS if name == "all" else (name,))]
+    given = [name.strip() for joined in settings.tasks for name in joined.split(",")]
+    names = [each for name in given for each in (TASKS if name == "all" else (name,))]
     tasks = [find(name) for name in dict.fromkeys(names)]
     twice = [name for name, n in Counter(task.name for task in tasks).items() if n > 1]
     if twice:

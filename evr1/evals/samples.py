@@ -16,6 +16,7 @@ from evr1.evals import jsonl, judgements
 from evr1.evals.judgements import Said
 from evr1.evals.tasks import files
 from evr1.evals.tasks.base import Media, Sample
+from evr1.formats import user_code
 
 # Why a sample has no answer: a medium that gives no pixels, or one of the others.
 REASONS = (*KINDS, "subtitles", "too_long", "prompt")
@@ -58,6 +59,7 @@ class Answer:
         seed: of the draws of this sample.
         seconds: from its plan to its answer.
         think_open: the prompt has opened a block of reasoning, in which responses begin.
+        made: hash of the model and the sampling; "": not known.
     """
 
     task: str
@@ -74,6 +76,7 @@ class Answer:
     seed: int = 0
     seconds: float = 0.0
     think_open: bool = False
+    made: str = ""
 
     def __post_init__(self):
         for problem in _problems(self):
@@ -126,6 +129,7 @@ def encode(answer: Answer) -> str:
         "seed": answer.seed,
         "seconds": answer.seconds,
         "think_open": answer.think_open,
+        "made": answer.made,
     }
     return json.dumps(row, default=_plain)
 
@@ -167,7 +171,9 @@ def _answer(row: dict[str, Any], where: str) -> Answer:
         value = files.field(row, name, where)
         is_wrong = not isinstance(value, _TYPES.get(name, object))
         if is_wrong or (name == "responses" and not all(isinstance(r, str) for r in value)):
-            raise ValueError(f"{where}: {name} is {str(value)[:40]!r}; this is no answered sample")
+            raise ValueError(
+                f"{where}: {name} is {user_code.short(value)}; this is no answered sample"
+            )
         return value
 
     sample = Sample(
@@ -200,6 +206,7 @@ def _answer(row: dict[str, Any], where: str) -> Answer:
         seed=get("seed"),
         seconds=get("seconds"),
         think_open=get("think_open"),
+        made=str(row.get("made", "")),
     )
 
 

@@ -142,6 +142,13 @@ def settings_of(task: str, answers: Sequence[Answer]) -> Settings:
     if len(made) != 1:
         named = " and ".join(f"prompt {prompt}, preset {preset}" for prompt, preset in sorted(made))
         raise ValueError(f"{task}: answers were made with {named}; keep one kind in a run")
+    runs = {a.made: a.sample.id for a in answers if a.made}
+    if len(runs) > 1:
+        raise ValueError(
+            f"{task}: answers are of {len(runs)} runs with other models, seeds or sampling (those "
+            f"of {' and '.join(list(runs.values())[:2])}, say); keep the files of one run in a "
+            "folder"
+        )
     repeats = {len(a.responses) for a in answers if not a.reason} or {1}
     if len(repeats) != 1:
         raise ValueError(

@@ -12,6 +12,7 @@ from evr1 import evaluate
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.source import MediaSource, Request
 from evr1.evals import job, manifest, presets, samples
+from evr1.evals.__main__ import main
 from evr1.evals.packs import Asker, bundles
 from evr1.evals.tasks import find
 from evr1.sampler.actor import open_actor
@@ -186,7 +187,7 @@ def test_a_letter_is_chosen_behind_the_block_that_the_prompt_opens(data, tmp_pat
         model = templates.make_dir(tmp_path / name, tail)
         fields = {"tasks": ("livesports3k_qa",), "model": model, "thinking": thinking}
         rig.run(rig.settings(tmp_path / name / "run", data, **fields))
-        found[name] = rig.timeless(rig.answers(tmp_path / name / "run"))
+        found[name] = rig.nameless(rig.answers(tmp_path / name / "run"))
     assert found["open"] == found["empty"]
     assert not any(a.think_open for a in found["open"].values())
 
@@ -264,6 +265,17 @@ def test_a_folder_holds_answers_of_one_kind(base, data):
         rig.run(rig.settings(base, data, tasks=TASKS, max_tokens=13))
     with pytest.raises(ValueError, match="lvbench: preset was 'smoke', now it is 'train'"):
         rig.run(rig.settings(base, data, tasks=("lvbench",), preset="train"))
+
+
+def test_parts_of_different_runs_are_not_mixed(data, tmp_path):
+    """Each is right in its own folder; somebody puts their files into one."""
+    for part, seed in (("1/2", 0), ("2/2", 1)):
+        made = rig.settings(tmp_path / part[0], data, tasks=("lvbench,stvg",), seed=seed)
+        rig.run(made, part)
+    for name in ("1of2", "2of2"):
+        shutil.copy(tmp_path / name[0] / f"samples_lvbench.{name}.jsonl", tmp_path)
+    with pytest.raises(SystemExit, match="lvbench: answers are of 2 runs with other models, seeds"):
+        main(["score", str(tmp_path)])
 
 
 def test_answers_of_which_nothing_is_known_get_no_company(base, data, tmp_path):
