@@ -121,6 +121,11 @@ def _prepare(settings: BenchmarkSettings, task: Task) -> Prepared:
         raise ValueError(f"config.prompt is {prompt!r}; {task.name} has {', '.join(task.prompts)}")
     preset = presets.find(settings.preset or task.source.frames)
     folder = settings.folder(task.name)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder} is no folder; say where {task.source.hub[0]} lies: config.data_dir holds a "
+            f"folder {task.name}, or config.folders=(({task.name!r}, DIR),)"
+        )
     listed = load_samples(task, folder)
     if not listed:
         raise ValueError(f"{folder} holds no question of {task.name}; check the folder")
