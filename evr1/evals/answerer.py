@@ -213,7 +213,7 @@ class _TaskRun:
     def _slots(self, key: Key) -> int:
         """Returns how many packs decode at the same time, and says where they are fewer."""
         actor, limit = self.answerer.actor, self.sampling.max_tokens
-        found = room.of_key(actor.model, self.answerer.params, key, limit)
+        found = room.of_key(actor, self.answerer.params, key, limit)
         if found is not None:
             found.check(key, key.rows)
         count = room.slots(actor.slots, found, actor.mesh)

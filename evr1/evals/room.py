@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from evr1.evals.packs import Key
 from evr1.models import Model
+from evr1.models.nn import cache as caches
 from evr1.parallel import sharding
-from evr1.sampler.engine import init_slots
+from evr1.sampler.actor import Actor
 
 _SHARE = 0.75  # of what the weights leave; activations and visual features take the rest
 
@@ -50,8 +52,8 @@ class Room(NamedTuple):
             raise ValueError(
                 f"prompts of {key.prompt_tokens} tokens with {rows} completions take "
                 f"{_gib(self.pack + self.prompt)} of each device, which has {_gib(self.free)} "
-                "beside the weights; lower config.rows, max_tokens or max_prompt_tokens (longer "
-                "ones then fail), or take a preset with fewer frames"
+                "beside the weights; raise config.mesh.tensor, lower rows, max_tokens or "
+                "max_prompt_tokens (longer ones then fail), or take a preset with fewer frames"
             )
 
 
@@ -60,14 +62,14 @@ def _gib(count: int) -> str:
 
 
 def of_key(
-    model: Model, params: Any, key: Key, completion_tokens: int, limit: int | None = None
+    actor: Actor, params: Any, key: Key, completion_tokens: int, limit: int | None = None
 ) -> Room | None:
     """Returns the room for packs of some shapes; None where the backend tells no limit.
 
     It depends on the model, the shapes and the device alone, not on what was answered before.
 
     Args:
-        model: the network.
+        actor: the model and its devices.
         params: its weights, on the devices.
         key: the shapes.
         completion_tokens: limit of a completion.
@@ -79,8 +81,8 @@ def of_key(
     room = key.question_tokens + completion_tokens
     return Room(
         free=limit - weight_bytes(params),
-        pack=_cache_bytes(model, key.rows, key.prompt_tokens, room),
-        prompt=_cache_bytes(model, 1, key.prompt_tokens, 1),
+        pack=_cache_bytes(actor.model, actor.mesh, key.rows, key.prompt_tokens, room),
+        prompt=_cache_bytes(actor.model, actor.mesh, 1, key.prompt_tokens, 1),
     )
 
 
@@ -100,13 +102,26 @@ def weight_bytes(params: Any) -> int:
     return max(held.values(), default=0)
 
 
-def _cache_bytes(model: Model, rows: int, prompt_tokens: int, room: int) -> int:
-    """Returns the bytes of a slot; it lies on one device, or whole on each of a group of them."""
-    state = jax.eval_shape(lambda: init_slots(model, 1, rows, prompt_tokens, room, None))
-    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(state))
+def _cache_bytes(model: Model, mesh: Mesh | None, rows: int, prompt_tokens: int, room: int) -> int:
+    """Returns the bytes of a slot on each device that holds a share of it."""
+    groups = sharding.batch_shards(mesh)
+    cache = jax.eval_shape(lambda: model.init_cache(groups, rows, prompt_tokens, room))
+    prefix = (None, None) if mesh is None else caches.prefix_axes(mesh, cache.prefix.k.shape[2])
+
+    def held(tree: Any, *axes: str | None) -> int:
+        return sum(_held(x, mesh, (None, "batch", *axes)) for x in jax.tree.leaves(tree))
+
+    return held(cache.prefix, *prefix) + held(cache.suffix, None, "heads") + held(cache.states)
 
 
-def slots(wanted: int, room: Room | None, mesh: jax.sharding.Mesh | None) -> int:
+def _held(x: jax.ShapeDtypeStruct, mesh: Mesh | None, axes: tuple[str | None, ...]) -> int:
+    shape = x.shape
+    if mesh is not None:
+        shape = NamedSharding(mesh, sharding.spec(mesh, axes, shape)).shard_shape(shape)
+    return math.prod(shape) * np.dtype(x.dtype).itemsize
+
+
+def slots(wanted: int, room: Room | None, mesh: Mesh | None) -> int:
     """Returns how many packs decode at the same time on all devices.
 
     Args:

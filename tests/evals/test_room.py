@@ -1,5 +1,7 @@
 """How many packs have room on a device."""
 
+import dataclasses
+
 import evals_rig as rig
 import jax
 import pytest
@@ -8,7 +10,9 @@ from miniatures import write
 from evr1.evals import room
 from evr1.evals.packs import Key
 from evr1.evals.room import Room
+from evr1.parallel.mesh import make_mesh
 from evr1.sampler.actor import open_actor
+from evr1.sampler.engine import init_slots
 
 KEY = Key(prompt_tokens=1024, row_patches=256, rows=4, question_tokens=64)
 
@@ -24,13 +28,25 @@ def params(actor):
 
 
 def test_a_pack_takes_what_its_cache_takes(actor, params):
-    found = room.of_key(actor.model, params, KEY, 128, limit=2**30)
+    found = room.of_key(actor, params, KEY, 128, limit=2**30)
     cache = actor.model.init_cache(1, 4, 1024, 64 + 128)
     held = sum(x.nbytes for x in jax.tree.leaves(cache))
-    assert held <= found.pack < held + 256  # and a few numbers a row
+    assert held - 64 < found.pack <= held  # but for a few numbers
     assert found.prompt < found.pack
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
     assert found.free == 2**30 - weights
+
+
+@pytest.mark.parametrize(("data", "tensor"), [(1, 2), (2, 1), (2, 2), (1, 8)])
+def test_a_pack_on_a_mesh_takes_what_the_sampler_gives_it(actor, params, data, tensor):
+    """Heads are cut, or the tokens of prompts where heads are too few."""
+    mesh = make_mesh(data=data, fsdp=1, tensor=tensor, devices=jax.devices()[: data * tensor])
+    meshed = dataclasses.replace(actor, mesh=mesh)
+    found = room.of_key(meshed, params, KEY, 128, limit=2**30)
+    with jax.set_mesh(mesh):
+        cache = init_slots(actor.model, data, 4, 1024, 64 + 128, mesh).cache
+    first = [x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(cache)]
+    assert sum(first) - 64 < found.pack <= sum(first)
 
 
 def test_weights_that_are_split_count_a_share(params):
