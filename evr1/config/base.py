@@ -204,6 +204,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.optim.eps = 1e-8
     c.optim.weight_decay = 0.01  # decoupled, on every trained parameter
     c.optim.max_grad_norm = 1.0  # global norm that gradients are clipped to
+    # bfloat16: half the memory for both moments, which are then rounded up or down at random.
+    c.optim.moments_dtype = "float32"
+    c.optim.offload = False  # the moments lie in the host's memory between updates
     # Regular expressions of whole parameter paths: ("vision/.*",) is the tower, "vision/merger/.*"
     # its merger, "text/embed" the embeddings. With the whole tower frozen its features are computed
     # once a step.

@@ -68,11 +68,14 @@ class OptimSettings(Section):
     eps: float
     weight_decay: float
     max_grad_norm: float
+    moments_dtype: str
+    offload: bool
     freeze: tuple[str, ...]
 
     def check(self) -> None:
         checks.items("optim.freeze", self.freeze, str, "need regular expressions")
         checks.choice("optim.schedule", self.schedule, SCHEDULES)
+        checks.choice("optim.moments_dtype", self.moments_dtype, ("float32", "bfloat16"))
         checks.positive("optim", self, ("learning_rate", "max_grad_norm", "eps"))
         checks.at_least_0("optim", self, ("warmup_steps", "weight_decay"))
         for name, value in (("b1", self.b1), ("b2", self.b2)):

@@ -214,6 +214,7 @@ def _checksum(x: jax.Array) -> jax.Array:
     and factors that differ make elements that trade places show. Integer sums do not depend on
     their order, so neither does this.
     """
+    x = jax.device_put(x, jax.memory.Space.Device)  # moments may lie in the host's memory
     if x.dtype == jnp.bool_:
         x = x.astype(jnp.uint8)
     bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)

@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,8 @@ class AdamW(NamedTuple):
         weight_decay: decoupled; like the reference, on every trained parameter.
         max_grad_norm: the gradient of all trained parameters together is scaled down to this norm;
             0: not clipped.
+        moments_dtype: in which both moments are kept.
+        offload: keep the moments in the host's memory between updates.
     """
 
     b1: float = 0.9
@@ -73,6 +75,8 @@ class AdamW(NamedTuple):
     eps: float = 1e-8
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
+    moments_dtype: str = "float32"
+    offload: bool = False
 
 
 def make_optimizer(
@@ -87,15 +91,84 @@ def make_optimizer(
     """
     o = settings or AdamW()
     adamw = optax.adamw(schedule, b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay)
+    if o.moments_dtype != "float32":
+        adamw = _rounded(adamw, jnp.dtype(o.moments_dtype))
     clip = [optax.clip_by_global_norm(o.max_grad_norm)] if o.max_grad_norm else []
     optimizer = optax.chain(*clip, adamw)
-    if not freeze:
-        return optimizer
 
     def labels(params: Params) -> Params:
         return jax.tree.map(lambda on: "train" if on else "freeze", trainable(params, freeze))
 
-    return optax.partition({"train": optimizer, "freeze": optax.set_to_zero()}, labels)
+    if freeze:
+        optimizer = optax.partition({"train": optimizer, "freeze": optax.set_to_zero()}, labels)
+    return _begun_on_host(optimizer) if o.offload else optimizer
+
+
+def _rounded(
+    optimizer: optax.GradientTransformation, dtype: jnp.dtype
+) -> optax.GradientTransformation:
+    """Returns the optimizer with its moments kept in bfloat16.
+
+    They are rounded up or down at random, by the update's number, so that their mean is right: the
+    nearest bfloat16 of 0.999 v + 0.001 g**2 is v itself until g**2 is several times v.
+    """
+
+    def narrow(state: Any, key: jax.Array) -> Any:
+        leaves, structure = jax.tree.flatten(state)
+        keys = jax.random.split(key, len(leaves))
+        wide = [x.dtype == jnp.float32 for x in leaves]
+        new = [_round(*x) if w else x[0] for w, *x in zip(wide, leaves, keys, strict=True)]
+        return jax.tree.unflatten(structure, new)
+
+    def init(params: Params) -> Any:
+        return narrow(optimizer.init(params), jax.random.key(0))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        wide = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == dtype else x, state)
+        updates, new = optimizer.update(updates, wide, params)
+        return updates, narrow(new, jax.random.key(cast(Any, new)[0].count))
+
+    return optax.GradientTransformation(init, update)
+
+
+def _round(x: jax.Array, key: jax.Array) -> jax.Array:
+    """Returns a float32 array in bfloat16, rounded to either neighbour: x in the mean."""
+    noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) + noise  # bfloat16 is the upper half
+    bits = bits & jnp.uint32(0xFFFF0000)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32).astype(jnp.bfloat16)
+
+
+def _begun_on_host(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns the optimizer whose moments begin in the host's memory.
+
+    Its `update` takes them on the device, as any other: `evr1.learner.update` moves them.
+    """
+
+    def init(params: Params) -> Any:
+        def put(x):
+            return jax.device_put(x, jax.memory.Space.Host) if x.ndim else x
+
+        return jax.tree.map(put, optimizer.init(params))
+
+    return optax.GradientTransformation(init, optimizer.update)
+
+
+def moved(tree: Any, like: Any = None) -> Any:
+    """Returns traced arrays in the memory in which those of `like` lie; None: on the device."""
+
+    def move(x: jax.Array, y: jax.Array | None = None) -> jax.Array:
+        space = jax.memory.Space.Device if y is None else jax.typeof(y).memory_space
+        return x if jax.typeof(x).memory_space == space else jax.device_put(x, space)
+
+    return jax.tree.map(move, tree) if like is None else jax.tree.map(move, tree, like)
+
+
+def abstract_state(optimizer: optax.GradientTransformation, params: Params) -> tuple[Any, Any]:
+    """Returns the shapes of the optimizer's state, and a tree of which begin on the host."""
+    jaxpr, shapes = jax.make_jaxpr(optimizer.init, return_shape=True)(params)
+    is_host = [aval.memory_space == jax.memory.Space.Host for aval in jaxpr.out_avals]
+    return shapes, jax.tree.unflatten(jax.tree.structure(shapes), is_host)
 
 
 def trainable(params: Params, freeze: Sequence[str]) -> Params:

@@ -386,7 +386,9 @@ def placed(tree: Any, places: Any) -> Any:
 
 
 def bytes_of(tree: Any) -> int:
-    """Returns the bytes of a placed tree on one device."""
+    """Returns the bytes of a placed tree on one device, what lies on its host left out."""
     return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+        for x in jax.tree.leaves(tree)
+        if x.sharding.memory_kind != "pinned_host"
     )

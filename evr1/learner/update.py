@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Int
 
 from evr1.learner.loss import balance_term, batch_loss, token_logprobs
-from evr1.learner.optimizer import state_shardings, trainable
+from evr1.learner.optimizer import abstract_state, moved, state_shardings, trainable
 from evr1.models import Model
 from evr1.parallel import sharding
 from evr1.rl.diagnostics import Sums
@@ -181,11 +181,12 @@ def compile_update(
     def apply(state, grads):
         norm = optax.global_norm(grads)
         is_finite = jnp.isfinite(norm)
-        old = state._replace(params=hollow(state.params))
+        old = state._replace(params=hollow(state.params), opt_state=moved(state.opt_state))
         updates, opt_state = optimizer.update(grads, old.opt_state, old.params)
         new = TrainState(old.updates + 1, optax.apply_updates(old.params, updates), opt_state)
         new = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), new, old)
-        state = new._replace(params=filled(new.params, state.params))
+        opt_state = moved(new.opt_state, state.opt_state)
+        state = new._replace(params=filled(new.params, state.params), opt_state=opt_state)
         return state, {"optim/grad_norm": norm, "optim/is_finite": is_finite}
 
     def zeros(params):
@@ -260,7 +261,10 @@ def train_state_shardings(
     placed = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, layout
     )
-    opt_state = jax.eval_shape(optimizer.init, params)
+    opt_state, is_host = abstract_state(optimizer, params)
     moments: Any = state_shardings(opt_state, placed, everywhere)
+    moments = jax.tree.map(
+        lambda s, host: s.with_memory_kind("pinned_host") if host else s, moments, is_host
+    )
     updates: Any = everywhere
     return TrainState(updates, layout, moments)

@@ -79,6 +79,27 @@ def test_three_updates_against_the_formula(max_norm):
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+def test_moments_in_bfloat16_are_right_in_the_mean():
+    """The second moment of constant gradients rises to their square in steps of a thousandth.
+
+    Rounded to the nearest, it would stand still at an eighth of it.
+    """
+    params = {"w": jnp.zeros(4096)}
+    grads = {"w": jnp.full(4096, 0.5)}
+    settings = AdamW(max_grad_norm=0.0, moments_dtype="bfloat16")
+    optimizer = make_optimizer(lambda count: 1e-3, settings, ())
+
+    def turn(state, _):
+        return optimizer.update(grads, state, params)[1], None
+
+    state = jax.jit(lambda s: jax.lax.scan(turn, s, None, length=2000)[0])(optimizer.init(params))
+    (adam, *_) = state[0]
+    assert (adam.mu["w"].dtype, adam.nu["w"].dtype) == (jnp.bfloat16, jnp.bfloat16)
+    expected = 0.25 * (1 - 0.999**2000)
+    assert float(adam.nu["w"].astype(jnp.float32).mean()) == pytest.approx(expected, rel=3e-3)
+    assert float(adam.mu["w"].astype(jnp.float32).mean()) == pytest.approx(0.5, rel=3e-3)
+
+
 def test_frozen_parameters_stand_still_and_have_no_moments():
     optimizer = make_optimizer(lambda count: 0.1, AdamW(weight_decay=0.5), ("vision/.*",))
     state = optimizer.init(PARAMS)
