@@ -2,9 +2,10 @@
 
     python tools/plan.py --config=configs/qwen_video.py --topology=v5p:4x4x4
 
-The programs are those of the run, lowered from shapes and shardings alone: bytes are the TPU
-compiler's own. Operations and seconds are arithmetic from shapes and data sheets, at peak rates,
-because the compiler counts the body of a loop once: orders of magnitude, nothing is measured.
+The programs are those of the run, lowered from shapes and shardings alone: bytes, and what moves
+between devices, are the TPU compiler's own. Operations and seconds are arithmetic from shapes and
+data sheets, at peak rates, because the compiler counts the body of a loop once: orders of
+magnitude, nothing is measured.
 Needs libtpu: pip install 'evr1[tpu-compiler]'. Exit status: 0 it fits, 2 it does not, 1 bad input.
 """
 
@@ -13,9 +14,7 @@ import importlib.util
 import json
 import os
 import pathlib
-import re
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,14 +30,17 @@ import numpy as np
 from absl import app, flags
 from jax.experimental import topologies
 from ml_collections import config_flags
-from plan_phases import GIB, Chip, Work, find_chip, phases
+from plan_advice import advice
+from plan_collectives import WEIGHT_SHARE
+from plan_memory import Compiled, compile_program, out_of_memory
+from plan_phases import GIB, Chip, Phase, Work, find_chip, phases, step, weight_bytes
+from plan_tables import show
 from rich.console import Console
-from rich.table import Table
 
 from evr1.batch.shapes import ShapeTable, groups_per_part
 from evr1.config import Settings, resolve
-from evr1.config.learner import held_prompts, learner_settings
-from evr1.learner.programs import Load, Program, list_programs, make_programs
+from evr1.config.learner import LearnerSettings, held_prompts, learner_settings
+from evr1.learner.programs import Load, Program, Programs, list_programs, make_programs
 from evr1.models import FAMILIES, Model
 from evr1.parallel.mesh import make_mesh
 from evr1.parallel.sharding import batch_shards
@@ -55,39 +57,6 @@ PROGRAMS = (
     "gradient",
     "optimizer",
 )
-# What would make the device wait for the host in the middle of a program.
-HOST_CALL = re.compile(r"callback|infeed|outfeed|host_transfer", re.IGNORECASE)
-OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
-
-
-@dataclasses.dataclass(frozen=True)
-class Compiled:
-    """What the compiler says of a program, in bytes a device.
-
-    Attributes:
-        arguments: donated ones included.
-        outputs: those that do not take over an argument's memory.
-        temporaries: of the program, its code included.
-        beside: what stays on the device and is no argument.
-        total: all of it. Where the program did not fit, only this is known.
-        limit: the chip's memory, as far as the compiler hands it out.
-        host_calls: whether the program calls back to the host.
-    """
-
-    name: str
-    arguments: int
-    outputs: int
-    temporaries: int
-    beside: int
-    total: int
-    limit: int
-    host_calls: bool
-    compile_s: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether a device holds it."""
-        return self.total <= self.limit
 
 
 def find_devices(topology: str) -> list[Any]:
@@ -167,34 +136,31 @@ def largest_load(
     return load, problems
 
 
-def compile_program(program: Program, chip: Chip) -> Compiled:
-    """Compiles and measures; a program that does not fit is a result, not an error.
+def compile_all(
+    programs: Sequence[Program], chip: Chip, line: Callable[[str], None]
+) -> list[Compiled]:
+    """Compiles one program after the other, and says so."""
+    compiled = []
+    for program in programs:
+        c = compile_program(program, chip)
+        compiled.append(c)
+        line(f"{c.name}: compiled in {c.compile_s:.0f} s, {c.total / GIB:.2f} GiB a device")
+    return compiled
 
-    Raises:
-        jax.errors.JaxRuntimeError: the compiler refuses it for another reason than memory.
+
+def listed_programs(
+    learner: LearnerSettings, programs: Programs, load: Load, chip: Chip
+) -> tuple[list[Program], list[Compiled]]:
+    """Returns the programs of a step, and empty slots that do not fit, which end the list.
+
+    The compiler lays out the slots before any program that takes them can be listed.
     """
-    begun = time.perf_counter()
-    lowered = program.lower()
-    host_calls = bool(HOST_CALL.search(lowered.as_text()))
     try:
-        memory = lowered.compile().memory_analysis()
+        return list_programs(learner, programs, load), []
     except jax.errors.JaxRuntimeError as error:
-        used = OUT_OF_MEMORY.search(str(error))
-        if used is None:
-            raise
-        need, limit = _scaled(*used.groups()[:2]), _scaled(*used.groups()[2:])
-        total, parts = need + program.beside, (0, 0, 0)
-    else:
-        assert memory is not None  # every TPU compiler has it
-        limit = int(chip.hbm)
-        parts = (
-            memory.argument_size_in_bytes,
-            memory.output_size_in_bytes - memory.alias_size_in_bytes,
-            memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
-        )
-        total = sum(parts) + program.beside
-    seconds = time.perf_counter() - begun
-    return Compiled(program.name, *parts, program.beside, total, limit, host_calls, seconds)
+        parts, limit = out_of_memory("init_slots", error, 0)
+    total = max(sum(parts), int(chip.hbm))
+    return [], [Compiled("init_slots", *parts, 0, total, limit, 0, False, {}, {}, 0.0, 0.0)]
 
 
 def plan(
@@ -225,31 +191,34 @@ def plan(
     devices = find_devices(topology)
     chip = find_chip(devices[0].device_kind)
     settings = resolve(config, has_paths=False)
-    mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
+    mesh = find_mesh(settings, topology, devices)
     model = find_model(settings, hf_config)
     learner = learner_settings(settings)
     programs = make_programs(learner, model, mesh)
-    drawing = programs.actor_mesh
-    load, problems = largest_load(settings, model, batch_shards(mesh), batch_shards(drawing))
+    copies = batch_shards(programs.actor_mesh)
+    load, problems = largest_load(settings, model, batch_shards(mesh), copies)
     line(f"{topology}: {len(devices)} x {chip.kind}, mesh {dict(mesh.shape)}")
-    copies = batch_shards(drawing)
     line(f"to draw: {copies} copies of the weights, each over {mesh.size // copies} devices")
-    line(f"{load}")
-    # Outside of the mesh: it makes small arrays, which devices that are not there cannot hold.
-    chosen = [p for p in list_programs(learner, programs, load) if p.name in names]
-    if not chosen:
-        has = ", ".join(p.name for p in list_programs(learner, programs, load))
+    line(
+        f"{load.slots} slots: groups that decode at the same time "
+        f"(rollout.slots={settings.rollout.slots}); {load.prefill_groups} groups a prefill: an "
+        f"eighth of the slots, a multiple of the copies; {load.micro_groups} groups a microbatch: "
+        "what train.microbatch_tokens holds"
+    )
+    line(f"{load.shapes}")
+    every, failed = listed_programs(learner, programs, load, chip)
+    chosen = [p for p in every if p.name in names]
+    if not chosen and not failed:
+        has = ", ".join(p.name for p in every)
         raise ValueError(
             f"--programs={','.join(names)}: this config has none of them; it has {has}"
         )
-    compiled = []
-    for program in chosen:
-        compiled.append(compile_program(program, chip))
-        total, seconds = compiled[-1].total / GIB, compiled[-1].compile_s
-        line(f"{program.name}: compiled in {seconds:.0f} s, {total:.2f} GiB a device")
+    compiled = failed + compile_all(chosen, chip, line)
     prompt = min(mean_tokens[0] or load.shapes.prompt_tokens[-1], load.shapes.prompt_tokens[-1])
     completion = min(mean_tokens[1] or load.shapes.completion_tokens, load.shapes.completion_tokens)
-    parts = phases(Work(learner, programs, load, prompt, completion))
+    work = Work(learner, programs, load, prompt, completion)
+    parts = [measured(p, compiled) for p in phases(work)]
+    problems += gathers(compiled, weight_bytes(work))
     return {
         "topology": topology,
         "devices": len(devices),
@@ -263,56 +232,52 @@ def plan(
         "phases": [
             dataclasses.asdict(p) | {"seconds": p.seconds(chip, len(devices))} for p in parts
         ],
+        "step": step(parts, chip, len(devices)),
+        "advice": advice(work, compiled),
         "fits": all(c.fits for c in compiled),
     }
 
 
-def show(result: dict[str, Any], console: Console) -> None:
-    """Prints a plan as two tables."""
-    console.print("GiB a device, by the TPU compiler")
-    memory = Table()
-    columns = ("arguments", "outputs", "temporaries", "beside it", "total", "limit", "fits", "host")
-    memory.add_column("program")
-    for column in columns:
-        memory.add_column(column, justify="right")
-    for p in result["programs"]:
-        known = p["arguments"] > 0
-        parts = (p["arguments"], p["outputs"], p["temporaries"])
-        memory.add_row(
-            p["name"],
-            *(f"{x / GIB:.2f}" if known else "?" for x in parts),
-            *(f"{p[k] / GIB:.2f}" for k in ("beside", "total", "limit")),
-            "✓" if p["fits"] else "✗",
-            "✗ calls" if p["host_calls"] else "✓ none",
-        )
-    console.print(memory)
-    console.print("An RL step at the chips' peak rates, by arithmetic; nothing is measured")
-    work = Table()
-    work.add_column("phase")
-    for column in ("PFLOP", "compute s", "HBM s", "ICI s", "bound by", "s"):
-        work.add_column(column, justify="right")
-    total = 0.0
-    for p in result["phases"]:
-        seconds = p["seconds"]
-        bound = max(seconds, key=seconds.get)
-        total += seconds[bound]
-        work.add_row(
-            p["name"],
-            f"{p['flops'] / 1e15:,.1f}",
-            *(f"{s:,.2f}" for s in seconds.values()),
-            bound,
-            f"{seconds[bound]:,.2f}",
-        )
-    work.add_row("step", *[""] * 5, f"{total:,.2f}")
-    console.print(work)
-    console.print(
-        f"at {result['mean_prompt_tokens']:,} prompt and {result['mean_completion_tokens']:,} "
-        "completion tokens in the mean; activations, launches and padding not counted; ICI if the "
-        "weights are gathered at every use (the compiler may move activations instead)",
-        soft_wrap=True,
-    )
-    for problem in result["problems"]:
-        console.print(f"✗ {problem}", soft_wrap=True, highlight=False, markup=False)
+def find_mesh(settings: Settings, topology: str, devices: Sequence[Any]) -> jax.sharding.Mesh:
+    """Returns the config's mesh on the devices of a slice.
+
+    Raises:
+        ValueError: it does not fit the slice.
+    """
+    try:
+        return make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
+    except NotImplementedError as error:  # of one host: JAX lays out a mesh along the torus
+        asked = ", ".join(f"mesh.{k}={v}" for k, v in dataclasses.asdict(settings.mesh).items())
+        raise ValueError(
+            f"{asked} splits a side of the torus of {topology}; make each size a product of sides"
+        ) from error
+
+
+def measured(phase: Phase, compiled: Sequence[Compiled]) -> Phase:
+    """Returns the phase with the collectives of its programs, where all of them were compiled."""
+    by_name = {c.name: c for c in compiled if c.fits}
+    if not phase.runs or any(name not in by_name for name, _, _ in phase.runs):
+        return phase
+    ici = 0.0
+    for name, runs, turns in phase.runs:
+        ici += runs * sum(size for _, size in by_name[name].collectives.values())
+        ici += turns * sum(size for _, size in by_name[name].in_loop.values())
+    return dataclasses.replace(phase, ici=ici, is_compiled=True)
+
+
+def gathers(compiled: Sequence[Compiled], weights: float) -> list[str]:
+    """Returns a line where a decoded token makes a device receive the weights.
+
+    Args:
+        compiled: programs.
+        weights: bytes that a device reads for a token.
+    """
+    return [
+        f"decode gathers weights: a device receives {c.weights / GIB:.2f} GiB of them a token, of "
+        f"{weights / GIB:.2f} that it reads; cut them within a host (rollout.tensor), not over fsdp"
+        for c in compiled
+        if c.name == "decode" and c.weights > WEIGHT_SHARE * weights
+    ]
 
 
 def define_flags() -> None:
@@ -358,10 +323,6 @@ def main(argv: list[str]) -> None:
     if f.json:
         pathlib.Path(f.json).write_text(json.dumps(result, indent=2) + "\n")
     sys.exit(0 if result["fits"] else 2)
-
-
-def _scaled(number: str, unit: str) -> int:
-    return int(float(number) * 2 ** {"K": 10, "M": 20, "G": 30}[unit])
 
 
 if __name__ == "__main__":

@@ -42,12 +42,18 @@ class Phase:
         flops: operations.
         hbm: bytes that every device reads and writes, weights and caches only.
         ici: bytes that every device receives from others.
+        again: of the operations, those that recompute what was not kept.
+        runs: programs, how often each runs, and how often its loop without a known end turns.
+        is_compiled: `ici` is that of the compiled programs; else weights gathered at every use.
     """
 
     name: str
     flops: float
     hbm: float
     ici: float
+    again: float = 0.0
+    runs: tuple[tuple[str, int, int], ...] = ()
+    is_compiled: bool = False
 
     def seconds(self, chip: Chip, devices: int) -> dict[str, float]:
         """Returns the time that each of the three would take alone at peak."""
@@ -116,32 +122,77 @@ def phases(work: Work) -> list[Phase]:
     micro = math.ceil(groups / load.micro_groups)
     out = [
         Phase("publish", 0.0, held + copy, copy),
-        Phase("prefill", passes.prefill, prefills * copy, 0.0),
-        Phase("decode", passes.decode, decode_steps * (copy + cache), 0.0),
+        Phase("prefill", passes.prefill, prefills * copy, 0.0, runs=(("prefill", prefills, 0),)),
+        Phase(
+            "decode",
+            passes.decode,
+            decode_steps * (copy + cache),
+            0.0,
+            runs=(("decode", decode_steps // settings.rollout.window_steps, decode_steps),),
+        ),
     ]
     if work.programs.has_frozen_tower:
         params = model.abstract_params()
         reads = prefills * _count(params["vision"]) / _count(params)
-        out.insert(1, Phase("encode", passes.vision, reads * copy, 0.0))
-    one = (passes.forward, micro * held, micro * gathered)
+        runs = (("encode", prefills, 0),)
+        out.insert(1, Phase("encode", passes.vision, reads * copy, 0.0, runs=runs))
+    one = (passes.forward, micro * held, micro * gathered, 0.0)
+    logprobs, values = (("logprobs", micro, 0),), (("values", micro, 0),)
     if settings.algorithm.old_logprobs == "recompute":
-        out.append(Phase("logprobs", *one))
+        out.append(Phase("logprobs", *one, logprobs))
     if settings.algorithm.kl_coef:
-        out.append(Phase("reference", *one))
+        out.append(Phase("reference", *one, logprobs))
     if settings.has_critic:
-        out.append(Phase("values", *one))
+        out.append(Phase("values", *one, values))
+        update = (("critic_gradient", micro, 0), ("critic_optimizer", 1, 0))
         is_shared = settings.critic.trunk == "shared"  # the trunk has no gradient then
-        out.append(Phase("critic", *one) if is_shared else _update(work, passes, weights, "critic"))
-    return [*out, _update(work, passes, weights, "update")]
+        critic = Phase("critic", *one) if is_shared else _update(work, passes, weights, "critic")
+        out.append(dataclasses.replace(critic, runs=update))
+    runs = (("gradient", micro, 0), ("optimizer", 1, 0))
+    return [*out, dataclasses.replace(_update(work, passes, weights, "update"), runs=runs)]
+
+
+def step(parts: list[Phase], chip: Chip, devices: int) -> dict[str, float]:
+    """Returns the seconds of all phases, the share of decoding, and the MFU of the step.
+
+    The MFU counts no operation that is done again because its result was not kept.
+    """
+    seconds = {p.name: max(p.seconds(chip, devices).values()) for p in parts}
+    total = sum(seconds.values())
+    useful = sum(p.flops - p.again for p in parts)
+    return {
+        "seconds": total,
+        "decode_share": seconds["decode"] / total,
+        "mfu": useful / (total * chip.flops * devices),
+    }
+
+
+def weight_bytes(work: Work) -> float:
+    """Returns the bytes of weights that a device reads for a decoded token."""
+    model, drawing = lora.plain(work.programs.model), work.programs.actor_mesh
+    assert drawing is not None
+    size = jnp.dtype(model.dtype).itemsize
+    return _count(model.abstract_params()["text"]) * size / drawing.shape["tensor"]
+
+
+def moment_bytes(work: Work) -> float:
+    """Returns the bytes a device of the optimizer's two moments of each trained value."""
+    params = work.programs.model.abstract_params()
+    trained, mesh = _count(params.get("lora", params)), work.programs.mesh
+    assert mesh is not None
+    size = jnp.dtype(work.settings.optim.moments_dtype).itemsize
+    ways = 1 if "lora" in params else mesh.shape["fsdp"] * mesh.shape["tensor"]
+    return 2 * size * trained / ways
 
 
 class _Passes(NamedTuple):
-    """Operations of passes over all rollouts of a step."""
+    """Operations of passes over all rollouts of a step; `attention`: of a forward pass's pairs."""
 
     vision: float
     prefill: float
     decode: float
     forward: float
+    attention: float
 
 
 class _Weights(NamedTuple):
@@ -170,6 +221,7 @@ def _passes(work: Work) -> _Passes:
         again + flops.text_flops(model, tokens, within) + head * groups,
         flops.text_flops(model, drawn, whole - within) + head * drawn,
         again + flops.text_flops(model, tokens + drawn, whole) + head * drawn,
+        flops.text_flops(model, 0, whole),
     )
 
 
@@ -189,16 +241,20 @@ def _update(work: Work, passes: _Passes, weights: _Weights, name: str) -> Phase:
     count = trained = _count(model.abstract_params())
     size = jnp.dtype(model.dtype).itemsize
     micro = math.ceil(settings.rollout.prompts / work.load.micro_groups)
-    reads = 2 if settings.train.remat == "none" else 3
+    # What is computed once more: nothing that the layers keep. Weights are read for what is.
+    again = {"none": 0.0, "dots": 0.0, "attention": passes.forward - passes.attention}
+    recomputed = again.get(settings.train.remat, passes.forward)
+    reads = 3 if recomputed else 2
     # A product has two gradients, of its input and of its matrix: adapters need the first.
-    products = reads + 1
+    products = 3
     if settings.lora.rank:
-        trained, products = _count(work.programs.model.abstract_params()["lora"]), reads
+        trained, products = _count(work.programs.model.abstract_params()["lora"]), 2
     return Phase(
         name,
-        passes.forward * products,
+        passes.forward * products + recomputed,
         micro * reads * weights.held + 28.0 * trained / (mesh.shape["fsdp"] * mesh.shape["tensor"]),
         micro * weights.gathered * (reads + 4 / size * trained / count),
+        recomputed,
     )
 
 

@@ -27,6 +27,7 @@ from evr1.telemetry import flops
 from evr1.types import Rollouts
 
 plan_phases = rig.load("plan_phases")
+plan_memory = rig.load("plan_memory")
 
 TINY = {
     "model_type": "qwen3_vl",
@@ -211,6 +212,10 @@ def test_a_frozen_tower_is_passed_through_once(tool, hf_config):
     assert adapted[-1].hbm < once[-1].hbm
 
 
+def unnamed(phase):
+    return dataclasses.replace(phase, name="", runs=())
+
+
 def test_phases_of_a_critic_and_a_reference(tool, hf_config):
     """An own trunk is passed through and updated as the policy is; on a shared one there is no
     gradient, so its update is one more pass."""
@@ -219,13 +224,13 @@ def test_phases_of_a_critic_and_a_reference(tool, hf_config):
     config.algorithm.advantage, config.algorithm.kl_coef = "gae", 0.1
     own = {p.name: p for p in plan_phases.phases(work(tool, config, hf_config))}
     assert list(own) == [*list(plain)[:-1], "reference", "values", "critic", "update"]
-    forward = plain["logprobs"]
-    for name in ("reference", "values"):
-        assert dataclasses.replace(own[name], name="logprobs") == forward
-    assert dataclasses.replace(own["critic"], name="update") == plain["update"]
+    forward = unnamed(plain["logprobs"])
+    assert unnamed(own["reference"]) == unnamed(own["values"]) == forward
+    assert unnamed(own["critic"]) == unnamed(plain["update"])
+    assert [name for name, _, _ in own["critic"].runs] == ["critic_gradient", "critic_optimizer"]
     config.critic.trunk = "shared"
     shared = {p.name: p for p in plan_phases.phases(work(tool, config, hf_config))}
-    assert dataclasses.replace(shared["critic"], name="logprobs") == forward
+    assert unnamed(shared["critic"]) == forward
     assert {n: p for n, p in shared.items() if n != "critic"} == {
         n: p for n, p in own.items() if n != "critic"
     }
@@ -258,16 +263,133 @@ def test_a_host_callback_would_be_seen(tool):
         return x + 1
 
     seen = [
-        bool(tool.HOST_CALL.search(jax.jit(f).lower(1.0).as_text())) for f in (plain, calls_back)
+        bool(plan_memory.HOST_CALL.search(jax.jit(f).lower(1.0).as_text()))
+        for f in (plain, calls_back)
     ]
     assert seen == [False, True]
 
 
-def test_out_of_memory_is_read_from_the_message(tool):
-    text = "Ran out of memory in memory space hbm. Used 134.20G of 95.74G hbm. Exceeded by 38.46G."
-    groups = tool.OUT_OF_MEMORY.search(text).groups()
-    assert tool._scaled(*groups[:2]) == int(134.20 * 2**30)
-    assert tool._scaled(*groups[2:]) == int(95.74 * 2**30)
+OUT_OF_HBM = (
+    "Ran out of memory in memory space hbm. Used 134.20G of 95.74G hbm. Exceeded hbm by 3G."
+)
+TEMPORARIES = """RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO
+temporaries (34.67G) exceeds available HBM (31.25G)."""
+
+
+@pytest.mark.parametrize(
+    ("message", "parts", "limit"),
+    [
+        (OUT_OF_HBM, (5.0, 0, 129.20), 95.74),
+        (TEMPORARIES.replace("\n", " "), (5.0, 0, 34.67), 31.25),
+    ],
+)
+def test_out_of_memory_is_read_from_the_message(message, parts, limit):
+    """Of a program whose arguments are 5 GiB."""
+    error = jax.errors.JaxRuntimeError(message)
+    got, most = plan_memory.out_of_memory("gradient", error, 5 * 2**30)
+    assert np.array(got) / 2**30 == pytest.approx(parts)
+    assert most / 2**30 == pytest.approx(limit)
+
+
+def test_another_refusal_is_one_line():
+    error = jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed\nto compile: a kernel")
+    with pytest.raises(ValueError, match="the compiler refuses decode: INTERNAL: Mosaic failed to"):
+        plan_memory.out_of_memory("decode", error, 0)
+
+
+def test_slots_that_do_not_fit_are_a_row(tool, monkeypatch):
+    def listed(*_):
+        raise jax.errors.JaxRuntimeError(OUT_OF_HBM)
+
+    monkeypatch.setattr(tool, "list_programs", listed)
+    programs, (row,) = tool.listed_programs(None, None, None, tool.find_chip("TPU v5"))
+    assert (programs, row.name, row.fits) == ([], "init_slots", False)
+    assert row.total == pytest.approx(134.20 * 2**30)
+
+
+def test_a_mesh_that_splits_a_torus_is_one_line(tool, monkeypatch):
+    def refuse(**_):
+        raise NotImplementedError("Failed to find assignment for logical_axis_index 1")
+
+    monkeypatch.setattr(tool, "make_mesh", refuse)
+    config = small_config()
+    config.mesh.fsdp, config.mesh.tensor = 2, 4
+    message = "mesh.data=1, mesh.fsdp=2, mesh.tensor=4 splits a side of the torus of v6e:2x4; make"
+    with pytest.raises(ValueError, match=message):
+        tool.find_mesh(settings(config), "v6e:2x4", [])
+
+
+def compiled(name, *, total=1.0, limit=2.0, **more):
+    """A program of this many GiB; it has collectives where `more` says so."""
+    sizes = dict.fromkeys(("arguments", "outputs", "temporaries", "beside", "host"), 0)
+    sizes |= {"collectives": {}, "in_loop": {}, "weights": 0.0, "host_calls": False}
+    total, limit = int(total * 2**30), int(limit * 2**30)
+    values = sizes | {"total": total, "limit": limit, "compile_s": 0.0} | more
+    return plan_memory.Compiled(name=name, **values)
+
+
+def test_phases_move_what_their_programs_say(tool):
+    """Two windows of 16 tokens, 3 bytes each and 5 a token; a program is missing: arithmetic."""
+    phase = plan_phases.Phase("decode", 1.0, 1.0, 7.0, runs=(("decode", 2, 32),))
+    in_loop = {"all-reduce": (1, 5.0)}
+    program = compiled("decode", collectives={"all-gather": (2, 3.0)}, in_loop=in_loop)
+    found = tool.measured(phase, [program])
+    assert (found.ici, found.is_compiled) == (2 * 3 + 32 * 5, True)
+    other = compiled("decode", total=3.0, in_loop=in_loop)  # does not fit
+    assert tool.measured(phase, [other]) == phase == tool.measured(phase, [])
+
+
+def test_decoding_that_gathers_weights_is_told(tool):
+    gathers = compiled("decode", weights=2.0 * 2**30)
+    (line,) = tool.gathers([gathers], 4 * 2**30)
+    assert "a device receives 2.00 GiB of them a token, of 4.00 that it reads" in line
+    assert tool.gathers([dataclasses.replace(gathers, weights=0.1 * 2**30)], 4 * 2**30) == []
+    assert tool.gathers([dataclasses.replace(gathers, name="gradient")], 4 * 2**30) == []
+
+
+def test_what_to_change_where_a_program_does_not_fit(tool, hf_config):
+    advise = rig.load("plan_advice")
+    made = work(tool, small_config(), hf_config)
+    # a group of 128 + 2 x 32 tokens through 2 layers, of 2 x 64 patches through 2 blocks; bfloat16
+    assert advise.layer_inputs(made) == 2 * 2 * 128 * (128 + 2 * 32 + 2 * 64)
+    assert advise.advice(made, [compiled("gradient")]) == []
+    (line,) = advise.advice(made, [compiled("gradient", total=3.5)])
+    names = ("1.50 GiB over", "train.remat=offload", "optim.offload=True", "moments_dtype=bfloat16")
+    assert all(name in line for name in names)
+    config = small_config()
+    config.train.remat, config.optim.moments_dtype = "offload", "bfloat16"
+    made = work(tool, config, hf_config)
+    (line,) = advise.advice(made, [compiled("gradient", total=3.5)])
+    assert "remat" not in line
+    assert "moments_dtype" not in line
+    (line,) = advise.advice(made, [compiled("init_slots", total=3.5)])
+    assert "rollout.tensor" in line
+
+
+def test_a_step_in_one_line():
+    """Decoding takes 3 of 4 seconds; half of what the update computes is done again."""
+    chip = plan_phases.Chip("x", flops=10.0, hbm=1.0, hbm_rate=1.0, ici_rate=1.0)
+    parts = [
+        plan_phases.Phase("decode", 0.0, 3.0, 0.0),
+        plan_phases.Phase("update", 10.0, 0.0, 0.0, again=5.0),
+    ]
+    step = plan_phases.step(parts, chip, devices=1)
+    assert step == {"seconds": 4.0, "decode_share": 0.75, "mfu": 5.0 / 40}
+
+
+@pytest.mark.parametrize(
+    ("remat", "products", "reads"),
+    [("none", 3, 2), ("dots", 3, 2), ("full", 4, 3), ("offload", 4, 3)],
+)
+def test_what_is_kept_is_not_computed_again(tool, hf_config, remat, products, reads):
+    config = small_config()
+    config.train.remat = remat
+    by_name = {p.name: p for p in plan_phases.phases(work(tool, config, hf_config))}
+    update, forward = by_name["update"], by_name["logprobs"]
+    assert update.flops == products * forward.flops
+    assert update.again == (products - 3) * forward.flops
+    moments = 28 * count(tool.find_model(settings(config), hf_config).abstract_params()) / 4
+    assert update.hbm == pytest.approx(reads * forward.hbm + moments)
 
 
 def command(hf_config, out, *more):
@@ -318,8 +440,12 @@ def test_compiles_for_a_tpu_slice(tool, hf_config, tmp_path):
     # the state takes over the memory of the old one
     assert by_name["optimizer"]["outputs"] < 0.05 * whole
     assert by_name["gradient"]["beside"] == pytest.approx(2 * whole / 4, rel=0.1)
+    assert by_name["decode"]["weights"] == 0
+    received = sum(size for _, size in by_name["gradient"]["collectives"].values())
+    assert received > whole / 8  # the bfloat16 weights from three of four chips, more than once
     assert "✓ none" in result.stdout
     assert "nothing is measured" in result.stdout
+    assert "8 slots: groups that decode at the same time (rollout.slots=8)" in result.stdout
 
 
 @pytest.mark.slow
