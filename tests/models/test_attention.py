@@ -129,10 +129,35 @@ def test_live_pairs_leave_nobody_out(rule, span):
     tokens, block = 16, 4
     place = np.arange(tokens)
     seen = rule.sees(place[:, None], place[None])
-    seen = seen.reshape(4, block, 4 // span, block * span).any((1, 3))
-    live = np.zeros_like(seen)
-    live[tuple(blocked.live_pairs(rule, tokens, blocked.Blocks(block, span)).T)] = True
-    assert (live | ~seen).all()
+    seen = seen.reshape(4, block, 4 // span, block * span)
+    blocks = blocked.Blocks(block, span)
+    pairs = tuple(blocked.live_pairs(rule, tokens, blocks).T)
+    live = np.zeros((4, 4 // span), bool)
+    live[pairs] = True
+    assert (live | ~seen.any((1, 3))).all()
+    free = blocked._free_pairs(rule, tokens, blocks)
+    np.testing.assert_array_equal(free, seen.all((1, 3))[pairs])
+
+
+@pytest.mark.parametrize("rule", [Rule(False), Rule(True), Rule(True, 24, 6)])
+def test_pairs_of_blocks_are_of_three_kinds(rule):
+    """One sequence with padding; a packed one, of four segments."""
+    ids = np.ones((2, 48), np.int32)
+    ids[0, 30:], ids[1] = 0, np.repeat([1, 2, 3, 0], [9, 7, 16, 16])
+    place = np.arange(48)
+    seen = rule.sees(place[:, None], place[None])[None] & (ids[:, :, None] == ids[:, None])
+    seen = seen.reshape(2, 6, 8, 3, 16)
+    blocks = blocked.Blocks(8, span=2, heads=1)
+    pairs = blocked.live_pairs(rule, 48, blocks)
+    free = blocked._free_pairs(rule, 48, blocks)
+    kinds = set()
+    for row in range(2):
+        kind_of = blocked._kinds(jnp.asarray(ids[row : row + 1]), blocks)
+        for (i, j), is_free in zip(pairs, free, strict=True):
+            kind, pair = int(kind_of(i, j, is_free)), seen[row, i, :, j]
+            assert {0: not pair.any(), 1: True, 2: pair.all()}[kind]
+            kinds.add(kind)
+    assert kinds == {0, 1, 2}
 
 
 @pytest.mark.parametrize("rule", [Rule(True), Rule(True, 5, 3), Rule(True, 7, 2)])

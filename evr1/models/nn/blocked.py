@@ -27,8 +27,9 @@ class Blocks(NamedTuple):
     Attributes:
         queries: tokens of a block of queries.
         span: a block of keys holds this many times as many.
-        heads: key heads of prompts that are worked on at a time, a divisor of their number; 0: all.
-            Where a cache is all the fast memory there is, few are faster.
+        heads: for a single CPU, whose fast memory is its cache: key heads of prompts that are
+            worked on at a time, a divisor of their number. Pairs of blocks in which ids have
+            nothing in common are then left out. 0: all at a time, and no branches.
     """
 
     queries: int
@@ -88,6 +89,18 @@ def live_pairs(rule: Rule, tokens: int, blocks: Blocks) -> np.ndarray:
     return np.argwhere(live).astype(np.int32)
 
 
+@functools.cache
+def _free_pairs(rule: Rule, tokens: int, blocks: Blocks) -> np.ndarray:
+    """Returns bool[n], in which of the live pairs the rule lets every query see every key."""
+    i, j = live_pairs(rule, tokens, blocks).T
+    queries, keys = (i * blocks.queries, j * blocks.keys)
+    free = (queries >= keys + blocks.keys - 1) | (not rule.causal)
+    part = rule.part(np.arange(tokens))
+    first = np.stack([part[queries], part[keys]])
+    last = np.stack([part[queries + blocks.queries - 1], part[keys + blocks.keys - 1]])
+    return free & ((last[1] == 0) | ((first == last).all(0) & (first[0] == first[1])))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _attention(q, k, v, ids, rule, blocks):
     return _forward(q, k, v, ids, rule, blocks)[0]
@@ -104,70 +117,104 @@ def _forward(q, k, v, ids, rule, blocks):
         jnp.zeros(q.shape[:-1], f32),
         jnp.zeros(q.shape, f32),
     )
-    scores_of = _scorer(q, k, ids, rule, blocks)
 
-    def pair(carry, ij):
-        i, j = ij
-        top, total, out = (_block(x, i, blocks.queries, 3) for x in carry)
-        scores = scores_of(i, j)
+    def update(own, scores, _, j):
+        top, total, out = own
         new_top = jnp.maximum(top, scores.max(-1))
         weights = jnp.exp(scores - new_top[..., None])
         keep = jnp.exp(top - new_top)
         value = _block(v, j, blocks.keys, 2)
         out = out * keep[..., None] + _dot("bkhqs,bksa->bkhqa", weights.astype(v.dtype), value)
-        new = (new_top, total * keep + weights.sum(-1), out)
-        return tuple(
-            _set(x, y, i, blocks.queries, 3) for x, y in zip(carry, new, strict=True)
-        ), None
+        return new_top, total * keep + weights.sum(-1), out
 
-    pairs = jnp.asarray(live_pairs(rule, q.shape[3], blocks))
-    (top, total, out), _ = jax.lax.scan(pair, start, (pairs[:, 0], pairs[:, 1]))
+    top, total, out = _over_pairs(update, start, (False,) * 3, (q, k, ids, rule, blocks))
     out = (out / total[..., None]).astype(q.dtype)
     return out, (q, k, v, ids, out, top + jnp.log(total))
 
 
 def _backward(rule, blocks, saved, d_out):
     q, k, v, ids, out, lse = saved
-    queries, keys = blocks.queries, blocks.keys
     f32 = jnp.float32
     delta = jnp.sum(d_out.astype(f32) * out.astype(f32), axis=-1)
     start = tuple(jnp.zeros(x.shape, f32) for x in (q, k, v))
-    scores_of = _scorer(q, k, ids, rule, blocks)
 
-    def pair(carry, ij):
-        i, j = ij
-        dq, dk, dv = carry
-        weights = jnp.exp(scores_of(i, j) - _block(lse, i, queries, 3)[..., None])
-        d_block = _block(d_out, i, queries, 3)
-        d_weights = _dot("bkhqa,bksa->bkhqs", d_block, _block(v, j, keys, 2))
-        d_scores = weights * (d_weights - _block(delta, i, queries, 3)[..., None])
+    def update(own, scores, i, j):
+        dq, dk, dv = own
+        query, d_block, lse_block, delta_block = (
+            _block(x, i, blocks.queries, 3) for x in (q, d_out, lse, delta)
+        )
+        key, value = (_block(x, j, blocks.keys, 2) for x in (k, v))
+        weights = jnp.exp(scores - lse_block[..., None])
+        d_weights = _dot("bkhqa,bksa->bkhqs", d_block, value)
+        d_scores = weights * (d_weights - delta_block[..., None])
         d_scores = (d_scores * q.shape[-1] ** -0.5).astype(q.dtype)
-        weights = weights.astype(q.dtype)
-        dq = _add(dq, _dot("bkhqs,bksa->bkhqa", d_scores, _block(k, j, keys, 2)), i, queries, 3)
-        dk = _add(dk, _dot("bkhqs,bkhqa->bksa", d_scores, _block(q, i, queries, 3)), j, keys, 2)
-        dv = _add(dv, _dot("bkhqs,bkhqa->bksa", weights, d_block), j, keys, 2)
-        return (dq, dk, dv), None
+        return (
+            dq + _dot("bkhqs,bksa->bkhqa", d_scores, key),
+            dk + _dot("bkhqs,bkhqa->bksa", d_scores, query),
+            dv + _dot("bkhqs,bkhqa->bksa", weights.astype(q.dtype), d_block),
+        )
 
-    pairs = jnp.asarray(live_pairs(rule, q.shape[3], blocks))
-    (dq, dk, dv), _ = jax.lax.scan(pair, start, (pairs[:, 0], pairs[:, 1]))
-    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
+    sums = _over_pairs(update, start, (False, True, True), (q, k, ids, rule, blocks))
+    dq, dk, dv = (x.astype(like.dtype) for x, like in zip(sums, (q, k, v), strict=True))
+    return dq, dk, dv, None
 
 
 _attention.defvjp(_forward, _backward)
 
 
-def _scorer(q, k, ids, rule, blocks):
-    """Returns what gives the scaled scores of a pair of blocks, `_NEG` where unseen."""
-    place = jnp.arange(q.shape[3])
-    # A table: to divide anew for every score takes longer than all else that is done with it.
-    part = jnp.asarray(rule.part(np.arange(q.shape[3])), jnp.int32)
+def _over_pairs(update, carry, of_keys, args):
+    """Returns the carry after all live pairs of blocks.
 
-    def scores_of(i, j):
+    Args:
+        update: (blocks of the carry, scores, i, j) -> the blocks after the pair (i, j).
+        carry: arrays of all queries or all keys.
+        of_keys: which of them are of the keys.
+        args: (q, k, ids, rule, blocks).
+    """
+    q, k, ids, rule, blocks = args
+    tokens = q.shape[3]
+    mask_of = _masks(ids, tokens, rule, blocks)
+    kind_of = _kinds(ids, blocks)
+
+    def pair(carry, at):
+        i, j, is_free = at
+        places = [(j, blocks.keys, 2) if x else (i, blocks.queries, 3) for x in of_keys]
+
+        def plain():
+            query, key = _block(q, i, blocks.queries, 3), _block(k, j, blocks.keys, 2)
+            return _dot("bkhqa,bksa->bkhqs", query, key) * q.shape[-1] ** -0.5
+
+        def masked():
+            return jnp.where(mask_of(i, j)[:, None, None], plain(), _NEG)
+
+        own = tuple(_block(x, *place) for x, place in zip(carry, places, strict=True))
+        if blocks.heads:
+            branches = [
+                lambda own: own,
+                lambda own: update(own, masked(), i, j),
+                lambda own: update(own, plain(), i, j),
+            ]
+            own = jax.lax.switch(kind_of(i, j, is_free), branches, own)
+        else:
+            own = update(own, masked(), i, j)
+        return tuple(_set(x, y, *p) for x, y, p in zip(carry, own, places, strict=True)), None
+
+    pairs = live_pairs(rule, tokens, blocks)
+    free = _free_pairs(rule, tokens, blocks)
+    return jax.lax.scan(pair, carry, tuple(map(jnp.asarray, (*pairs.T, free))))[0]
+
+
+def _masks(ids, tokens, rule, blocks):
+    """Returns what gives bool[B, queries, keys] of a pair of blocks: who sees whom."""
+    place = jnp.arange(tokens)
+    # A table: to divide anew for every score takes longer than all else that is done with it.
+    part = jnp.asarray(rule.part(np.arange(tokens)), jnp.int32)
+
+    def mask_of(i, j):
         def beside(x, axis):
-            queries, keys = (_block(x, i, blocks.queries, axis), _block(x, j, blocks.keys, axis))
+            queries, keys = _block(x, i, blocks.queries, axis), _block(x, j, blocks.keys, axis)
             return queries[..., :, None], keys[..., None, :]
 
-        block = _block(q, i, blocks.queries, 3), _block(k, j, blocks.keys, 2)
         own, other = beside(ids, 1)
         seen = own == other
         if rule.causal:
@@ -176,10 +223,27 @@ def _scorer(q, k, ids, rule, blocks):
         if rule.completion:
             own, other = beside(part, 0)
             seen &= ((other == 0) | (own == other))[None]
-        scores = _dot("bkhqa,bksa->bkhqs", *block)
-        return jnp.where(seen[:, None, None], scores * q.shape[-1] ** -0.5, _NEG)
+        return seen
 
-    return scores_of
+    return mask_of
+
+
+def _kinds(ids, blocks):
+    """Returns what gives the kind of a pair: 0 nobody sees anybody, 1 some do, 2 all do.
+
+    Where `is_free` is false the rule hides something. 0 and 2 are given where the smallest and
+    largest ids of both blocks say so, which they do where ids ascend.
+    """
+    of_queries, of_keys = (ids.reshape(len(ids), -1, n) for n in (blocks.queries, blocks.keys))
+    least, most = (of_queries.min(-1), of_keys.min(-1)), (of_queries.max(-1), of_keys.max(-1))
+
+    def kind_of(i, j, is_free):
+        low, high = (least[0][:, i], least[1][:, j]), (most[0][:, i], most[1][:, j])
+        some = ((low[0] <= high[1]) & (low[1] <= high[0])).any()
+        alike = ((low[0] == high[0]) & (low[1] == high[1]) & (low[0] == low[1])).all()
+        return jnp.where(some, jnp.where(alike & is_free, 2, 1), 0)
+
+    return kind_of
 
 
 def _dot(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -192,7 +256,3 @@ def _block(x: jax.Array, i: jax.Array, block: int, axis: int) -> jax.Array:
 
 def _set(x: jax.Array, value: jax.Array, i: jax.Array, block: int, axis: int) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(x, value, i * block, axis)
-
-
-def _add(x: jax.Array, value: jax.Array, i: jax.Array, block: int, axis: int) -> jax.Array:
-    return _set(x, _block(x, i, block, axis) + value, i, block, axis)
