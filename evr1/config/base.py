@@ -237,6 +237,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.mesh.data = 1  # copies of the model
     c.mesh.fsdp = -1  # ways in which parameters and optimizer state are split
     c.mesh.tensor = 1  # ways in which heads, feed-forward widths and vocabulary are split
+    # Devices that share the tokens of a group: a part of its prompt and some of its completions
+    # each. For prompts that are too long for one; divides rollout.n, within a host.
+    c.mesh.context = 1
 
     c.rewards = ml_collections.ConfigDict()
     c.rewards.accuracy_weight = 0.9  # the two weights add up to 1

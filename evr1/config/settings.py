@@ -130,13 +130,14 @@ class MeshSettings(Section):
     data: int
     fsdp: int
     tensor: int
+    context: int
 
     def check(self) -> None:
-        axes = (self.data, self.fsdp, self.tensor)
+        axes = (self.data, self.fsdp, self.tensor, self.context)
         require(
             axes.count(-1) <= 1 and all(a == -1 or a >= 1 for a in axes),
             "mesh",
-            f"is data={axes[0]} fsdp={axes[1]} tensor={axes[2]}",
+            f"is data={axes[0]} fsdp={axes[1]} tensor={axes[2]} context={axes[3]}",
             "need sizes of 1 or more, and -1 (the rest) at most once",
         )
 

@@ -22,6 +22,7 @@ from evr1.learner.state import LearnerState, next_reference, trained_params
 from evr1.learner.update import TrainState, Update, init_state
 from evr1.models import Model, lora
 from evr1.models.io import hf
+from evr1.models.nn import context
 from evr1.parallel import sharding
 from evr1.rl import diagnostics
 from evr1.rl.gae import explained_variance
@@ -346,6 +347,8 @@ def make_learner(
         ValueError: the settings do not fit the model.
     """
     a = settings.algorithm
+    for tokens in shapes.prompt_tokens:
+        context.check(tokens, settings.rollout.n, 1 if mesh is None else mesh.shape["context"])
     cutter = Cutter(
         shapes=shapes,
         updates=a.updates_per_rollout,

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from evr1.models.base import Model
-from evr1.models.nn import embedding
+from evr1.models.nn import context, embedding
 from evr1.models.nn.cache import KV, Kept, Prefilled
+from evr1.parallel import sharding
 from evr1.types import Params, Prompts, Questions, VisionInput, Visual
 
 
@@ -38,6 +39,7 @@ class VisionLanguageModel(Model):
 
     def encode_vision(self, params: Params, vision: VisionInput) -> Visual:
         """Returns what the vision tower gives, whatever the batch holds."""
+        vision = VisionInput(*map(_fill_up, vision))
         return self.tower.encode(
             self.config.vision,
             params,
@@ -50,7 +52,7 @@ class VisionLanguageModel(Model):
     def encode(self, params: Params, vision: VisionInput | Visual) -> Visual:
         """See Model."""
         if isinstance(vision, Visual):
-            return vision
+            return Visual(_fill_up(vision.embeds), _fill_up(vision.deepstack, 2))
         encode = self.encode_vision
         if not vision.segment_ids.size:
             return encode(params["vision"], vision)
@@ -76,8 +78,15 @@ class VisionLanguageModel(Model):
         g, n, r = completions.shape
         p = prompts.tokens.shape[1]
         hidden, kept = self._forward(params, prompts, completions, keep_router=keep_router)
-        last = _last(hidden[:, :p], prompts.lengths)
-        after = hidden[:, p:].reshape(g, n, r, -1)[:, :, :-1]
+        devices = sharding.context_size()
+        if devices > 1:
+            last = context.last(hidden, prompts.lengths, p, devices)
+            after = context.completions(hidden, p, n, devices)[:, :, :-1]
+            if kept.router is not None:
+                kept = kept._replace(router=context.plain(kept.router, p, devices, 2))
+        else:
+            last = _last(hidden[:, :p], prompts.lengths)
+            after = hidden[:, p:].reshape(g, n, r, -1)[:, :, :-1]
         first = jnp.broadcast_to(last[:, None, None], (g, n, 1, last.shape[-1]))
         return jnp.concatenate([first, after], axis=2), kept
 
@@ -119,6 +128,8 @@ class VisionLanguageModel(Model):
     ) -> tuple[Float[Array, "g t d"], Kept]:
         """Returns hidden states of [prompt | completion 0 | ...], and what is to be kept.
 
+        They stand in this order, but where `shared` says that devices share a group.
+
         Args:
             params: of this model.
             prompts: G prompts.
@@ -129,20 +140,42 @@ class VisionLanguageModel(Model):
             keep_router: keep the router's logits.
         """
 
-    def _embed(self, params, prompts, completions, visual):
-        """Returns embeddings and positions of [prompt | completion 0 | ...]."""
+    def _shared(self, prompts: Prompts, completions: jax.Array, *, keep_cache: bool) -> int:
+        """Returns how many devices share the tokens of a group.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        devices = 1 if keep_cache else sharding.context_size()
+        context.check(prompts.tokens.shape[1], completions.shape[1], devices)
+        return devices
+
+    def _embed(self, params, prompts, completions, visual, devices):
+        """Returns embeddings, positions and visual indices of [prompt | completion 0 | ...].
+
+        Indices are those of the prompt, but where devices share a group.
+        """
         g, n, r = completions.shape
-        x = embedding.embed(
-            params["text"], prompts.tokens, visual, prompts.visual_index, jnp.dtype(self.dtype)
-        )
-        positions = prompts.positions
-        if n:
-            answers = params["text"]["embed"][completions.reshape(g, n * r)].astype(x.dtype)
+        after = prompts.next_positions[:, None] + jnp.tile(jnp.arange(r), n)[None]
+        after = jnp.broadcast_to(after[:, None], (g, 3, n * r))
+        answers, dtype = completions.reshape(g, n * r), jnp.dtype(self.dtype)
+        tokens, positions, index = prompts.tokens, prompts.positions, prompts.visual_index
+        if devices > 1:
+            tokens = context.share(tokens, answers, devices)
+            positions = context.share(positions, after, devices, axis=2)
+            index = context.share(index, jnp.full_like(answers, -1), devices)
+        x = embedding.embed(params["text"], tokens, visual, index, dtype)
+        if n and devices == 1:
+            answers = params["text"]["embed"][answers].astype(x.dtype)
             x = jnp.concatenate([x, answers], axis=1)
-            after = prompts.next_positions[:, None] + jnp.tile(jnp.arange(r), n)[None]
-            after = jnp.broadcast_to(after[:, None], (g, 3, n * r))
             positions = jnp.concatenate([positions, after], axis=2)
-        return x, positions
+        return x, positions, index
+
+
+def _fill_up(x: jax.Array, axis: int = 1) -> jax.Array:
+    """Returns zeros behind x, so that devices that share a group can have equal parts."""
+    missing = -x.shape[axis] % sharding.context_size()
+    return jnp.pad(x, [(0, missing * (i == axis)) for i in range(x.ndim)]) if missing else x
 
 
 def _last(hidden: Float[Array, "g p d"], lengths: Int[Array, " g"]) -> Float[Array, "g d"]:

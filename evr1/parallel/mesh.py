@@ -1,4 +1,4 @@
-"""The device meshes: three axes, whatever the machine; one to train on, one to draw on."""
+"""The device meshes: four axes, whatever the machine; one to train on, one to draw on."""
 
 import math
 from collections.abc import Sequence
@@ -8,11 +8,13 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-AXES = ("data", "fsdp", "tensor")
-AUTO = (AxisType.Auto,) * 3
+AXES = ("data", "fsdp", "context", "tensor")
+AUTO = (AxisType.Auto,) * 4
 
 
-def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(
+    *, data: int, fsdp: int, tensor: int, context: int = 1, devices: Sequence[Any] | None = None
+) -> Mesh:
     """Returns a mesh over all devices of all hosts.
 
     Run jitted functions inside `with jax.set_mesh(mesh):`, so that `constrain` knows the mesh.
@@ -21,13 +23,14 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[Any] | Non
         data: copies of the model; -1: whatever is left (allowed once).
         fsdp: ways in which parameters and optimizer state are split.
         tensor: ways in which heads, feed-forward widths and the vocabulary are split.
+        context: devices that share the tokens of a group; parameters are split over them too.
         devices: these, and not the devices that are there.
 
     Raises:
-        ValueError: the sizes do not multiply to the number of devices, or `tensor` does not divide
-            those of a host.
+        ValueError: the sizes do not multiply to the number of devices, or `context` times
+            `tensor` does not divide those of a host.
     """
-    sizes: dict[str, int] = dict(zip(AXES, (data, fsdp, tensor), strict=True))
+    sizes: dict[str, int] = dict(zip(AXES, (data, fsdp, context, tensor), strict=True))
     asked = ", ".join(f"mesh.{k}={v}" for k, v in sizes.items())
     count = jax.device_count() if devices is None else len(devices)
     free = [k for k, v in sizes.items() if v == -1]
@@ -47,10 +50,12 @@ def make_mesh(*, data: int, fsdp: int, tensor: int, devices: Sequence[Any] | Non
     hosts = len({d.process_index for d in devices})
     if hosts == 1:
         return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=AUTO, devices=devices)
-    if count // hosts % sizes["tensor"]:
+    context, tensor = sizes["context"], sizes["tensor"]
+    if count // hosts % (context * tensor):
+        what = f"context={context} x tensor={tensor}" if context > 1 else f"tensor={tensor}"
         raise ValueError(
-            f"{asked}: tensor={sizes['tensor']} does not divide the {count // hosts} devices of a"
-            " host, and products that are cut across hosts would wait for the network; lower it"
+            f"{asked}: {what} does not divide the {count // hosts} devices of a host, and layers"
+            " that are cut across hosts would wait for the network; lower it"
         )
     # Host by host, so that what a host owns of a batch stands together.
     devices = sorted(devices, key=lambda d: d.process_index)
@@ -83,4 +88,4 @@ def actor_mesh(mesh: Mesh | None, heads: int, tensor: int = 0) -> Mesh | None:
             f"rollout.tensor={tensor} does not divide the {chips} devices of a host; give one of "
             f"{', '.join(str(t) for t in range(1, chips + 1) if chips % t == 0)}, or 0"
         )
-    return Mesh(devices.reshape(-1, 1, tensor), AXES, axis_types=AUTO)
+    return Mesh(devices.reshape(-1, 1, 1, tensor), AXES, axis_types=AUTO)

@@ -6,14 +6,19 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-# A logical axis names what an axis of an array means; a mesh axis is where it may be split.
+# A logical axis names what an axis of an array means; a mesh axis is where it may be split. Where
+# two axes of an array name the same mesh axis, the first one has it.
 LOGICAL: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
-    "all": ("data", "fsdp", "tensor"),
-    "embed": ("fsdp",),
+    "all": ("data", "fsdp", "context", "tensor"),
+    "tokens": ("context",),  # of a group, or its completions
+    "frames": ("data", "fsdp", "context"),  # rows of a vision tower
+    "embed": ("fsdp", "context"),
     "heads": ("tensor",),
     "mlp": ("tensor",),
-    "expert": ("tensor",),  # the tokens are whole along it, so none has to travel to its experts
+    # The tokens are whole along `tensor`, so none has to travel to its experts; those of a group
+    # that devices share come together.
+    "expert": ("context", "tensor"),
     "vocab": ("tensor",),
     "cached": ("tensor",),  # tokens of a prefix in the sampler's cache, where heads are too few
 }
@@ -50,14 +55,17 @@ def undivided(mesh: Mesh, abstract_params: Any, axes: Any) -> str:
         abstract_params: see `param_shardings`.
         axes: see `param_shardings`.
     """
-    whole: dict[tuple[str, int], list[str]] = {}
+    whole: dict[tuple[str, int, tuple[str, ...]], list[str]] = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(abstract_params):
-        for axis, size in zip(_lookup(axes, keys, leaf.shape), leaf.shape, strict=False):
-            if axis and size % _ways(mesh, axis):
-                whole.setdefault((axis, size), []).append(_path(keys))
+        named = _lookup(axes, keys, leaf.shape)
+        for axis, size, (names, fits) in zip(
+            named, leaf.shape, _split(mesh, named, leaf.shape), strict=False
+        ):
+            if axis and not fits:
+                whole.setdefault((axis, size, names), []).append(_path(keys))
     parts = []
-    for (axis, size), (first, *others) in whole.items():
-        sizes = ", ".join(f"{name}={mesh.shape[name]}" for name in LOGICAL[axis])
+    for (axis, size, names), (first, *others) in whole.items():
+        sizes = ", ".join(f"{name}={mesh.shape[name]}" for name in names if mesh.shape[name] > 1)
         verb = f" and {len(others)} more stay" if others else " stays"
         parts.append(
             f"mesh axis {sizes} does not divide {axis} ({size}): {first}{verb} whole on each device"
@@ -117,11 +125,24 @@ def spec(
 ) -> PartitionSpec:
     """Returns the PartitionSpec of logical axes; one that the mesh does not divide stays whole."""
     assert len(axes) <= len(shape), (axes, shape)
-    out = []
+    return PartitionSpec(*(names if fits else None for names, fits in _split(mesh, axes, shape)))
+
+
+def context_size() -> int:
+    """Returns how many devices share the tokens of a group, in the mesh that is in view."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape.get("context", 1)
+
+
+def _split(
+    mesh: Mesh | jax.sharding.AbstractMesh, axes: tuple[str | None, ...], shape: tuple[int, ...]
+) -> list[tuple[tuple[str, ...], bool]]:
+    """Returns over which mesh axes each axis would be split, and whether they divide it."""
+    out: list[tuple[tuple[str, ...], bool]] = []
+    taken: set[str] = set()
     for axis, size in zip(axes, shape, strict=False):
-        out.append(LOGICAL[axis] if axis and size % _ways(mesh, axis) == 0 else None)
-    return PartitionSpec(*out)
-
-
-def _ways(mesh: Mesh | jax.sharding.AbstractMesh, axis: str) -> int:
-    return math.prod(mesh.shape[name] for name in LOGICAL[axis])
+        names = tuple(name for name in LOGICAL[axis] if name not in taken) if axis else ()
+        fits = bool(names) and size % math.prod(mesh.shape[name] for name in names) == 0
+        out.append((names, fits))
+        taken.update(names if fits else ())
+    return out

@@ -116,7 +116,7 @@ def test_tokens_are_those_of_one_device(tensor):
 
 def test_copies_are_cut_as_the_heads_allow():
     mesh = make_mesh(data=2, fsdp=4, tensor=1)
-    assert dict(actor_mesh(mesh, heads=4).shape) == {"data": 2, "fsdp": 1, "tensor": 4}
+    assert tuple(actor_mesh(mesh, heads=4).shape.values()) == (2, 1, 1, 4)
     assert actor_mesh(mesh, heads=3).shape["tensor"] == 1
     asked = make_mesh(data=2, fsdp=2, tensor=2)
     assert actor_mesh(asked, heads=8).shape["tensor"] == 2
@@ -135,9 +135,13 @@ def test_a_mesh_over_hosts_keeps_a_hosts_devices_together():
     assert [d.process_index for d in mesh.devices.flat] == [0] * 4 + [1] * 4
     assert actor_mesh(mesh, heads=8).shape["tensor"] == 2
     copies = actor_mesh(make_mesh(data=1, fsdp=-1, tensor=1, devices=fakes), heads=8)
-    assert [[d.process_index for d in row] for row in copies.devices[:, 0]] == [[0] * 4, [1] * 4]
+    assert [[d.process_index for d in row] for row in copies.devices[:, 0, 0]] == [[0] * 4, [1] * 4]
     with pytest.raises(ValueError, match="tensor=8 does not divide the 4 devices of a host"):
         make_mesh(data=1, fsdp=1, tensor=8, devices=fakes)
+    with pytest.raises(ValueError, match="context=4 x tensor=2 does not divide the 4 devices of"):
+        make_mesh(data=1, fsdp=1, context=4, tensor=2, devices=fakes)
+    long = make_mesh(data=1, fsdp=-1, context=2, tensor=1, devices=fakes)
+    assert tuple(actor_mesh(long, heads=8).shape.values()) == (2, 1, 1, 4)
 
 
 def test_published_weights_go_from_mesh_to_mesh():

@@ -58,7 +58,7 @@ WRONG = [
     ("data=2,fsdp=0", "--mesh data=2,fsdp=0: got 'fsdp=0'; give sizes"),
     ("data=2;fsdp=4", "got 'data=2;fsdp=4'; give sizes"),
     ("data=2,data=4", "--mesh data=2,data=4: data stands there twice; give it once"),
-    ("data=3", "mesh.data=3, mesh.fsdp=1, mesh.tensor=1 needs 3 devices, there are 8; set one"),
+    ("data=3", "mesh.fsdp=1, mesh.context=1, mesh.tensor=1 needs 3 devices, there are 8; set one"),
     ("data=3,fsdp=-1", "needs a multiple of 3 devices, there are 8"),
     ("data=-1,fsdp=-1", "every size must be at least 1, and one of them may be -1"),
 ]

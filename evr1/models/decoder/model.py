@@ -79,13 +79,14 @@ class DecoderModel(VisionLanguageModel):
         del lengths  # keys and values alone are kept, and of all tokens
         visual = self.encode(params, prompts.vision)
         _, n, r = completions.shape
-        x, positions = self._embed(params, prompts, completions, visual)
-        layout = group(prompts.lengths, prompts.tokens.shape[1], n, r)
+        devices = self._shared(prompts, completions, keep_cache=keep_cache)
+        x, positions, index = self._embed(params, prompts, completions, visual, devices)
+        layout = group(prompts.lengths, prompts.tokens.shape[1], n, r, devices)
         deepstack = None
         if visual.deepstack.size:
             # Outside the scan: libtpu does not compile a gather in a branch of a loop that keeps
             # its layers' inputs in the host's memory.
-            put = jax.vmap(lambda f: place(f, prompts.visual_index, x.dtype), 1, 1)
+            put = jax.vmap(lambda f: place(f, index, x.dtype), 1, 1)
             deepstack = put(visual.deepstack)
         return text.run(
             self.config,

@@ -43,7 +43,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x, angles, attend: Attend, extra: Any) -> tuple[jax.Array, KV]:
         q, k, v = (f(x).reshape(*x.shape[:2], -1, self.head_dim) for f in (self.q, self.k, self.v))
-        q, k, v = (constrain(y, "batch", None, "heads") for y in (q, k, v))
+        q, k, v = (constrain(y, "batch", "tokens", "heads") for y in (q, k, v))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rope.rotate(q, *angles), rope.rotate(k, *angles)
@@ -119,7 +119,7 @@ def run(
         positions: M-RoPE; one for all tokens, as completions of a group are decoded, or one each.
         attend: (q, k, v, extra of this layer) -> attention output.
         deepstack: features of the vision tower's inner blocks, 0 where no visual token stands; the
-            k-th are added to the prompt after layer k.
+            k-th are added to the first P tokens after layer k.
         extra: pytree with a leading layer axis, handed to `attend` slice by slice.
         keep_cache: also return keys and values, stacked over the layers.
         keep_router: also return the router's logits.
@@ -138,7 +138,7 @@ def run(
         if deepstack is not None:
             x = _add_features(x, i, deepstack)
         kept = Kept(kv if keep_cache else None, router if keep_router else None)
-        return constrain(x, "batch"), kept
+        return constrain(x, "batch", "tokens"), kept
 
     body = checkpointed(body, remat)
     x, kept = jax.lax.scan(body, x, (jnp.arange(c.layers), stack, extra))
@@ -184,6 +184,8 @@ def _feed_forward(c: Config, weights: Params, mixed: Params, layer: jax.Array) -
 def _add_features(x: jax.Array, layer: jax.Array, deepstack: jax.Array) -> jax.Array:
     def add(x):
         features = jax.lax.dynamic_index_in_dim(deepstack, layer, 1, keepdims=False)
+        if features.shape == x.shape:
+            return x + features
         return x.at[:, : features.shape[1]].add(features)
 
     return jax.lax.cond(layer < deepstack.shape[1], add, lambda x: x, x)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from evr1.models.nn import blocked
+from evr1.models.nn import blocked, context
 from evr1.models.nn.cache import KV, prefix_axes
 from evr1.models.nn.layers import precision
 from evr1.models.nn.layout import Layout, Rule, mask
@@ -65,6 +65,9 @@ def attention(
         from evr1.models.nn import splash
 
         return splash.attention(q, k, v, layout, interpret=implementation == "splash_interpret")
+    if layout.rule.devices > 1:
+        tokens = q.shape[1] if implementation == "dense" else _queries(q.shape, layout.rule)
+        return context.attention(q, k, v, layout, _dense, tokens)
     if implementation == "blocked":
         return blocked.attention(q, k, v, layout, _blocks(q.shape, k.shape[2], layout.rule))
     if layout.rule.completion:
@@ -100,6 +103,14 @@ def _blocks(shape: tuple[int, ...], kv_heads: int, rule: Rule) -> blocked.Blocks
     while block > 128 and (4 * b * h * block**2 // _devices() > DENSE_BYTES or block >= 2 * t):
         block //= 2
     return blocked.Blocks(block)
+
+
+def _queries(shape: tuple[int, ...], rule: Rule) -> int:
+    """Returns how many queries of a device meet all of its keys at a time, 16 to 1024."""
+    b, t, h, _ = shape
+    keys = rule.prompt + (t - rule.prompt) // rule.devices
+    row = 4 * b * h * keys * rule.devices // _devices()
+    return min(1024, max(16, DENSE_BYTES // row // 16 * 16))
 
 
 def _cpu_blocks(heads: int, shared: int, tokens: int, rule: Rule) -> blocked.Blocks:

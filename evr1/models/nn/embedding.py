@@ -5,15 +5,34 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from evr1.models.nn import layers
+from evr1.parallel import sharding
 from evr1.types import Params, Visual
 
 
 def place(
     features: Float[Array, "g v d"], index: Int[Array, "g p"], dtype: jnp.dtype
 ) -> Float[Array, "g p d"]:
-    """Returns features[g, index[g, p]], and 0 where the index is -1."""
-    picked = jax.vmap(lambda f, i: f[jnp.maximum(i, 0)])(features, index).astype(dtype)
-    return jnp.where((index >= 0)[..., None], picked, jnp.zeros((), dtype))
+    """Returns features[g, index[g, p]], and 0 where the index is -1.
+
+    Where devices share a group, each has some of its features: they come together to be picked.
+    """
+
+    def pick(features, index):
+        picked = jax.vmap(lambda f, i: f[jnp.maximum(i, 0)])(features, index).astype(dtype)
+        return jnp.where((index >= 0)[..., None], picked, jnp.zeros((), dtype))
+
+    if sharding.context_size() == 1:
+        return pick(features, index)
+    mesh = jax.sharding.get_abstract_mesh()
+    held, wanted = (sharding.spec(mesh, ("batch", "tokens"), x.shape) for x in (features, index))
+
+    def gathered(features, index):
+        if held[1] is not None:
+            features = jax.lax.all_gather(features, held[1], axis=1, tiled=True)
+        return pick(features, index)
+
+    places = (held, wanted)
+    return jax.shard_map(gathered, mesh=mesh, in_specs=places, out_specs=wanted)(features, index)
 
 
 def embed(

@@ -93,7 +93,8 @@ def dispatch(
     """Returns the weighted sum of each token's experts; gate_up is [E, D, F], down [E, H, D].
 
     On a mesh a device holds some experts and all tokens of its batch rows: it works out what its
-    own experts add, and one sum over the devices of a row puts that together.
+    own experts add, and one sum over the devices of a row puts that together. Where devices share
+    the tokens of a row these come together before, and a device keeps the sum of its own.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -103,13 +104,22 @@ def dispatch(
     count = len(jax.tree.leaves(gate_up)[0])
     is_split = ways > 1 and count % ways == 0
     share = count // ways if is_split else 0
+    rows = sharding.spec(mesh, ("batch", "tokens"), x.shape)
+    is_cut = is_split and rows[1] is not None and mesh.shape["context"] > 1
+    summed = tuple(name for name in axes if not (is_cut and name == "context"))
 
     def local(x, chosen, weights, gate_up, down):
         first = jax.lax.axis_index(axes) * share if is_split else 0
+        if is_cut:
+            x, chosen, weights = (
+                jax.lax.all_gather(y, "context", axis=1, tiled=True) for y in (x, chosen, weights)
+            )
         out = _own_share(x, chosen, weights, gate_up, down, first)
-        return jax.lax.psum(out, axes) if is_split else out
+        out = jax.lax.psum(out, summed) if is_split else out
+        if is_cut:
+            out = jax.lax.psum_scatter(out, "context", scatter_dimension=1, tiled=True)
+        return out
 
-    rows = sharding.spec(mesh, ("batch",), x.shape)
     held = PartitionSpec(axes) if is_split else PartitionSpec()
     return jax.shard_map(
         local,

@@ -12,11 +12,15 @@ class Rule(NamedTuple):
 
     With `completion` > 0 the tokens are [prompt | completion 0 | completion 1 | ...], and a query
     sees a key only where the key is a prompt token or of the query's own completion.
+
+    With `devices` > 1 the tokens stand in the order of that many devices, see `order`; places are
+    those of the plain order all the same.
     """
 
     causal: bool
     prompt: int = 0  # tokens
     completion: int = 0  # tokens of one completion; 0: plain sequence
+    devices: int = 1  # that share the tokens
 
     def sees(self, q: Any, k: Any) -> Any:
         """Returns whether query place q sees key place k, elementwise for NumPy or JAX integers.
@@ -60,19 +64,47 @@ def segments(ids: Int[Array, "b t"], *, causal: bool) -> Layout:
     return Layout(Rule(causal), ids)
 
 
-def group(lengths: Int[Array, " b"], prompt: int, completions: int, completion: int) -> Layout:
+def group(
+    lengths: Int[Array, " b"], prompt: int, completions: int, completion: int, devices: int = 1
+) -> Layout:
     """Returns the layout of a group.
 
     Prompts of `lengths` tokens are padded to `prompt`; completions of `completion` tokens follow.
     """
     tokens = prompt + completions * completion
-    place = jnp.arange(tokens)[None]
+    place = jnp.arange(tokens) if devices == 1 else jnp.asarray(order(prompt, tokens, devices))
+    place = place[None]
     real = (place < lengths[:, None]) | (place >= prompt)
-    return Layout(Rule(True, prompt, completion if completions else 0), real.astype(jnp.int32))
+    rule = Rule(True, prompt, completion if completions else 0, devices)
+    return Layout(rule, real.astype(jnp.int32))
+
+
+def order(prompt: int, tokens: int, devices: int) -> np.ndarray:
+    """Returns int[T]: the plain place of every token as several devices share a group.
+
+    One after the other has [two pieces of the prompt | its completions], the i-th piece and the
+    i-th from the end: so each of them has as many keys to see as any other.
+
+    Args:
+        prompt: tokens, two pieces a device.
+        tokens: those of completions included, a whole number of these a device.
+        devices: that share the group.
+
+    A prompt of 8 tokens and two completions of 2 on two devices:
+
+    >>> order(8, 12, 2).tolist()
+    [0, 1, 6, 7, 8, 9, 2, 3, 4, 5, 10, 11]
+    """
+    pieces = np.arange(prompt).reshape(2 * devices, -1)
+    own = np.arange(prompt, tokens).reshape(devices, -1)
+    last = len(pieces) - 1
+    return np.concatenate([[*pieces[i], *pieces[last - i], *own[i]] for i in range(devices)])
 
 
 def mask(layout: Layout) -> Bool[Array, "b q k"]:
     """Returns which key each query sees: the definition, for small T."""
-    place = np.arange(layout.ids.shape[1])
+    rule, place = layout.rule, np.arange(layout.ids.shape[1])
+    if rule.devices > 1:
+        place = order(rule.prompt, len(place), rule.devices)
     static = layout.rule.sees(place[:, None], place[None])
     return jnp.asarray(static)[None] & (layout.ids[:, :, None] == layout.ids[:, None, :])

@@ -12,9 +12,10 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_mask as masks,
 )
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from evr1.models.nn import context
 from evr1.models.nn.layout import Layout, Rule
 from evr1.models.nn.remat import ATTENTION
 from evr1.parallel.sharding import spec
@@ -23,28 +24,42 @@ LANES = 128  # of the TPU's vector unit: head dims and blocks are multiples of i
 
 
 class RuleMask(masks.Mask):
-    """A rule as a splash mask; equal rules are equal masks, so all heads share one."""
+    """A rule as a splash mask; equal rules are equal masks, so all heads share one.
 
-    def __init__(self, rule: Rule, tokens: int):
-        self.rule, self.tokens = rule, tokens
+    Where devices share a group, queries are those of one after the other, each padded, and keys are
+    those of each: the prompt and its own completions.
+    """
+
+    def __init__(self, rule: Rule, tokens: int, padded: tuple[int, int]):
+        self.rule, self.tokens, self.padded = rule, tokens, padded
+        if rule.devices == 1:
+            self.places = np.arange(padded[0])
+        else:
+            places = context.queries(rule, tokens)
+            # Padding sees the first token: what sees nothing has no softmax.
+            self.places = np.pad(places, ((0, 0), (0, padded[0] - places.shape[1]))).reshape(-1)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(queries, keys)."""
-        return self.tokens, self.tokens
+        return len(self.places), self.padded[1]
 
     def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
-        q, k = (np.arange(self.tokens)[s] for s in index)
+        q, k = self.places[index[0]], np.arange(self.padded[1])[index[1]]
+        if self.rule.causal and q.max() < k[0]:
+            return np.zeros((len(q), len(k)), bool)
+        if self.rule.causal and k[-1] < self.rule.prompt and k[-1] <= q.min():
+            return np.ones((len(q), len(k)), bool)
         return self.rule.sees(q[:, None], k[None])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RuleMask) and (self.rule, self.tokens) == (
-            other.rule,
-            other.tokens,
-        )
+        return isinstance(other, RuleMask) and self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash((self.rule, self.tokens))
+        return hash(self._key())
+
+    def _key(self) -> tuple:
+        return self.rule, self.tokens, self.padded
 
 
 def attention(
@@ -60,6 +75,8 @@ def attention(
     With a mesh, rows are split over the batch axes and heads over the tensor axis: the kernel is
     not partitioned by the compiler.
     """
+    if layout.rule.devices > 1:
+        return _shared(q, k, v, layout, interpret=interpret)
     b, t, h, a = q.shape
     block = min(512, t + -t % LANES)
     pad_t, pad_a = -t % block, -a % LANES
@@ -69,7 +86,8 @@ def attention(
     run = functools.partial(_local, rule=layout.rule, block=block, interpret=interpret)
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and mesh.size > 1:
-        heads = spec(mesh, ("batch", None, "heads"), k.shape)
+        # Frames of a vision tower are nothing but rows.
+        heads = spec(mesh, ("batch" if layout.rule.causal else "frames", None, "heads"), k.shape)
         rows = PartitionSpec(heads[0])
         run = jax.shard_map(
             run,
@@ -83,12 +101,52 @@ def attention(
 
 def _local(q, k, v, ids, *, rule, block, interpret):
     q, k, v = (jnp.moveaxis(x, 1, 2) for x in (q, k, v))
-    run = _kernel(rule, q.shape[2], q.shape[1], block, interpret)
+    run = _kernel(
+        RuleMask(rule, q.shape[2], (q.shape[2], q.shape[2])), q.shape[1], block, interpret
+    )
     out = cast(jax.Array, jax.vmap(run)(q, k, v, kernel.SegmentIds(ids, ids)))
     return jnp.moveaxis(out, 1, 2).astype(q.dtype)
 
 
-def _kernel(rule, tokens: int, heads: int, block: int, interpret: bool):
+def _shared(q, k, v, layout, *, interpret):
+    """Returns the attention of a group that devices share, each with the whole prompt's keys."""
+    rule, mesh = layout.rule, jax.sharding.get_abstract_mesh()
+    a, tokens = q.shape[-1], q.shape[1]
+    own = (tokens - rule.prompt) // rule.devices
+    held, seen = rule.prompt // rule.devices + own, rule.prompt + own
+    block = min(512, held + -held % LANES)
+    padded = (held + -held % block, seen + -seen % block)
+    places = spec(mesh, ("batch", "tokens", "heads"), k.shape)
+    heads = q.shape[2] // (1 if places[2] is None else mesh.shape["tensor"])
+    run = _kernel(RuleMask(rule, tokens, padded), heads, block, interpret)
+
+    def pad(x: jax.Array, tokens: int, fill: int = 0) -> jax.Array:
+        sizes = [(0, 0), (0, tokens - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]
+        if x.ndim == 4:
+            sizes[3] = (0, -a % LANES)
+        return jnp.pad(x, sizes, constant_values=fill)
+
+    def local(run, q, k, v, ids):
+        k, v, key_ids = (context.whole(x, rule.prompt, rule.devices) for x in (k, v, ids))
+        ids = kernel.SegmentIds(pad(ids, padded[0], 1), pad(key_ids, padded[1], -1))
+        q, k, v = (
+            jnp.moveaxis(pad(x, size), 1, 2)
+            for x, size in ((q * a**-0.5, padded[0]), (k, padded[1]), (v, padded[1]))
+        )
+        out = cast(jax.Array, jax.vmap(run, (0, 0, 0, 0))(q, k, v, ids))
+        return jnp.moveaxis(out, 1, 2)[:, :held, :, :a].astype(q.dtype)
+
+    cut = run.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, context.AXIS)))
+    return jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(cut, places, places, places, PartitionSpec(*places[:2])),
+        out_specs=places,
+        check_vma=False,  # the kernel has no rule for it
+    )(run, q, k, v, layout.ids)
+
+
+def _kernel(mask: RuleMask, heads: int, block: int, interpret: bool):
     sizes = kernel.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -99,11 +157,10 @@ def _kernel(rule, tokens: int, heads: int, block: int, interpret: bool):
         block_q_dq=block,
         block_kv_dq=block,
     )
-    mask = masks.MultiHeadMask([RuleMask(rule, tokens)] * heads)
     return kernel.make_splash_mha(
-        mask,
+        masks.MultiHeadMask([mask] * heads),
         head_shards=1,
-        q_seq_shards=1,
+        q_seq_shards=mask.rule.devices,
         block_sizes=sizes,
         residual_checkpoint_name=ATTENTION,
         interpret=interpret,

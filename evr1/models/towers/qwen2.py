@@ -77,7 +77,7 @@ class Block(nnx.Module):
         y = self.norm2(x)
         up = self.fc1(y)
         hidden = layers.quick_gelu(up) if self.gate is None else layers.silu(self.gate(y)) * up
-        return constrain(x + self.fc2(hidden), "batch")
+        return constrain(x + self.fc2(hidden), "frames")
 
 
 class Merger(nnx.Module):

@@ -91,7 +91,7 @@ class Block(nnx.Module):
         out = attention(q, k, qkv[:, :, 2], layout, implementation)
         x = x + self.proj(out.reshape(b, s, d))
         x = x + self.fc2(layers.gelu_tanh(self.fc1(self.norm2(x))))
-        return constrain(x, "batch")
+        return constrain(x, "frames")
 
 
 class Merger(nnx.Module):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from evr1.models.families.qwen3_5 import text
 from evr1.models.families.qwen3_5.config import Config
 from evr1.models.families.qwen3_5.weights import weights
-from evr1.models.nn import delta
+from evr1.models.nn import delta, shared_delta
 from evr1.models.nn.attention import attention, decode_attention
 from evr1.models.nn.cache import KV, Cache, Kept, Prefilled, append, empty
 from evr1.models.nn.layout import group
@@ -94,13 +94,14 @@ class Qwen35(VisionLanguageModel):
         visual = self.encode(params, prompts.vision)
         g, n, r = completions.shape
         p = prompts.tokens.shape[1]
-        x, positions = self._embed(params, prompts, completions, visual)
+        devices = self._shared(prompts, completions, keep_cache=keep_cache)
+        x, positions, _ = self._embed(params, prompts, completions, visual, devices)
         hidden, new, router = text.run(
             self.config,
             params["text"],
             x,
             positions,
-            self.group_mixing(prompts.lengths, p, n, r, lengths),
+            self.group_mixing(prompts.lengths, p, n, r, lengths, devices=devices),
             keep_cache=keep_cache,
             keep_router=keep_router,
             remat="none" if keep_cache else self.remat,
@@ -117,16 +118,21 @@ class Qwen35(VisionLanguageModel):
         completions: int,
         completion: int,
         own_lengths: Int[Array, "g n"] | None = None,
+        devices: int = 1,
     ) -> text.Mixing:
         """Returns how tokens meet in [prompt | completion 0 | ...], prompts padded to `prompt`.
 
-        States are those after the prompts; with `own_lengths` those after each completion.
+        States are those after the prompts; with `own_lengths` those after each completion. Where
+        several devices share a group the tokens stand in their order.
         """
-        layout = group(lengths, prompt, completions, completion)
+        layout = group(lengths, prompt, completions, completion, devices)
         start = jax.tree.map(lambda y: y[0], self._no_states(len(lengths), layers=1))
 
         def fold(x, kernel, _):
             own = completion if completions else 0
+            if devices > 1:
+                out = shared_delta.run_group(x, kernel, start, lengths, layout.rule)
+                return out, start  # nobody keeps a state of a group that devices share
             return delta.run_group(x, kernel, start, lengths, prompt, own, own_lengths=own_lengths)
 
         return text.Mixing(lambda q, k, v, _: attention(q, k, v, layout, self.implementation), fold)

@@ -55,7 +55,7 @@ class Attention(nnx.Module):
         b, t, _ = x.shape
         q, gate = jnp.split(self.q(x).reshape(b, t, -1, 2 * self.head_dim), 2, axis=-1)
         k, v = (f(x).reshape(b, t, -1, self.head_dim) for f in (self.k, self.v))
-        q, k, v = (constrain(y, "batch", None, "heads") for y in (q, k, v))
+        q, k, v = (constrain(y, "batch", "tokens", "heads") for y in (q, k, v))
         q = rope.rotate_first(self.q_norm(q), *angles)
         k = rope.rotate_first(self.k_norm(k), *angles)
         out = mixing.attend(q, k, v, extra) * jax.nn.sigmoid(gate)
@@ -121,7 +121,7 @@ class Layer(nnx.Module):
             out, router = self.mlp(self.norm2(x))
         else:
             out, router = self.mlp(self.norm2(x)), None
-        return constrain(x + out, "batch"), kept, router
+        return constrain(x + out, "batch", "tokens"), kept, router
 
 
 def init(c: Config, key: jax.Array) -> Params:
