@@ -6,7 +6,8 @@ The programs are those of the run, lowered from shapes and shardings alone: byte
 between devices, are the TPU compiler's own. Operations and seconds are arithmetic from shapes and
 data sheets, at peak rates, because the compiler counts the body of a loop once: orders of
 magnitude, nothing is measured.
-Needs libtpu: pip install 'evr1[tpu-compiler]'. Exit status: 0 it fits, 2 it does not, 1 bad input.
+Needs libtpu: pip install 'evr1[tpu-compiler]'. For GPUs (--topology=gpu:8xH100-80GB) nothing is
+compiled: temporaries are estimated. Exit status: 0 it fits, 2 it does not, 1 bad input.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ from jax.experimental import topologies
 from ml_collections import config_flags
 from plan_advice import advice
 from plan_collectives import WEIGHT_SHARE
+from plan_gpus import SOURCE, estimate, find_gpus
 from plan_memory import Compiled, compile_program, out_of_memory
 from plan_phases import GIB, Chip, Phase, Work, find_chip, phases, step, weight_bytes
 from plan_tables import show
@@ -84,7 +86,7 @@ def find_model(settings: Settings, name: str) -> Model:
     """
     default = str(pathlib.Path(settings.model) / "config.json") if settings.model else "qwen3-vl-8b"
     name = name or default
-    built_in = ROOT / "tpu" / f"{name.replace('-', '_').lower()}.json"
+    built_in = ROOT / "tpu" / f"{name.replace('-', '_').replace('.', '_').lower()}.json"
     path = built_in if built_in.is_file() else pathlib.Path(name)
     if not path.is_file():
         raise ValueError(f"--hf_config={name}: no such file and no such name in tpu/")
@@ -149,18 +151,21 @@ def compile_all(
 
 
 def listed_programs(
-    learner: LearnerSettings, programs: Programs, load: Load, chip: Chip
+    learner: LearnerSettings, programs: Programs, load: Load
 ) -> tuple[list[Program], list[Compiled]]:
-    """Returns the programs of a step, and empty slots that do not fit, which end the list.
+    """Returns the programs of a step, without the sampler's where not even empty slots fit.
 
-    The compiler lays out the slots before any program that takes them can be listed.
+    The compiler lays out the slots before a program that takes them can be listed; they are then
+    what is returned second.
     """
     try:
         return list_programs(learner, programs, load), []
     except jax.errors.JaxRuntimeError as error:
         parts, limit = out_of_memory("init_slots", error, 0)
-    total = max(sum(parts), int(chip.hbm))
-    return [], [Compiled("init_slots", *parts, 0, total, limit, 0, False, {}, {}, 0.0, 0.0)]
+    slots = Compiled("init_slots", *parts, 0, sum(parts), limit, 0, False, {}, {}, 0.0, 0.0)
+    fewest = batch_shards(programs.actor_mesh)
+    rest = list_programs(learner, programs, load._replace(slots=fewest, prefill_groups=fewest))
+    return [p for p in rest if p.name not in ("prefill", "decode")], [slots]
 
 
 def plan(
@@ -176,7 +181,7 @@ def plan(
 
     Args:
         config: ConfigDict of a run; paths need not be given.
-        topology: of the TPU slice.
+        topology: of the TPU slice, or the GPUs of one machine.
         hf_config: see the flag.
         names: which programs to compile.
         mean_tokens: of prompts and completions, for the estimate of seconds; 0: the longest.
@@ -188,9 +193,13 @@ def plan(
     unknown = sorted(set(names) - set(PROGRAMS))
     if unknown:
         raise ValueError(f"--programs={unknown[0]}: there is {', '.join(PROGRAMS)}")
-    devices = find_devices(topology)
-    chip = find_chip(devices[0].device_kind)
     settings = resolve(config, has_paths=False)
+    is_gpu = topology.startswith("gpu")
+    if is_gpu:
+        devices, chip = find_gpus(topology)
+    else:
+        devices = find_devices(topology)
+        chip = find_chip(devices[0].device_kind)
     mesh = find_mesh(settings, topology, devices)
     model = find_model(settings, hf_config)
     learner = learner_settings(settings)
@@ -206,21 +215,25 @@ def plan(
         "what train.microbatch_tokens holds"
     )
     line(f"{load.shapes}")
-    every, failed = listed_programs(learner, programs, load, chip)
+    every, failed = listed_programs(learner, programs, load)
     chosen = [p for p in every if p.name in names]
     if not chosen and not failed:
         has = ", ".join(p.name for p in every)
         raise ValueError(
             f"--programs={','.join(names)}: this config has none of them; it has {has}"
         )
-    compiled = failed + compile_all(chosen, chip, line)
     prompt = min(mean_tokens[0] or load.shapes.prompt_tokens[-1], load.shapes.prompt_tokens[-1])
     completion = min(mean_tokens[1] or load.shapes.completion_tokens, load.shapes.completion_tokens)
     work = Work(learner, programs, load, prompt, completion)
+    if is_gpu:
+        compiled = [estimate(p, work, chip) for p in chosen]
+    else:
+        compiled = failed + compile_all(chosen, chip, line)
     parts = [measured(p, compiled) for p in phases(work)]
     problems += gathers(compiled, weight_bytes(work))
     return {
         "topology": topology,
+        "source": SOURCE if is_gpu else "by the TPU compiler",
         "devices": len(devices),
         "chip": dataclasses.asdict(chip),
         "mesh": dict(mesh.shape),
@@ -255,7 +268,7 @@ def find_mesh(settings: Settings, topology: str, devices: Sequence[Any]) -> jax.
 
 def measured(phase: Phase, compiled: Sequence[Compiled]) -> Phase:
     """Returns the phase with the collectives of its programs, where all of them were compiled."""
-    by_name = {c.name: c for c in compiled if c.fits}
+    by_name = {c.name: c for c in compiled if c.fits and c.is_compiled}
     if not phase.runs or any(name not in by_name for name, _, _ in phase.runs):
         return phase
     ici = 0.0
@@ -285,7 +298,9 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file(
         "config", None, "Config file; --config.FIELD=VALUE overrides one field.", lock_config=True
     )
-    flags.DEFINE_string("topology", "v5p:4x4x4", "TPU generation and shape of the slice.")
+    flags.DEFINE_string(
+        "topology", "v5p:4x4x4", "TPU generation and shape of the slice; or gpu:8xH100-80GB."
+    )
     flags.DEFINE_string(
         "hf_config",
         "",

@@ -45,6 +45,11 @@ def _of_learner(work: Work, c: Compiled) -> list[str]:
     optim, remat = work.settings.optim, work.settings.train.remat
     is_gradient = c.name in ("gradient", "critic_gradient")
     changes = []
+    shards, load = batch_shards(work.programs.mesh), work.load
+    if load.micro_groups > shards and c.name not in ("optimizer", "critic_optimizer"):
+        rollout = work.settings.rollout.n * load.shapes.completion_tokens
+        tokens = shards * (load.shapes.prompt_tokens[-1] + rollout)
+        changes.append(f"train.microbatch_tokens={tokens} takes a group a device at a time")
     if is_gradient and remat in ("none", "dots", "attention"):
         changes.append("train.remat=full keeps nothing of a layer but its input")
     if is_gradient and remat != "offload":

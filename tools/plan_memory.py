@@ -39,6 +39,7 @@ class Compiled:
         collectives: kind -> executions, and bytes that a device receives, of one execution.
         in_loop: the same of one turn of a loop without a known end: of a decoded token.
         weights: bytes of weights that a device receives in such a turn.
+        is_compiled: a compiler has said all this; else it is an estimate.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Compiled:
     in_loop: dict[str, tuple[int, float]]
     weights: float
     compile_s: float
+    is_compiled: bool = True
 
     @property
     def fits(self) -> bool:
@@ -68,7 +70,7 @@ def compile_program(program: Program, chip: Chip) -> Compiled:
         ValueError: the compiler refuses it for another reason than memory.
     """
     begun = time.perf_counter()
-    arguments, sizes = bytes_of(_arrays(program.arguments)), weight_sizes(program)
+    arguments, sizes = bytes_of(arrays(program.arguments)), weight_sizes(program)
     lowered = program.lower()
     host_calls = bool(HOST_CALL.search(lowered.as_text()))
     host, records, limit = 0, [], int(chip.hbm)
@@ -102,9 +104,7 @@ def compile_program(program: Program, chip: Chip) -> Compiled:
     )
 
 
-def out_of_memory(
-    name: str, error: Exception, arguments: int
-) -> tuple[tuple[int, int, int], int]:
+def out_of_memory(name: str, error: Exception, arguments: int) -> tuple[tuple[int, int, int], int]:
     """Returns (arguments, outputs, temporaries) of a program that did not fit, and the limit.
 
     Args:
@@ -133,7 +133,7 @@ def weight_sizes(program: Program) -> set[int]:
     """
     if program.name != "decode":
         return set()
-    shapes = [(x.shape, x.sharding.shard_shape(x.shape)) for x in _arrays(program.arguments[1])]
+    shapes = [(x.shape, x.sharding.shard_shape(x.shape)) for x in arrays(program.arguments[1])]
     matrices = [shape for pair in shapes for shape in pair if len(shape) > 1]
     return {math.prod(s) for s in matrices} | {math.prod(s[1:]) for s in matrices if len(s) > 2}
 
@@ -143,5 +143,5 @@ def scaled(number: str, unit: str) -> int:
     return int(float(number) * 2 ** {"": 0, "K": 10, "M": 20, "G": 30}[unit])
 
 
-def _arrays(tree: Any) -> list[jax.ShapeDtypeStruct]:
+def arrays(tree: Any) -> list[jax.ShapeDtypeStruct]:
     return [x for x in jax.tree.leaves(tree) if isinstance(x, jax.ShapeDtypeStruct)]

@@ -13,7 +13,7 @@ def show(result: dict[str, Any], console: Console) -> None:
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 
-    say(f"GiB a device, {result.get('source', 'by the TPU compiler')}")
+    say(f"GiB a device, {result['source']}")
     console.print(_memory(result["programs"]))
     if any(p["collectives"] or p["in_loop"] for p in result["programs"]):
         say("What a device receives from others, MiB; by the TPU compiler")

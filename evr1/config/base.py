@@ -230,7 +230,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.microbatch_tokens = 65536  # padded tokens (prompt + n completions) of one pass
     # What a layer keeps for its backward pass, the least memory last; the rest is computed again.
     # none: everything is kept. dots: products with weights, attention. attention: its input and
-    # attention. full: its input. offload: its input, in the host's memory.
+    # attention (of the TPU's kernel). full: its input. offload: its input, in the host's memory.
     c.train.remat = "full"
 
     c.mesh = ml_collections.ConfigDict()  # devices per axis; -1, once: whatever is left

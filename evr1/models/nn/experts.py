@@ -79,7 +79,12 @@ def route(
     logits: Float[Array, "b t e"], per_token: int
 ) -> tuple[Int[Array, "b t k"], Float[Array, "b t k"]]:
     """Returns each token's experts, the best first, and their float32 weights, which sum to 1."""
-    weights, chosen = jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32), axis=-1), per_token)
+    chances = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    _, chosen = jax.lax.top_k(jax.lax.stop_gradient(chances), per_token)
+    # Compare instead of gather: its gradient is no scatter, which libtpu does not compile in a
+    # loop that keeps its layers' inputs in the host's memory.
+    is_chosen = chosen[..., None] == jnp.arange(chances.shape[-1])[(None,) * chosen.ndim]
+    weights = jnp.where(is_chosen, chances[..., None, :], 0).sum(axis=-1)
     return chosen, weights / weights.sum(axis=-1, keepdims=True)
 
 
