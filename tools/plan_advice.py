@@ -37,7 +37,13 @@ def layer_inputs(work: Work) -> int:
     if not work.programs.has_frozen_tower:
         patches = load.shapes.vision_rows[-1] * load.shapes.row_patches
         values += c.vision.depth * patches * c.vision.width
-    return groups * values * jnp.dtype(model.dtype).itemsize
+    return groups * values * jnp.dtype(model.dtype).itemsize // context_ways(work)
+
+
+def context_ways(work: Work) -> int:
+    """Returns how many devices share the tokens of a group."""
+    assert work.programs.mesh is not None
+    return work.programs.mesh.shape["context"]
 
 
 def _of_learner(work: Work, c: Compiled) -> list[str]:
@@ -63,7 +69,7 @@ def _of_learner(work: Work, c: Compiled) -> list[str]:
     if optim.moments_dtype == "float32":
         changes.append(f"optim.moments_dtype=bfloat16 saves {moments / 2 / GIB:.2f} GiB of them")
     if is_gradient:
-        changes.append("mesh.tensor cuts what is left; shorter data.max_prompt_tokens too")
+        changes.append("mesh.context and mesh.tensor cut what is left")
     return changes
 
 

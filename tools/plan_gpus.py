@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from plan_advice import layer_inputs
+from plan_advice import context_ways, layer_inputs
 from plan_memory import Compiled, arrays
 from plan_phases import GIB, Chip, Work
 
@@ -101,7 +101,7 @@ def temporaries(program: Program, work: Work) -> tuple[int, int]:
         return int(tokens * (forward + kept) + 2 * layer * size), 0
     groups = load.micro_groups / shards
     rollout = settings.rollout.n * load.shapes.completion_tokens
-    tokens = groups * (load.shapes.prompt_tokens[-1] + rollout)
+    tokens = groups * (load.shapes.prompt_tokens[-1] + rollout) / context_ways(work)
     logits = groups * min(LOGITS_BYTES, 4 * c.vocab_size * rollout)
     if program.name not in ("gradient", "critic_gradient"):
         return int(tokens * forward + 2 * layer * size + 2 * logits), 0

@@ -102,7 +102,7 @@ def phases(work: Work) -> list[Phase]:
     """Returns the phases of an RL step.
 
     Counted: operations of real tokens (recomputation in the backward pass included), one read of
-    the weights a pass, caches, the weights gathered over the fsdp axis once a pass of the learner
+    the weights a pass, caches, the weights gathered over fsdp and context once a pass of the learner
     and once for drawing, gradients scattered once a microbatch. Not counted: activations.
     """
     settings, load, drawing = work.settings, work.load, work.programs.actor_mesh
@@ -181,8 +181,7 @@ def moment_bytes(work: Work) -> float:
     trained, mesh = _count(params.get("lora", params)), work.programs.mesh
     assert mesh is not None
     size = jnp.dtype(work.settings.optim.moments_dtype).itemsize
-    ways = 1 if "lora" in params else mesh.shape["fsdp"] * mesh.shape["tensor"]
-    return 2 * size * trained / ways
+    return 2 * size * trained / (1 if "lora" in params else _ways(mesh))
 
 
 class _Passes(NamedTuple):
@@ -229,7 +228,7 @@ def _weights(work: Work) -> _Weights:
     mesh, model = work.programs.mesh, lora.plain(work.programs.model)
     assert mesh is not None
     held = _count(model.abstract_params()) * jnp.dtype(model.dtype).itemsize / mesh.shape["tensor"]
-    ways = mesh.shape["fsdp"]
+    ways = mesh.shape["fsdp"] * mesh.shape["context"]
     return _Weights(held, held * (ways - 1) / ways)
 
 
@@ -252,10 +251,15 @@ def _update(work: Work, passes: _Passes, weights: _Weights, name: str) -> Phase:
     return Phase(
         name,
         passes.forward * products + recomputed,
-        micro * reads * weights.held + 28.0 * trained / (mesh.shape["fsdp"] * mesh.shape["tensor"]),
+        micro * reads * weights.held + 28.0 * trained / _ways(mesh),
         micro * weights.gathered * (reads + 4 / size * trained / count),
         recomputed,
     )
+
+
+def _ways(mesh: jax.sharding.Mesh) -> int:
+    """Returns in how many parts the state of the learner is cut."""
+    return mesh.shape["fsdp"] * mesh.shape["context"] * mesh.shape["tensor"]
 
 
 def _count(tree: Any) -> int:

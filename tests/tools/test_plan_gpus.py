@@ -87,6 +87,19 @@ def test_every_family_has_a_plan(name):
     assert all(row.total > 0 for row in found.values())
 
 
+def test_a_context_axis_shares_the_tokens():
+    """Two cards a group: half of the inputs each, and the same bytes of the state."""
+    alone = work(**{"train.remat": "offload"})
+    shared = work(
+        **{"train.remat": "offload", "mesh.context": 2, "train.microbatch_tokens": 4 * 52_864}
+    )
+    assert (alone.load.micro_groups, shared.load.micro_groups) == (8, 4)
+    rows_alone, rows_shared = rows(alone)["gradient"], rows(shared)["gradient"]
+    assert rows_shared.host == rows_alone.host / 2
+    assert rows_shared.beside == pytest.approx(rows_alone.beside, rel=0.01)
+    assert phases.moment_bytes(shared) == phases.moment_bytes(alone)
+
+
 def test_adapters_on_one_card():
     found = rows(work(devices=1, **{"lora.rank": 16, "rollout.slots": 1}))
     assert "encode" in found
