@@ -102,7 +102,7 @@ def phases(work: Work) -> list[Phase]:
     """Returns the phases of an RL step.
 
     Counted: operations of real tokens (recomputation in the backward pass included), one read of
-    the weights a pass, caches, the weights gathered over fsdp and context once a pass of the learner
+    the weights a pass, caches, the weights gathered over fsdp and context once a pass of a learner
     and once for drawing, gradients scattered once a microbatch. Not counted: activations.
     """
     settings, load, drawing = work.settings, work.load, work.programs.actor_mesh
