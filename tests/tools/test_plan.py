@@ -263,47 +263,9 @@ def test_bad_input_is_one_line(tool, hf_config):
         tool.find_model(settings(config), "gpt")
 
 
-def test_a_host_callback_would_be_seen(tool):
-    def plain(x):
-        return x + 1
-
-    def calls_back(x):
-        jax.debug.callback(print, x)
-        return x + 1
-
-    seen = [
-        bool(plan_memory.HOST_CALL.search(jax.jit(f).lower(1.0).as_text()))
-        for f in (plain, calls_back)
-    ]
-    assert seen == [False, True]
-
-
 OUT_OF_HBM = (
     "Ran out of memory in memory space hbm. Used 134.20G of 95.74G hbm. Exceeded hbm by 3G."
 )
-TEMPORARIES = """RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO
-temporaries (34.67G) exceeds available HBM (31.25G)."""
-
-
-@pytest.mark.parametrize(
-    ("message", "parts", "limit"),
-    [
-        (OUT_OF_HBM, (5.0, 0, 129.20), 95.74),
-        (TEMPORARIES.replace("\n", " "), (5.0, 0, 34.67), 31.25),
-    ],
-)
-def test_out_of_memory_is_read_from_the_message(message, parts, limit):
-    """Of a program whose arguments are 5 GiB."""
-    error = jax.errors.JaxRuntimeError(message)
-    got, most = plan_memory.out_of_memory("gradient", error, 5 * 2**30)
-    assert np.array(got) / 2**30 == pytest.approx(parts)
-    assert most / 2**30 == pytest.approx(limit)
-
-
-def test_another_refusal_is_one_line():
-    error = jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed\nto compile: a kernel")
-    with pytest.raises(ValueError, match="the compiler refuses decode: INTERNAL: Mosaic failed to"):
-        plan_memory.out_of_memory("decode", error, 0)
 
 
 def test_slots_that_do_not_fit_are_a_row(tool, monkeypatch, hf_config):

@@ -71,6 +71,8 @@ def test_the_reference_run_on_eight_h100():
     [
         ("gradient", {}, 33.70),  # v5e:8x8, more than it has: as little as the compiler can
         ("gradient", {"train.remat": "offload"}, 16.13),  # likewise
+        ("gradient", {"train.remat": "dots"}, 177.79),
+        ("gradient", {"train.remat": "none"}, 504.37),
         ("logprobs", {}, 5.55),  # v5p:4x4x4
     ],
 )
