@@ -9,8 +9,11 @@ def main(config: ml_collections.ConfigDict) -> None:
     """Resolves the config and trains."""
     settings = resolve(config)
     from evr1 import train  # after the flags: --help must not wait for jax
+    from evr1.parallel import hosts
 
-    command.unwind_on_stop()
+    h = settings.hosts
+    hosts.start(h.coordinator, h.count, h.index)
+    command.unwind_on_stop(has_watch=hosts.count() > 1)
     train.train(settings)
 
 

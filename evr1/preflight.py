@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from evr1.batch.cut import microbatches
@@ -17,9 +16,10 @@ from evr1.data.processor import Processor
 from evr1.data.records import Example, Row
 from evr1.exchange import Group, Published, RolloutBatch, stack
 from evr1.exchange.group import POLICY
+from evr1.exchange.sharing import own, share
 from evr1.learner.advantages import with_advantages
 from evr1.learner.learner import Learner
-from evr1.parallel.sharding import put_batch
+from evr1.parallel import hosts
 from evr1.rewards.gold import can_write, gold_answer
 from evr1.rl import diagnostics
 from evr1.rl.outcomes import Outcomes
@@ -73,19 +73,18 @@ def check(chain: Chain, published: Published, params: Params, line: Callable[[st
     Raises:
         ValueError: a check failed.
     """
-    examples, rollouts = _draw(chain, published)
-    batch = _stack(chain, examples, rollouts)
-    bare = _parts(chain.learner, batch)
-    parts = [batch.with_media(part) for part in bare]
+    batch = _stack(chain, _draw(chain, published))
+    examples = [group.example for group in batch.groups]
+    parts = _parts(chain.learner, batch)
     actor = chain.sampler.actor
     findings = [
         _placeholders(examples, actor.processor.geometry.merge_size),
         _gold_rewards(chain, actor.processor, examples),
         _open_reasoning(chain, actor.processor, examples),
-        _sampler_gap(chain.learner, params, parts),
-        _on_policy(chain.learner, params, parts),
-        _end_token(chain, params, parts, rollouts),
-        _sees_frames(chain, published, params, (batch, bare)),
+        _sampler_gap(chain.learner, params, batch, parts),
+        _on_policy(chain.learner, params, batch, parts),
+        _end_token(chain, params, batch, parts[0]),
+        _sees_frames(chain, published, params, (batch, parts)),
     ]
     for f in findings:
         line(f"{'✓' if f.is_ok else '✗'} {f.name}: {f.detail}")
@@ -97,25 +96,28 @@ def check(chain: Chain, published: Published, params: Params, line: Callable[[st
         )
 
 
-def _draw(chain: Chain, published: Published) -> tuple[list[Example], Rollouts]:
+def _draw(chain: Chain, published: Published) -> list[Group]:
     """Returns the first batch with its features, and completions that nobody scores."""
     position = chain.dataset.train.get_state()
     examples = next(chain.dataset.train)
     chain.dataset.train.set_state(position)
     actor, n = chain.sampler.actor, chain.sampler.n
-    examples = actor.with_features(published.params, examples)
-    ids = list(range(len(examples)))
-    rollouts = actor.generate(published.params, examples, ids, chain.sampler.sampling, n=n)
-    return examples, Rollouts(*(part[:, :n] for part in rollouts))  # no greedy baseline
+    examples = chain.sampler.with_features(published, examples)
+    places = own(examples)
+    mine, groups = [examples[i] for i in places], list[Group]()
+    if mine:
+        rollouts = actor.generate(published.params, mine, places, chain.sampler.sampling, n=n)
+        for g, example in enumerate(mine):
+            part = Rollouts(*(x[g, :n] for x in rollouts))  # no greedy baseline
+            groups.append(Group(example, part, (), (), (POLICY,) * n, 0))
+    return share(examples, groups)
 
 
-def _stack(chain: Chain, examples: Sequence[Example], rollouts: Rollouts) -> RolloutBatch:
-    shape, actor = rollouts.lengths.shape, chain.sampler.actor
-    groups = [
-        Group(e, Rollouts(*(x[g] for x in rollouts)), (), (), (POLICY,) * shape[1], 0)
-        for g, e in enumerate(examples)
-    ]
-    outcomes = Outcomes(np.zeros(shape, np.float32), np.ones(shape, bool), rollouts.lengths)
+def _stack(chain: Chain, groups: Sequence[Group]) -> RolloutBatch:
+    actor = chain.sampler.actor
+    shape = (len(groups), chain.sampler.n)
+    lengths = np.stack([g.rollouts.lengths for g in groups])
+    outcomes = Outcomes(np.zeros(shape, np.float32), np.ones(shape, bool), lengths)
     assert actor.shapes is not None
     return stack(groups, outcomes, actor.collator(actor.shapes))
 
@@ -132,6 +134,8 @@ def _parts(learner: Learner, batch: RolloutBatch) -> list[GroupBatch]:
         cutter.microbatch_tokens,
         shapes=cutter.shapes,
         group_multiple=cutter.group_multiple,
+        owners=batch.owners,
+        hosts=cutter.hosts,
     )
     return parts[:CHECKED_PARTS]
 
@@ -195,11 +199,12 @@ def _writable(chain: Chain, examples: Sequence[Example]) -> list[Row]:
     return [r for r in rows if r.problem_type not in chain.own_types and can_write(r)]
 
 
-def _sampler_gap(learner: Learner, params: Params, parts: Sequence[GroupBatch]) -> Finding:
+def _sampler_gap(
+    learner: Learner, params: Params, batch: RolloutBatch, parts: Sequence[GroupBatch]
+) -> Finding:
     total = count = 0.0
     for part in parts:
-        shown = put_batch(learner.programs.mesh, (part.prompts, part.completions))
-        logprobs = np.asarray(learner.programs.logprobs(params, *shown))
+        logprobs = _logprobs(learner, params, batch, part)
         gap = np.abs(logprobs - part.behavior_logprobs)[part.completion_mask]
         total, count = total + float(gap.sum()), count + gap.size
     mean, limit = total / max(count, 1), GAP_LIMIT[learner.model.dtype]
@@ -210,14 +215,21 @@ def _sampler_gap(learner: Learner, params: Params, parts: Sequence[GroupBatch]) 
     )
 
 
-def _on_policy(learner: Learner, params: Params, parts: Sequence[GroupBatch]) -> Finding:
+def _logprobs(
+    learner: Learner, params: Params, batch: RolloutBatch, part: GroupBatch
+) -> np.ndarray:
+    return hosts.whole(learner.programs.logprobs(params, *learner.place_shown(batch, part)))
+
+
+def _on_policy(
+    learner: Learner, params: Params, batch: RolloutBatch, parts: Sequence[GroupBatch]
+) -> Finding:
     sums: diagnostics.Sums = {}
-    programs, mesh = learner.programs, learner.programs.mesh
+    programs = learner.programs
     grads = programs.update.zeros(params)
     for part in parts:
-        shown = put_batch(mesh, (part.prompts, part.completions))
-        old = programs.logprobs(params, *shown)
-        placed = put_batch(mesh, part._replace(old_logprobs=old))
+        old = _logprobs(learner, params, batch, part)
+        placed = learner.place(batch, part._replace(old_logprobs=old))
         grads, more = programs.update.accumulate(params, grads, placed)
         sums = diagnostics.add(sums, more) if sums else more
     means = diagnostics.means(sums)
@@ -231,19 +243,15 @@ def _on_policy(learner: Learner, params: Params, parts: Sequence[GroupBatch]) ->
     )
 
 
-def _end_token(
-    chain: Chain, params: Params, parts: Sequence[GroupBatch], rollouts: Rollouts
-) -> Finding:
-    share = float(rollouts.finished.mean())
-    if share > 0:
-        return Finding("end token reachable", True, f"{share:.0%} of the completions ended")
-    part, programs = parts[0], chain.learner.programs
-    prompts = put_batch(programs.mesh, part.prompts)
+def _end_token(chain: Chain, params: Params, batch: RolloutBatch, part: GroupBatch) -> Finding:
+    ended = float(batch.rollouts.finished.mean())
+    if ended > 0:
+        return Finding("end token reachable", True, f"{ended:.0%} of the completions ended")
     best = 0.0
     for end in chain.sampler.sampling.end_ids:
-        tokens = put_batch(programs.mesh, np.full_like(part.completions, end))
-        at_start = programs.logprobs(params, prompts, tokens)[..., 0]
-        best = max(best, float(jnp.exp(at_start).max()))
+        tokens = part._replace(completions=np.full_like(part.completions, end))
+        at_start = _logprobs(chain.learner, params, batch, tokens)[..., 0]
+        best = max(best, float(np.exp(at_start).max()))
     return Finding(
         "end token reachable",
         best > END_PROBABILITY,
@@ -264,14 +272,14 @@ def _sees_frames(
     part = next((p for p in parts if (p.prompts.visual_index >= 0).any()), None)
     if part is None:
         return Finding(name, True, "no image or video in the batch")
-    blank = [
-        dataclasses.replace(g.example, patches=np.zeros_like(g.example.patches), visual=None)
-        for g in batch.groups
-    ]
-    blank = chain.sampler.actor.with_features(published.params, blank)
+    blank = [g.example for g in batch.groups]
+    for i in own(blank):
+        zeros = np.zeros_like(blank[i].patches)
+        blank[i] = dataclasses.replace(blank[i], patches=zeros, visual=None)
+    blank = chain.sampler.with_features(published, blank)
     groups = tuple(g._replace(example=e) for g, e in zip(batch.groups, blank, strict=True))
     seen, unseen = (
-        np.asarray(chain.learner.programs.logprobs(params, *chain.learner.place_shown(shown, part)))
+        _logprobs(chain.learner, params, shown, part)
         for shown in (batch, dataclasses.replace(batch, groups=groups))
     )
     has_media = (part.prompts.visual_index >= 0).any(axis=1)

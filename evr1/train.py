@@ -7,14 +7,14 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
-from evr1 import preflight, report
+from evr1 import __version__, preflight, report
 from evr1.batch.shapes import ShapeTable, plan_shapes
-from evr1.config import Settings, changes
+from evr1.config import Settings, changes, command
 from evr1.config.base import get_config
 from evr1.config.evals import in_training as benchmark_settings
 from evr1.config.learner import held_prompts, learner_settings
@@ -28,6 +28,7 @@ from evr1.data.dataset import (
     read_rows,
 )
 from evr1.data.demo.files import prepare_demo
+from evr1.data.loader import Share
 from evr1.data.processor import Processor
 from evr1.evals import in_training
 from evr1.exchange.records import batch_records
@@ -39,6 +40,7 @@ from evr1.learner.learner import Learner, Prepared, make_learner
 from evr1.learner.state import LearnerState, restored, saved_arrays
 from evr1.models import Model, load_model, lora
 from evr1.models.io import hf, peft
+from evr1.parallel import hosts
 from evr1.parallel.mesh import make_mesh
 from evr1.rewards import compose, extra
 from evr1.rewards.judging.judge import Judged
@@ -64,21 +66,26 @@ def train(settings: Settings) -> None:
         ValueError: bad input, in one line.
         FloatingPointError: the gradient of a step is not finite.
     """
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, hosts.as_one(command.explain):
         run = open_run(settings, stack)
         learner, collector, timer = run.learner, run.collector, run.timer
         state = _restore(run)
         writer = stack.enter_context(_writer(settings, state.step, timer))
         evaluate = functools.partial(_evaluate, run, writer)
         _begin(run, state, writer, evaluate)
+        position = _position(run, state)
         for _ in range(state.step, settings.num_steps):
-            published = learner.publish(state)
-            rollouts, metrics = collector.collect(published)
-            del published  # a second copy of the weights
-            with timer("logprob"):
-                prepared, prepare_metrics = learner.prepare(state, rollouts)
-            with timer("update"):
-                state, update_metrics = learner.update(state, prepared)
+            try:
+                published = learner.publish(state)
+                rollouts, metrics = collector.collect(published)
+                del published  # a second copy of the weights
+                with timer("logprob"):
+                    prepared, prepare_metrics = learner.prepare(state, rollouts)
+                with timer("update"):
+                    state, update_metrics = learner.update(state, prepared)
+            except hosts.Leave:
+                _leave(run, state, position, writer)
+            position = _position(run, state)
             rollouts = rollouts.without_features()  # no longer needed, and large
             prepared = prepared._replace(rollouts=rollouts)
             _stop_if_not_finite(run, update_metrics, prepared, state.step)
@@ -93,8 +100,9 @@ def train(settings: Settings) -> None:
                 evaluate(state)
             if _is_due(settings.checkpoint.every_steps, state.step, settings.num_steps):
                 writer.sync()
-                _save(run, state)
-        _finish(run, state, writer)
+                run.checkpoints.save(state.step, saved_arrays(learner.settings, state), position)
+        with hosts.staying():
+            _finish(run, state, writer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,15 +137,12 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
     Raises:
         ValueError: bad rows, media, models or budgets.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"{jax.process_count()} processes: evr1 trains on one host so far, with all of its "
-            "devices; start it on one"
-        )
     s, r = settings, settings.rollout
+    hosts.agree(_common(s), "config or version")
     terms = find_terms(s.rewards, r.max_completion_tokens)
     asked = in_training.prepare(benchmark_settings(s))
     stack.enter_context(sole_run(s.workdir))
+    hosts.check_shared(s.workdir)
     compiles = stack.enter_context(perf.CompileCounter())
     cache_line = compile_cache.enable(s.compile_cache)
     mesh = make_mesh(**dataclasses.asdict(s.mesh))
@@ -145,14 +150,14 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
     model = load_model(s.model, dtype=s.train.dtype, remat=s.train.remat)
     processor, dataset, shapes = _open_data(s, model, stack)
     learner = make_learner(learner_settings(s), model, mesh, shapes)
-    if mesh is not None:
+    if mesh is not None and hosts.count() == 1:  # else small arrays would be programs of all
         stack.enter_context(jax.set_mesh(mesh))
     actor = Actor(
         lora.plain(learner.model),
         processor,
-        slots=r.slots,
+        slots=-(-r.slots // hosts.count()),
         window=r.window_steps,
-        mesh=learner.programs.actor_mesh,
+        mesh=learner.local_mesh,
         shapes=shapes,
     )
     if learner.programs.has_frozen_tower:
@@ -205,8 +210,8 @@ def _open_data(
     """Reads and plans the rows; where the config says so, makes and preprocesses them first."""
     s, d, r = settings, settings.data, settings.rollout
     if d.generate:
-        print(f"the demo's clips and rows: {s.workdir}/data")
-        prepare_demo(s.workdir, s.seed)
+        hosts.say(f"the demo's clips and rows: {s.workdir}/data")
+        hosts.once(lambda: prepare_demo(s.workdir, s.seed))
     side = str(hf.side_dir(s.model))
     processor = Processor.from_hf(
         side, d.template, d.thinking, s.rewards.box_scale, d.template_variables
@@ -215,10 +220,10 @@ def _open_data(
     types = problem_types.Types(scorers, s.rewards.unknown_type)
     rows = read_rows(d, types.canonical, s.eval.prompts)
     if types.counts:
-        print(types.summary())
+        hosts.say(types.summary())
     check_scorable(rows.all, scorers, s.rewards.box_scale)
     if d.preprocess:
-        fill_shards(d, rows.all, processor.geometry, print)
+        hosts.once(lambda: fill_shards(d, rows.all, processor.geometry, print))
     source = open_source(d, processor.geometry, Path(s.workdir) / "quarantine.jsonl", stack)
     groups = s.dynamic.draw_prompts or r.prompts
     batches = Batches(
@@ -226,10 +231,12 @@ def _open_data(
         prefetch=d.prefetch_batches * math.ceil(r.prompts / groups),
         heldout_groups=r.slots * r.n,
         seed=s.seed,
+        share=Share(hosts.index(), hosts.count(), hosts.gather_json),
     )
     dataset = open_dataset(d, rows, processor, source, batches, stack)
+    hosts.agree(dataset.train.identity, "set of rows")
     for line in describe_shards(d, dataset):
-        print(line)
+        hosts.say(line)
     lengths, grids = dataset.sizes(d.max_prompt_tokens)
     shapes = plan_shapes(
         s.shapes,
@@ -318,13 +325,35 @@ def _restore(run: Run) -> LearnerState:
     return restored(state, saved.step, saved.state)._replace(memory=memory)
 
 
-def _save(run: Run, state: LearnerState) -> None:
-    extras = {
+def _position(run: Run, state: LearnerState) -> dict[str, Any]:
+    """Returns all but the arrays of what a run goes on from, as plain data."""
+    return {
         "data": run.dataset.train.get_state(),
         "draw": run.collector.get_state(),
         "algorithm": state.memory.to_json(),
     }
-    run.checkpoints.save(state.step, saved_arrays(run.learner.settings, state), extras)
+
+
+def _leave(run: Run, state: LearnerState, position: dict[str, Any], writer: Writer) -> NoReturn:
+    """Saves the last whole step, since the hosts were asked to end, and ends."""
+    writer.sync()
+    if run.checkpoints.latest_step() != state.step:
+        run.checkpoints.save(state.step, saved_arrays(run.learner.settings, state), position)
+    run.checkpoints.wait()
+    hosts.say(f"asked to end: saved at step {state.step}; the same command goes on")
+    with hosts.staying():
+        hosts.barrier()
+    raise SystemExit(hosts.LOST)
+
+
+def _common(settings: Settings) -> dict[str, str]:
+    """Returns what must be the same on all hosts: fields of the config, and versions."""
+    fields = settings.to_dict()
+    del fields["hosts"]
+    flat = {f"{a}.{b}": y for a, x in fields.items() if isinstance(x, dict) for b, y in x.items()}
+    flat |= {name: x for name, x in fields.items() if not isinstance(x, dict)}
+    versions = {"evr1": __version__, "jax": jax.__version__, "numpy": np.__version__}
+    return {name: repr(x) for name, x in (flat | versions).items()}
 
 
 def _begin(
@@ -352,11 +381,13 @@ def _evaluate(run: Run, writer: Writer, state: LearnerState) -> None:
     records: list[RolloutRecord] = []
     if not (run.dataset.rows.heldout or run.benchmarks.tasks):
         return
-    with run.timer("eval"):
+    with run.timer("eval"), hosts.staying():  # a step has its evaluation, or is not saved
         published = run.learner.publish(state)
         if run.dataset.rows.heldout:
             metrics, records = run.heldout.evaluate(published, state.step)
-        metrics |= run.benchmarks.evaluate(published.params, state.step, writer.line)
+        metrics |= hosts.from_primary(
+            lambda: run.benchmarks.evaluate(published.params, state.step, writer.line)
+        )
     writer.metrics(state.step, metrics | run.timer.pop())
     writer.rollouts(records)
 
@@ -368,7 +399,7 @@ def _readings(
     learner, version = run.learner, prepared.version
     readings: dict[str, Any] = run.dataset.train.metrics() | perf.readings(run.compiles)
     readings["optim/learning_rate"] = np.asarray(learner.programs.schedule(version)).item()
-    readings |= timer.pop()
+    readings |= _over_hosts(timer.pop())
     times = metrics | readings
     epochs = learner.settings.algorithm.epochs_per_rollout
     parts = [part for minibatch in prepared.parts for part in minibatch] * epochs
@@ -379,6 +410,20 @@ def _readings(
     )
 
 
+def _over_hosts(times: dict[str, float]) -> dict[str, float]:
+    """Returns the seconds of the slowest host, and how far apart the hosts are."""
+    told = hosts.gather_json(times)
+    slowest = {name: max(one.get(name, 0.0) for one in told) for name in times}
+    if len(told) == 1:
+        return slowest
+    apart = {
+        name.replace("time/", "hosts/spread_"): slowest[name] - min(one[name] for one in told)
+        for name in times
+        if all(name in one for one in told)
+    }
+    return slowest | apart
+
+
 def _stop_if_not_finite(run: Run, metrics: dict[str, float], prepared: Prepared, step: int) -> None:
     if metrics["optim/is_finite"] == 1:
         return
@@ -386,7 +431,8 @@ def _stop_if_not_finite(run: Run, metrics: dict[str, float], prepared: Prepared,
     leaves = jax.tree_util.tree_leaves_with_path(prepared.parts)
     arrays: dict[str, Any] = {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
     rows = [g.example.row.source for g in prepared.rollouts.groups]  # whose media are not in it
-    np.savez(path, **arrays, rows=np.array(rows))
+    if hosts.is_primary():
+        np.savez(path, **arrays, rows=np.array(rows))
     saved = run.checkpoints.latest_step()
     last = "there is no checkpoint yet" if saved is None else f"the last checkpoint: step {saved}"
     is_critic = metrics.get("critic/is_finite", 1) != 1
@@ -407,9 +453,11 @@ def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
         writer.line(f"exported, reloaded and compared: {out}")
     if settings.lora.rank and settings.lora.export_adapter:
         out = workdir / "adapter"
-        peft.save_adapter(params, run.learner.model, out, source=settings.model)
+        hosts.once(lambda: peft.save_adapter(params, run.learner.model, out, source=settings.model))
         writer.line(f"adapters for peft: {out}")
     writer.sync()
+    if not hosts.is_primary():
+        return
     if settings.log.report:
         writer.line(f"report: {report.build(workdir, run.dataset.frames)}")
     writer.line(report.accuracy_table(report.read_metrics(workdir / "metrics.jsonl")))
@@ -423,7 +471,7 @@ def _writer(settings: Settings, first: int, timer: PhaseTimer) -> Writer:
         start_step=first + 1 if first else 0,
         tensorboard=settings.log.tensorboard,
         wandb=settings.log.wandb,
-        is_primary=jax.process_index() == 0,
+        is_primary=hosts.is_primary(),
         timer=timer,
     )
 

@@ -17,7 +17,7 @@ from configs import base
 from evr1.batch.shapes import ShapeTable, plan_shapes
 from evr1.config import resolve
 from evr1.data.dataset import Dataset, RunRows, read_rows
-from evr1.data.order import Source, draw_order
+from evr1.data.order import Source
 from evr1.exchange import Published
 from evr1.formats import problem_types
 from evr1.models import load_model
@@ -182,29 +182,6 @@ def test_frames_are_those_of_the_row_whose_id_is_asked_for():
     data = Dataset(RunRows(made, [], []), source, train=None, heldout=None)
     assert data.frames("train", "a/7") == ["0.mp4"]
     assert data.frames("train", "b/7") == ["1.mp4"]
-
-
-def test_every_host_has_the_same_mixture():
-    """Weights of a half on two hosts: each draws both sources in turn, together every row."""
-    rows = [row(i) for i in range(12)]
-    sources = [Source(8, 0.5), Source(4, 0.5)]
-    hosts = [
-        draw_order(rows, sources=sources, seed=1, shard_index=host, shard_count=2)
-        for host in (0, 1)
-    ]
-    drawn = [[int(order[i]) for i in range(8)] for order in hosts]
-    for mine in drawn:
-        assert [i >= 8 for i in mine] in ([False, True] * 4, [True, False] * 4)
-    both = drawn[0] + drawn[1]
-    assert sorted(i for i in both if i < 8) == list(range(8))
-    assert sorted(i for i in both if i >= 8) == [8, 8, 9, 9, 10, 10, 11, 11]
-
-
-def test_a_source_smaller_than_the_hosts_is_refused():
-    with pytest.raises(ValueError, match=r"rows.jsonl:3: a source of 1 rows for 2 hosts"):
-        draw_order(
-            [row(0), row(1), row(2)], sources=[Source(2, 0.5), Source(1, 0.5)], shard_count=2
-        )
 
 
 def test_held_out_accuracy_by_what_rows_show():

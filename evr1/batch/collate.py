@@ -61,7 +61,8 @@ class Collator:
             out.visual_index[g, :n][e.is_visual] = index
         if not has_patches:
             return out
-        return fill_patches(out, [*examples, *[None] * (groups - len(examples))])
+        filled = [*examples, *[None] * (groups - len(examples))]
+        return fill_patches(out, filled, examples[0].patches.shape[1])
 
 
 def empty_prompts(groups: int, tokens: int, rows: tuple[int, int], pad_id: int = 0) -> Prompts:
@@ -91,14 +92,14 @@ def empty_prompts(groups: int, tokens: int, rows: tuple[int, int], pad_id: int =
     )
 
 
-def fill_patches(prompts: Prompts, examples: Sequence[Example | None]) -> Prompts:
+def fill_patches(prompts: Prompts, examples: Sequence[Example | None], values: int) -> Prompts:
     """Returns prompts that were collated without patches, with them.
 
     Args:
         prompts: host arrays; rows and order of the groups may have been cut and changed since.
         examples: the prompt of each group; None for padding.
+        values: of a patch, C.
     """
-    values = next(e.patches.shape[1] for e in examples if e is not None)
     groups, rows, row_patches = prompts.vision.segment_ids.shape
     patches = np.zeros((groups, rows, row_patches, values), np.uint8)
     for g, e in enumerate(examples):

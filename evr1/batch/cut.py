@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from evr1.batch.assemble import pad_groups
 from evr1.batch.shapes import ShapeTable, completion_bucket, groups_per_part
@@ -28,6 +29,7 @@ class Cutter:
         microbatch_tokens: padded tokens of a microbatch, all devices together.
         group_multiple: number of devices that groups are spread over.
         drop_silent: see `microbatches`.
+        hosts: that these devices belong to, in equal runs.
     """
 
     shapes: ShapeTable
@@ -37,10 +39,12 @@ class Cutter:
     microbatch_tokens: int
     group_multiple: int = 1
     drop_silent: bool = False
+    hosts: int = 1
 
     def cut(
         self,
         batch: GroupBatch,
+        owners: Int[np.ndarray, " g"] | None = None,
         *,
         is_complete: bool = False,
         finish: Callable[[GroupBatch], GroupBatch] | None = None,
@@ -51,6 +55,7 @@ class Cutter:
 
         Args:
             batch: host arrays.
+            owners: the host of each of the batch's groups, which has its pixels; None: all 0.
             is_complete: keep groups without signal, whatever `drop_silent` says.
             finish: is given each whole minibatch; what it returns is cut.
         """
@@ -72,6 +77,8 @@ class Cutter:
                 shapes=self.shapes,
                 group_multiple=self.group_multiple,
                 drop_silent=self.drop_silent and not is_complete,
+                owners=None if owners is None else owners[minibatch.groups],
+                hosts=self.hosts,
             )
             for minibatch in whole
         ]
@@ -107,6 +114,8 @@ def microbatches(
     shapes: ShapeTable | None = None,
     group_multiple: int = 1,
     drop_silent: bool = False,
+    owners: Int[np.ndarray, " g"] | None = None,
+    hosts: int = 1,
 ) -> list[GroupBatch]:
     """Returns the minibatch in parts of at most `max_tokens` tokens, whole groups each; their
     gradients add up to its own.
@@ -117,6 +126,9 @@ def microbatches(
     groups of weight 0. So few shapes are ever compiled. Groups without any trained token are left
     out. The same batch is always cut in the same way.
 
+    Every part is a run of groups for each host, equally many, of those that it owns: the k-th run
+    of all hosts together, in the buckets of the largest.
+
     Args:
         batch: host arrays.
         max_tokens: padded tokens of a part, all devices together: G * (P + N * R).
@@ -124,6 +136,8 @@ def microbatches(
         group_multiple: number of devices that groups are spread over.
         drop_silent: leave out groups whose weighted advantages are all 0. They have no gradient,
             unless there is a KL term or an entropy bonus. Diagnostics then say nothing of them.
+        owners: the host of each group; None: all 0.
+        hosts: number of hosts.
 
     Raises:
         ValueError: `group_multiple` groups of the largest shape exceed `max_tokens`.
@@ -134,20 +148,27 @@ def microbatches(
     if drop_silent:
         has_signal = (batch.advantages * batch.loss_weights != 0).any(axis=(1, 2))
         groups = groups[has_signal[groups]]
-    sizes = _bucket_sizes(batch, shapes)[groups]
-    order = np.lexsort([groups, *(-sizes.T[::-1])])
+    sizes = _bucket_sizes(batch, shapes)
+    order = groups[np.lexsort([groups, *(-sizes[groups].T[::-1])])]
+    owners = np.zeros(len(sizes), int) if owners is None else owners
+    queues = [order[owners[order] == host] for host in range(hosts)]
+    longest = max(map(len, queues))
+    # The largest group among the k-th of all hosts.
+    layers = [np.max([sizes[q[k]] for q in queues if k < len(q)], axis=0) for k in range(longest)]
     parts: list[GroupBatch] = []
     start = 0
-    while start < len(order):
-        end, size = start, sizes[order[start]]
-        while end < len(order):
-            grown = np.maximum(size, sizes[order[end]])
-            if end - start >= groups_per_part(grown, n, max_tokens, total, group_multiple):
+    while start < longest:
+        end, size = start, layers[start]
+        while end < longest:
+            grown = np.maximum(size, layers[end])
+            capacity = groups_per_part(grown, n, max_tokens, total, group_multiple)
+            if (end - start) * hosts >= capacity:
                 break
             end, size = end + 1, grown
         capacity = groups_per_part(size, n, max_tokens, total, group_multiple)
-        part = _cut(_take(batch, groups[order[start:end]]), *size.tolist())
-        parts.append(pad_groups(part, capacity))
+        runs = [_cut(_take(batch, queue[start:end]), *size.tolist()) for queue in queues]
+        runs = [pad_groups(run, capacity // hosts) for run in runs]
+        parts.append(jax.tree.map(lambda *xs: np.concatenate(xs), *runs))
         start = end
     return parts
 

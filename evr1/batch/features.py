@@ -16,7 +16,7 @@ import numpy as np
 from evr1.batch.collate import fill_patches
 from evr1.data.records import Example
 from evr1.models import Model
-from evr1.parallel import sharding
+from evr1.parallel import hosts, sharding
 from evr1.types import Params, Prompts, VisionInput, Visual
 
 DEVICE_BYTES = 4 * 2**30  # of a device; features that need more wait in the host's memory
@@ -97,7 +97,7 @@ def make_encoder(
     # Simulated CPU devices hang when two programs that talk to others overlap.
     is_simulated = mesh is not None and jax.default_backend() == "cpu"
     part = size // (1 if mesh is None else mesh.size)
-    on_host = is_simulated or part > DEVICE_BYTES
+    on_host = is_simulated or hosts.count() > 1 or part > DEVICE_BYTES
     return Encoder(model, prompts, groups, size if on_host else part, on_host, mesh)
 
 
@@ -106,7 +106,12 @@ def without_features(example: Example) -> Example:
     return dataclasses.replace(example, visual=None)
 
 
-def with_vision(prompts: Prompts, examples: Sequence[Example | None], merge: int) -> Prompts:
+def with_vision(
+    prompts: Prompts,
+    examples: Sequence[Example | None],
+    merge: int,
+    like: Example | None = None,
+) -> Prompts:
     """Returns prompts that were collated without patches, with their media: features where the
     examples have them, else patches.
 
@@ -114,10 +119,12 @@ def with_vision(prompts: Prompts, examples: Sequence[Example | None], merge: int
         prompts: host arrays; rows and order of the groups may have been cut and changed since.
         examples: the prompt of each group; None for padding.
         merge: patches on a side of a visual token.
+        like: has the sizes where all is padding.
     """
-    first = next(e for e in examples if e is not None)
+    first = next((e for e in examples if e is not None), like)
+    assert first is not None
     if first.visual is None:
-        return fill_patches(prompts, examples)
+        return fill_patches(prompts, examples, first.patches.shape[1])
     # Padding groups repeat the first one's features: none of their tokens is a visual one.
     filled = [(first if e is None else e).visual for e in examples]
     visuals = [visual for visual in filled if visual is not None]

@@ -292,6 +292,13 @@ def get_config() -> ml_collections.ConfigDict:
     c.checkpoint.export = True  # write a HF directory at the end
     c.checkpoint.export_dtype = "bfloat16"  # of its tensors; or float32
 
+    # Several processes as one run: Slurm, Open MPI, Cloud TPU and GKE tell all of this by
+    # themselves; elsewhere every process is given it.
+    c.hosts = ml_collections.ConfigDict()
+    c.hosts.coordinator = ""  # address:port of process 0, which all others reach
+    c.hosts.count = 1  # processes
+    c.hosts.index = 0  # this one
+
     c.log = ml_collections.ConfigDict()
     c.log.tensorboard = True  # event files in workdir/tensorboard
     c.log.wandb = ""  # project name; needs the wandb extra

@@ -13,6 +13,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 _HOME = "configs/base.py (evr1/config/evals.py for benchmarks)"
 
 
@@ -43,10 +44,14 @@ def run(command: Callable[[ml_collections.ConfigDict], None], interrupted: str) 
     app.run(main, flags_parser=lambda argv: _parse_flags(argv, config))
 
 
-def unwind_on_stop() -> None:
-    """From now on an interrupt is an exception: a save is finished and child processes end."""
+def unwind_on_stop(*, has_watch: bool = False) -> None:
+    """From now on an interrupt is an exception: a save is finished and child processes end.
+
+    Args:
+        has_watch: of several hosts; it takes SIGTERM.
+    """
     logging.set_verbosity(logging.FATAL)  # Orbax's errors are raised too; these are tracebacks
-    _on_stop(_unwind)
+    _on_stop(_unwind, (signal.SIGINT,) if has_watch else STOPS)
     sys.unraisablehook = _on_lost
 
 
@@ -58,28 +63,37 @@ def _guarded(
     """Runs the command; bad input ends in one line and exit status 1."""
     try:
         command(config)
-    except (ValueError, OSError, FloatingPointError) as e:
-        sys.exit(f"error: {_one_line(e)}")
-    except MemoryError as e:
-        sys.exit(
-            f"error: out of host memory: {_one_line(e)}; lower rollout.prompts or the budgets; of "
-            "benchmarks ahead, or the preset"
-        )
-    except RuntimeError as e:
-        if "RESOURCE_EXHAUSTED" not in str(e):
-            raise
-        sys.exit(
-            f"error: out of device memory: {str(e).splitlines()[0]}; lower "
-            "train.microbatch_tokens, rollout.slots or the pixel budgets; of benchmarks slots, "
-            "rows or the preset"
-        )
     except KeyboardInterrupt:
         sys.exit(interrupted)
+    except Exception as e:
+        line = explain(e)
+        if line is None:
+            raise
+        sys.exit(f"error: {line}")
 
 
-def _on_stop(action: Callable[[int, Any], None]) -> None:
+def explain(error: BaseException) -> str | None:
+    """Returns what a user can mend in one line; None: it is a fault of evr1's."""
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return _one_line(error)
+    if isinstance(error, MemoryError):
+        return (
+            f"out of host memory: {_one_line(error)}; lower rollout.prompts or the budgets; of "
+            "benchmarks ahead, or the preset"
+        )
+    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            f"out of device memory: {str(error).splitlines()[0]}; lower train.microbatch_tokens, "
+            "rollout.slots or the pixel budgets; of benchmarks slots, rows or the preset"
+        )
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else None
+
+
+def _on_stop(
+    action: Callable[[int, Any], None], numbers: tuple[signal.Signals, ...] = STOPS
+) -> None:
     """Sets what an interrupt and a request to end do, unless they are to be ignored."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in numbers:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, action)
 

@@ -177,6 +177,37 @@ class CheckpointSettings(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class HostsSettings(Section):
+    """`config.hosts`: several processes as one run, where no launcher tells of them."""
+
+    coordinator: str
+    count: int
+    index: int
+
+    def check(self) -> None:
+        checks.positive("hosts", self, ("count",))
+        require(
+            0 <= self.index < self.count,
+            "hosts.index",
+            f"is {self.index}",
+            f"need 0 to {self.count - 1}: hosts.count is {self.count}",
+        )
+        address, _, port = self.coordinator.rpartition(":")
+        require(
+            not self.coordinator or (bool(address) and port.isdigit()),
+            "hosts.coordinator",
+            f"is {self.coordinator!r}",
+            "need ADDRESS:PORT of process 0",
+        )
+        require(
+            self.count == 1 or bool(self.coordinator),
+            "hosts.count",
+            f"is {self.count}",
+            "need hosts.coordinator, too: ADDRESS:PORT of process 0",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class LogSettings(Section):
     """`config.log`: what is written while a run goes."""
 
@@ -214,6 +245,7 @@ class Settings(Section):
     rewards: RewardSettings
     eval: EvalSettings
     checkpoint: CheckpointSettings
+    hosts: HostsSettings
     log: LogSettings
 
     def check(self) -> None:

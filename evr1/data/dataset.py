@@ -13,7 +13,7 @@ import numpy as np
 from evr1.config import DataSettings
 from evr1.data import rows
 from evr1.data.errors import MediaError
-from evr1.data.loader import Loader
+from evr1.data.loader import Loader, Share
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.preprocess import preprocess, progress_bar
 from evr1.data.media.quarantine import Quarantine
@@ -50,12 +50,14 @@ class Batches(NamedTuple):
         prefetch: training batches to have ready.
         heldout_groups: prompts of a held-out batch.
         seed: of the order of the training rows.
+        share: what of each batch this host loads.
     """
 
     groups: int
     prefetch: int
     heldout_groups: int
     seed: int
+    share: Share = Share()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,11 +232,18 @@ def open_dataset(
         curriculum=settings.curriculum,
         sources=run_rows.sources,
         prefetch_batches=batches.prefetch,
+        share=batches.share,
         **_limits(settings),
     )
     stack.enter_context(train)
     heldout = functools.partial(
-        heldout_loader, settings, run_rows.heldout, processor, source, batches.heldout_groups
+        heldout_loader,
+        settings,
+        run_rows.heldout,
+        processor,
+        source,
+        batches.heldout_groups,
+        batches.share,
     )
     return Dataset(run_rows, source, train, heldout)
 
@@ -245,6 +254,7 @@ def heldout_loader(
     processor: Processor,
     source: MediaSource,
     groups: int,
+    share: Share | None = None,
 ) -> Loader:
     """Returns a loader of the held-out rows, once through, in file order.
 
@@ -254,10 +264,20 @@ def heldout_loader(
         processor: of the model.
         source: of the media.
         groups: prompts of a batch at most.
+        share: what of each batch this host loads; None: everything.
     """
     groups = min(groups, max(len(heldout), 1))
     limits = _limits(settings)
-    return Loader(heldout, processor, source, groups=groups, shuffle=False, epochs=1, **limits)
+    return Loader(
+        heldout,
+        processor,
+        source,
+        groups=groups,
+        shuffle=False,
+        epochs=1,
+        share=share,
+        **limits,
+    )
 
 
 def describe_shards(settings: DataSettings, dataset: Dataset) -> list[str]:

@@ -1,17 +1,18 @@
 """Batches of examples from rows, by Grain: shuffled, split among hosts, read ahead, resumable.
 
-The position counts all rows, used or not, so it means the same whatever could be decoded. A row
-whose media fail is passed over and the next one takes its place; how many did is counted, and past
-a share the run stops.
+There is one order for all hosts, and the position is one number, so that it means the same on any
+number of them. A row whose media fail is passed over on all hosts and the next one takes its
+place; how many did is counted, and past a share the run stops.
 """
 
 import collections
+import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import grain
 import numpy as np
@@ -20,7 +21,7 @@ from evr1.data.errors import MediaError
 from evr1.data.media.source import MediaSource, Request, media_requests
 from evr1.data.order import Source, draw_order
 from evr1.data.processor import Processor
-from evr1.data.records import Example, MediaSize, Row
+from evr1.data.records import Example, MediaSize, Row, elsewhere
 
 grain.config.update("py_traceback_filtering", "off")  # it would append to the message of errors
 FAILED = -1  # in place of a length: the row's media cannot be used
@@ -69,10 +70,26 @@ def plan_lengths(
     return lengths
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Which examples of a batch this host loads: those of every `count`-th place of the order.
+
+    Attributes:
+        index: which host this is.
+        count: number of hosts.
+        gather: returns the plain data of every host; all call it together.
+    """
+
+    index: int = 0
+    count: int = 1
+    gather: Callable[[Any], list[Any]] = lambda value: [value]
+
+
 class Loader:
     """An iterator over batches, lists of examples, that can be resumed at any batch.
 
-    `get_state` and `set_state` resume exactly, on the same rows and hosts.
+    `get_state` and `set_state` resume exactly, on the same rows and any number of hosts. Every host
+    gets every batch; the examples of others stand in it without their content.
 
     Use it as a context manager, or call `close`.
     """
@@ -89,8 +106,7 @@ class Loader:
         curriculum: str = "",
         sources: Sequence[Source] = (),
         epochs: int | None = None,
-        shard_index: int = 0,
-        shard_count: int = 1,
+        share: Share | None = None,
         max_prompt_tokens: int = 0,
         overlong: Literal["drop", "refuse"] = "drop",
         max_failed_share: float = 0.01,
@@ -104,15 +120,14 @@ class Loader:
             rows: the data set.
             processor: of the model.
             source: of the media.
-            groups: examples in a batch on this host; the last batch of the last epoch may be
-                smaller.
+            groups: examples in a batch, on all hosts together; the last batch of the last epoch
+                may be smaller.
             seed: of the order, see `draw_order`.
             shuffle: see `draw_order`.
             curriculum: see `draw_order`.
             sources: see `draw_order`.
             epochs: see `draw_order`.
-            shard_index: which host this is.
-            shard_count: number of hosts.
+            share: what this host loads; None: everything.
             max_prompt_tokens: longer prompts are dropped or refused; 0: no limit.
             overlong: what to do with them.
             max_failed_share: of the media; past it the run stops.
@@ -128,30 +143,31 @@ class Loader:
         self._requests = [media_requests(row) for row in rows]
         self._media = set().union(*self._requests)
         self._counts: collections.Counter[str] = collections.Counter()
+        self._failed_elsewhere = 0
         self.lengths = plan_lengths(rows, processor, source, raw=raw, threads=max(threads, 1))
         self._is_used = self._select(overlong)
         self._check_failed()
         self._check_sources(sources)
-        self._identity = _identity(rows, seed, shuffle, shard_index, shard_count, bool(curriculum))
+        self._identity = _identity(rows, seed, shuffle, bool(curriculum))
         self._identity |= {"sources": [list(s) for s in sources]} if sources else {}
         self._identity |= {"curriculum": curriculum} if curriculum else {}
-        order = draw_order(
+        self._order = draw_order(
             rows,
             sources=sources,
             seed=seed,
             shuffle=shuffle,
             curriculum=curriculum,
             epochs=epochs,
-            shard_index=shard_index,
-            shard_count=shard_count,
+            is_used=self._is_used,
         )
-        options = grain.ReadOptions(
-            num_threads=threads,
-            prefetch_buffer_size=max(prefetch_batches * groups, threads) if threads else 0,
+        self._groups, self._share = groups, share or Share()
+        ahead = -(-prefetch_batches * groups // self._share.count)
+        self._options = grain.ReadOptions(
+            num_threads=threads, prefetch_buffer_size=max(ahead, threads) if threads else 0
         )
-        examples = order.map(self.load).to_iter_dataset(options)  # passes over None
-        batches = examples.batch(groups, drop_remainder=False, batch_fn=list)
-        self._iterator = cast("grain.DatasetIterator[list[Example]]", iter(batches))
+        self._planned_failures = len(self._failed())
+        self._at = 0
+        self._reader: Iterator[Any] | None = None
 
     def __enter__(self) -> "Loader":
         return self
@@ -161,38 +177,86 @@ class Loader:
 
     def close(self) -> None:
         """Stops reading ahead."""
-        self._iterator.close()
+        if self._reader is not None:
+            self._reader.close()  # type: ignore[attr-defined]
+        self._reader = None
 
     def __iter__(self) -> "Loader":
         return self
 
     def __next__(self) -> list[Example]:
-        return next(self._iterator)
+        batch: list[Example] = []
+        while len(batch) < self._groups and self._at < len(self._order):
+            end = min(self._at + self._groups - len(batch), len(self._order))
+            batch += self._read(self._at, end)
+            self._at = end
+        if not batch:
+            raise StopIteration
+        return batch
+
+    def _read(self, start: int, end: int) -> list[Example]:
+        """Returns the examples of some places of the order, less those that failed."""
+        share = self._share
+        own = {at: self._next_own() for at in range(start, end) if at % share.count == share.index}
+        missing = {at for at, example in own.items() if example is None}
+        if share.count > 1:
+            failed = len(self._failed()) - self._planned_failures
+            told = share.gather({"missing": sorted(missing), "failed": failed})
+            missing = {at for one in told for at in one["missing"]}
+            self._failed_elsewhere = sum(one["failed"] for one in told) - failed
+            self._check_failed()
+        examples = []
+        for at in range(start, end):
+            if at in missing:
+                continue
+            example = own.get(at)
+            if example is None:
+                number: Any = self._order[at]
+                example = elsewhere(self._rows[number], at % share.count)
+            examples.append(dataclasses.replace(example, host=at % share.count))
+        return examples
+
+    def _next_own(self) -> Example | None:
+        """Returns the next example of this host."""
+        share = self._share
+        if self._reader is None:
+            first = self._at + (share.index - self._at) % share.count
+            own = self._order[first :: share.count]
+            # A tuple, because Grain passes over None.
+            loaded = own.map(lambda index: (self.load(index),))
+            self._reader = iter(loaded.to_iter_dataset(self._options))
+        return next(self._reader)[0]
 
     def get_state(self) -> dict[str, Any]:
         """Returns the position for JSON: the batch after the last one yielded comes next."""
-        return {"identity": self._identity, "grain": self._iterator.get_state()}
+        return {"identity": self._identity, "position": self._at}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes to a position.
 
         Raises:
-            ValueError: it was saved with other rows, another seed or other hosts.
+            ValueError: it was saved with other rows or another seed.
         """
         if state["identity"] != self._identity:
             raise ValueError(
                 f"the data position was saved with {state['identity']}, this run has "
                 f"{self._identity}; "
-                "give the same data file, seed and number of hosts, or a new workdir"
+                "give the same data file and seed, or a new workdir"
             )
-        self._iterator.set_state(state["grain"])
+        self.close()
+        self._at = state["position"]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a position is of: rows, seed and sources."""
+        return self._identity
 
     def metrics(self) -> dict[str, float]:
         """Returns the counts so far: failed media by kind, rows passed over, rows too long."""
         failed = self._failed()
         kinds = collections.Counter(error.kind for error in failed.values())
         return {
-            "data/decode_failed": float(len(failed)),
+            "data/decode_failed": float(len(failed) + self._failed_elsewhere),
             **{f"data/decode_failed/{kind}": float(n) for kind, n in sorted(kinds.items())},
             **{f"data/{name}": float(n) for name, n in sorted(self._counts.items())},
         }
@@ -257,12 +321,18 @@ class Loader:
 
     def _check_failed(self) -> None:
         failed = self._failed()
-        if len(failed) <= self._max_failed_share * len(self._media):
+        number = len(failed) + self._failed_elsewhere
+        if number <= self._max_failed_share * len(self._media):
             return
+        if not failed:
+            raise ValueError(
+                f"{number} of {len(self._media)} media cannot be used, over data.max_failed_share="
+                f"{self._max_failed_share:g}, all of them on other hosts, which name them"
+            )
         uncached = [error for error in failed.values() if error.kind == "uncached"]
         first = uncached[0] if uncached else next(iter(failed.values()))
         raise ValueError(
-            f"{len(failed)} of {len(self._media)} media cannot be used, over "
+            f"{number} of {len(self._media)} media cannot be used, over "
             f"data.max_failed_share={self._max_failed_share:g}; first: {first}"
         )
 
@@ -274,8 +344,6 @@ def _identity(
     rows: Sequence[Row],
     seed: int,
     shuffle: bool,
-    shard_index: int,
-    shard_count: int,
     is_by_pass_rate: bool,
 ) -> dict[str, Any]:
     digest = hashlib.blake2b(digest_size=8)
@@ -288,5 +356,4 @@ def _identity(
         "rows": len(rows),
         "digest": digest.hexdigest(),
         "seed": seed if shuffle else None,
-        "host": f"{shard_index}/{shard_count}",
     }

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
+from jaxtyping import Bool
 
 from evr1.data.records import Row
 
@@ -24,14 +25,12 @@ def draw_order(
     shuffle: bool = True,
     curriculum: str = "",
     epochs: int | None = None,
-    shard_index: int = 0,
-    shard_count: int = 1,
+    is_used: Bool[np.ndarray, " rows"] | None = None,
 ) -> grain.MapDataset:
     """Returns the row numbers in the order in which they are drawn.
 
     Several sources are mixed so that any window holds each by its weight, to within one row; each
-    starts over by itself, so a small one comes more often round. Every host has a part of every
-    source, and so the same mixture.
+    starts over by itself, so a small one comes more often round.
 
     Args:
         rows: of all sources, one source after the other.
@@ -41,12 +40,10 @@ def draw_order(
         curriculum: easy_first or hard_first: by the rows' `pass_rate`, the same in every epoch;
             rows of the same rate stand in the seed's order. It goes before `shuffle`.
         epochs: of a single source; None: without end.
-        shard_index: which host this is.
-        shard_count: number of hosts.
+        is_used: others are left out; every source has one. None: all are used.
 
     Raises:
-        ValueError: a row without `pass_rate` in a curriculum, several sources with an end, or one
-            with fewer rows than there are hosts.
+        ValueError: a row without `pass_rate` in a curriculum, or several sources with an end.
     """
     sources = sources or [Source(len(rows), 1.0)]
     if len(sources) > 1 and epochs is not None:
@@ -54,17 +51,14 @@ def draw_order(
     parts, start = [], 0
     for i, source in enumerate(sources):
         end = start + source.rows
-        if source.rows < shard_count:
-            raise ValueError(
-                f"{rows[start].source}: a source of {source.rows} rows for {shard_count} hosts; "
-                "every host needs one: merge it into another file, or use fewer hosts"
-            )
-        part = grain.MapDataset.range(start, end)
+        numbers = np.arange(start, end)
+        numbers = numbers if is_used is None else numbers[is_used[start:end]]
         if curriculum:
-            part = grain.MapDataset.source(_by_pass_rate(rows, start, end, curriculum, seed + i))
-        elif shuffle:
+            numbers = _by_pass_rate(rows, numbers, curriculum, seed + i)
+        part = grain.MapDataset.source(numbers.tolist())
+        if shuffle and not curriculum:
             part = part.shuffle(seed=(seed + i) % 2**32)
-        parts.append(part[shard_index::shard_count])
+        parts.append(part)
         start = end
     if len(parts) == 1:
         return parts[0].repeat(epochs)
@@ -73,12 +67,12 @@ def draw_order(
 
 
 def _by_pass_rate(
-    rows: Sequence[Row], start: int, end: int, curriculum: str, seed: int
-) -> list[int]:
-    order = np.random.default_rng(seed).permutation(np.arange(start, end))
+    rows: Sequence[Row], numbers: np.ndarray, curriculum: str, seed: int
+) -> np.ndarray:
+    order = np.random.default_rng(seed).permutation(numbers)
     rates = np.array([pass_rate(rows[i]) for i in order.tolist()])
     ranks = np.argsort(-rates if curriculum == "easy_first" else rates, kind="stable")
-    return order[ranks].tolist()
+    return order[ranks]
 
 
 def pass_rate(row: Row) -> float:

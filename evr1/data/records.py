@@ -94,6 +94,7 @@ class Example:
         grid_thw: int32[V, 3], patches per medium before merging.
         is_image: bool[V], which media are images.
         visual: features of the patches by a frozen vision tower, kept for one RL step; None: none.
+        host: whose process has the pixels; on others they are zeros without memory.
     """
 
     row: Row
@@ -105,3 +106,20 @@ class Example:
     grid_thw: np.ndarray
     is_image: np.ndarray
     visual: Visual | None = None
+    host: int = 0
+
+
+def elsewhere(row: Row, host: int) -> Example:
+    """Returns what stands for an example of another host until it is known."""
+    none = np.zeros(0, np.int32)
+    return Example(
+        row=row,
+        tokens=none,
+        is_visual=none.astype(bool),
+        positions=np.zeros((3, 0), np.int32),
+        next_position=0,
+        patches=np.zeros((0, 0), np.uint8),
+        grid_thw=np.zeros((0, 3), np.int32),
+        is_image=none.astype(bool),
+        host=host,
+    )

@@ -92,10 +92,10 @@ def to_json(group: Group) -> dict[str, Any]:
     return {
         "row": group.example.row.source,
         "rollouts": pack(group.rollouts._asdict()),
-        "scores": [_score_to_json(s) for s in group.scores],
+        "scores": [score_to_json(s) for s in group.scores],
         "origins": list(group.origins),
         "version": group.version,
-        "greedy": None if group.greedy is None else _score_to_json(group.greedy),
+        "greedy": None if group.greedy is None else score_to_json(group.greedy),
     }
 
 
@@ -114,18 +114,20 @@ def from_json(
         example,
         rollouts,
         tuple(decode(rollouts)),
-        tuple(_score_from_json(s) for s in saved["scores"]),
+        tuple(score_from_json(s) for s in saved["scores"]),
         tuple(saved["origins"]),
         saved["version"],
-        None if saved["greedy"] is None else _score_from_json(saved["greedy"]),
+        None if saved["greedy"] is None else score_from_json(saved["greedy"]),
     )
 
 
-def _score_to_json(score: Score) -> list[Any]:
+def score_to_json(score: Score) -> list[Any]:
+    """Returns a score as plain data."""
     return [*score[:3], str(score.status), *score[4:]]
 
 
-def _score_from_json(saved: Sequence[Any]) -> Score:
+def score_from_json(saved: Sequence[Any]) -> Score:
+    """Returns what `score_to_json` was given."""
     overall, accuracy, form, status, extracted, detail, terms = saved
     named = tuple((name, value) for name, value in terms)
     return Score(overall, accuracy, form, Status(status), extracted, detail, named)

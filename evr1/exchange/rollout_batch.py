@@ -8,6 +8,7 @@ import numpy as np
 from evr1.batch.collate import Collator
 from evr1.batch.features import with_vision
 from evr1.exchange.group import Group, without_features
+from evr1.parallel import hosts
 from evr1.rl.outcomes import Outcomes
 from evr1.types import GroupBatch, Prompts, Rollouts
 
@@ -30,13 +31,22 @@ class RolloutBatch:
     outcomes: Outcomes
     merge_size: int
 
+    @property
+    def owners(self) -> np.ndarray:
+        """int[G], the host that has the pixels of each group."""
+        return np.array([group.example.host for group in self.groups])
+
     def with_media(self, part: GroupBatch) -> GroupBatch:
-        """Returns a microbatch of this batch with the pixels or features of its prompts.
+        """Returns a microbatch of this batch with the pixels or features of its prompts; on several
+        hosts, this one's run of it.
 
         One at a time: the pixels of a whole rollout batch are tens of gigabytes.
         """
+        part = hosts.own_rows(part)
         examples = [self.groups[g].example if g >= 0 else None for g in part.groups.tolist()]
-        return part._replace(prompts=with_vision(part.prompts, examples, self.merge_size))
+        near = [g.example for g in self.groups if g.example.host == hosts.index()]
+        like = near[0] if near else self.groups[0].example
+        return part._replace(prompts=with_vision(part.prompts, examples, self.merge_size, like))
 
     def without_features(self) -> "RolloutBatch":
         """Returns the batch with its pixels alone."""

@@ -23,7 +23,7 @@ from evr1.learner.update import TrainState, Update, init_state
 from evr1.models import Model, lora
 from evr1.models.io import hf
 from evr1.models.nn import context
-from evr1.parallel import sharding
+from evr1.parallel import hosts, sharding
 from evr1.rl import diagnostics
 from evr1.rl.gae import explained_variance
 from evr1.rl.state import AlgorithmState
@@ -70,6 +70,11 @@ class Learner:
         """What is trained, with its adapters."""
         return self.programs.model
 
+    @property
+    def local_mesh(self) -> jax.sharding.Mesh | None:
+        """The devices that draw on this host."""
+        return hosts.local_mesh(self.programs.actor_mesh)
+
     def load(self, directory: str | Path) -> Params:
         """Reads the parameters of a HF or Orbax directory, each to its place; adapters are new."""
         mesh, model = self.programs.mesh, self.model
@@ -101,7 +106,8 @@ class Learner:
     def publish(self, state: LearnerState) -> Published:
         """Returns the policy's weights for the sampling side."""
         mesh = self.programs.actor_mesh
-        return publish(self.model, state.policy.params, state.updates, mesh)
+        published = publish(self.model, state.policy.params, state.updates, mesh)
+        return published._replace(params=hosts.local_view(published.params, self.local_mesh))
 
     def prepare(
         self, state: LearnerState, rollouts: RolloutBatch
@@ -141,6 +147,7 @@ class Learner:
             metrics |= masked
         parts = self.cutter.cut(
             advantages_lib.with_entropy_coef(s.algorithm, batch, state.memory),
+            rollouts.owners,
             finish=functools.partial(self._finish, state.updates),
         )
         return Prepared(rollouts, batch, parts, memory, state.updates, kl_ref), metrics
@@ -162,7 +169,8 @@ class Learner:
         else:
             parts = prepared.parts * s.algorithm.epochs_per_rollout
             media = self._place_parts(prepared.rollouts, parts, prepared.version)
-            policy, more = _updates(self.programs.update, policy, media)
+            update = self.programs.update
+            policy, more = _updates(update, policy, media, is_first=critic is None)
             more["optim/is_finite"] *= metrics.get("critic/is_finite", 1)
             metrics |= more
         state = state._replace(
@@ -242,25 +250,27 @@ class Learner:
         entropy = None if self.programs.scored is None else np.zeros_like(old)
         gaps: list[diagnostics.Sums] = []
         is_complete = self.settings.algorithm.has_batch_statistics
-        minibatches = self.cutter.cut(batch, is_complete=is_complete)
+        minibatches = self.cutter.cut(batch, rollouts.owners, is_complete=is_complete)
         for part in (part for minibatch in minibatches for part in minibatch):
+            hosts.sync_point()
             prompts, completions = self.place_shown(rollouts, part)
             real = part.groups >= 0
             place = (part.groups[real], slice(None), slice(part.completions.shape[2]))
             if is_recomputed:
                 if self.programs.scored is None or entropy is None:
-                    new = self.programs.logprobs(params, prompts, completions)
+                    new = hosts.whole(self.programs.logprobs(params, prompts, completions))
                 else:
-                    new, entropies = self.programs.scored(params, prompts, completions)
-                    entropy[place] = np.asarray(entropies)[real]
+                    scored = self.programs.scored(params, prompts, completions)
+                    new, entropies = hosts.whole(scored)
+                    entropy[place] = entropies[real]
                 sampled = part.completion_mask & ~part.is_offline[..., None]
                 gaps.append(diagnostics.sampler_sums(new, part.behavior_logprobs, sampled))
-                old[place] = np.asarray(new)[real]
+                old[place] = new[real]
             if reference is not None:
                 # Features of the policy's tower serve it too: they are there only if that tower
                 # never moves, and the reference started from the policy's weights or follows them.
-                new = self.programs.logprobs(reference, prompts, completions)
-                ref[place] = np.asarray(new)[real]
+                new = hosts.whole(self.programs.logprobs(reference, prompts, completions))
+                ref[place] = new[real]
         metrics = diagnostics.means(functools.reduce(diagnostics.add, gaps)) if gaps else {}
         mask = batch.completion_mask
         logprobs = {"old_logprobs": np.where(mask, old, 0), "ref_logprobs": np.where(mask, ref, 0)}
@@ -276,13 +286,13 @@ class Learner:
         policy_params = state.policy.params if critic.is_shared else None
         rollouts = rollouts if critic.has_policy_tower else rollouts.without_features()
         values = batch.old_values.copy()
-        minibatches = self.cutter.cut(batch, is_complete=True)
+        minibatches = self.cutter.cut(batch, rollouts.owners, is_complete=True)
         for part in (part for minibatch in minibatches for part in minibatch):
             prompts, completions = self.place_shown(rollouts, part)
             real = part.groups >= 0
             place = (part.groups[real], slice(None), slice(part.completions.shape[2]))
             new = critic.values(state.critic.params, policy_params, prompts, completions)
-            values[place] = np.asarray(new)[real]
+            values[place] = hosts.whole(new)[real]
         return batch._replace(old_values=np.where(batch.completion_mask, values, 0))
 
     def _for_critic(self, batch: GroupBatch) -> GroupBatch:
@@ -322,7 +332,8 @@ class Learner:
         critic = self.programs.critic
         assert critic is not None
         assert state.critic is not None
-        parts = self.cutter.cut(self._for_critic(prepared.batch), is_complete=True)
+        owners = prepared.rollouts.owners
+        parts = self.cutter.cut(self._for_critic(prepared.batch), owners, is_complete=True)
         parts = parts * self.settings.algorithm.epochs_per_rollout
         shared = state.policy.params if critic.is_shared else None
         has_tower, rollouts = critic.has_policy_tower, prepared.rollouts
@@ -357,19 +368,29 @@ def make_learner(
         microbatch_tokens=settings.train.microbatch_tokens,
         group_multiple=sharding.batch_shards(mesh),
         drop_silent=not a.has_other_gradients,
+        hosts=hosts.count(),
     )
     return Learner(settings, make_programs(settings, model, mesh), cutter)
 
 
 def _updates(
-    programs: Update, state: TrainState, minibatches: Iterator[Iterator[GroupBatch]], *inputs: Any
+    programs: Update,
+    state: TrainState,
+    minibatches: Iterator[Iterator[GroupBatch]],
+    *inputs: Any,
+    is_first: bool = True,
 ) -> tuple[TrainState, dict[str, float]]:
-    """Returns the state after an update for each minibatch; gradients of its parts are added."""
+    """Returns the state after an update for each minibatch; gradients of its parts are added.
+
+    With `is_first` nothing was given away yet, and until it is, the hosts may still leave.
+    """
     sums: diagnostics.Sums = {}
     applied: list[dict[str, jax.Array]] = []
     for minibatch in minibatches:
         grads = programs.zeros(state.params)
         for part in minibatch:
+            if is_first and not applied:
+                hosts.sync_point()
             grads, more = programs.accumulate(state.params, grads, *inputs, part)
             sums = diagnostics.add(sums, more) if sums else more
         state, metrics = programs.apply(state, grads)

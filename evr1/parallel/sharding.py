@@ -6,6 +6,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from evr1.parallel import hosts
+
 # A logical axis names what an axis of an array means; a mesh axis is where it may be split. Where
 # two axes of an array name the same mesh axis, the first one has it.
 LOGICAL: dict[str, tuple[str, ...]] = {
@@ -98,8 +100,15 @@ def batch_shards(mesh: Mesh | None) -> int:
 
 
 def put_batch(mesh: Mesh | None, tree: Any) -> Any:
-    """Places host arrays on the devices, their groups spread over those of a mesh."""
-    return jax.device_put(tree) if mesh is None else jax.device_put(tree, batch_sharding(mesh))
+    """Places host arrays on the devices, their groups spread over those of a mesh.
+
+    On a mesh of several hosts they are this host's groups, as many as every other one has.
+    """
+    if mesh is None:
+        return jax.device_put(tree)
+    if mesh.is_multi_process:
+        return hosts.place(tree, batch_sharding(mesh))
+    return jax.device_put(tree, batch_sharding(mesh))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

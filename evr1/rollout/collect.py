@@ -11,6 +11,7 @@ from evr1.config import DynamicSettings
 from evr1.data.dataset import Dataset
 from evr1.exchange import Group, Published, RolloutBatch, stack
 from evr1.exchange import group as group_lib
+from evr1.parallel import hosts
 from evr1.rollout.mixing import Mixer
 from evr1.rollout.outcomes import outcomes_of, reward_metrics
 from evr1.rollout.sample import GroupSampler
@@ -69,8 +70,12 @@ class Collector:
             self._mixer.set_state(saved["replay"])
         n, limit = self._sampler.n, self._sampler.sampling.max_tokens
         self._left_over = []
-        for entry in saved["surplus"]:
+        for i, entry in enumerate(saved["surplus"]):
             example = self._dataset.example(entry["row"])
+            example = dataclasses.replace(example, host=i % hosts.count())
+            if example.host != hosts.index():
+                patches = np.broadcast_to(np.uint8(0), example.patches.shape)
+                example = dataclasses.replace(example, patches=patches)
             group = group_lib.from_json(entry, example, self._sampler.actor.texts)
             shape = group.rollouts.completions.shape
             if shape != (n, limit):

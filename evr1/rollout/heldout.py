@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from evr1.data.loader import Loader
-from evr1.data.records import Row
-from evr1.exchange import Published
+from evr1.data.records import Example, Row
+from evr1.exchange import Group, Published
 from evr1.exchange.records import group_records
+from evr1.exchange.sharing import own, share
 from evr1.formats.problem_types import slug
 from evr1.rewards import Score
 from evr1.rollout.sample import make_groups
@@ -56,21 +57,23 @@ class HeldOut:
         answered: list[Row] = []
         with self.loader() as batches:
             for examples in batches:
-                ids = list(range(len(examples)))
-                rollouts = self.actor.generate(
-                    published.params, examples, ids, self.sampling, slots=self.slots
-                )
-                texts, rows = self.actor.texts(rollouts), [e.row for e in examples]
-                scores = self.score(texts, rows)
-                answered += rows
-                groups = make_groups(
-                    examples, rollouts, texts, scores, version=published.version, n=1
-                )
-                for group in groups:
+                places = own(examples)
+                groups = self._answer(published, [examples[i] for i in places]) if places else []
+                for group in share(examples, groups):
+                    answered.append(group.example.row)
                     records += group_records(
                         group, None, self.actor.processor, step=step, split="eval"
                     )
         return eval_metrics(records, answered, self.rows), records
+
+    def _answer(self, published: Published, examples: Sequence[Example]) -> list[Group]:
+        ids = list(range(len(examples)))
+        rollouts = self.actor.generate(
+            published.params, examples, ids, self.sampling, slots=self.slots
+        )
+        texts = self.actor.texts(rollouts)
+        scores = self.score(texts, [e.row for e in examples])
+        return make_groups(examples, rollouts, texts, scores, version=published.version, n=1)
 
 
 def eval_metrics(

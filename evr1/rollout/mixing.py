@@ -13,7 +13,9 @@ from evr1.config import MixSettings, ReplaySettings
 from evr1.data.processor import Processor
 from evr1.data.records import Row
 from evr1.exchange import Group
-from evr1.exchange.group import OFFLINE, POLICY, REPLAY
+from evr1.exchange.group import OFFLINE, POLICY, REPLAY, score_from_json, score_to_json
+from evr1.exchange.sharing import own
+from evr1.parallel import hosts
 from evr1.rewards import Score
 from evr1.rollout import trajectory as trajectories
 from evr1.rollout.replay import Replay
@@ -133,11 +135,20 @@ class Mixer:
         self, groups: Sequence[Group], chosen: dict[int, list[Trajectory]]
     ) -> tuple[list[str], list[Score]]:
         """Returns text and score of each trajectory; they are scored as completions are."""
-        rows = [groups[g].example.row for g, items in chosen.items() for _ in items]
-        flat = [t for items in chosen.values() for t in items]
-        texts = [self._processor.decode(t.tokens.tolist()) for t in flat]
-        lengths, finished = [len(t.tokens) for t in flat], [t.is_finished for t in flat]
-        return texts, self._sampler.scorer.score(texts, rows, lengths, finished)
+        flat = [(groups[g].example, t) for g, items in chosen.items() for t in items]
+        texts = [self._processor.decode(t.tokens.tolist()) for _, t in flat]
+        # Each host scores those of its groups: a judge may not say the same twice.
+        at = own([example for example, _ in flat])
+        scores = self._sampler.scorer.score(
+            [texts[i] for i in at],
+            [flat[i][0].row for i in at],
+            [len(flat[i][1].tokens) for i in at],
+            [flat[i][1].is_finished for i in at],
+        )
+        found = {i: score_to_json(s) for i, s in zip(at, scores, strict=True)}
+        for told in hosts.gather_json([[i, s] for i, s in found.items()]):
+            found |= dict(told)
+        return texts, [score_from_json(found[i]) for i in range(len(flat))]
 
 
 def choose(candidates: Sequence[Trajectory], count: int, turn: int) -> list[Trajectory]:

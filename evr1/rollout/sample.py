@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from evr1.data.records import Example
 from evr1.exchange import Group, Published
 from evr1.exchange.group import POLICY
+from evr1.exchange.sharing import own, share
 from evr1.rewards import Score
-from evr1.rollout.scoring import RolloutScorer
+from evr1.rollout.scoring import RolloutScorer, check_failed
 from evr1.sampler import Sampling
 from evr1.sampler.actor import Actor
 from evr1.telemetry.phases import PhaseTimer
@@ -34,25 +35,44 @@ class GroupSampler:
     timer: PhaseTimer
 
     def with_features(self, published: Published, examples: Sequence[Example]) -> list[Example]:
-        """Returns the examples with their features, where the vision tower is frozen."""
-        if self.actor.encoder is None:
-            return list(examples)
+        """Returns the examples with their features, where the vision tower is frozen; those of
+        other hosts as they are."""
+        out, places = list(examples), own(examples)
+        if self.actor.encoder is None or not places:
+            return out
         with self.timer("encode"):
-            return self.actor.with_features(published.params, examples)
+            new = self.actor.with_features(published.params, [out[i] for i in places])
+        for i, example in zip(places, new, strict=True):
+            out[i] = example
+        return out
 
     def draw(
         self, published: Published, examples: Sequence[Example], request_ids: Sequence[int]
     ) -> list[Group]:
-        """Draws a group for each example.
+        """Draws a group for each example, each host for its own.
 
         Args:
             published: weights to draw with.
-            examples: the prompts, with their features.
+            examples: the prompts of all hosts, this one's with their features.
             request_ids: one for each; with the seed they decide the random numbers.
 
         Raises:
             ValueError: too many scorers failed.
         """
+        places = own(examples)
+        groups = self._draw_own(
+            published, [examples[i] for i in places], [request_ids[i] for i in places]
+        )
+        groups = share(examples, groups)
+        scores = [s for g in groups for s in (*g.scores, *([g.greedy] if g.greedy else []))]
+        check_failed(scores, examples, self.scorer.max_failed_share)
+        return groups
+
+    def _draw_own(
+        self, published: Published, examples: Sequence[Example], request_ids: Sequence[int]
+    ) -> list[Group]:
+        if not examples:
+            return []
         scoring = self.scorer.begin(examples)
         with self.timer("rollout"):
             rollouts = self.actor.generate(

@@ -81,20 +81,14 @@ class Scoring:
         self._started[g] = self._scorer.judged.submit(texts, rows)
 
     def finish(self, rollouts: Rollouts) -> tuple[list[str], list[Score]]:
-        """Returns text and score of all G * N completions, in order, judge and terms included.
-
-        Raises:
-            ValueError: too many scorers failed; names the first.
-        """
+        """Returns text and score of all G * N completions, in order, judge and terms included."""
         groups = range(len(self._examples))
         texts = [text for g in groups for text in self._texts[g]]
         rows = [e.row for e in self._examples for _ in range(rollouts.lengths.shape[1])]
         scores = [s for g in groups for s in self._started[g].result()]
         scores = self._scorer.judged.rule(scores, texts, rows)
         lengths, finished = rollouts.lengths.flat, rollouts.finished.flat
-        scores = self._scorer.add_terms(scores, texts, rows, lengths, finished)
-        check_failed(scores, self._examples, self._scorer.max_failed_share)
-        return texts, scores
+        return texts, self._scorer.add_terms(scores, texts, rows, lengths, finished)
 
 
 def open_pool(

@@ -13,6 +13,7 @@ import numpy as np
 from evr1.data.records import Geometry
 from evr1.data.shuffle import shuffled
 from evr1.exchange import Group, Published
+from evr1.exchange.sharing import own
 from evr1.rl.temporal import PASS_AT, temporal_bonus
 from evr1.rollout.sample import GroupSampler
 
@@ -55,7 +56,9 @@ class TemporalBonus:
         at = [g for g, group in enumerate(groups) if group.example.row.videos]
         if not at:
             return groups
-        examples = [shuffled(groups[g].example, self._geometry, ids[g]) for g in at]
+        examples = [groups[g].example for g in at]
+        for i in own(examples):
+            examples[i] = shuffled(examples[i], self._geometry, ids[at[i]])
         others = self._sampler.draw(published, examples, [ids[g] for g in at])
         bonus = temporal_bonus(
             np.array([groups[g].accuracy for g in at]),

@@ -21,7 +21,7 @@ from evr1.data.processor import Processor
 from evr1.data.records import Example, Row
 from evr1.models import Model, load_model
 from evr1.models.io import hf
-from evr1.parallel import sharding
+from evr1.parallel import hosts, sharding
 from evr1.parallel.mesh import actor_mesh
 from evr1.sampler.driver import OnFinish, Sampler
 from evr1.sampler.sampling import Sampling
@@ -193,4 +193,5 @@ def open_actor(
     """
     model = load_model(directory, dtype=dtype, remat="none")
     processor = processor or Processor.from_hf(str(hf.side_dir(directory)))
-    return Actor(model, processor, mesh=actor_mesh(mesh, model.config.kv_heads), **fields)
+    mesh = hosts.local_mesh(actor_mesh(mesh, model.config.kv_heads))
+    return Actor(model, processor, mesh=mesh, **fields)

@@ -26,6 +26,7 @@ from evr1.batch.features import with_vision
 from evr1.batch.shapes import ShapeTable
 from evr1.data.records import Example, Geometry
 from evr1.models import Model
+from evr1.parallel import hosts
 from evr1.parallel.sharding import batch_shards, put_batch
 from evr1.sampler.engine import Engine, Prefix, ResultTokens
 from evr1.sampler.sampling import RowIds, Sampling
@@ -338,6 +339,8 @@ class _Call:
         state = self.engine.init_decode_state()
         while self.feed.left or self.keys:
             state = self._refill(state)
+            if hosts.is_leaving():
+                raise hosts.Leave
             if (self.owners >= 0).any():
                 state, result = self.engine.generate(self.params, state)
                 result.copy_to_host_async()

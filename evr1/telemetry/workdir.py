@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import jax
+from evr1.parallel import hosts
 
 
 @contextlib.contextmanager
@@ -18,7 +18,7 @@ def sole_run(workdir: str | Path) -> Iterator[None]:
     Raises:
         ValueError: another run holds it.
     """
-    if jax.process_index() > 0:
+    if not hosts.is_primary():
         yield
         return
     path = Path(workdir)

@@ -5,6 +5,7 @@ model never stands in host memory as a whole. Weight maps are data (see `Weight`
 no family.
 """
 
+import collections
 import itertools
 import json
 import shutil
@@ -21,6 +22,7 @@ from evr1.models.io.orbax_dir import Block, Dtype, Stack, pick
 from evr1.models.io.safetensors import Entry
 from evr1.models.tree import flatten, unflatten
 from evr1.models.weights import Weight
+from evr1.parallel import hosts
 from evr1.types import Params
 
 INDEX = "model.safetensors.index.json"
@@ -298,10 +300,14 @@ def save_params(
     tensors = listing(model, shapes, layout(source_dir))
 
     def read(path: str, index: tuple[int, ...]) -> np.ndarray:
-        return np.asarray(jax.device_get(flat[path][index]))
+        return hosts.whole(flat[path][index])
 
     named = [(t.name, t.shape, np.dtype(dtype)) for t in tensors]
-    write_dir(out_dir, named, values(tensors, read), source_dir, max_shard_bytes)
+    if hosts.is_primary():
+        write_dir(out_dir, named, values(tensors, read), source_dir, max_shard_bytes)
+    else:  # each tensor is gathered by all
+        collections.deque(values(tensors, read), maxlen=0)
+    hosts.barrier()
 
 
 def layout(source_dir: str | Path) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,444 @@
+"""Several processes as one run; the only file that knows of them.
+
+Small host state is the same on every host: rows chosen, tokens, scores, advantages, cuts. Pixels,
+drawing and scoring belong to the host that owns a group; hosts meet in `gather` and in the
+learner's programs. With one process everything here is the identity.
+"""
+
+import contextlib
+import io
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+
+T = TypeVar("T")
+
+HEARTBEAT_S = 30  # after so long without a sign of life a host is lost, and with it the run
+POLL_S = 0.3  # how often a host looks whether another one has failed or is to leave
+GRACE_S = 2.0  # what the process that all others ask waits for them to have read why it ends
+DAY_S = 86400
+LOST = 143  # exit status where something outside ended the run: the same command goes on
+_BUCKET = 1 << 16  # gathered bytes are padded to powers of two from here on: few programs
+
+
+class Leave(Exception):  # noqa: N818  not an error: the run was asked to end
+    """All hosts were asked to save and end; raised on all of them at the same point."""
+
+
+def index() -> int:
+    """Returns which process this is."""
+    return jax.process_index()
+
+
+def count() -> int:
+    """Returns the number of processes."""
+    return jax.process_count()
+
+
+def is_primary() -> bool:
+    """Returns whether this process writes what there is once."""
+    return index() == 0
+
+
+def name() -> str:
+    """Returns what messages call this process; empty where it is alone."""
+    return f"host {index()}/{count()}" if count() > 1 else ""
+
+
+def say(text: str) -> None:
+    """Prints a line, once for all hosts."""
+    if is_primary():
+        print(text, flush=True)
+
+
+# Start
+
+
+def start(coordinator: str, number: int, own: int) -> None:
+    """Joins the processes of a run, before anything else asks JAX for devices.
+
+    Slurm, Open MPI, Cloud TPU and GKE tell JAX by themselves; given values come before theirs.
+
+    Args:
+        coordinator: address and port of process 0; empty: found out, or there is one process.
+        number: of processes.
+        own: which one this is.
+
+    Raises:
+        ValueError: the other processes could not be reached.
+    """
+    options: dict[str, Any] = {"heartbeat_timeout_seconds": HEARTBEAT_S}
+    if coordinator:
+        options |= {"coordinator_address": coordinator, "num_processes": number, "process_id": own}
+    elif not _is_launched():
+        return
+    else:
+        options["local_device_ids"] = _gpus_of_a_node()
+    try:
+        jax.distributed.initialize(**options)
+    except (ValueError, RuntimeError) as error:
+        if not coordinator and "coordinator_address should be defined" in str(error):
+            return  # of a launcher, but a process by itself
+        where = coordinator or "the launcher's coordinator"
+        raise ValueError(
+            f"hosts: {where} could not be reached ({' '.join(str(error).split())[:160]}); start "
+            "all processes, with the same hosts.coordinator and hosts.count and each its own "
+            "hosts.index"
+        ) from None
+    if count() > 1:
+        _Watch.begin()
+
+
+def _is_launched() -> bool:
+    """Returns whether a launcher's variables, or TPU chips, are there; asks no network."""
+    names = ("SLURM_STEP_NODELIST", "OMPI_MCA_orte_hnp_uri", "TPU_WORKER_HOSTNAMES")
+    names = (*names, "TPU_PROCESS_ADDRESSES", "JAX_COORDINATOR_ADDRESS", "JOB_COMPLETION_INDEX")
+    return any(os.environ.get(n) for n in names) or bool(list(Path("/dev").glob("accel[0-9]*")))
+
+
+def _gpus_of_a_node() -> list[int] | None:
+    """Returns the GPUs of a process that has a node to itself, which JAX takes for one of many.
+
+    None: JAX's choice is right.
+    """
+    per_node = os.environ.get("SLURM_STEP_TASKS_PER_NODE") or os.environ.get(
+        "OMPI_COMM_WORLD_LOCAL_SIZE", ""
+    )
+    if per_node.split("(")[0] != "1":
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    number = len(visible.split(",")) if visible else gpus
+    return list(range(number)) if number else None
+
+
+# What hosts tell each other
+
+
+def gather(data: bytes) -> list[bytes]:
+    """Returns what every host gave, in order; all hosts call it together.
+
+    Raises:
+        Leave: the run was asked to end.
+    """
+    sync_point()
+    if count() == 1:
+        return [data]
+    sizes = multihost_utils.process_allgather(np.array([len(data)], np.int32)).reshape(-1)
+    room = _BUCKET
+    while room < sizes.max():
+        room *= 2
+    padded = np.zeros(room, np.uint8)
+    padded[: len(data)] = np.frombuffer(data, np.uint8)
+    table = np.asarray(multihost_utils.process_allgather(padded)).reshape(count(), room)
+    return [table[h, :size].tobytes() for h, size in enumerate(sizes.tolist())]
+
+
+def gather_json(value: T) -> list[T]:
+    """Returns the plain data of every host, in order; see `gather`."""
+    if count() == 1:
+        sync_point()
+        return [value]
+    return [json.loads(text) for text in gather(json.dumps(value).encode())]
+
+
+def gather_arrays(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Returns the named arrays of every host, in order; see `gather`."""
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    out = []
+    for data in gather(file.getvalue()):
+        with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
+            out.append(dict(loaded))
+    return out
+
+
+def once(make: Callable[[], T]) -> T | None:
+    """Calls a function on the primary, while the others wait; returns None on them."""
+    made = make() if is_primary() else None
+    barrier()
+    return made
+
+
+def barrier() -> None:
+    """Waits until all hosts are here."""
+    sync_point()
+    if _Watch.current is not None:
+        _Watch.current.meet()
+
+
+def from_primary(make: Callable[[], T]) -> T:
+    """Returns what a function gives on the primary, plain data, on every host; see `once`."""
+    made = once(make)
+    return gather_json(made)[0]  # type: ignore[return-value]
+
+
+def agree(values: Mapping[str, Any], what: str) -> None:
+    """Checks that all hosts have the same values.
+
+    Args:
+        values: by name; plain data.
+        what: they are of, for the message.
+
+    Raises:
+        ValueError: on every host, with the first that differs.
+    """
+    theirs = gather_json(json.loads(json.dumps(dict(values), default=str)))
+    for host, other in enumerate(theirs):
+        for key in sorted(theirs[0].keys() | other.keys()):
+            if theirs[0].get(key) != other.get(key):
+                raise ValueError(
+                    f"host {host} has another {what}: {key} is {str(other.get(key))[:80]!r} there "
+                    f"and {str(theirs[0].get(key))[:80]!r} on host 0; start all hosts alike"
+                )
+
+
+def check_shared(folder: str | Path) -> None:
+    """Checks that the hosts see one and the same folder.
+
+    Raises:
+        ValueError: this host does not see what the primary wrote there.
+    """
+    if count() == 1:
+        return
+    mark = Path(folder) / ".hosts"
+    once(lambda: mark.write_text(str(time.time())))
+    seen = mark.read_text() if mark.exists() else ""
+    told = gather_json(seen)
+    if seen != told[0]:
+        raise ValueError(f"{folder} is not the folder that host 0 sees; share it among the hosts")
+    once(mark.unlink)
+
+
+# Arrays
+
+
+def local_mesh(mesh: Mesh | None) -> Mesh | None:
+    """Returns this host's part of a mesh whose first axis goes over hosts."""
+    if mesh is None or count() == 1:
+        return mesh
+    own = [row for row in mesh.devices if row.flat[0].process_index == index()]
+    return Mesh(np.stack(own), mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def local_view(tree: Any, mesh: Mesh | None) -> Any:
+    """Returns arrays that every host has whole as arrays of this host's mesh, without a copy."""
+    if mesh is None or count() == 1:
+        return tree
+
+    def view(x: jax.Array) -> jax.Array:
+        shards = [shard.data for shard in x.addressable_shards]
+        place = NamedSharding(mesh, x.sharding.spec)  # type: ignore[attr-defined]
+        return jax.make_array_from_single_device_arrays(x.shape, place, shards)
+
+    return jax.tree.map(view, tree)
+
+
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Returns this host's rows of a batch as parts of global arrays."""
+
+    def put(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        shape = (x.shape[0] * count(), *x.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, x, shape)
+
+    return jax.tree.map(put, tree)
+
+
+def own_rows(tree: Any) -> Any:
+    """Returns this host's rows of a batch that all hosts have: one part of as many as hosts."""
+    if count() == 1:
+        return tree
+
+    def cut(x: Any) -> Any:
+        rows = len(x) // count()
+        return x[index() * rows : (index() + 1) * rows]
+
+    return jax.tree.map(cut, tree)
+
+
+def whole(tree: Any) -> Any:
+    """Returns global arrays as host arrays, on every host."""
+    if count() == 1:
+        return jax.tree.map(np.asarray, tree)
+
+    def fetch(x: Any) -> np.ndarray:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+            return np.asarray(x)
+        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+    return jax.tree.map(fetch, tree)
+
+
+# Ends
+
+
+@contextlib.contextmanager
+def as_one(explain: Callable[[BaseException], str | None]) -> Iterator[None]:
+    """Ends all processes where one fails; without it the others would wait for it for minutes.
+
+    Args:
+        explain: an error in one line; None: it is none that a user can mend.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if count() == 1:
+            raise
+        _fail(error, explain)
+
+
+def _fail(error: BaseException, explain: Callable[[BaseException], str | None]) -> None:
+    """Prints why, tells the others, and ends the process; waits for nobody."""
+    if isinstance(error, Leave | SystemExit):
+        status = error.code if isinstance(error, SystemExit) else LOST
+        _exit(int(status or 0), "")
+    time.sleep(2 * POLL_S)  # a broken collective is the trace of a failure that is being told
+    line = explain(error)
+    if line is None:
+        traceback.print_exception(error)
+        line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if _is_broken_collective(error):
+        _exit(LOST, f"{name()}: another host is gone; the same command goes on")
+    line = f"{name()}: {line}"
+    _Watch.tell("failed", line)
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    if is_primary():
+        time.sleep(GRACE_S)  # the others ask this process why it ends
+    _exit(1, "")
+
+
+def _is_broken_collective(error: BaseException) -> bool:
+    words = ("Gloo", "NCCL", "coordination", "heartbeat", "Connection", "DEADLINE_EXCEEDED")
+    return isinstance(error, RuntimeError | ValueError) and any(w in str(error) for w in words)
+
+
+def _exit(status: int, line: str) -> None:
+    if line:
+        print(line, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(status)  # jax would wait for the others
+
+
+def sync_point() -> None:
+    """A place that all hosts pass equally often and in the same order.
+
+    Raises:
+        Leave: the run was asked to end, and this is where all hosts do.
+    """
+    if _Watch.current is not None:
+        _Watch.current.sync_point()
+
+
+def is_leaving() -> bool:
+    """Returns whether the next `sync_point` raises: what is done until then is in vain."""
+    watch = _Watch.current
+    return watch is not None and watch.is_next and not watch.is_staying
+
+
+@contextlib.contextmanager
+def staying() -> Iterator[None]:
+    """What must be done whole: sync points in it do not leave."""
+    watch = _Watch.current
+    if watch is None:
+        yield
+        return
+    watch.is_staying = True
+    yield
+    watch.is_staying = False
+
+
+class _Watch:
+    """A thread that learns what other hosts tell, and tells them what this one is asked.
+
+    SIGTERM to any host asks all to leave. Each says how many sync points it has passed and passes
+    no further one until all have said so; they leave where the furthest is.
+    """
+
+    current: "_Watch | None" = None
+
+    def __init__(self) -> None:
+        import orbax.checkpoint as ocp  # seconds, and only several hosts need it
+
+        self._client = ocp.multihost.get_jax_distributed_client()
+        self._passed = self._met = 0
+        self.is_staying = False
+        self._until: int | None = None
+        self._is_held = False
+        self._lock = threading.Condition()
+        self._asked, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        # The handler proper would wait for the main thread, which waits in collectives.
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    @classmethod
+    def begin(cls) -> None:
+        """Starts the thread; jax took the signal over in `initialize`."""
+        cls.current = cls()
+
+    @classmethod
+    def tell(cls, key: str, value: str) -> None:
+        """Leaves a word for the other hosts."""
+        if cls.current is not None:
+            with contextlib.suppress(Exception):  # the first word stays; nobody may be there
+                cls.current._client.key_value_set(f"evr1/{key}", value)
+
+    @property
+    def is_next(self) -> bool:
+        """Whether the next sync point is where all leave."""
+        return self._until is not None and self._passed >= self._until
+
+    def sync_point(self) -> None:
+        """Does what `sync_point` says."""
+        with self._lock:
+            while self._is_held and self._until is None:
+                self._lock.wait()
+            if self.is_next and not self.is_staying:
+                raise Leave
+            self._passed += 1
+
+    def meet(self) -> None:
+        """Waits for the others, as long as it takes; it fails where one of them is gone."""
+        self._met += 1
+        self._client.wait_at_barrier(f"evr1/{self._met}", 1000 * DAY_S)
+
+    def _run(self) -> None:
+        while True:
+            is_asked = bool(select.select([self._asked], [], [], POLL_S)[0])
+            if is_asked and signal.SIGTERM in os.read(self._asked, 64):
+                self.tell("leave", name())
+            try:
+                words = dict(self._client.key_value_dir_get("evr1/"))
+            except Exception:  # noqa: BLE001  jax ends the process where the coordinator is gone
+                continue
+            told = {key.removeprefix("evr1/"): value for key, value in words.items()}
+            if "failed" in told and not told["failed"].startswith(f"{name()}:"):
+                _exit(1, f"error: {name()} ends: {told['failed']}")
+            if "leave" in told:
+                self._hold(told)
+
+    def _hold(self, told: Mapping[str, str]) -> None:
+        """Stops the main thread at its next sync point until all hosts have said where they are."""
+        with self._lock:
+            if not self._is_held:
+                self._is_held = True
+                self.tell(f"passed/{index()}", str(self._passed))
+            places = [int(v) for k, v in told.items() if k.startswith("passed/")]
+            if len(places) == count() and self._until is None:
+                self._until = max(places)
+                self._lock.notify_all()
