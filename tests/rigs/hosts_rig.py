@@ -1,0 +1,140 @@
+"""Runs of several processes on this machine, one CPU device each."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from repo import ROOT
+
+CLOCKS = re.compile(r"time/|speed/|memory/|compile/|hosts/|utilization/")
+SMALL = {
+    "num_steps": 4,
+    "data.generate": False,
+    "rollout.prompts": 8,
+    "rollout.n": 4,
+    "rollout.slots": 8,
+    "rollout.window_steps": 8,
+    "eval.every_steps": 2,
+    "checkpoint.every_steps": 2,
+    "log.tensorboard": False,
+    "log.report": False,
+    "optim.schedule": "constant",  # else num_steps would change the learning rate
+}
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Processes:
+    """A training of some processes, started at once.
+
+    Attributes:
+        logs: what each prints goes to these files.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        workdir: Path,
+        count: int,
+        own: dict[int, dict[str, Any]] | None = None,
+        **fields: Any,
+    ) -> None:
+        """Starts them.
+
+        Args:
+            data: demo clips and rows.
+            workdir: of the run.
+            count: number of processes.
+            own: fields of single ones.
+            **fields: of the config, with __ for the dots.
+        """
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        names = {name.replace("__", "."): value for name, value in fields.items()}
+        paths = {
+            "workdir": workdir,
+            "data.train": data / "train.jsonl",
+            "data.eval": data / "heldout.jsonl",
+            "data.media_dir": data,
+            "data.shards": data / "shards",
+            "compile_cache": data / "jax",
+        }
+        address = f"127.0.0.1:{free_port()}"
+        self.processes, self.logs = [], []
+        for index in range(count):
+            several = {"coordinator": address, "count": count, "index": index}
+            together = {f"hosts.{k}": v for k, v in several.items()} if count > 1 else {}
+            given = {**SMALL, **paths, **together, **names, **(own or {}).get(index, {})}
+            config = given.pop("config", "configs/demo.py")
+            flags = [f"--config.{name}={value}" for name, value in given.items()]
+            log = workdir.parent / f"{workdir.name}.{index}.log"
+            self.logs.append(log)
+            with log.open("a") as out:
+                self.processes.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "evr1.main", f"--config={config}", *flags],
+                        cwd=ROOT,
+                        env=_environment(),
+                        stdout=out,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+
+    def wait(self, timeout_s: float = 300) -> list[int]:
+        """Exit statuses of all."""
+        end = time.monotonic() + timeout_s
+        try:
+            return [p.wait(max(end - time.monotonic(), 0.1)) for p in self.processes]
+        finally:
+            for p in self.processes:
+                p.kill()
+
+    def wait_for(self, text: str, timeout_s: float = 300) -> None:
+        """Waits until one of them has printed a text."""
+        end = time.monotonic() + timeout_s
+        while not any(text in log.read_text() for log in self.logs):
+            assert time.monotonic() < end, self.printed()
+            assert any(p.poll() is None for p in self.processes), self.printed()
+            time.sleep(0.05)
+
+    def printed(self) -> str:
+        """The end of what each has printed."""
+        return "\n".join(f"== {i}\n{log.read_text()[-2000:]}" for i, log in enumerate(self.logs))
+
+
+def run(data: Path, workdir: Path, count: int, **fields: Any) -> None:
+    """Runs to the end; fails the test where a process fails."""
+    started = Processes(data, workdir, count, **fields)
+    statuses = started.wait()
+    assert statuses == [0] * count, started.printed()
+
+
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without clocks."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not CLOCKS.match(k)} for line in lines]
+
+
+def rollouts(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of rollouts.jsonl."""
+    return [json.loads(line) for line in (workdir / "rollouts.jsonl").read_text().splitlines()]
+
+
+def _environment() -> dict[str, str]:
+    flags = os.environ.get("XLA_FLAGS", "")  # of tests/conftest.py
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=1",
+    }
