@@ -3,17 +3,22 @@
 import ml_collections
 
 from evr1.config import command, resolve
+from evr1.config.resolve import check_hosts
+from evr1.parallel import launchers
 
 
 def main(config: ml_collections.ConfigDict) -> None:
     """Resolves the config and trains."""
-    settings = resolve(config)
+    h = check_hosts(config)
+    if h.count == 1 and not launchers.is_launched():
+        resolve(config)  # before jax is imported
     from evr1 import train  # after the flags: --help must not wait for jax
     from evr1.parallel import hosts
 
-    h = settings.hosts
     hosts.start(h.coordinator, h.count, h.index)
     command.unwind_on_stop(has_watch=hosts.count() > 1)
+    with hosts.as_one(command.explain):  # what one host does not find, ends all
+        settings = resolve(config)
     train.train(settings)
 
 

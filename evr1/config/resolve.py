@@ -12,8 +12,8 @@ import ml_collections
 
 from evr1.config import algorithms, base, checks
 from evr1.config.checks import require
-from evr1.config.read import read
-from evr1.config.settings import LoraSettings, RolloutSettings, Settings
+from evr1.config.read import read, read_section
+from evr1.config.settings import HostsSettings, LoraSettings, RolloutSettings, Settings
 from evr1.config.settings_algorithm import (
     AlgorithmSettings,
     CriticSettings,
@@ -43,6 +43,19 @@ def resolve(config: ml_collections.ConfigDict, *, has_paths: bool = True) -> Set
     settings = derive(settings)
     if has_paths:
         settings.check_paths()
+    return settings
+
+
+def check_hosts(config: ml_collections.ConfigDict) -> HostsSettings:
+    """Returns the section that says which process this is, checked before all others.
+
+    Raises:
+        ValueError: see `resolve`.
+    """
+    defaults: Any = base.get_config().hosts
+    given: Any = config.hosts
+    settings = read_section(HostsSettings, given.to_dict(), defaults.to_dict())
+    settings.check()
     return settings
 
 

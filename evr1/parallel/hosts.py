@@ -24,6 +24,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
+from evr1.parallel import launchers
+
 T = TypeVar("T")
 
 HEARTBEAT_S = 30  # after so long without a sign of life a host is lost, and with it the run
@@ -83,10 +85,10 @@ def start(coordinator: str, number: int, own: int) -> None:
     options: dict[str, Any] = {"heartbeat_timeout_seconds": HEARTBEAT_S}
     if coordinator:
         options |= {"coordinator_address": coordinator, "num_processes": number, "process_id": own}
-    elif not _is_launched():
+    elif not launchers.is_launched():
         return
     else:
-        options["local_device_ids"] = _gpus_of_a_node()
+        options["local_device_ids"] = launchers.gpus_of_a_node()
     try:
         jax.distributed.initialize(**options)
     except (ValueError, RuntimeError) as error:
@@ -100,29 +102,6 @@ def start(coordinator: str, number: int, own: int) -> None:
         ) from None
     if count() > 1:
         _Watch.begin()
-
-
-def _is_launched() -> bool:
-    """Returns whether a launcher's variables, or TPU chips, are there; asks no network."""
-    names = ("SLURM_STEP_NODELIST", "OMPI_MCA_orte_hnp_uri", "TPU_WORKER_HOSTNAMES")
-    names = (*names, "TPU_PROCESS_ADDRESSES", "JAX_COORDINATOR_ADDRESS", "JOB_COMPLETION_INDEX")
-    return any(os.environ.get(n) for n in names) or bool(list(Path("/dev").glob("accel[0-9]*")))
-
-
-def _gpus_of_a_node() -> list[int] | None:
-    """Returns the GPUs of a process that has a node to itself, which JAX takes for one of many.
-
-    None: JAX's choice is right.
-    """
-    per_node = os.environ.get("SLURM_STEP_TASKS_PER_NODE") or os.environ.get(
-        "OMPI_COMM_WORLD_LOCAL_SIZE", ""
-    )
-    if per_node.split("(")[0] != "1":
-        return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    number = len(visible.split(",")) if visible else gpus
-    return list(range(number)) if number else None
 
 
 # What hosts tell each other
@@ -306,12 +285,15 @@ def _fail(error: BaseException, explain: Callable[[BaseException], str | None]) 
     if isinstance(error, Leave | SystemExit):
         status = error.code if isinstance(error, SystemExit) else LOST
         _exit(int(status or 0), "")
+    is_told = not _broken(error)
+    if is_told and _Watch.current is not None:
+        _Watch.current.is_ending = True  # this host says itself why
     time.sleep(2 * POLL_S)  # a broken collective is the trace of a failure that is being told
     line = explain(error)
     if line is None:
         traceback.print_exception(error)
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    if _is_broken_collective(error):
+    if not is_told:
         _exit(LOST, f"{name()}: another host is gone; the same command goes on")
     line = f"{name()}: {line}"
     _Watch.tell("failed", line)
@@ -321,7 +303,8 @@ def _fail(error: BaseException, explain: Callable[[BaseException], str | None]) 
     _exit(1, "")
 
 
-def _is_broken_collective(error: BaseException) -> bool:
+def _broken(error: BaseException) -> bool:
+    """Returns whether the error says no more than that another host is gone."""
     words = ("Gloo", "NCCL", "coordination", "heartbeat", "Connection", "DEADLINE_EXCEEDED")
     return isinstance(error, RuntimeError | ValueError) and any(w in str(error) for w in words)
 
@@ -375,7 +358,7 @@ class _Watch:
 
         self._client = ocp.multihost.get_jax_distributed_client()
         self._passed = self._met = 0
-        self.is_staying = False
+        self.is_staying = self.is_ending = False
         self._until: int | None = None
         self._is_held = False
         self._lock = threading.Condition()
@@ -427,7 +410,7 @@ class _Watch:
             except Exception:  # noqa: BLE001  jax ends the process where the coordinator is gone
                 continue
             told = {key.removeprefix("evr1/"): value for key, value in words.items()}
-            if "failed" in told and not told["failed"].startswith(f"{name()}:"):
+            if "failed" in told and not self.is_ending:
                 _exit(1, f"error: {name()} ends: {told['failed']}")
             if "leave" in told:
                 self._hold(told)
