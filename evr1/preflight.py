@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evr1.batch.cut import microbatches
+from evr1.batch.cut import Owners, microbatches
 from evr1.data.dataset import Dataset
 from evr1.data.processor import Processor
 from evr1.data.records import Example, Row
@@ -134,8 +134,7 @@ def _parts(learner: Learner, batch: RolloutBatch) -> list[GroupBatch]:
         cutter.microbatch_tokens,
         shapes=cutter.shapes,
         group_multiple=cutter.group_multiple,
-        owners=batch.owners,
-        hosts=cutter.hosts,
+        owners=Owners(batch.owners, cutter.hosts),
     )
     return parts[:CHECKED_PARTS]
 

@@ -187,7 +187,7 @@ def test_frames_are_those_of_the_row_whose_id_is_asked_for():
 def test_held_out_accuracy_by_what_rows_show():
     """Two clips, of which one is right, and two texts, of which one is right and one is lost."""
     rows = [row(i, ("a.mp4",) if i < 2 else ()) for i in range(4)]
-    batches = [types.SimpleNamespace(row=r) for r in rows[:3]]
+    batches = [types.SimpleNamespace(row=r, host=0) for r in rows[:3]]
 
     class Once(list):
         def __enter__(self):

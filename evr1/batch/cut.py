@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,18 @@ from evr1.types import GroupBatch
 
 # The fields of GroupBatch that have no R axis.
 PER_GROUP = ("groups", "is_offline", "kl_coef", "update", "entropy_coef")
+
+
+class Owners(NamedTuple):
+    """Which host has the pixels of each group.
+
+    Attributes:
+        hosts: int[G].
+        host_count: of the run.
+    """
+
+    hosts: np.ndarray
+    host_count: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +89,7 @@ class Cutter:
                 shapes=self.shapes,
                 group_multiple=self.group_multiple,
                 drop_silent=self.drop_silent and not is_complete,
-                owners=None if owners is None else owners[minibatch.groups],
-                hosts=self.hosts,
+                owners=None if owners is None else Owners(owners[minibatch.groups], self.hosts),
             )
             for minibatch in whole
         ]
@@ -114,8 +125,7 @@ def microbatches(
     shapes: ShapeTable | None = None,
     group_multiple: int = 1,
     drop_silent: bool = False,
-    owners: Int[np.ndarray, " g"] | None = None,
-    hosts: int = 1,
+    owners: Owners | None = None,
 ) -> list[GroupBatch]:
     """Returns the minibatch in parts of at most `max_tokens` tokens, whole groups each; their
     gradients add up to its own.
@@ -136,8 +146,7 @@ def microbatches(
         group_multiple: number of devices that groups are spread over.
         drop_silent: leave out groups whose weighted advantages are all 0. They have no gradient,
             unless there is a KL term or an entropy bonus. Diagnostics then say nothing of them.
-        owners: the host of each group; None: all 0.
-        hosts: number of hosts.
+        owners: of the groups; None: there is one host.
 
     Raises:
         ValueError: `group_multiple` groups of the largest shape exceed `max_tokens`.
@@ -150,8 +159,9 @@ def microbatches(
         groups = groups[has_signal[groups]]
     sizes = _bucket_sizes(batch, shapes)
     order = groups[np.lexsort([groups, *(-sizes[groups].T[::-1])])]
-    owners = np.zeros(len(sizes), int) if owners is None else owners
-    queues = [order[owners[order] == host] for host in range(hosts)]
+    owners = owners or Owners(np.zeros(len(sizes), int), 1)
+    hosts = owners.host_count
+    queues = [order[owners.hosts[order] == host] for host in range(hosts)]
     longest = max(map(len, queues))
     # The largest group among the k-th of all hosts.
     layers = [np.max([sizes[q[k]] for q in queues if k < len(q)], axis=0) for k in range(longest)]

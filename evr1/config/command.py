@@ -33,7 +33,7 @@ def run(command: Callable[[ml_collections.ConfigDict], None], interrupted: str) 
     def leave(number: int, frame: Any) -> None:
         """Ends at once: nothing is held yet, and an exception amid native imports is a crash."""
         os.write(2, f"{interrupted}\n".encode())
-        os._exit(1)
+        os._exit(_status(number))
 
     def main(argv: list[str]) -> None:
         if len(argv) > 1:
@@ -63,8 +63,9 @@ def _guarded(
     """Runs the command; bad input ends in one line and exit status 1."""
     try:
         command(config)
-    except KeyboardInterrupt:
-        sys.exit(interrupted)
+    except KeyboardInterrupt as stop:
+        print(interrupted, file=sys.stderr)
+        sys.exit(_status(stop.args[0] if stop.args else signal.SIGINT))
     except Exception as e:
         line = explain(e)
         if line is None:
@@ -100,7 +101,12 @@ def _on_stop(
 
 def _unwind(number: int, frame: Any) -> None:
     """Raises, so that a save under way is finished and child processes end."""
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
+
+
+def _status(number: int) -> int:
+    """Returns the exit status after a signal: 143 says that a launcher may start the run again."""
+    return 128 + number if number == signal.SIGTERM else 1
 
 
 def _on_lost(lost: Any) -> None:

@@ -36,11 +36,11 @@ def test_patches_filled_in_later_are_those_of_the_whole():
     whole = collate(examples, groups=3)
     bare = collate(examples, groups=3, has_patches=False)
     assert bare.vision.patches.shape == (*whole.vision.patches.shape[:3], 0)
-    filled = fill_patches(bare, [*examples, None])
+    filled = fill_patches(bare, [*examples, None], examples[0].patches.shape[1])
     np.testing.assert_array_equal(filled.vision.patches, whole.vision.patches)
     # in another order, and cut to the rows that one prompt fills
     swapped = bare._replace(vision=type(bare.vision)(*(x[[1]][:, :1] for x in bare.vision)))
-    (patches,) = fill_patches(swapped, [examples[1]]).vision.patches
+    (patches,) = fill_patches(swapped, [examples[1]], examples[1].patches.shape[1]).vision.patches
     np.testing.assert_array_equal(patches, whole.vision.patches[1, :1])
 
 

@@ -4,7 +4,7 @@ import pytest
 from groups_rig import SHAPES, F, N, P, R, make
 
 from evr1.batch.assemble import group_batch, token_advantages
-from evr1.batch.cut import Cutter, microbatches, minibatches
+from evr1.batch.cut import Cutter, Owners, microbatches, minibatches
 from evr1.batch.shapes import completion_bucket
 from evr1.types import Rollouts
 
@@ -211,3 +211,29 @@ def test_refusals():
     one = jax.tree.map(lambda x: x[:1], two)
     with pytest.raises(ValueError, match="advantages must be finite"):
         group_batch(batch.prompts, one, np.full((1, N), np.nan, np.float32), **options)
+
+
+@pytest.mark.parametrize("hosts", [2, 3])
+def test_every_part_is_a_run_of_each_hosts_own_groups(hosts):
+    """Of hosts that own unequal numbers of groups; together they are the groups of one host."""
+    batch = make([16, 9, 16, 4, 12, 16, 8], [8, 3, 8, 2, 8, 5, 8])
+    owners = np.array([0, 1, 0, 0, 1, 0, hosts - 1])
+    options = {"shapes": SHAPES, "group_multiple": hosts}
+    tokens = hosts * 2 * (16 + N * R)
+    parts = microbatches(batch, tokens, owners=Owners(owners, hosts), **options)
+    seen = []
+    for part in parts:
+        assert len(part.groups) % hosts == 0
+        for host, run in enumerate(np.split(part.groups, hosts)):
+            own = run[run >= 0]
+            assert (owners[own] == host).all()
+            assert (run[len(own) :] == -1).all()  # padding comes last
+            seen += own.tolist()
+    assert sorted(seen) == list(range(7))
+    whole = microbatches(batch, tokens, **options)
+    for name in ("loss_weights", "advantages", "completion_mask"):
+        total, expected = (
+            sum(float(np.asarray(getattr(p, name), np.float64).sum()) for p in x)
+            for x in (parts, whole)
+        )
+        assert total == pytest.approx(expected)

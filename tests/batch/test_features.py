@@ -154,7 +154,7 @@ def test_a_batch_shows_features_or_pixels_and_padding_shows_anything():
     collate = Collator(SHAPES, rig.GEOMETRY, models_oracle.SIDE, 0)
     host = collate(EXAMPLES, groups=7, has_patches=False)
     pixels = features.with_vision(host, [*EXAMPLES, None], merge=2)
-    filled = fill_patches(host, [*EXAMPLES, None])
+    filled = fill_patches(host, [*EXAMPLES, None], EXAMPLES[0].patches.shape[1])
     np.testing.assert_array_equal(pixels.vision.patches, filled.vision.patches)
     shown = features.with_vision(host, [*encoded(), None], merge=2).vision
     assert shown.embeds.shape[:2] == (7, 3 * 24 // 4)
