@@ -141,8 +141,10 @@ def write_model(folder: Path) -> None:
     hf.save_params(model.init(jax.random.key(0)), model, folder, source_dir=side, dtype="float32")
 
 
-def settings(model: Path, data: Path, tokens: int, questions: int) -> evals.BenchmarkSettings:
-    """Returns the settings of the job."""
+def settings(
+    model: Path, data: Path, tokens: int, questions: int, preset: str = ""
+) -> evals.BenchmarkSettings:
+    """Returns the settings of the job; `preset` as in `evr1/config/evals.py`."""
     config = evals.get_config()
     config.update(
         {
@@ -152,6 +154,7 @@ def settings(model: Path, data: Path, tokens: int, questions: int) -> evals.Benc
             "folders": (("bench_clips", str(data)),),
             "dtype": "float32",
             "max_tokens": tokens,
+            "preset": preset,
             "workers": 1,
             "rows": questions,
             "slots": 4,
@@ -244,10 +247,9 @@ def make_transformers(model: Path, contest: Contest) -> Callable[[Example], str]
 
 
 def measure(
-    model: Path, data: Path, questions: int, tokens: int, repeats: int, *, has_theirs: bool
+    made: evals.BenchmarkSettings, questions: int, repeats: int, *, has_theirs: bool
 ) -> dict[str, Any]:
     """Returns one line of the table."""
-    made = settings(model, data, tokens, questions)
     with job.opened(made) as answerer:
         [prepared] = job.prepare(made)
         contest = Contest(answerer, prepared)
@@ -255,7 +257,7 @@ def measure(
             "job": contest.by_job,
             "loop": lambda: contest.one_by_one(contest.by_sampler),
         }
-        theirs = make_transformers(model, contest) if has_theirs else None
+        theirs = make_transformers(Path(made.model or ""), contest) if has_theirs else None
         if theirs is not None:
             works["transformers"] = lambda: contest.one_by_one(theirs)
         said = {name: work() for name, work in works.items()}  # and the programs are compiled
@@ -301,6 +303,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=16, help="of a response, at most")
     parser.add_argument("--seconds", type=int, default=20, help="of a clip")
+    parser.add_argument("--preset", default="", help="of frames; ovo_bench suits a minute")
+    parser.add_argument("--models", nargs="+", default=["demo", "30M"], choices=["demo", "30M"])
+    parser.add_argument("--questions", nargs="+", type=int, default=[8, 3, 1], help="a clip")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", action="store_true", help="the peak memory instead")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
@@ -317,11 +322,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         wider = Path(root) / "model"
         write_model(wider)
-        for name, model in (("demo", DEMO), ("30M", wider)):
-            for questions in (8, 3, 1):
+        models = {"demo": DEMO, "30M": wider}
+        for name in flags.models:
+            for questions in flags.questions:
                 data = Path(root) / f"{name}-{questions}"
                 write_data(data, flags.clips, questions, flags.seconds)
-                line = measure(model, data, questions, flags.tokens, flags.repeats, has_theirs=True)
+                made = settings(models[name], data, flags.tokens, questions, flags.preset)
+                line = measure(made, questions, flags.repeats, has_theirs=True)
                 rows.append({"model": name, **line})
                 print(rows[-1], flush=True)  # the whole table takes long
     common.show("questions a second, one core", rows, flags.json)
