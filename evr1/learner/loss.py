@@ -10,11 +10,12 @@ from jaxtyping import Array, Float, Int
 from evr1.config.learner import LearnerSettings
 from evr1.models import Model
 from evr1.models.nn.experts import router_metrics
+from evr1.parallel.sharding import context_size
 from evr1.rl.diagnostics import Sums, masked, policy_sums, sampler_sums
 from evr1.rl.losses import LossConfig, TokenInputs, token_loss
 from evr1.types import GroupBatch, Params
 
-LOGITS_BYTES = 2**28  # float32 logits of one group that exist at a time
+LOGITS_BYTES = 2**28  # float32 logits of one group that exist at a time on a device
 
 
 def loss_config(settings: LearnerSettings) -> LossConfig:
@@ -112,8 +113,8 @@ def token_logprobs(
     gradient flows through it unless asked for).
 
     Logits exist only for some token positions of every completion at a time, in the backward pass
-    too: at most LOGITS_BYTES for each group. Axis 0 is left alone, so that groups stay spread over
-    the devices.
+    too: at most LOGITS_BYTES for each group, on each of the devices that share it. Axis 0 is left
+    alone, so that groups stay spread over the devices.
     """
     g, n, r, d = hidden.shape
 
@@ -133,7 +134,7 @@ def token_logprobs(
         return chosen - log_total, entropy
 
     vocab = model.config.vocab_size
-    chunks = math.ceil(n * r * vocab * 4 / LOGITS_BYTES)
+    chunks = math.ceil(n * r * vocab * 4 / (LOGITS_BYTES * context_size()))
     if chunks <= 1:
         return chunk(hidden, tokens)
     width = math.ceil(r / min(chunks, r))

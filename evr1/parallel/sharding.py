@@ -15,7 +15,7 @@ LOGICAL: dict[str, tuple[str, ...]] = {
     "all": ("data", "fsdp", "context", "tensor"),
     "tokens": ("context",),  # of a group, or its completions
     "frames": ("data", "fsdp", "context"),  # rows of a vision tower
-    "embed": ("fsdp", "context"),
+    "embed": ("context", "fsdp"),
     "heads": ("tensor",),
     "mlp": ("tensor",),
     # The tokens are whole along `tensor`, so none has to travel to its experts; those of a group

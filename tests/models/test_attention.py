@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evr1.models.nn import blocked
+from evr1.models.nn import blocked, splash
 from evr1.models.nn.attention import _cpu_blocks, attention, decode_attention, mask
 from evr1.models.nn.cache import KV
 from evr1.models.nn.layout import Layout, Rule, group, segments
@@ -85,6 +85,17 @@ def test_splash_follows_the_definition(layout):
     layout, args = LAYOUTS[layout](), _inputs(T, (2, 1), 72)
     expected = _value_and_grads("reference", layout, *args)
     assert _gap(_value_and_grads("splash_interpret", layout, *args), expected) < 5e-6
+
+
+@pytest.mark.parametrize("rule", [Rule(True), Rule(False), Rule(True, 24, 6), Rule(True, 24, 6, 2)])
+def test_blocks_of_a_splash_mask_are_those_of_the_rule(rule):
+    """Those that see nothing or all are known by their ends."""
+    whole = splash.RuleMask(rule, 48, (32, 40) if rule.devices > 1 else (48, 48))
+    expected = rule.sees(whole.places[:, None], np.arange(whole.shape[1])[None])
+    for q in range(0, whole.shape[0], 4):
+        for k in range(0, whole.shape[1], 4):
+            block = (slice(q, q + 4), slice(k, k + 4))
+            np.testing.assert_array_equal(whole[block], np.asarray(expected)[block])
 
 
 def test_a_wrong_layout_is_noticed():

@@ -44,6 +44,10 @@ def embed(
 ) -> Float[Array, "g p d"]:
     """Returns token embeddings with the visual tokens in their places."""
     x = params["embed"][tokens].astype(dtype)
+    if sharding.context_size() > 1:
+        # From channels to tokens in steps that are exchanges: first groups, then their tokens.
+        x = sharding.constrain(x, "batch", None, "tokens")
+        x = sharding.constrain(x, "batch", "tokens")
     if visual.embeds.shape[1] == 0:
         return x
     is_visual = (visual_index >= 0)[..., None]

@@ -146,7 +146,9 @@ def _shared(q, k, v, layout, *, interpret):
     )(run, q, k, v, layout.ids)
 
 
+@functools.lru_cache(maxsize=32)
 def _kernel(mask: RuleMask, heads: int, block: int, interpret: bool):
+    """Returns the kernel; to look through the blocks of a long mask takes half a minute."""
     sizes = kernel.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -157,11 +159,13 @@ def _kernel(mask: RuleMask, heads: int, block: int, interpret: bool):
         block_q_dq=block,
         block_kv_dq=block,
     )
-    return kernel.make_splash_mha(
-        masks.MultiHeadMask([mask] * heads),
-        head_shards=1,
-        q_seq_shards=mask.rule.devices,
-        block_sizes=sizes,
-        residual_checkpoint_name=ATTENTION,
-        interpret=interpret,
-    )
+    with jax.ensure_compile_time_eval():
+        made = kernel.make_splash_mha(
+            masks.MultiHeadMask([mask] * heads),
+            head_shards=1,
+            q_seq_shards=mask.rule.devices,
+            block_sizes=sizes,
+            residual_checkpoint_name=ATTENTION,
+            interpret=interpret,
+        )
+    return jax.tree.map(np.asarray, made)
