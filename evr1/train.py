@@ -73,7 +73,7 @@ def train(settings: Settings) -> None:
         writer = stack.enter_context(_writer(settings, state.step, timer))
         evaluate = functools.partial(_evaluate, run, writer)
         _begin(run, state, writer, evaluate)
-        position = _position(run, state)
+        position = _position(run, state) if hosts.count() > 1 else {}
         for _ in range(state.step, settings.num_steps):
             try:
                 published = learner.publish(state)
@@ -85,7 +85,9 @@ def train(settings: Settings) -> None:
                     state, update_metrics = learner.update(state, prepared)
             except hosts.Leave:
                 _leave(run, state, position, writer)
-            position = _position(run, state)
+            is_saved = _is_due(settings.checkpoint.every_steps, state.step, settings.num_steps)
+            if is_saved or hosts.count() > 1:
+                position = _position(run, state)
             rollouts = rollouts.without_features()  # no longer needed, and large
             prepared = prepared._replace(rollouts=rollouts)
             _stop_if_not_finite(run, update_metrics, prepared, state.step)
@@ -98,7 +100,7 @@ def train(settings: Settings) -> None:
             writer.metrics(state.step, metrics)
             if _is_due(settings.eval.every_steps, state.step, settings.num_steps):
                 evaluate(state)
-            if _is_due(settings.checkpoint.every_steps, state.step, settings.num_steps):
+            if is_saved:
                 writer.sync()
                 run.checkpoints.save(state.step, saved_arrays(learner.settings, state), position)
         with hosts.staying():
@@ -412,7 +414,8 @@ def _readings(
 
 def _over_hosts(times: dict[str, float]) -> dict[str, float]:
     """Returns the seconds of the slowest host, and how far apart the hosts are."""
-    told = hosts.gather_json(times)
+    with hosts.staying():  # of a step that is done
+        told = hosts.gather_json(times)
     slowest = {name: max(one.get(name, 0.0) for one in told) for name in times}
     if len(told) == 1:
         return slowest

@@ -1,13 +1,20 @@
 """Several processes as one run: the numbers of one, and an end of all where one ends."""
 
+import json
 import math
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
-from hosts_rig import Processes, metrics, rollouts, run
+import small_models
+from hosts_rig import Processes, free_port, metrics, rollouts, run
+from repo import ROOT
 
 from evr1.data.demo.files import make_demo
+from evr1.parallel import launchers
 
 LOST = 143
 
@@ -59,6 +66,50 @@ def test_two_hosts_are_one_run_and_one_goes_on_alone(data, alone, tmp_path):
             assert_close(lines[line["step"]], line)
 
 
+OTHERS = {
+    "dynamic sampling, replay, gae, a frozen tower": {
+        "dynamic.enabled": True,
+        "replay.enabled": True,
+        "algorithm.advantage": "gae",
+        "algorithm.old_logprobs": "recompute",
+        "optim.freeze": ("vision/.*",),
+    },
+    "adapters, a KL in the reward, several updates": {
+        "lora.rank": 8,
+        "lora.export_adapter": True,
+        "algorithm.kl_coef": 0.05,
+        "algorithm.kl_placement": "reward",
+        "algorithm.old_logprobs": "recompute",
+        "algorithm.updates_per_rollout": 2,
+    },
+    "remax and a temporal bonus": {
+        "algorithm.advantage": "remax",
+        "algorithm.temporal_bonus": 0.3,
+        "algorithm.temporal_margin": 0.8,
+    },
+    "images and videos": {"config": "configs/demo_joint.py"},
+    "qwen3_5": {"model": "qwen3_5"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_runs_are_those_of_one_process(data, tmp_path_factory, case, count):
+    """Losses and norms may differ by rounding; parts of other sizes are summed in another order."""
+    root = tmp_path_factory.mktemp("runs")
+    fields = dict(OTHERS[case])
+    if "model" in fields:
+        fields["model"] = str(small_models.make(fields["model"], root / "model").path)
+    fields = {name.replace(".", "__"): value for name, value in fields.items()}
+    if "config" in fields:
+        both = ((str(data / "train_video.jsonl"), 0.5), (str(data / "train_image.jsonl"), 0.5))
+        fields |= {"data__sources": both, "data__train": ""}
+    for name, number in (("one", 1), ("several", count)):
+        run(data, root / name, number, data__preprocess=True, **fields)
+    assert_same(root / "several", root / "one")
+
+
 def test_hosts_that_disagree_end_in_one_line(data, tmp_path):
     begun = Processes(data, tmp_path / "run", 2, own={1: {"seed": 2}})
     statuses = begun.wait()
@@ -97,3 +148,55 @@ def test_a_killed_host_ends_the_others(data, tmp_path):
     assert time.monotonic() - killed < 60
     assert statuses[1] == -signal.SIGKILL
     assert statuses[0] not in (0, 1), begun.printed()
+
+
+LAUNCHED = {
+    "slurm": {
+        "SLURM_JOB_ID": "987654",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_PROCID": "{rank}",
+        "SLURM_LOCALID": "{rank}",
+    },
+    "open mpi": {
+        "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "{rank}",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "{rank}",
+        "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+    },
+}
+MEETING = """
+from evr1.parallel import hosts
+hosts.start("", 1, 0)
+print(hosts.gather_json([hosts.index(), hosts.name()]), flush=True)
+hosts.barrier()
+"""
+
+
+@pytest.mark.parametrize("launcher", LAUNCHED)
+def test_hosts_find_each_other_by_a_launchers_variables(launcher):
+    port = str(free_port())  # else of the job's number, for all tests on this machine
+    started = []
+    for rank in "01":
+        told = {k: v.replace("{rank}", rank) for k, v in LAUNCHED[launcher].items()}
+        environment = os.environ | told | {"JAX_COORDINATOR_PORT": port, "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-c", MEETING]
+        started.append(
+            subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        )
+    for process in started:
+        printed, _ = process.communicate(timeout=120)
+        last = printed.strip().splitlines()[-1].replace("'", '"')
+        assert json.loads(last) == [[0, "host 0/2"], [1, "host 1/2"]]
+
+
+def test_a_process_alone_on_a_node_takes_all_of_its_gpus(monkeypatch):
+    """JAX gives it one: it takes the number of the task on the node for that of the GPU."""
+    assert launchers.gpus_of_a_node() is None
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "1(x4)")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    assert launchers.gpus_of_a_node() == list(range(8))
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "8(x4)")
+    assert launchers.gpus_of_a_node() is None

@@ -44,8 +44,9 @@ class RolloutBatch:
         """
         part = hosts.own_rows(part)
         examples = [self.groups[g].example if g >= 0 else None for g in part.groups.tolist()]
-        near = [g.example for g in self.groups if g.example.host == hosts.index()]
-        like = near[0] if near else self.groups[0].example
+        # A part may be padding alone: any example has the sizes, one with features where any has.
+        near = sorted((g.example for g in self.groups), key=lambda e: e.host != hosts.index())
+        like = next((e for e in near if e.visual is not None), near[0])
         return part._replace(prompts=with_vision(part.prompts, examples, self.merge_size, like))
 
     def without_features(self) -> "RolloutBatch":

@@ -5,12 +5,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from evr1.data.records import Example
 from evr1.exchange.group import Group, score_from_json, score_to_json
 from evr1.parallel import hosts
-from evr1.types import Rollouts
+from evr1.types import Rollouts, Visual
 
 _EXAMPLE = ("tokens", "is_visual", "positions", "grid_thw", "is_image")
 
@@ -42,6 +43,7 @@ def share(examples: Sequence[Example], groups: Sequence[Group]) -> list[Group]:
             {
                 "next_position": e.next_position,
                 "patches": e.patches.shape,
+                "visual": e.visual and [[x.shape, str(x.dtype)] for x in e.visual],
                 "texts": group.texts,
                 "scores": [score_to_json(s) for s in group.scores],
                 "origins": group.origins,
@@ -67,12 +69,16 @@ def share(examples: Sequence[Example], groups: Sequence[Group]) -> list[Group]:
 def _rebuilt(
     example: Example, arrays: dict[str, np.ndarray], record: dict[str, Any], prefix: str
 ) -> Group:
-    patches = np.broadcast_to(np.uint8(0), record["patches"])  # a shape without memory
+    visual = record["visual"] and Visual(*(_zeros(*x) for x in record["visual"]))
     known: dict[str, Any] = {name: arrays[prefix + name] for name in _EXAMPLE}
     greedy = record["greedy"]
     return Group(
         dataclasses.replace(
-            example, **known, next_position=record["next_position"], patches=patches
+            example,
+            **known,
+            next_position=record["next_position"],
+            patches=_zeros(record["patches"], "uint8"),
+            visual=visual,
         ),
         Rollouts(*(arrays[prefix + name] for name in Rollouts._fields)),
         tuple(record["texts"]),
@@ -81,3 +87,8 @@ def _rebuilt(
         record["version"],
         None if greedy is None else score_from_json(greedy),
     )
+
+
+def _zeros(shape: Sequence[int], dtype: str) -> np.ndarray:
+    """Returns an array of this shape that takes no memory."""
+    return np.broadcast_to(np.zeros((), jnp.dtype(dtype)), shape)

@@ -76,7 +76,7 @@ class Processes:
             together = {f"hosts.{k}": v for k, v in several.items()} if count > 1 else {}
             given = {**SMALL, **paths, **together, **names, **(own or {}).get(index, {})}
             config = given.pop("config", "configs/demo.py")
-            flags = [f"--config.{name}={value}" for name, value in given.items()]
+            flags = [f"--config.{name}={value}" for name, value in given.items() if value != ""]
             log = workdir.parent / f"{workdir.name}.{index}.log"
             self.logs.append(log)
             with log.open("a") as out:
