@@ -29,7 +29,13 @@ hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine
 hypothesis.settings.load_profile("patient")
 
 # Longest first, or one of two processes ends alone with them; the Makefile's flag keeps this order.
-LONGEST = ("test_train.py", "models/test_families.py", "evals/test_job.py", "models/test_moe.py")
+LONGEST = (
+    "test_train.py",
+    "test_hosts.py",
+    "models/test_families.py",
+    "evals/test_job.py",
+    "models/test_moe.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
