@@ -12,10 +12,11 @@ from evr1.parallel import hosts
 # two axes of an array name the same mesh axis, the first one has it.
 LOGICAL: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
+    "copies": ("data",),
     "all": ("data", "fsdp", "context", "tensor"),
     "tokens": ("context",),  # of a group, or its completions
     "frames": ("data", "fsdp", "context"),  # rows of a vision tower
-    "embed": ("context", "fsdp"),
+    "embed": ("fsdp", "context"),
     "heads": ("tensor",),
     "mlp": ("tensor",),
     # The tokens are whole along `tensor`, so none has to travel to its experts; those of a group

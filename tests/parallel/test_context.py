@@ -1,16 +1,20 @@
 """Devices that share the tokens of a group: the same loss and gradients as one device."""
 
 import context_rig as rig
+import groups_rig
 import jax
 import jax.numpy as jnp
+import learner_rig
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 
+from evr1.learner.learner import make_learner
 from evr1.models.nn import context, delta, shared_delta
 from evr1.models.nn.attention import attention
 from evr1.models.nn.layout import Rule, group, order
 from evr1.models.tree import flatten
-from evr1.parallel.mesh import make_mesh
+from evr1.parallel.mesh import actor_mesh, make_mesh
 from evr1.parallel.sharding import constrain, spec, undivided
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
@@ -177,3 +181,22 @@ def test_what_cannot_be_shared_is_refused():
     with pytest.raises(ValueError, match="into 8 pieces, which do not divide 60 tokens; give"):
         context.check(60, 8, 4)
     assert constrain(jnp.ones(2), "tokens").tolist() == [1, 1]
+
+
+def test_a_learner_refuses_what_cannot_be_shared():
+    mesh = make_mesh(data=1, fsdp=1, context=2, tensor=4)
+    settings = learner_rig.settings(rollout={"n": 3})
+    with pytest.raises(ValueError, match="mesh.context=2 does not divide rollout.n=3"):
+        make_learner(settings, rig.model("qwen3_vl"), mesh, groups_rig.SHAPES)
+
+
+def test_weights_go_to_the_mesh_that_draws_in_exchanges():
+    """Gathered whole on the way, the widest matrix of all layers would lie on every device."""
+    mesh = make_mesh(data=1, fsdp=2, context=2, tensor=1, devices=jax.devices()[:4])
+    held = NamedSharding(mesh, spec(mesh, (None, "embed"), (2, 64, 32)))
+    drawing = actor_mesh(mesh, heads=2)
+    wanted = NamedSharding(drawing, spec(drawing, (None, None, "heads"), (2, 64, 32)))
+    x = jax.ShapeDtypeStruct((2, 64, 32), jnp.float32, sharding=held)
+    text = jax.jit(lambda x: x + 1, out_shardings=wanted).lower(x).compile().as_text()
+    assert " all-to-all(" in text
+    assert "f32[2,64,32]" not in text.split("ENTRY")[1]

@@ -54,9 +54,9 @@ def test_rules_by_hand(directory):
     mesh = make_mesh(data=1, fsdp=4, tensor=2)
     places = flatten(load_model(str(directory)).shardings(mesh))
     specs = {k: v.spec for k, v in places.items()}
-    assert specs["text/layers/attention/q/kernel"] == P(None, ("context", "fsdp"), ("tensor",))
-    assert specs["text/layers/attention/o/kernel"] == P(None, ("tensor",), ("context", "fsdp"))
-    assert specs["text/embed"] == P(("tensor",), ("context", "fsdp"))
+    assert specs["text/layers/attention/q/kernel"] == P(None, ("fsdp", "context"), ("tensor",))
+    assert specs["text/layers/attention/o/kernel"] == P(None, ("tensor",), ("fsdp", "context"))
+    assert specs["text/embed"] == P(("tensor",), ("fsdp", "context"))
     assert specs["text/layers/norm1/scale"] == P()
     whole = [k for k, v in specs.items() if k.endswith("kernel") and v == P()]
     assert not whole  # every matrix is split
@@ -74,8 +74,8 @@ def test_an_axis_that_does_not_divide_stays_whole():
     params = {"embed": jnp.zeros((33, 8)), "q": jnp.zeros((2, 8, 6)), "k": jnp.zeros((2, 8, 6))}
     axes = {"embed": ("vocab", "embed"), "q": (None, "embed", "heads"), "k": (None, None, "heads")}
     places = param_shardings(mesh, params, axes)
-    assert places["embed"].spec == P(None, ("context", "fsdp"))
-    assert places["q"].spec == P(None, ("context", "fsdp"), None)
+    assert places["embed"].spec == P(None, ("fsdp", "context"))
+    assert places["q"].spec == P(None, ("fsdp", "context"), None)
     assert undivided(mesh, params, axes) == (
         "mesh axis tensor=4 does not divide vocab (33): embed stays whole on each device; "
         "mesh axis tensor=4 does not divide heads (6): k and 1 more stay whole on each device"

@@ -45,8 +45,8 @@ def embed(
     """Returns token embeddings with the visual tokens in their places."""
     x = params["embed"][tokens].astype(dtype)
     if sharding.context_size() > 1:
-        # From channels to tokens in steps that are exchanges: first groups, then their tokens.
-        x = sharding.constrain(x, "batch", None, "tokens")
+        # From channels to tokens and then to groups: each is an exchange, both at once are none.
+        x = sharding.constrain(x, "copies", "tokens", "embed")
         x = sharding.constrain(x, "batch", "tokens")
     if visual.embeds.shape[1] == 0:
         return x
