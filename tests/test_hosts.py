@@ -117,6 +117,15 @@ def test_other_runs_are_those_of_one_process(data, tmp_path_factory, case, count
     assert_same(root / "several", root / "one", late=1e-3 if "adapters" in case else 1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{}, {"mesh.fsdp": 2, "mesh.tensor": 2}], ids=["fsdp", "tensor"])
+def test_hosts_of_two_devices(data, alone, tmp_path, fields):
+    """A host's devices share a copy of the weights to draw with, and its part of the batch."""
+    fields = {name.replace(".", "__"): value for name, value in fields.items()}
+    run(data, tmp_path / "run", 2, devices=2, train__microbatch_tokens=2 * 2368, **fields)
+    assert_same(tmp_path / "run", alone)
+
+
 def test_hosts_that_disagree_end_in_one_line(data, tmp_path):
     begun = Processes(data, tmp_path / "run", 2, own={1: {"seed": 2}})
     statuses = begun.wait()

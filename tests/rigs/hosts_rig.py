@@ -1,4 +1,4 @@
-"""Runs of several processes on this machine, one CPU device each."""
+"""Runs of several processes on this machine, of one CPU device each or more."""
 
 import json
 import os
@@ -48,6 +48,7 @@ class Processes:
         workdir: Path,
         count: int,
         own: dict[int, dict[str, Any]] | None = None,
+        devices: int = 1,
         **fields: Any,
     ) -> None:
         """Starts them.
@@ -57,6 +58,7 @@ class Processes:
             workdir: of the run.
             count: number of processes.
             own: fields of single ones.
+            devices: simulated ones of each process.
             **fields: of the config, with __ for the dots.
         """
         workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,7 @@ class Processes:
                     subprocess.Popen(
                         [sys.executable, "-m", "evr1.main", f"--config={config}", *flags],
                         cwd=ROOT,
-                        env=_environment(),
+                        env=_environment(devices),
                         stdout=out,
                         stderr=subprocess.STDOUT,
                     )
@@ -130,11 +132,11 @@ def rollouts(workdir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (workdir / "rollouts.jsonl").read_text().splitlines()]
 
 
-def _environment() -> dict[str, str]:
+def _environment(devices: int) -> dict[str, str]:
     flags = os.environ.get("XLA_FLAGS", "")  # of tests/conftest.py
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count=1",
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
     }
