@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 HEARTBEAT_S = 30  # after so long without a sign of life a host is lost, and with it the run
 POLL_S = 0.3  # how often a host looks whether another one has failed or is to leave
-GRACE_S = 2.0  # what the process that all others ask waits for them to have read why it ends
+GRACE_S = 3.0  # what the process that all others report to leaves them to end before it
 DAY_S = 86400
 LOST = 143  # exit status where something outside ended the run: the same command goes on
 _BUCKET = 1 << 16  # gathered bytes are padded to powers of two from here on: few programs
@@ -284,6 +284,8 @@ def _fail(error: BaseException, explain: Callable[[BaseException], str | None]) 
     """Prints why, tells the others, and ends the process; waits for nobody."""
     if isinstance(error, Leave | SystemExit):
         status = error.code if isinstance(error, SystemExit) else LOST
+        if is_primary():
+            time.sleep(GRACE_S)  # the others abort where the process that they report to is gone
         _exit(int(status or 0), "")
     is_told = not _broken(error)
     if is_told and _Watch.current is not None:
