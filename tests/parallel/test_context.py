@@ -24,7 +24,7 @@ MESHES = ((2, 1, 1, 1), (1, 2, 2, 2), (1, 1, 2, 1), (2, 1, 4, 1))
 def cases():
     """Every family on every mesh; all but the cheapest are slow."""
     for family in FAMILIES:
-        for sizes in MESHES:
+        for sizes in (*MESHES, (1, 1, 1, 2)) if family in rig.EXPERTS else MESHES:
             is_fast = (family, sizes) == ("qwen2_5_vl", (1, 2, 2, 2))
             yield pytest.param(family, sizes, marks=[] if is_fast else pytest.mark.slow)
 
@@ -34,8 +34,7 @@ def test_devices_that_share_groups_give_the_numbers_of_one(family, sizes):
     loss, whole, worst, name = rig.gaps(rig.loss_and_gradient(family, sizes), rig.alone(family))
     assert loss < 1e-5
     assert whole < 1e-5
-    # A gated norm near 0 magnifies rounding: copies of the model on two devices differ as much.
-    assert worst < (3e-5 if "3_5" in family else 1e-5), name
+    assert worst < 1e-5, name
 
 
 LAYOUTS = {2: group(jnp.array([27, 32]), 32, 4, 5, 2), 4: group(jnp.array([9, 32]), 32, 4, 5, 4)}
