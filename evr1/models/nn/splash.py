@@ -146,9 +146,12 @@ def _shared(q, k, v, layout, *, interpret):
     )(run, q, k, v, layout.ids)
 
 
-@functools.lru_cache(maxsize=32)
 def _kernel(mask: RuleMask, heads: int, block: int, interpret: bool):
-    """Returns the kernel; to look through the blocks of a long mask takes half a minute."""
+    """Returns the kernel; to look through the blocks of a long mask takes half a minute.
+
+    It is made anew in every trace: arrays made outside of one, to be kept, would be a program of
+    all devices of the mesh in view, which may belong to other hosts or not be there at all.
+    """
     sizes = kernel.BlockSizes(
         block_q=block,
         block_kv=block,
@@ -159,13 +162,11 @@ def _kernel(mask: RuleMask, heads: int, block: int, interpret: bool):
         block_q_dq=block,
         block_kv_dq=block,
     )
-    with jax.ensure_compile_time_eval():
-        made = kernel.make_splash_mha(
-            masks.MultiHeadMask([mask] * heads),
-            head_shards=1,
-            q_seq_shards=mask.rule.devices,
-            block_sizes=sizes,
-            residual_checkpoint_name=ATTENTION,
-            interpret=interpret,
-        )
-    return jax.tree.map(np.asarray, made)
+    return kernel.make_splash_mha(
+        masks.MultiHeadMask([mask] * heads),
+        head_shards=1,
+        q_seq_shards=mask.rule.devices,
+        block_sizes=sizes,
+        residual_checkpoint_name=ATTENTION,
+        interpret=interpret,
+    )
