@@ -248,6 +248,6 @@ def test_every_parameter_has_a_place(model):
     mesh = make_mesh(data=1, fsdp=2, tensor=2, devices=jax.devices()[:4])
     places = flatten(model.shardings(mesh))
     spec = {k: tuple(v.spec) for k, v in places.items()}
-    assert spec["text/blocks/3/attention/q/kernel"] == (None, ("context", "fsdp"), "tensor")
-    assert spec["text/blocks/0/delta/qkv/kernel"] == (None, ("context", "fsdp"))
-    assert spec["text/blocks/2/mlp/down/kernel"] == (None, "tensor", ("context", "fsdp"))
+    assert spec["text/blocks/3/attention/q/kernel"] == (None, ("fsdp", "context"), "tensor")
+    assert spec["text/blocks/0/delta/qkv/kernel"] == (None, ("fsdp", "context"))
+    assert spec["text/blocks/2/mlp/down/kernel"] == (None, "tensor", ("fsdp", "context"))
