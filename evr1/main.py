@@ -10,15 +10,15 @@ from evr1.parallel import launchers
 def main(config: ml_collections.ConfigDict) -> None:
     """Resolves the config and trains."""
     h = check_hosts(config)
-    if h.count == 1 and not launchers.is_launched():
-        resolve(config)  # before jax is imported
+    is_alone = h.count == 1 and not launchers.is_launched()
+    settings = resolve(config) if is_alone else None  # bad input is told before jax is imported
     from evr1 import train  # after the flags: --help must not wait for jax
     from evr1.parallel import hosts
 
     hosts.start(h.coordinator, h.count, h.index)
     command.unwind_on_stop(has_watch=hosts.count() > 1)
     with hosts.as_one(command.explain):  # what one host does not find, ends all
-        settings = resolve(config)
+        settings = settings or resolve(config)
     train.train(settings)
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Literal
 
@@ -167,7 +167,7 @@ class Loader:
         )
         self._planned_failures = len(self._failed())
         self._at = 0
-        self._reader: Iterator[Any] | None = None
+        self._reader: grain.DatasetIterator[Any] | None = None
 
     def __enter__(self) -> "Loader":
         return self
@@ -178,7 +178,7 @@ class Loader:
     def close(self) -> None:
         """Stops reading ahead."""
         if self._reader is not None:
-            self._reader.close()  # type: ignore[attr-defined]
+            self._reader.close()
         self._reader = None
 
     def __iter__(self) -> "Loader":

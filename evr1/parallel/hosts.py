@@ -342,8 +342,10 @@ def staying() -> Iterator[None]:
         yield
         return
     watch.is_staying = True
-    yield
-    watch.is_staying = False
+    try:
+        yield
+    finally:
+        watch.is_staying = False
 
 
 class _Watch:
