@@ -159,9 +159,9 @@ class Model(abc.ABC):
     def compute_dtypes(self) -> dict[str, str]:
         """Returns the dtype, by path, in which a sampler holds each parameter.
 
-        It is that of the computation for matrices, float32 for all else.
+        It is that of the computation for matrices, those of experts too, float32 for all else.
         """
-        cast = ("matrix", "router", "embedding")
+        cast = ("matrix", "router", "experts", "embedding")
         return {p: self.dtype if r in cast else "float32" for p, r in self.roles().items()}
 
     def shardings(self, mesh: Mesh) -> Any:

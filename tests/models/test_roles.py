@@ -83,9 +83,12 @@ def test_roles(model):
 
 
 def test_dtypes_of_a_decode_step(model):
-    """The same as a rule on the last key of a path."""
+    """The same as a rule on the last key of a path, and the experts' matrices, [L, E, in, out]."""
+    experts = re.compile(r".*/(moe|mlp)/(gate|up|gate_up|down)")
     assert model.compute_dtypes() == {
-        path: "bfloat16" if path.endswith(("/kernel", "/embed", "/head")) else "float32"
+        path: "bfloat16"
+        if path.endswith(("/kernel", "/embed", "/head")) or experts.fullmatch(path)
+        else "float32"
         for path in flatten(model.base.abstract_params())
     }
 
