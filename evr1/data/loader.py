@@ -149,7 +149,7 @@ class Loader:
         self._check_failed()
         self._check_sources(sources)
         self._identity = _identity(rows, seed, shuffle, bool(curriculum))
-        self._identity |= {"sources": [list(s) for s in sources]} if sources else {}
+        self._identity |= _mix_identity(sources)
         self._identity |= {"curriculum": curriculum} if curriculum else {}
         self._order = draw_order(
             rows,
@@ -338,6 +338,14 @@ class Loader:
 
     def _failed(self) -> dict[Request, MediaError]:
         return {r: e for r, e in self._source.failed.items() if r in self._media}
+
+
+def _mix_identity(sources: Sequence[Source]) -> dict[str, Any]:
+    """Returns what a position in a mixture is of; unequal shares were drawn otherwise once."""
+    if not sources:
+        return {}
+    is_even = len({source.weight for source in sources}) == 1
+    return {"sources": [list(s) for s in sources]} | ({} if is_even else {"shares": "exact"})
 
 
 def _identity(

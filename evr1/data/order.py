@@ -7,6 +7,7 @@ import grain
 import numpy as np
 from jaxtyping import Bool
 
+from evr1.data.mixture import Mixture
 from evr1.data.records import Row
 
 
@@ -29,8 +30,8 @@ def draw_order(
 ) -> grain.MapDataset:
     """Returns the row numbers in the order in which they are drawn.
 
-    Several sources are mixed so that any window holds each by its weight, to within one row; each
-    starts over by itself, so a small one comes more often round.
+    Several sources are mixed by exact shares, see `Mixture`; each starts over by itself, so a small
+    one comes more often round.
 
     Args:
         rows: of all sources, one source after the other.
@@ -63,7 +64,8 @@ def draw_order(
     if len(parts) == 1:
         return parts[0].repeat(epochs)
     repeated = [part.repeat(None) for part in parts]
-    return grain.MapDataset.mix(repeated, weights=[source.weight for source in sources])
+    mixture = Mixture([source.weight for source in sources])
+    return grain.MapDataset.select_from_datasets(repeated, mixture)
 
 
 def _by_pass_rate(
