@@ -42,6 +42,7 @@ def test_in_every_family_what_is_cast_has_two_axes_or_more(family):
     dtypes = {path: x.dtype for path, x in got.items()}
     assert set(dtypes.values()) == {jnp.dtype("bfloat16"), jnp.dtype("float32")}
     for path, dtype in dtypes.items():
-        is_matrix = path.split("/")[-1] in ("embed", "head", "kernel")
+        experts = ("gate", "up", "gate_up", "down")  # of all layers: one array each
+        is_matrix = path.split("/")[-1] in ("embed", "head", "kernel", *experts)
         assert (dtype == jnp.bfloat16) == is_matrix
         assert not is_matrix or got[path].ndim >= 2
