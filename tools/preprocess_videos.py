@@ -65,6 +65,8 @@ def _run(flags: argparse.Namespace) -> int:
             timeout_s=flags.timeout,
             on_progress=show,
         )
+    for repair in summary.repairs:
+        out.print(f"  mended: {repair}", soft_wrap=True, highlight=False, markup=False)
     out.print(f"{flags.out}: {summary.line()}", soft_wrap=True, highlight=False)
     for error in summary.failed[:10]:
         out.print(f"  failed: {error}", soft_wrap=True, highlight=False, markup=False)

@@ -171,6 +171,8 @@ def fill_shards(
             timeout_s=settings.decode_timeout_s,
             on_progress=show,
         )
+    for repair in summary.repairs:
+        line(f"shards: {repair}")
     line(f"shards: {summary.line()}")
 
 

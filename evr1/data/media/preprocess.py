@@ -31,6 +31,7 @@ class Summary:
     pixel_bytes: int = 0
     seconds: float = 0.0
     failed: list[MediaError] = dataclasses.field(default_factory=list)
+    repairs: list[str] = dataclasses.field(default_factory=list)  # of `out`, a line each
 
     @property
     def done(self) -> int:
@@ -86,6 +87,8 @@ def preprocess(
 ) -> Summary:
     """Decodes the media that are not in `out` yet; quarantines and counts those that fail.
 
+    Damaged files of an earlier run are mended first, see `evr1.data.media.shards`.
+
     Args:
         rows: whose media to decode.
         out: directory of shards.
@@ -111,6 +114,7 @@ def preprocess(
             workers, timeout_s, quarantine=Quarantine(os.path.join(out, shards.QUARANTINE))
         ) as pool,
     ):
+        summary.repairs = writer.repairs
         files = FileTable(out)
 
         def decode_one(request: Request) -> tuple[str, int, int] | MediaError:

@@ -9,22 +9,22 @@ compressed: reading is 3 times faster than with zstd, which saves a quarter of t
 
 An entry is found by its content key, so it does not matter who asks or where the file lies. A
 shard file appears by one rename when it is complete; what a killed run left half-written is
-discarded by the next.
+discarded by the next. A writer mends what it can: an index that is lost, damaged or of another
+shard is made anew from the records, and a shard that does not open (cut off, overwritten) is set
+aside as `damaged-NNNNN.array_record`, so that its media are decoded again.
 """
 
 import dataclasses
 import fcntl
-import os
 import pathlib
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from evr1.data.media import patches
+from evr1.data.media import patches, shard_index
 from evr1.data.media.tfds_format import (
     NAME,
     READ_OPTIONS,
@@ -40,6 +40,7 @@ SHARD_BYTES = 256 * 2**20
 SHARD_SECONDS = 300.0  # a shard is completed when it is so old, so that a kill loses no more
 QUARANTINE = "quarantine.jsonl"
 _WRITE_OPTIONS = "group_size:1,uncompressed"
+_UNREADABLE = (RuntimeError, ValueError, LookupError, OSError)  # of a damaged record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +71,35 @@ class ShardStore:
         self._counts: dict[int, int] = {}
         self._readers: dict[int, ArrayRecordReader] = {}
         self._locks: dict[int, threading.Lock] = {}
-        for shard, path in _numbered(self.root, "index-", ".npz"):
-            if _shard_path(self.root, shard).is_file():
-                self._counts[shard] = 0
+        self._bytes: dict[int, int] = {}
+        for shard, _ in _shards(self.root):
+            index = _index_path(self.root, shard)
+            if index.is_file():
+                records, self._bytes[shard] = shard_index.read(index)
+                self._counts[shard] = len(records)
                 self._locks[shard] = threading.Lock()
-                for record, (key, entry) in enumerate(_read_index(path, shard)):
-                    self._entries[key] = entry
-                    self._counts[shard] = record + 1
+                for record, (key, shape) in enumerate(records):
+                    self._entries[key] = Entry(shard, record, shape)
+        self._entries.pop(shard_index.LOST, None)
+
+    def check(self) -> None:
+        """Checks that every shard has its index, and that it is as long as the index says.
+
+        Raises:
+            ValueError: names the first that is not.
+        """
+        for shard, path in _shards(self.root):
+            size = self._bytes.get(shard)
+            if size is None:
+                reason = f"its index {_index_path(self.root, shard).name} is gone"
+            elif size not in (-1, path.stat().st_size):
+                reason = f"{path.stat().st_size} bytes, {size} in its index"
+            else:
+                continue
+            raise ValueError(
+                f"{path}: {reason}; run tools/preprocess_videos.py again on this directory, which "
+                "rebuilds the index, or sets the shard aside and decodes its media anew"
+            )
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -99,7 +122,7 @@ class ShardStore:
         path = _shard_path(self.root, entry.shard)
         try:
             stored_key, media = parse(self._record(entry, path))
-        except (RuntimeError, ValueError, LookupError, OSError) as error:
+        except _UNREADABLE as error:
             raise ValueError(_damage(path, key, " ".join(str(error).split()))) from None
         if stored_key != key:
             raise ValueError(_damage(path, key, f"the record holds key {stored_key[:40]}"))
@@ -110,6 +133,8 @@ class ShardStore:
             reader = self._readers.pop(entry.shard, None) or ArrayRecordReader(
                 str(path), READ_OPTIONS
             )
+            if not reader.ok():  # it says nothing by itself
+                raise ValueError("the file is cut off, or no ArrayRecord file")
             if reader.num_records() != self._counts[entry.shard]:
                 raise ValueError(
                     f"{reader.num_records()} records, {self._counts[entry.shard]} in the index"
@@ -125,6 +150,9 @@ class ShardWriter:
 
     `add` may be called from any thread. Use it as a context manager: leaving it completes the open
     shard, also after an error.
+
+    Attributes:
+        repairs: what was mended in the directory, a line each.
     """
 
     def __init__(
@@ -157,7 +185,10 @@ class ShardWriter:
             raise ValueError(f"{self.root}: another process writes here; wait for it") from None
         for path in self.root.glob(".writing-*"):
             path.unlink()
-        self._keys = _repair(self.root)
+        self._keys, self.repairs = _repair(self.root)
+        shards = [path for _, path in _shards(self.root)]
+        if self.repairs and shards:
+            write_metadata(self.root, shards)
         self._open: _OpenShard | None = None
 
     def __enter__(self) -> "ShardWriter":
@@ -216,20 +247,22 @@ class _OpenShard:
 
     def add(self, key: str, media: Media, record: bytes) -> None:
         self._writer.write(record)
-        self._index.append(
-            (key, Media(media.frames[:, :, :, :0], media.timestamps, media.is_video))
-        )
+        self._index.append((key, _hollow(media)))
         self.size += len(record)
 
     def complete(self) -> None:
         self._writer.close()
-        _sync(self._path)
-        self._path.rename(_shard_path(self._root, self._number))
-        _write_index(self._root, self._number, self._index)
+        shard_index.sync(self._path)
+        path = self._path.rename(_shard_path(self._root, self._number))
+        shard_index.write(_index_path(self._root, self._number), path, self._index)
 
 
 def _shard_path(root: pathlib.Path, number: int) -> pathlib.Path:
     return root / f"{NAME}-{SPLIT}.array_record-{number:05d}"
+
+
+def _index_path(root: pathlib.Path, number: int) -> pathlib.Path:
+    return root / f"index-{number:05d}.npz"
 
 
 def _shards(root: pathlib.Path) -> Iterator[tuple[int, pathlib.Path]]:
@@ -251,65 +284,67 @@ def _damage(path: pathlib.Path, key: str, reason: str) -> str:
     )
 
 
-def _repair(root: pathlib.Path) -> set[str]:
-    """Makes every index match its shard, and returns the keys that are there."""
+def _repair(root: pathlib.Path) -> tuple[set[str], list[str]]:
+    """Makes every index match its shard; returns the keys that are there, and what was mended."""
     for number, path in _numbered(root, "index-", ".npz"):
         if not _shard_path(root, number).is_file():
             path.unlink()
-    keys = set()
-    for number, path in _shards(root):
-        index = root / f"index-{number:05d}.npz"
-        if not index.is_file():  # killed between the two renames
-            _write_index(root, number, list(_read_all(path)))
-        keys.update(key for key, _ in _read_index(index, number))
-    return keys
+    keys, repairs = set[str](), list[str]()
+    for number, path in list(_shards(root)):
+        index = _index_path(root, number)
+        reader = ArrayRecordReader(str(path), READ_OPTIONS)
+        if not reader.ok():  # it says nothing by itself, and has no records
+            aside = _set_aside(path)
+            index.unlink(missing_ok=True)
+            repairs.append(
+                f"{path}: cut off, or no ArrayRecord file: set aside as {aside.name}; its media "
+                "are decoded again"
+            )
+            continue
+        reason, records = _misfit(index, path, reader.num_records())
+        if reason:
+            entries = list(_read_all(path, reader.num_records()))
+            shard_index.write(index, path, entries)
+            records = [key for key, _ in entries]
+            lost = records.count(shard_index.LOST)
+            damaged = f", {lost} of {len(records)} records are damaged" if lost else ""
+            repairs.append(f"{path}: {reason}: rebuilt from the shard{damaged}")
+        keys.update(records)
+    return keys - {shard_index.LOST}, repairs
 
 
-def _read_all(path: pathlib.Path) -> Iterator[tuple[str, Media]]:
-    reader = ArrayRecordReader(str(path), READ_OPTIONS)
-    for i in range(reader.num_records()):
-        yield parse(reader.read([i])[0])
-
-
-def _write_index(root: pathlib.Path, number: int, entries: list[tuple[str, Media]]) -> None:
-    temporary = root / f".writing-{number:05d}.npz"
-    counts = [len(m.timestamps) for _, m in entries]
-    np.savez(
-        temporary,
-        keys=np.array([key for key, _ in entries], "S32"),
-        sizes=np.array([m.frames.shape[:3] for _, m in entries], np.int32),
-        is_video=np.array([m.is_video for _, m in entries], bool),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        timestamps=np.concatenate([m.timestamps for _, m in entries]).astype(np.float64),
-    )
-    _sync(temporary)
-    temporary.rename(root / f"index-{number:05d}.npz")
-
-
-def _read_index(path: pathlib.Path, shard: int) -> Iterator[tuple[str, Entry]]:
+def _misfit(index: pathlib.Path, shard: pathlib.Path, count: int) -> tuple[str, list[str]]:
+    """Returns why an index is not that of a shard of so many records ("": it is), and its keys."""
+    if not index.is_file():
+        return f"{index.name} is gone", []  # or killed between the two renames
     try:
-        with np.load(path, allow_pickle=False) as file:
-            keys, sizes, offsets = file["keys"], file["sizes"].tolist(), file["offsets"]
-            timestamps, is_video = file["timestamps"], file["is_video"].tolist()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: damaged index ({' '.join(str(error).split())}); delete it and run "
-            "tools/preprocess_videos.py again, which rebuilds it from the shard"
-        ) from None
-    if not np.shape(sizes) == (len(keys), 3) or (len(is_video), len(offsets)) != (
-        len(keys),
-        len(keys) + 1,
-    ):
-        raise ValueError(
-            f"{path}: damaged index (its arrays are of different lengths); delete it and run "
-            "tools/preprocess_videos.py again, which rebuilds it from the shard"
-        )
-    for i, (key, (frames, height, width)) in enumerate(zip(keys, sizes, strict=True)):
-        times = timestamps[offsets[i] : offsets[i + 1]]
-        shape = patches.Shape(frames, height, width, times, is_video[i])
-        yield key.decode(), Entry(shard, i, shape)
+        records, size = shard_index.read(index)
+    except ValueError:
+        return f"{index.name} is damaged", []
+    if len(records) != count or size not in (-1, shard.stat().st_size):
+        return f"{index.name} is of another file ({len(records)} records, {count} here)", []
+    return "", [key for key, _ in records]
 
 
-def _sync(path: pathlib.Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _set_aside(path: pathlib.Path) -> pathlib.Path:
+    number = path.name.rpartition("-")[2]
+    names = (path.with_name(f"damaged-{number}.array_record{n}") for n in ("", *range(1, 10**6)))
+    return path.rename(next(name for name in names if not name.exists()))
+
+
+def _read_all(path: pathlib.Path, count: int) -> Iterator[tuple[str, Media]]:
+    """Yields key and medium without its pixels of every record; `LOST` for one that is damaged."""
+    reader = None
+    for i in range(count):
+        try:
+            reader = reader or ArrayRecordReader(str(path), READ_OPTIONS)
+            key, media = parse(reader.read([i])[0])
+            yield key, _hollow(media)
+        except _UNREADABLE:
+            reader = None  # one that failed is not used again
+            yield shard_index.LOST, Media(np.zeros((0, 0, 0, 0), np.uint8), np.zeros(0), False)
+
+
+def _hollow(media: Media) -> Media:
+    """Returns the medium without its pixels, but with their shape."""
+    return dataclasses.replace(media, frames=media.frames[:, :, :, :0])

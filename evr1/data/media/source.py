@@ -63,7 +63,8 @@ class MediaSource:
             mode: one of `MODES`.
 
         Raises:
-            ValueError: unknown mode, no shards where they are needed, or budgets that cross.
+            ValueError: unknown mode, no shards where they are needed, damaged ones, or budgets that
+                cross.
         """
         if mode not in MODES:
             raise ValueError(f"data.source={mode!r}; give one of {', '.join(MODES)}")
@@ -75,6 +76,8 @@ class MediaSource:
         self._budgets, self._geometry, self._pool = budgets, geometry, pool
         self._media_dir, self._mode = media_dir, mode
         self._store = ShardStore(shards) if shards and mode != "realtime_only" else None
+        if self._store is not None:
+            self._store.check()
         self._files = FileTable(shards if self._store else None)
         self._known_bad = Quarantine(os.path.join(shards, QUARANTINE)) if self._store else None
         self._sizes: dict[Request, MediaSize] = {}

@@ -221,3 +221,138 @@ def test_an_index_whose_arrays_do_not_fit_is_damaged(tmp_path):
     np.savez(tmp_path / "index-00000.npz", **arrays)
     with pytest.raises(ValueError, match="damaged index"):
         ShardStore(tmp_path)
+
+
+def spoil(path, how):
+    """Damages a shard file in one of the ways that disks, copies and kills do."""
+    whole = path.read_bytes()
+    size = len(whole)
+    cuts = {"empty": 0, "byte": 1, "header": 100, "record": 80_000, "half": size // 2}
+    cuts |= {"footer": size - 70_000, "last_byte": size - 1}
+    if how in cuts:
+        path.write_bytes(whole[: cuts[how]])
+    elif how == "zeros":
+        path.write_bytes(bytes(size))
+    elif how == "longer":
+        path.write_bytes(whole + bytes(1000))
+    else:
+        path.write_bytes(np.random.default_rng(0).integers(0, 256, size, np.uint8).tobytes())
+
+
+def check_and_read(root, k):
+    """What is shorter or longer than it was is told before anything is read."""
+    store = ShardStore(root)
+    store.check()
+    store.read(k)
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "empty",
+        "byte",
+        "header",
+        "record",
+        "half",
+        "footer",
+        "last_byte",
+        "zeros",
+        "longer",
+        "noise",
+    ],
+)
+def test_a_shard_that_does_not_open_is_set_aside_and_written_anew(tmp_path, how, has_index):
+    media = fill(tmp_path)
+    path = tmp_path / "media-train.array_record-00001"
+    spoil(path, how)
+    if not has_index:
+        (tmp_path / "index-00001.npz").unlink()
+    with pytest.raises(ValueError, match=r"array_record-00001: .* run tools/preprocess_videos.py"):
+        check_and_read(tmp_path, key(2))
+    added = []
+    with ShardWriter(tmp_path) as writer:
+        [line] = writer.repairs
+        assert line.startswith(f"{path}: cut off")
+        assert "set aside as damaged-00001.array_record" in line
+        for k, m in media.items():
+            if k not in writer:
+                writer.add(k, m, "again.mp4")
+                added.append(k)
+    assert added == [key(2), key(3)]
+    assert (tmp_path / "damaged-00001.array_record").is_file()
+    store = ShardStore(tmp_path)
+    store.check()
+    for k, m in media.items():
+        assert_same(store.read(k), m)
+    with ShardWriter(tmp_path) as writer:
+        assert writer.repairs == []
+
+
+def test_the_only_shard_may_be_the_one_that_is_cut_off(tmp_path):
+    media = fill(tmp_path, shard_bytes=2**30)
+    spoil(tmp_path / "media-train.array_record-00000", "half")
+    (tmp_path / "index-00000.npz").unlink()
+    with ShardWriter(tmp_path) as writer:
+        assert not any(k in writer for k in media)
+    fill(tmp_path, shard_bytes=2**30)
+    assert len(ShardStore(tmp_path)) == len(media)
+
+
+@pytest.mark.parametrize("index", ["damaged", "of_a_longer_shard", "of_another_shard", "older"])
+def test_an_index_that_is_not_the_shards_is_rebuilt(tmp_path, index):
+    media = fill(tmp_path)
+    path = tmp_path / "index-00001.npz"
+    if index == "damaged":
+        path.write_bytes(path.read_bytes()[:300])
+    elif index == "of_a_longer_shard":
+        fill(tmp_path / "longer", 9, shard_bytes=2**30)
+        path.write_bytes((tmp_path / "longer" / "index-00000.npz").read_bytes())
+    elif index == "of_another_shard":  # one image more, one video less
+        path.write_bytes((tmp_path / "index-00002.npz").read_bytes())
+    else:  # of before its size was kept: nothing to mend
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files if name != "shard_bytes"}
+        np.savez(path, **arrays)
+    with ShardWriter(tmp_path) as writer:
+        assert len(writer.repairs) == (index != "older")
+        assert all(k in writer for k in media)
+    store = ShardStore(tmp_path)
+    store.check()
+    for k, m in media.items():
+        assert_same(store.read(k), m)
+        assert store.find(k).shape.frames == len(m.frames)
+
+
+def test_a_damaged_record_does_not_cost_the_others_when_the_index_is_gone(tmp_path):
+    media = fill(tmp_path, shard_bytes=2**30)
+    path = tmp_path / "media-train.array_record-00000"
+    data = bytearray(path.read_bytes())
+    data[data.index(media[key(3)].frames.tobytes()[:64]) + 1000] ^= 1
+    path.write_bytes(data)
+    (tmp_path / "index-00000.npz").unlink()
+    with ShardWriter(tmp_path) as writer:
+        assert "1 of 6 records are damaged" in writer.repairs[0]
+        assert [k for k in media if k not in writer] == [key(3)]
+        writer.add(key(3), media[key(3)], "again.mp4")
+    store = ShardStore(tmp_path)
+    assert len(store) == 6
+    for k, m in media.items():
+        assert_same(store.read(k), m)
+
+
+def test_no_damaged_index_is_more_than_a_line(tmp_path):
+    fill(tmp_path)
+    path = tmp_path / "index-00000.npz"
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for n in range(150):
+        data = bytearray(whole[: rng.integers(len(whole))] if n % 3 == 0 else whole)
+        for _ in range(1 + n % 4):
+            if data:
+                data[rng.integers(len(data))] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            ShardStore(tmp_path)
+        except ValueError as error:
+            assert "index-00000.npz: damaged index" in str(error)  # noqa: PT017
