@@ -32,7 +32,6 @@ def get_config():
     c.rollout.prompts = 32
     c.rollout.n = 8
     c.rollout.max_completion_tokens = 24
-    c.rollout.slots = 32
     c.rollout.window_steps = 8
     c.algorithm.old_logprobs = "on_policy"  # one update per rollout batch
     c.optim.learning_rate = 4e-4

@@ -19,7 +19,6 @@ def get_config():
     c.rollout.prompts = 256
     c.rollout.n = 8
     c.rollout.max_completion_tokens = 4096
-    c.rollout.slots = 256  # all groups at once, 16 on the four chips of a host of a v5p
     c.train.microbatch_tokens = 64 * (20_096 + 8 * 4096)  # a group a chip, at the longest
     c.rewards.box_scale = "thousand"  # as Qwen3-VL was taught; rows may name their own frame
     c.optim.learning_rate = 1e-6

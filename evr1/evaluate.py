@@ -17,6 +17,7 @@ and `evaluation.jsonl` (a line a row, as in rollouts.jsonl).
 
 import contextlib
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -85,7 +86,9 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
     from evr1.parallel.mesh import make_mesh
     from evr1.rollout.heldout import HeldOut
     from evr1.rollout.scoring import check_scorable, open_pool
+    from evr1.sampler import room
     from evr1.sampler.actor import open_actor
+    from evr1.sampler.room import GroupShape
 
     s, d, r = settings, settings.data, settings.rollout
     mesh = make_mesh(**dataclasses.asdict(s.mesh))
@@ -101,12 +104,8 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
     check_scorable(rows, scorers, s.rewards.box_scale)
     quarantine = Path(s.workdir) / "quarantine.jsonl"
     source = open_source(d, processor.geometry, quarantine, stack)
-    slots = r.slots * r.n
-
-    def loader():
-        return heldout_loader(d, rows, processor, source, slots)
-
-    with loader() as planned:
+    loader = functools.partial(heldout_loader, d, rows, processor, source)
+    with loader(1) as planned:
         lengths, grids = planned_sizes(rows, planned.lengths, source, d.max_prompt_tokens)
     shapes = plan_shapes(
         s.shapes,
@@ -121,17 +120,19 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
         processor,
         dtype=s.train.dtype,
         mesh=mesh,
-        slots=r.slots,
         window=r.window_steps,
         shapes=shapes,
     )
+    wanted = min((r.slots or min(r.prompts, room.MOST_UNCOUNTED)) * r.n, len(rows))
+    slots = room.slots_alone(actor.model, actor.mesh, GroupShape.largest(1, shapes), wanted)
     if actor.mesh is not None:
         stack.enter_context(jax.set_mesh(actor.mesh))
     pool = open_pool(s.rewards, stack, processor.think_open)
     judged = with_judge(s.rewards, pool, s.train.dtype, mesh)
     limit = s.eval.max_completion_tokens
     greedy = actor.sampling(temperature=0.0, max_tokens=limit, seed=s.seed)
-    return HeldOut(rows, loader, actor, greedy, slots, judged.score_batch)
+    batches = functools.partial(loader, slots)
+    return HeldOut(rows, batches, actor, greedy, slots, judged.score_batch)
 
 
 def answer_benchmarks(settings: BenchmarkSettings, part: str, retry: bool) -> None:

@@ -17,7 +17,7 @@ from evr1.batch.shapes import ShapeTable, plan_shapes
 from evr1.config import Settings, changes, command
 from evr1.config.base import get_config
 from evr1.config.evals import in_training as benchmark_settings
-from evr1.config.learner import held_prompts, learner_settings
+from evr1.config.learner import drawn_groups, held_prompts, learner_settings
 from evr1.data.dataset import (
     Batches,
     Dataset,
@@ -37,6 +37,7 @@ from evr1.judge import with_judge
 from evr1.learner.checkpoint import Checkpoints
 from evr1.learner.export import export
 from evr1.learner.learner import Learner, Prepared, make_learner
+from evr1.learner.slots import Slots, plan_slots
 from evr1.learner.state import LearnerState, restored, saved_arrays
 from evr1.models import Model, load_model, lora
 from evr1.models.io import hf, peft
@@ -51,6 +52,7 @@ from evr1.rollout.mixing import Mixer
 from evr1.rollout.sample import GroupSampler
 from evr1.rollout.scoring import RolloutScorer, check_scorable, find_terms, open_pool
 from evr1.rollout.temporal import TERM, TemporalBonus
+from evr1.sampler import room
 from evr1.sampler.actor import Actor
 from evr1.telemetry import compile_cache, perf
 from evr1.telemetry.phases import PhaseTimer
@@ -154,10 +156,13 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
     learner = make_learner(learner_settings(s), model, mesh, shapes)
     if mesh is not None and hosts.count() == 1:  # else small arrays would be programs of all
         stack.enter_context(jax.set_mesh(mesh))
+    pool = open_pool(s.rewards, stack, processor.think_open)
+    judged = with_judge(s.rewards, pool, s.train.dtype, mesh)
+    slots = _plan_slots(s, learner, shapes)
     actor = Actor(
         lora.plain(learner.model),
         processor,
-        slots=-(-r.slots // hosts.count()),
+        slots=slots.rollout // hosts.count(),
         window=r.window_steps,
         mesh=learner.local_mesh,
         shapes=shapes,
@@ -166,8 +171,6 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
         actor = actor.with_encoder(held_prompts(s))
     checkpoints = Checkpoints(Path(s.workdir) / "checkpoints", keep=s.checkpoint.keep)
     stack.callback(checkpoints.close)
-    pool = open_pool(s.rewards, stack, processor.think_open)
-    judged = with_judge(s.rewards, pool, s.train.dtype, mesh)
     timer = PhaseTimer()
     sampler = GroupSampler(
         actor,
@@ -182,7 +185,7 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
         dataset=dataset,
         collector=_collector(s, dataset, sampler),
         learner=learner,
-        heldout=_heldout(s, dataset, actor, judged),
+        heldout=_heldout(s, dataset, actor, judged, slots.heldout),
         benchmarks=in_training.open_benchmarks(benchmark_settings(s), asked, actor),
         chain=preflight.Chain(
             dataset,
@@ -198,6 +201,7 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
             line
             for line in (
                 cache_line,
+                slots.line,
                 actor.encoder.describe() if actor.encoder else "",
                 model.undivided(mesh) if mesh else "",
             )
@@ -231,7 +235,6 @@ def _open_data(
     batches = Batches(
         groups=groups,
         prefetch=d.prefetch_batches * math.ceil(r.prompts / groups),
-        heldout_groups=r.slots * r.n,
         seed=s.seed,
         share=Share(hosts.index(), hosts.count(), hosts.gather_json),
     )
@@ -274,11 +277,26 @@ def _sampling(settings: Settings, actor: Actor):
     )
 
 
-def _heldout(settings: Settings, dataset: Dataset, actor: Actor, judged: Judged) -> HeldOut:
-    limit, r = settings.eval.max_completion_tokens, settings.rollout
+def _plan_slots(settings: Settings, learner: Learner, shapes: ShapeTable) -> Slots:
+    """Returns the slots of all hosts; a judge's weights are on the devices already."""
+    return plan_slots(
+        learner.settings,
+        learner.programs,
+        shapes,
+        groups=drawn_groups(settings),
+        held=held_prompts(settings),
+        free=min(hosts.gather_json(room.device_free())),
+    )
+
+
+def _heldout(
+    settings: Settings, dataset: Dataset, actor: Actor, judged: Judged, slots: int
+) -> HeldOut:
+    limit, rows = settings.eval.max_completion_tokens, dataset.rows.heldout
     greedy = actor.sampling(temperature=0.0, max_tokens=limit, seed=settings.seed)
-    rows = dataset.rows.heldout
-    return HeldOut(rows, dataset.heldout, actor, greedy, r.slots * r.n, judged.score_batch)
+    loader = functools.partial(dataset.heldout, slots)
+    own = -(-min(slots, len(rows)) // hosts.count())
+    return HeldOut(rows, loader, actor, greedy, own, judged.score_batch)
 
 
 def _collector(settings: Settings, dataset: Dataset, sampler: GroupSampler) -> Collector:
@@ -401,7 +419,7 @@ def _readings(
     learner, version = run.learner, prepared.version
     readings: dict[str, Any] = run.dataset.train.metrics() | perf.readings(run.compiles)
     readings["optim/learning_rate"] = np.asarray(learner.programs.schedule(version)).item()
-    readings |= _over_hosts(timer.pop())
+    readings |= perf.over_hosts(timer.pop())
     times = metrics | readings
     epochs = learner.settings.algorithm.epochs_per_rollout
     parts = [part for minibatch in prepared.parts for part in minibatch] * epochs
@@ -410,21 +428,6 @@ def _readings(
     return readings | perf.update_mfu(
         learner.model, parts, times, jax.device_count(), has_tower=has_tower
     )
-
-
-def _over_hosts(times: dict[str, float]) -> dict[str, float]:
-    """Returns the seconds of the slowest host, and how far apart the hosts are."""
-    with hosts.staying():  # of a step that is done
-        told = hosts.gather_json(times)
-    slowest = {name: max(one.get(name, 0.0) for one in told) for name in times}
-    if len(told) == 1:
-        return slowest
-    apart = {
-        name.replace("time/", "hosts/spread_"): slowest[name] - min(one[name] for one in told)
-        for name in times
-        if all(name in one for one in told)
-    }
-    return slowest | apart
 
 
 def _stop_if_not_finite(run: Run, metrics: dict[str, float], prepared: Prepared, step: int) -> None:

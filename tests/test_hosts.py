@@ -14,7 +14,9 @@ from hosts_rig import Processes, free_port, metrics, rollouts, run
 from repo import ROOT
 
 from evr1.data.demo.files import make_demo
+from evr1.data.rows import load_rows
 from evr1.parallel import launchers
+from evr1.rewards.gold import gold_answer
 
 LOST = 143
 
@@ -70,13 +72,18 @@ def test_two_hosts_are_one_run_and_one_goes_on_alone(data, alone, tmp_path):
 
 
 OTHERS = {
-    "dynamic sampling, replay, gae, a frozen tower": {
+    "demo": {},
+    "images and videos": {"config": "configs/demo_joint.py"},
+    "dynamic sampling, trajectories, replay": {
         "dynamic.enabled": True,
+        "mix.enabled": True,
+        "mix.accuracy_threshold": 0.5,
+        "mix.overlong": "truncate",
         "replay.enabled": True,
-        "algorithm.advantage": "gae",
-        "algorithm.old_logprobs": "recompute",
-        "optim.freeze": ("vision/.*",),
+        "replay.min_accuracy": 0.5,
     },
+    "gae": {"algorithm.advantage": "gae", "algorithm.old_logprobs": "recompute"},
+    "a frozen tower": {"optim.freeze": ("vision/.*",)},
     "adapters, a KL in the reward, several updates": {
         "lora.rank": 8,
         "lora.export_adapter": True,
@@ -90,29 +97,46 @@ OTHERS = {
         "algorithm.temporal_bonus": 0.3,
         "algorithm.temporal_margin": 0.8,
     },
-    "images and videos": {"config": "configs/demo_joint.py"},
     "qwen3_5": {"model": "qwen3_5", "data.max_prompt_tokens": 128, "shapes.prompt_tokens": ()},
 }
 
 
+def with_trajectories(data, path):
+    """Writes the training rows, every second one with its right answer as a trajectory."""
+    rows = [json.loads(x) for x in (data / "train.jsonl").read_text().splitlines()]
+    parsed = load_rows(data / "train.jsonl")
+    for i in range(0, len(rows), 2):
+        rows[i]["offline_output"] = gold_answer(parsed[i])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # four processes on few cores
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_runs_are_those_of_one_process(data, tmp_path_factory, case, count):
     """Losses and norms may differ by rounding; parts of other sizes are summed in another order."""
     root = tmp_path_factory.mktemp("runs")
-    fields = dict(OTHERS[case])
+    fields = OTHERS[case] | {"num_steps": 6}
     if "config" in fields:
         data = root / "data"
         make_demo(data, seed=0, train=120, heldout=7)
+        both = ((str(data / "train_video.jsonl"), 0.5), (str(data / "train_image.jsonl"), 0.5))
+        fields |= {"data.sources": both, "data.train": ""}
     if "model" in fields:
         fields["model"] = str(small_models.make(fields["model"], root / "model").path)
+    if "mix.enabled" in fields:
+        fields["data.train"] = with_trajectories(data, root / "rows.jsonl")
     fields = {name.replace(".", "__"): value for name, value in fields.items()}
-    if "config" in fields:
-        both = ((str(data / "train_video.jsonl"), 0.5), (str(data / "train_image.jsonl"), 0.5))
-        fields |= {"data__sources": both, "data__train": ""}
     for name, number in (("one", 1), ("several", count)):
-        run(data, root / name, number, data__preprocess=True, **fields)
+        run(data, root / name, number, timeout_s=1800, data__preprocess=True, **fields)
+    if "mix__enabled" in fields:
+        total = {
+            n: sum(m.get(n, 0) for m in metrics(root / "one"))
+            for n in ("mix/replaced", "mix/replayed")
+        }
+        assert all(total.values()), total
     # New adapters have gradients near 0, which AdamW takes to the size of the learning rate.
     assert_same(root / "several", root / "one", late=1e-3 if "adapters" in case else 1e-5)
 

@@ -41,8 +41,9 @@ from rich.console import Console
 
 from evr1.batch.shapes import ShapeTable, groups_per_part
 from evr1.config import Settings, resolve
-from evr1.config.learner import LearnerSettings, held_prompts, learner_settings
+from evr1.config.learner import LearnerSettings, drawn_groups, held_prompts, learner_settings
 from evr1.learner.programs import Load, Program, Programs, list_programs, make_programs
+from evr1.learner.slots import plan_slots
 from evr1.models import FAMILIES, Model
 from evr1.parallel.mesh import make_mesh
 from evr1.parallel.sharding import batch_shards
@@ -98,38 +99,44 @@ def find_model(settings: Settings, name: str) -> Model:
     return dataclasses.replace(model, implementation="splash")
 
 
-def largest_load(
-    settings: Settings, model: Model, shards: int, copies: int
-) -> tuple[Load, list[str]]:
-    """Returns the largest shapes of the config's run, and what in the config would stop it.
-
-    Args:
-        settings: of the run.
-        model: that is trained.
-        shards: parts of a microbatch.
-        copies: of the weights that draw.
-    """
-    d, r, vision = settings.data, settings.rollout, model.config.vision
+def largest_shapes(settings: Settings, model: Model) -> ShapeTable:
+    """Returns the largest shapes of the config's run: one bucket of each kind."""
+    d, vision = settings.data, model.config.vision
     time_patch, patch = vision.patch_shape[1], vision.patch_shape[-1]
     prompt = max(settings.shapes.prompt_tokens, default=-(-d.max_prompt_tokens // 128) * 128)
     rows = max(settings.shapes.vision_rows, default=-(-d.video_max_frames // time_patch))
     row_patches = settings.shapes.row_patches or d.video_max_pixels // patch**2
-    completion = max(r.max_completion_tokens, settings.eval.max_completion_tokens)
-    problems = []
+    limits = (settings.rollout.max_completion_tokens, settings.eval.max_completion_tokens)
+    return ShapeTable((prompt,), (rows,), row_patches, max(limits))
+
+
+def largest_load(
+    settings: Settings, shapes: ShapeTable, shards: int, copies: int, slots: int
+) -> tuple[Load, list[str]]:
+    """Returns what is on the devices in the config's run, and what in the config would stop it.
+
+    Args:
+        settings: of the run.
+        shapes: the largest.
+        shards: parts of a microbatch.
+        copies: of the weights that draw.
+        slots: of the rollouts.
+    """
+    r, problems = settings.rollout, []
+    prompt, completion = shapes.prompt_tokens[-1], shapes.completion_tokens
     size = np.array([prompt, completion])
     try:
         micro = groups_per_part(size, r.n, settings.train.microbatch_tokens, r.prompts, shards)
     except ValueError as error:
         micro = shards
         problems.append(f"{error}. Planned with {micro} groups, one a device")
-    slots = -(-r.slots // copies) * copies
-    if slots != r.slots:
+    if r.slots % copies:
         problems.append(
             f"rollout.slots={r.slots} does not divide over {copies} copies of the weights. Planned "
             f"with {slots}"
         )
     load = Load(
-        shapes=ShapeTable((prompt,), (rows,), row_patches, completion),
+        shapes=shapes,
         slots=slots,
         prefill_groups=-(-max(1, slots // 8) // copies) * copies,
         micro_groups=micro,
@@ -205,14 +212,22 @@ def plan(
     learner = learner_settings(settings)
     programs = make_programs(learner, model, mesh)
     copies = batch_shards(programs.actor_mesh)
-    load, problems = largest_load(settings, model, batch_shards(mesh), copies)
+    shapes = largest_shapes(settings, model)
+    slots = plan_slots(
+        learner,
+        programs,
+        shapes,
+        groups=drawn_groups(settings),
+        held=held_prompts(settings),
+        free=int(chip.hbm),
+    )
+    load, problems = largest_load(settings, shapes, batch_shards(mesh), copies, slots.rollout)
     line(f"{topology}: {len(devices)} x {chip.kind}, mesh {dict(mesh.shape)}")
     line(f"to draw: {copies} copies of the weights, each over {mesh.size // copies} devices")
+    line(slots.line)
     line(
-        f"{load.slots} slots: groups that decode at the same time "
-        f"(rollout.slots={settings.rollout.slots}); {load.prefill_groups} groups a prefill: an "
-        f"eighth of the slots, a multiple of the copies; {load.micro_groups} groups a microbatch: "
-        "what train.microbatch_tokens holds"
+        f"{load.prefill_groups} groups a prefill: an eighth of the slots, a multiple of the "
+        f"copies; {load.micro_groups} groups a microbatch: what train.microbatch_tokens holds"
     )
     line(f"{load.shapes}")
     every, failed = listed_programs(learner, programs, load)
@@ -237,6 +252,7 @@ def plan(
         "devices": len(devices),
         "chip": dataclasses.asdict(chip),
         "mesh": dict(mesh.shape),
+        "slots": slots._asdict(),
         "load": load._asdict() | {"shapes": dataclasses.asdict(load.shapes)},
         "problems": problems,
         "mean_prompt_tokens": prompt,

@@ -21,6 +21,7 @@ from evr1.learner.loss import LOGITS_BYTES
 from evr1.learner.programs import Program, bytes_of
 from evr1.models import lora
 from evr1.parallel.sharding import batch_shards
+from evr1.sampler import room
 from evr1.telemetry import flops
 
 GPUS = pathlib.Path(__file__).resolve().parents[1] / "tpu" / "gpus.json"
@@ -77,8 +78,7 @@ def temporaries(program: Program, work: Work) -> tuple[int, int]:
 
     What lives at the peak of a pass over layers of width D, feed-forward F (of all experts that a
     token is routed to), queries A and keys K, a token:
-    - forward: the larger of a layer's halves, 2 D + 2 F or 2 D + 2 (A + 2 K) values in the
-      computation's dtype, and 2 D in float32, where norms and sums are made;
+    - forward: see `room.forward_bytes`;
     - backward: both halves, F and the gradients of F twice, and 4 D in float32;
     - the inputs of all layers, in a gradient, and what else `train.remat` keeps.
     Beside these: the weights of two layers whole, in a gradient that of one in float32, two blocks
@@ -91,14 +91,12 @@ def temporaries(program: Program, work: Work) -> tuple[int, int]:
     if program.name.endswith("optimizer"):
         return moments_in(program), 0
     if program.name == "decode":
-        rows = load.slots * settings.rollout.n / copies
-        return int(rows * (2 * 4 * c.vocab_size + forward)), 0
+        return room.decode_bytes(model, load.slots * settings.rollout.n) // copies, 0
     layer = _layer_weights(work)
     if program.name in ("prefill", "encode"):
-        kept = 2 * c.attention_layers * c.kv_heads * c.head_dim * size
-        kept //= program.mesh.shape["tensor"]
-        tokens = load.prefill_groups / copies * load.shapes.prompt_tokens[-1]
-        return int(tokens * (forward + kept) + 2 * layer * size), 0
+        tokens = load.prefill_groups * load.shapes.prompt_tokens[-1]
+        read = room.prefill_bytes(model, program.mesh.shape["tensor"], tokens) // copies
+        return int(read + 2 * layer * size), 0
     groups = load.micro_groups / shards
     rollout = settings.rollout.n * load.shapes.completion_tokens
     tokens = groups * (load.shapes.prompt_tokens[-1] + rollout) / context_ways(work)
@@ -127,9 +125,8 @@ def _token_bytes(work: Work) -> tuple[float, float, float]:
     if c.experts:
         feed = c.experts.mlp_width * c.experts.per_token + c.experts.shared_width
     heads = 2 * (c.heads + 2 * c.kv_heads) * c.head_dim
-    forward = (2 * c.width + max(2 * feed, heads)) * size + 2 * 4 * c.width
     whole = (2 * c.width + heads + 3 * feed) * size
-    return forward, whole + 2 * feed * size + 4 * 4 * c.width, whole
+    return room.forward_bytes(model), whole + 2 * feed * size + 4 * 4 * c.width, whole
 
 
 def _layer_weights(work: Work) -> float:

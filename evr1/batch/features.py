@@ -91,14 +91,19 @@ def make_encoder(
         patches: of the largest prompt, padded.
         mesh: where parameters lie; None: one device.
     """
-    vision = model.config.vision
-    values = patches // vision.merge**2 * vision.out_width * (1 + len(vision.taps))
-    size = held * values * jnp.dtype(model.dtype).itemsize
+    size = bytes_of_features(model, held * patches)
     # Simulated CPU devices hang when two programs that talk to others overlap.
     is_simulated = mesh is not None and jax.default_backend() == "cpu"
     part = size // (1 if mesh is None else mesh.size)
     on_host = is_simulated or hosts.count() > 1 or part > DEVICE_BYTES
     return Encoder(model, prompts, groups, size if on_host else part, on_host, mesh)
+
+
+def bytes_of_features(model: Model, patches: int) -> int:
+    """Returns the bytes of the features of so many patches."""
+    vision = model.config.vision
+    values = patches // vision.merge**2 * vision.out_width * (1 + len(vision.taps))
+    return values * jnp.dtype(model.dtype).itemsize
 
 
 def without_features(example: Example) -> Example:

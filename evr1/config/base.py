@@ -71,7 +71,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.rollout.temperature = 1.0  # the update's log-probabilities are at this temperature too
     c.rollout.top_p = 1.0  # keep it: the update's log-probabilities are of the full softmax
     c.rollout.top_k = 0  # keep it, likewise
-    c.rollout.slots = 32  # groups that decode at the same time
+    # Groups that decode at the same time, on all hosts. 0: as many of a step's as the devices have
+    # room for, by arithmetic; where they do not say how much they have, up to 64.
+    c.rollout.slots = 0
     # Devices of a host that share a copy of the weights to draw with, whatever `mesh` trains on: a
     # decode step moves no weights. 0: as many as divide the heads of the keys.
     c.rollout.tensor = 0

@@ -97,3 +97,10 @@ def held_prompts(settings: Settings) -> int:
     if not settings.dynamic.enabled:
         return prompts
     return 2 * prompts + max(prompts, settings.dynamic.draw_prompts)  # kept, without signal, new
+
+
+def drawn_groups(settings: Settings) -> int:
+    """Returns how many groups are drawn at a time, at most: those of a step, but for rounds."""
+    prompts, dynamic = settings.rollout.prompts, settings.dynamic
+    size = dynamic.draw_prompts or prompts
+    return -(-prompts // size) * size if dynamic.enabled else size

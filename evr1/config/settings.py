@@ -39,12 +39,12 @@ class RolloutSettings(Section):
     window_steps: int
 
     def check(self) -> None:
-        names = ("prompts", "n", "max_completion_tokens", "slots", "temperature")
+        names = ("prompts", "n", "max_completion_tokens", "temperature")
         checks.positive("rollout", self, names)
+        checks.at_least_0("rollout", self, ("slots", "tensor"))
         window, top_p, top_k = self.window_steps, self.top_p, self.top_k
         require(8 <= window <= 32, "rollout.window_steps", f"is {window}", "need 8 to 32")
         require(0 < top_p <= 1, "rollout.top_p", f"is {top_p}", "need 0 < top_p <= 1")
-        require(self.tensor >= 0, "rollout.tensor", f"is {self.tensor}", "need 0 or more")
         require(top_k >= 0, "rollout.top_k", f"is {top_k}", "need 0 (off) or more")
         require(
             top_p == 1 and top_k == 0,

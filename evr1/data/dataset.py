@@ -48,14 +48,12 @@ class Batches(NamedTuple):
     Attributes:
         groups: prompts of a training batch.
         prefetch: training batches to have ready.
-        heldout_groups: prompts of a held-out batch.
         seed: of the order of the training rows.
         share: what of each batch this host loads.
     """
 
     groups: int
     prefetch: int
-    heldout_groups: int
     seed: int
     share: Share = Share()
 
@@ -66,13 +64,14 @@ class Dataset:
 
     Attributes:
         train: endless; yields lists of examples.
-        heldout: makes a loader of the held-out rows, once through, in file order.
+        heldout: makes a loader of the held-out rows, once through, in file order, from the prompts
+            of a batch.
     """
 
     rows: RunRows
     source: MediaSource
     train: Loader
-    heldout: Callable[[], Loader]
+    heldout: Callable[[int], Loader]
 
     def example(self, source: str) -> Example:
         """Returns the example of a training row, by its file and line.
@@ -110,7 +109,7 @@ class Dataset:
         """Returns `planned_sizes` of training rows, then of held-out ones."""
         lengths = [self.train.lengths]
         if self.rows.heldout:
-            with self.heldout() as loader:
+            with self.heldout(1) as loader:
                 lengths.append(loader.lengths)
         return planned_sizes(self.rows.all, np.concatenate(lengths), self.source, max_prompt_tokens)
 
@@ -244,8 +243,7 @@ def open_dataset(
         run_rows.heldout,
         processor,
         source,
-        batches.heldout_groups,
-        batches.share,
+        share=batches.share,
     )
     return Dataset(run_rows, source, train, heldout)
 

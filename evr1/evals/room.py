@@ -4,20 +4,14 @@ A pack keeps the keys and values of its prompt, and of each row's question and c
 presets for long videos this is tens of GiB: 144 KiB a token of Qwen3-VL-8B.
 """
 
-import math
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from evr1.evals.packs import Key
-from evr1.models import Model
-from evr1.models.nn import cache as caches
 from evr1.parallel import sharding
 from evr1.sampler.actor import Actor
-
-_SHARE = 0.75  # of what the weights leave; activations and visual features take the rest
+from evr1.sampler.room import SHARE, cache_bytes, device_limit, weight_bytes
 
 
 class Room(NamedTuple):
@@ -40,7 +34,7 @@ class Room(NamedTuple):
         >>> Room(100, 20, 10).packs, Room(100, 60, 30).packs
         (3, 1)
         """
-        return max(1, int(_SHARE * self.free - self.prompt) // self.pack)
+        return max(1, int(SHARE * self.free - self.prompt) // self.pack)
 
     def check(self, key: Key, rows: int) -> None:
         """Checks that a single pack has room.
@@ -81,44 +75,9 @@ def of_key(
     room = key.question_tokens + completion_tokens
     return Room(
         free=limit - weight_bytes(params),
-        pack=_cache_bytes(actor.model, actor.mesh, key.rows, key.prompt_tokens, room),
-        prompt=_cache_bytes(actor.model, actor.mesh, 1, key.prompt_tokens, 1),
+        pack=cache_bytes(actor.model, actor.mesh, key.rows, key.prompt_tokens, room),
+        prompt=cache_bytes(actor.model, actor.mesh, 1, key.prompt_tokens, 1),
     )
-
-
-def device_limit() -> int:
-    """Returns what JAX may take of each device, in bytes; 0 where the backend does not say."""
-    stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    return min((each.get("bytes_limit", 0) for each in stats), default=0)
-
-
-def weight_bytes(params: Any) -> int:
-    """Returns the bytes of the weights on the device that holds most of them."""
-    held: dict[Any, int] = {}
-    for leaf in jax.tree.leaves(params):
-        shape = leaf.sharding.shard_shape(leaf.shape)
-        for device in leaf.sharding.addressable_devices:
-            held[device] = held.get(device, 0) + math.prod(shape) * leaf.dtype.itemsize
-    return max(held.values(), default=0)
-
-
-def _cache_bytes(model: Model, mesh: Mesh | None, rows: int, prompt_tokens: int, room: int) -> int:
-    """Returns the bytes of a slot on each device that holds a share of it."""
-    groups = sharding.batch_shards(mesh)
-    cache = jax.eval_shape(lambda: model.init_cache(groups, rows, prompt_tokens, room))
-    prefix = (None, None) if mesh is None else caches.prefix_axes(mesh, cache.prefix.k.shape[2])
-
-    def held(tree: Any, *axes: str | None) -> int:
-        return sum(_held(x, mesh, (None, "batch", *axes)) for x in jax.tree.leaves(tree))
-
-    return held(cache.prefix, *prefix) + held(cache.suffix, None, "heads") + held(cache.states)
-
-
-def _held(x: jax.ShapeDtypeStruct, mesh: Mesh | None, axes: tuple[str | None, ...]) -> int:
-    shape = x.shape
-    if mesh is not None:
-        shape = NamedSharding(mesh, sharding.spec(mesh, axes, shape)).shard_shape(shape)
-    return math.prod(shape) * np.dtype(x.dtype).itemsize
 
 
 def slots(wanted: int, room: Room | None, mesh: Mesh | None) -> int:

@@ -213,8 +213,24 @@ class Program(NamedTuple):
             return cast(Wrapped, self.function).lower(*self.arguments, **self.statics)
 
 
-def list_programs(settings: LearnerSettings, programs: Programs, load: Load) -> list[Program]:
-    """Returns the programs of an RL step on a mesh, with the arguments of their largest calls."""
+class Held(NamedTuple):
+    """What is on the devices while completions are drawn, without arrays.
+
+    Attributes:
+        state: of the policy.
+        critic: state of the critic; None: there is none.
+        published: weights to draw with.
+        resident: bytes of a device beside these weights: states, and the reference.
+    """
+
+    state: TrainState
+    critic: TrainState | None
+    published: Params
+    resident: int
+
+
+def held_on_devices(settings: LearnerSettings, programs: Programs) -> Held:
+    """Returns what a run holds on the devices of a mesh from one step to the next."""
     mesh, drawing, model = programs.mesh, programs.actor_mesh, lora.plain(programs.model)
     assert mesh is not None
     assert drawing is not None
@@ -222,12 +238,20 @@ def list_programs(settings: LearnerSettings, programs: Programs, load: Load) -> 
     params = placed(params, programs.model.shardings(mesh))
     base = {name: part for name, part in params.items() if name != "lora"}
     published = jax.eval_shape(functools.partial(sampler_weights.lay_out, model=model), base)
-    published = placed(published, model.shardings(drawing))
-    state = _placed_state(params, programs.optimizer, mesh)
-    critic_state = _critic_state(programs)
-    reference = params.get("lora", params)  # the model under adapters is there once
+    state, critic_state = _placed_state(params, programs.optimizer, mesh), _critic_state(programs)
     resident = bytes_of(state) + bytes_of(critic_state)
+    reference = params.get("lora", params)  # the model under adapters is there once
     resident += bytes_of(reference) if settings.algorithm.kl_coef else 0
+    return Held(state, critic_state, placed(published, model.shardings(drawing)), resident)
+
+
+def list_programs(settings: LearnerSettings, programs: Programs, load: Load) -> list[Program]:
+    """Returns the programs of an RL step on a mesh, with the arguments of their largest calls."""
+    mesh, drawing, model = programs.mesh, programs.actor_mesh, lora.plain(programs.model)
+    assert mesh is not None
+    assert drawing is not None
+    held = held_on_devices(settings, programs)
+    params, published, resident = held.state.params, held.published, held.resident
     rows, drawn = sharding.batch_sharding(mesh), sharding.batch_sharding(drawing)
     prompts = placed(_abstract_prompts(load.prefill_groups, load.shapes, model), drawn)
     batch = placed(_abstract_batch(settings, load, model), rows)
@@ -237,8 +261,8 @@ def list_programs(settings: LearnerSettings, programs: Programs, load: Load) -> 
         prompts = placed(_with_features(prompts, model), drawn)
         batch = placed(batch._replace(prompts=_with_features(batch.prompts, model)), rows)
         features_of = bytes_of(placed(prompts.vision, sharding.replicated(drawing)))
-        held = load.held * features_of // load.prefill_groups // drawing.size
-        resident += held if held <= features.DEVICE_BYTES else 0
+        of_step = load.held * features_of // load.prefill_groups // drawing.size
+        resident += of_step if of_step <= features.DEVICE_BYTES else 0
         result.append(Program("encode", features.encode_prompts, encode, {}, resident, drawing))
     result += _sampler_programs(settings, model, drawing, load, (published, prompts, resident))
     grads = jax.eval_shape(programs.update.zeros, params)
@@ -250,17 +274,18 @@ def list_programs(settings: LearnerSettings, programs: Programs, load: Load) -> 
         Program(
             "optimizer",
             programs.update.apply,
-            (state, grads),
+            (held.state, grads),
             {},
-            resident - bytes_of(state),
+            resident - bytes_of(held.state),
             mesh,
         ),
     ]
     if programs.critic is not None:
         critic = programs.critic
+        assert held.critic is not None
         shared = params if critic.is_shared else None
         shown = batch if critic.has_policy_tower else pixels
-        result += _critic_programs(programs, critic_state, shared, shown, resident)
+        result += _critic_programs(programs, held.critic, shared, shown, resident)
     return result
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from evr1.models import Model
+from evr1.parallel import hosts
 from evr1.telemetry import flops
 from evr1.types import GroupBatch
 
@@ -113,3 +114,18 @@ def update_mfu(
         return {}
     work = sum(flops.update(model, part, has_tower=has_tower) for part in parts)
     return {"speed/update_mfu": work / (times["time/update_s"] * peak * devices)}
+
+
+def over_hosts(times: dict[str, float]) -> dict[str, float]:
+    """Returns the seconds of the slowest host, and how far apart the hosts are."""
+    with hosts.staying():  # of a step that is done
+        told = hosts.gather_json(times)
+    slowest = {name: max(one.get(name, 0.0) for one in told) for name in times}
+    if len(told) == 1:
+        return slowest
+    apart = {
+        name.replace("time/", "hosts/spread_"): slowest[name] - min(one[name] for one in told)
+        for name in times
+        if all(name in one for one in told)
+    }
+    return slowest | apart

@@ -13,6 +13,7 @@ from evr1.evals.room import Room
 from evr1.parallel.mesh import make_mesh
 from evr1.sampler.actor import open_actor
 from evr1.sampler.engine import init_slots
+from evr1.sampler.room import weight_bytes
 
 KEY = Key(prompt_tokens=1024, row_patches=256, rows=4, question_tokens=64)
 
@@ -54,7 +55,7 @@ def test_weights_that_are_split_count_a_share(params):
     half = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
     x = jax.device_put(jax.numpy.zeros((4, 8), "float32"), half)
     whole = jax.device_put(jax.numpy.zeros(8, "float32"), jax.devices()[0])
-    assert room.weight_bytes({"x": x, "y": whole}) == 64 + 32
+    assert weight_bytes({"x": x, "y": whole}) == 64 + 32
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,6 @@ def test_a_small_device_changes_no_answer(tmp_path, monkeypatch, params):
     assert made
     large, small = (rig.timeless(rig.answers(tmp_path / name)) for name in ("large", "small"))
     assert small == large
-    monkeypatch.setattr(room, "device_limit", lambda: room.weight_bytes(params) + 1000)
+    monkeypatch.setattr(room, "device_limit", lambda: weight_bytes(params) + 1000)
     with pytest.raises(ValueError, match="take 0.0 GiB of each device"):
         rig.run(rig.settings(tmp_path / "none", tmp_path, **fields))

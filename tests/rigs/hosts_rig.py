@@ -114,10 +114,10 @@ class Processes:
         return "\n".join(f"== {i}\n{log.read_text()[-2000:]}" for i, log in enumerate(self.logs))
 
 
-def run(data: Path, workdir: Path, count: int, **fields: Any) -> None:
-    """Runs to the end; fails the test where a process fails."""
+def run(data: Path, workdir: Path, count: int, timeout_s: float = 300, **fields: Any) -> None:
+    """Runs to the end; fails the test where a process fails, or takes too long."""
     started = Processes(data, workdir, count, **fields)
-    statuses = started.wait()
+    statuses = started.wait(timeout_s)
     assert statuses == [0] * count, started.printed()
 
 

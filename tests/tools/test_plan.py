@@ -101,7 +101,8 @@ def work(tool, config, hf_config):
     learner = learner_settings(settings(config))
     programs = make_programs(learner, model, make_mesh(data=2, fsdp=4, tensor=1))
     copies = batch_shards(programs.actor_mesh)
-    load, _ = tool.largest_load(settings(config), model, shards=8, copies=copies)
+    shapes = tool.largest_shapes(settings(config), model)
+    load, _ = tool.largest_load(settings(config), shapes, shards=8, copies=copies, slots=8)
     return plan_phases.Work(learner, programs, load, prompt=100, completion=20)
 
 
@@ -134,9 +135,10 @@ def test_published_models_have_their_parameters(tool, name, values):
 
 def test_shapes_of_the_reference_run(tool):
     config = qwen_video.get_config()
-    config.rollout.slots, config.train.microbatch_tokens = 128, 64 * 60_000
+    config.train.microbatch_tokens = 64 * 60_000
     model = tool.find_model(settings(config), "")
-    load, problems = tool.largest_load(settings(config), model, shards=64, copies=16)
+    shapes = tool.largest_shapes(settings(config), model)
+    load, problems = tool.largest_load(settings(config), shapes, shards=64, copies=16, slots=128)
     assert problems == []
     # 128 frames make 64 temporal patches; 262144 pixels of 16 x 16 are 1024 patches
     assert (load.shapes.vision_rows, load.shapes.row_patches) == ((64,), 1024)
@@ -149,7 +151,8 @@ def test_what_would_stop_the_run_is_told(tool, hf_config):
     config = small_config()
     config.rollout.slots, config.train.microbatch_tokens = 6, 1000
     model = tool.find_model(settings(config), hf_config)
-    load, problems = tool.largest_load(settings(config), model, shards=8, copies=8)
+    shapes = tool.largest_shapes(settings(config), model)
+    load, problems = tool.largest_load(settings(config), shapes, shards=8, copies=8, slots=8)
     assert (load.slots, load.micro_groups) == (8, 8)
     assert "train.microbatch_tokens=1000" in problems[0]
     assert "rollout.slots=6 does not divide over 8 copies" in problems[1]
@@ -423,7 +426,7 @@ def test_compiles_for_a_tpu_slice(tool, hf_config, tmp_path):
     assert received > whole / 8  # the bfloat16 weights from three of four chips, more than once
     assert "✓ none" in result.stdout
     assert "nothing is measured" in result.stdout
-    assert "8 slots: groups that decode at the same time (rollout.slots=8)" in result.stdout
+    assert "8 groups decode at the same time, rollout.slots=8; a group takes" in result.stdout
 
 
 @pytest.mark.slow

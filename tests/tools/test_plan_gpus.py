@@ -30,7 +30,8 @@ def work(devices=8, hf_config="", **fields):
     learner = learner_settings(settings)
     programs = make_programs(learner, model, mesh)
     copies = batch_shards(programs.actor_mesh)
-    load, _ = tool.largest_load(settings, model, batch_shards(mesh), copies)
+    shapes, slots = tool.largest_shapes(settings, model), settings.rollout.slots
+    load, _ = tool.largest_load(settings, shapes, batch_shards(mesh), copies, slots)
     return phases.Work(learner, programs, load, 20_096, 4096)
 
 
