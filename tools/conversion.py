@@ -22,7 +22,7 @@ def hf_to_orbax(source: Path, out: Path, dtype: str | None) -> str:
         ValueError: the source does not hold a model that evr1 knows, or `out` something else.
     """
     model = load_model(str(source))
-    found = hf.entries(source)
+    found = hf.read_entries(source, model)
     tensors = {name: [dtype or str(e.dtype), list(e.shape)] for name, e in found.items()}
     digest = _digest(source)
     if out.exists():

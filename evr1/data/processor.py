@@ -21,7 +21,7 @@ import tokenizers
 from evr1.data import positions, prompts
 from evr1.data.media.patches import patchify
 from evr1.data.records import Example, Geometry, Media, MediaSize, Row
-from evr1.formats import box_frames, chat_template, processor_files, think_block
+from evr1.formats import adapter_files, box_frames, chat_template, processor_files, think_block
 
 _MEMO_CHARS = 64  # pieces up to this length recur (time marks); longer ones are questions
 _MEMO_ENTRIES = 65536
@@ -112,6 +112,7 @@ class Processor:
                 f"{hf_dir} is not a directory; give a HF directory (config.json, *.safetensors, "
                 "tokenizer): nothing is downloaded"
             )
+        adapter_files.refuse_as_model(root)
         config = processor_files.read_json(root / "tokenizer_config.json")
         family, tokens_per_second, vocab_size = _family(root)
         tokenizer = _load_tokenizer(root, config)

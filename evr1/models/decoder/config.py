@@ -52,11 +52,11 @@ def parse_qwen2(hf: Mapping[str, Any], vision: VisionConfig) -> Config:
         ValueError: a size is no size, or the config asks for something that this implementation
             does not do.
     """
-    outer = hf if hf.get("text_config") else {**hf, "text_config": hf}
+    outer = hf if hf.get("text_config") is not None else {**hf, "text_config": hf}
     text = section(outer, "text_config", _TEXT_SIZES)
     turn = rotary(text, "text_config", theta=1000000.0)
     require("text_config.hidden_act", text.get("hidden_act", "silu"), "silu")
-    if text.get("use_sliding_window"):
+    if _has_sliding_layers(text):
         raise ValueError(
             "config.json: use_sliding_window=true is not supported; take a model without"
         )
@@ -93,6 +93,18 @@ def parse_qwen2(hf: Mapping[str, Any], vision: VisionConfig) -> Config:
     )
     check(sizes)
     return sizes
+
+
+def _has_sliding_layers(text: Mapping[str, Any]) -> bool:
+    """Returns whether a layer attends to a window, by the flags that transformers looks at.
+
+    The window is off unless both of its fields say so; layer_types go before max_window_layers.
+    """
+    if not text.get("use_sliding_window") or text.get("sliding_window", 4096) is None:
+        return False
+    layers, first = text.get("num_hidden_layers", 80), text.get("max_window_layers", 80)
+    kinds = text.get("layer_types")
+    return "sliding_attention" in kinds if kinds else first < layers
 
 
 def parse_qwen3(hf: Mapping[str, Any], vision: VisionConfig) -> Config:

@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from evr1.formats import adapter_files
 from evr1.models.base import Model
-from evr1.models.io import atomic, fused, orbax_dir, safetensors
+from evr1.models.io import atomic, fused, names, orbax_dir, safetensors, tensor_files
 from evr1.models.io.orbax_dir import Block, Dtype, Stack, pick
-from evr1.models.io.safetensors import Entry
+from evr1.models.io.safetensors import DTYPES, Entry
+from evr1.models.io.tensor_files import INDEX, SINGLE, drafts, entries
 from evr1.models.tree import flatten, unflatten
 from evr1.models.weights import Weight
 from evr1.parallel import hosts
 from evr1.types import Params
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 MAX_SHARD_BYTES = 5 * 2**30
 
 
@@ -51,9 +51,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """Returns the config.json of a HF or Orbax directory.
 
     Raises:
-        ValueError: there is none, or it is not JSON.
+        ValueError: there is none, it is not JSON, or this is an adapter.
     """
     file = side_dir(path) / "config.json"
+    adapter_files.refuse_as_model(Path(path))
     if not file.is_file():
         raise ValueError(
             f"{path}: no config.json; give a HF model directory, or one made by"
@@ -71,53 +72,6 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def is_hf(path: str | Path) -> bool:
     """Returns whether this directory holds a HF config."""
     return (Path(path) / "config.json").is_file()
-
-
-def entries(hf_dir: str | Path) -> dict[str, Entry]:
-    """Returns the model's tensors in the directory's safetensors files.
-
-    Raises:
-        ValueError: no safetensors, a shard that the index names is missing, or a corrupt file.
-    """
-    return {k: v for k, v in _stored(Path(hf_dir)).items() if not k.startswith(_DRAFT)}
-
-
-def drafts(path: str | Path) -> dict[str, Entry]:
-    """Returns the layers for speculative decoding of a HF or Orbax directory.
-
-    They are no part of the model, and transformers passes over them too; exports copy them.
-    """
-    root = Path(path)
-    if orbax_dir.is_orbax(root):
-        file = side_dir(root) / orbax_dir.DRAFTS
-        return safetensors.read_header(file) if file.is_file() else {}
-    tensors = _stored(root) if _has_weights(root) else {}
-    return {k: v for k, v in tensors.items() if k.startswith(_DRAFT)}
-
-
-_DRAFT = "mtp."
-
-
-def _has_weights(root: Path) -> bool:
-    return any((root / name).is_file() for name in (INDEX, SINGLE))
-
-
-def _stored(root: Path) -> dict[str, Entry]:
-    """Returns every tensor in the directory."""
-    if (root / SINGLE).is_file():  # goes first where there are both, as in transformers
-        names = [SINGLE]
-    elif (root / INDEX).is_file():
-        try:
-            where = json.loads((root / INDEX).read_text("utf-8"))["weight_map"]
-            names = sorted({str(file) for file in where.values()})
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise ValueError(f"{root / INDEX}: not an index ({e}); copy the file again") from None
-    else:
-        raise ValueError(f"{root}: neither {SINGLE} nor {INDEX}; evr1 reads safetensors only")
-    missing = [n for n in names if not (root / n).is_file()]
-    if missing:
-        raise ValueError(f"{root}: {INDEX} names {', '.join(missing)}, not there; copy them again")
-    return {k: v for n in names for k, v in safetensors.read_header(root / n).items()}
 
 
 def load_params(
@@ -175,7 +129,7 @@ def lazy_params(path: str | Path, model: Model, dtype: Dtype) -> dict[str, Stack
         ValueError: missing, extra or mis-shaped tensors, all named.
     """
     shapes = {k: v.shape for k, v in flatten(model.abstract_params()).items()}
-    stored = fused.cut(entries(path), model.weights())
+    stored = fused.cut(_named(path, model), model.weights())
     plan = match(model.weights(), shapes, stored, str(path))
     _check_head(model.weights(), stored, str(path))
     stacks = {}
@@ -185,6 +139,51 @@ def lazy_params(path: str | Path, model: Model, dtype: Dtype) -> dict[str, Stack
         read = _reader(weight, files, shape, kind)
         stacks[weight.path] = Stack(shape, kind, weight.stacks, read)
     return stacks
+
+
+def read_entries(path: str | Path, model: Model) -> dict[str, Entry]:
+    """Returns the tensors of a HF directory that are parameters of the model, and unknown ones.
+
+    What transformers leaves out too (buffers, heads of other kinds) is warned of.
+
+    Raises:
+        ValueError: see `entries`; or two tensors are the same parameter.
+    """
+    stored = entries(path)
+    found = find(model, stored, path)
+    names.warn(str(path), tuple(found.strays))
+    return {name: stored[name] for name in (*found.stored.values(), *found.unknown)}
+
+
+def _named(path: str | Path, model: Model) -> dict[str, Entry]:
+    """Returns what `read_entries` does, by the names of the weight map."""
+    stored = read_entries(path, model)
+    found = find(model, stored, path)
+    known = {name: stored[there] for name, there in found.stored.items()}
+    embed = _embed(model)
+    if model.config.tied and embed not in known and names.HEAD in known:
+        known[embed] = known[names.HEAD]  # transformers ties in either direction
+    return known | {name: stored[name] for name in found.unknown}
+
+
+def _embed(model: Model) -> str:
+    return next(w.name for w in model.weights() if w.path == "text/embed")
+
+
+def find(model: Model, stored: Iterable[str], where: str | Path) -> names.Names:
+    """Returns what the tensors of a checkpoint are.
+
+    Raises:
+        ValueError: two tensors are the same parameter; names `where`.
+    """
+    shapes = {k: v.shape for k, v in flatten(model.abstract_params()).items()}
+    weights = model.weights()
+    expected = {name for w in weights for name in hf_names(w, shapes[w.path])}
+    expected |= {w.fused.format(i) for w in weights if w.fused for i in w.layers}
+    try:
+        return names.find(weights, expected, stored)
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}") from None
 
 
 def _default_sharding() -> jax.sharding.Sharding:
@@ -209,16 +208,20 @@ def match(
     """
     plan, problems, used = [], [], set()
     for weight in weights:
-        names = hf_names(weight, shapes[weight.path])
+        expected_names = hf_names(weight, shapes[weight.path])
         one = shapes[weight.path][weight.stacks :]
         expected = weight.hf_shape(one)
-        for name in names:
+        for name in expected_names:
             if name not in stored:
                 problems.append(f"missing {name} {list(expected)}")
             elif not weight.fits(stored[name].shape, one):
                 problems.append(f"{name} is {list(stored[name].shape)}, expected {list(expected)}")
-        used.update(names)
-        plan.append((weight, [stored[n] for n in names if n in stored]))
+            elif not stored[name].is_supported:
+                problems.append(
+                    f"{name} is {stored[name].dtype}, not {', '.join(map(str, DTYPES.values()))}"
+                )
+        used.update(expected_names)
+        plan.append((weight, [stored[n] for n in expected_names if n in stored]))
     problems += [f"extra {n} {list(stored[n].shape)}" for n in stored if n not in used | {_TIED}]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
@@ -228,7 +231,7 @@ def match(
     return plan
 
 
-_TIED = "lm_head.weight"  # some checkpoints with tied embeddings store the head once more
+_TIED = names.HEAD  # some checkpoints with tied embeddings store the head once more
 
 
 def _check_head(weights: tuple[Weight, ...], stored: dict[str, Entry], where: str) -> None:
@@ -318,7 +321,7 @@ def layout(source_dir: str | Path) -> dict[str, tuple[int, ...]]:
     root = Path(source_dir)
     if orbax_dir.is_orbax(root):
         return {name: tuple(shape) for name, (_, shape) in orbax_dir.record(root).items()}
-    if not _has_weights(root):
+    if not tensor_files.has_weights(root):
         return {}
     return {name: entry.shape for name, entry in entries(root).items()}
 
@@ -346,9 +349,11 @@ def listing(
         model: whose weight map is used.
         shapes: of its parameters, by path.
         layout: of a checkpoint that has choices made: experts fused or not, which axis comes
-            first, the tied head stored once more. Empty: the weight map's own.
+            first, the tied head stored once more, other names. Empty: the weight map's own.
     """
     out: list[Tensor] = []
+    found = find(model, layout, "the layout").stored
+    layout = {name: layout[there] for name, there in found.items()}
     fused: dict[str, dict[tuple[int, int], tuple[Weight, tuple[int, ...]]]] = {}
     for weight in model.weights():
         shape = shapes[weight.path]
@@ -363,10 +368,11 @@ def listing(
             fits = weight.fits(stored, one)
             out.append(Tensor(name, stored if fits else weight.hf_shape(one), ((weight, index),)))
             if weight.path == "text/embed" and model.config.tied and _TIED in layout:
-                out.append(out[-1]._replace(name=_TIED))
+                tied = out[-1]._replace(name=_TIED)
+                out[-1:] = [out[-1], tied] if name in layout else [tied]
     for whole, pieces in fused.items():
         out.append(Tensor(whole, layout[whole], tuple(pieces[place] for place in sorted(pieces))))
-    return out
+    return [tensor._replace(name=found.get(tensor.name, tensor.name)) for tensor in out]
 
 
 def values(

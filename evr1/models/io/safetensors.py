@@ -5,6 +5,7 @@ bytes.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,7 +19,17 @@ DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
-CODES = {dtype: code for code, dtype in DTYPES.items()}
+# Of tensors that are no part of a model, such as buffers of positions.
+_OTHERS = {
+    **{f"{code}{8 * n}": np.dtype(f"{code.lower()}{n}") for code in "IU" for n in (1, 2, 4, 8)},
+    "F64": np.dtype(np.float64),
+    "C64": np.dtype(np.complex64),
+    "BOOL": np.dtype(bool),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
+}
+_CODES = {dtype: code for code, dtype in (DTYPES | _OTHERS).items()}
 
 
 class Entry(NamedTuple):
@@ -29,6 +40,16 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of it."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether a parameter can have its dtype."""
+        return self.dtype in DTYPES.values()
+
     def open(self) -> np.ndarray:
         """Returns the tensor, memory-mapped: reading a slice reads that slice."""
         return np.memmap(self.file, self.dtype, "r", self.offset, self.shape)
@@ -38,7 +59,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     """Returns every tensor of a file by name, none of them read yet.
 
     Raises:
-        ValueError: the file is not a whole safetensors file of floating-point tensors.
+        ValueError: the file is not a whole safetensors file, each byte of one tensor.
     """
     size = path.stat().st_size
     with path.open("rb") as f:
@@ -49,29 +70,63 @@ def read_header(path: Path) -> dict[str, Entry]:
             )
         raw = f.read(length)
     try:
-        header = dict(json.loads(raw).items())
+        header = dict(json.loads(raw, object_pairs_hook=_without_duplicates).items())
     except (ValueError, AttributeError, RecursionError) as e:
         raise ValueError(f"{path}: unreadable header ({e}): corrupt; {_FIX}") from None
-    entries = {}
-    for name, info in header.items():
-        if name == "__metadata__":
-            continue
-        try:
-            code, shape = str(info["dtype"]), tuple(int(n) for n in info["shape"])
-            start, end = (int(n) for n in info["data_offsets"])
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{path}: unreadable entry of {name}: corrupt; {_FIX}") from None
-        if code not in DTYPES:
-            raise ValueError(f"{path}: {name} is {code}; supported: {', '.join(DTYPES)}")
-        dtype = DTYPES[code]
-        need = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if min(start, *shape, 0) < 0 or end - start != need or 8 + length + end > size:
-            raise ValueError(
-                f"{path}: {name} {list(shape)} needs {need} bytes at {start}, the file has"
-                f" {max(0, min(end, size - 8 - length) - start)}: truncated; {_FIX}"
-            )
-        entries[name] = Entry(path, 8 + length + start, shape, dtype)
+    entries = {
+        name: _entry(path, name, info, 8 + length, size)
+        for name, info in header.items()
+        if name != "__metadata__"
+    }
+    _check_cover(path, entries, 8 + length, size)
     return entries
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object as a dict, which would silently keep the last of equal keys."""
+    out: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in out:
+            raise ValueError(f"{key} stands there twice")
+        out[key] = value
+    return out
+
+
+def _entry(path: Path, name: str, info: Any, begin: int, size: int) -> Entry:
+    """Returns the tensor that a header describes; its bytes count from `begin`."""
+    try:
+        code, shape = str(info["dtype"]), tuple(_whole(n) for n in info["shape"])
+        start, end = (_whole(n) for n in info["data_offsets"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: unreadable entry of {name}: corrupt; {_FIX}") from None
+    dtype = (DTYPES | _OTHERS).get(code)
+    if dtype is None:
+        raise ValueError(f"{path}: {name} is {code}; supported: {', '.join(DTYPES)}")
+    need = math.prod(shape) * dtype.itemsize
+    if min(start, *shape, 0) < 0 or end - start != need or begin + end > size:
+        raise ValueError(
+            f"{path}: {name} {list(shape)} needs {need} bytes at {start}, the file has"
+            f" {max(0, min(end, size - begin) - start)}: truncated; {_FIX}"
+        )
+    return Entry(path, begin + start, shape, dtype)
+
+
+def _whole(n: Any) -> int:
+    if type(n) is not int:
+        raise TypeError
+    return n
+
+
+def _check_cover(path: Path, entries: Mapping[str, Entry], begin: int, size: int) -> None:
+    """Refuses tensors that share bytes, and bytes that belong to none."""
+    at, before = begin, ""
+    for name, entry in sorted(entries.items(), key=lambda x: (x[1].offset, x[1].nbytes)):
+        if entry.offset != at:
+            fault = f"overlaps {before}" if entry.offset < at else "has a gap before it"
+            raise ValueError(f"{path}: {name} {fault}: corrupt; {_FIX}")
+        at, before = at + entry.nbytes, name
+    if at != size:
+        raise ValueError(f"{path}: {size - at} bytes behind the last tensor: corrupt; {_FIX}")
 
 
 _FIX = "copy the file again"
@@ -94,7 +149,7 @@ def write(
     tensors = list(tensors)
     for name, shape, dtype in tensors:
         end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
