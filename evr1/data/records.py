@@ -65,12 +65,14 @@ class Media:
         timestamps: float64[T], seconds in the source; empty for an image.
         is_video: a one-frame video is still a video.
         sample_fps: T over the seconds of the clip; 0 for an image, or where it is not known.
+        remarks: what may be wrong with what it shows, see `data.media.remarks`; not in shards.
     """
 
     frames: np.ndarray
     timestamps: np.ndarray
     is_video: bool
     sample_fps: float = 0.0
+    remarks: tuple[str, ...] = ()
 
 
 class MediaSize(NamedTuple):

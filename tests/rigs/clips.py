@@ -24,12 +24,18 @@ def write_clip(
     gop: int = 12,
     b_frames: int = 2,
     rotation: int | None = None,
+    matrix: tuple[int, ...] | None = None,
     times_ms: list[int] | None = None,
+    turns: list[int] | None = None,
     movflags: str = "",
+    muxer: dict[str, str] | None = None,
 ) -> Path:
-    """A video whose frames are plain gray, with a white square in the upper left quarter."""
+    """A video whose frames are plain gray, with a white square in the upper left quarter.
+
+    They are `1 / fps` apart, at `times_ms`, or at the multiples `turns` of `1 / fps`.
+    """
     height, width = size
-    options = {"movflags": movflags} if movflags else {}
+    options = {"movflags": movflags} if movflags else muxer or {}
     with av.open(str(path), "w", container_options=options) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", gop
@@ -40,12 +46,14 @@ def write_clip(
             stream.codec_context.time_base = Fraction(1, 1000)
         if rotation is not None:
             stream.set_display_rotation(rotation)
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
         container.start_encoding()
         for i in range(frames):
             image = np.full((height, width, 3), GRAY_STEP * i % 256, np.uint8)
             image[: height // 2, : width // 2] = 255
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts = times_ms[i] if times_ms else i
+            frame.pts = times_ms[i] if times_ms else turns[i] if turns else i
             if times_ms:
                 frame.time_base = Fraction(1, 1000)
             container.mux(stream.encode(frame))

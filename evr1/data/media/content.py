@@ -13,7 +13,8 @@ from evr1.data import jsonl
 from evr1.data.errors import MediaError
 from evr1.data.records import Budgets, Geometry
 
-DECODER = "pyav-3"  # raise the number whenever what is stored of a medium changes
+# raise the number whenever what is stored of a medium of that kind changes
+DECODERS = {"image": "pyav-3", "video": "pyav-4"}
 FILES = "files.jsonl"
 _SAMPLE_BYTES = 65536
 
@@ -60,7 +61,7 @@ def content_key(
         end: seconds, or None.
     """
     limits = {k: v for k, v in dataclasses.asdict(budgets).items() if k.startswith(kind)}
-    parts = [DECODER, identity, kind, start, end, limits, dataclasses.asdict(geometry)]
+    parts = [DECODERS[kind], identity, kind, start, end, limits, dataclasses.asdict(geometry)]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -163,7 +163,9 @@ class DecodePool:
             RuntimeError: the pool was closed, or no process can be started.
         """
         shape, frames = self._run(job, "decode")
-        return Media(frames, shape.timestamps, shape.is_video, shape.sample_fps)
+        return Media(
+            frames, shape.timestamps, shape.is_video, shape.sample_fps, tuple(shape.remarks)
+        )
 
     def _run(self, job: Job, command: str) -> tuple[patches.Shape, np.ndarray]:
         if self._quarantine is not None:
@@ -305,7 +307,9 @@ def _answers(requests: Iterator[bytes]) -> Iterator[tuple[dict[str, Any], memory
                 media = job.run()
                 frames = np.ascontiguousarray(media.frames)
                 t, h, w, _ = frames.shape
-                shape = patches.Shape(t, h, w, media.timestamps, media.is_video, media.sample_fps)
+                shape = patches.Shape(
+                    t, h, w, media.timestamps, media.is_video, media.sample_fps, media.remarks
+                )
         except MediaError as error:
             yield {"error": error.kind, "reason": error.reason}, memoryview(b"")
             continue

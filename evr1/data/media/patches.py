@@ -32,6 +32,7 @@ class Shape:
     timestamps: np.ndarray
     is_video: bool
     sample_fps: float = 0.0
+    remarks: tuple[str, ...] = ()
 
 
 def fit(

@@ -15,6 +15,7 @@ from evr1.data.media import patches
 from evr1.data.records import Budgets, Geometry
 
 MIN_FRAMES = 4
+_TIME_ERROR_S = 1e-6  # stored times are whole ticks, so a mark that a user copies is rounded
 FRAME_STEP = 2  # frame counts are even, whatever the temporal patch
 
 
@@ -58,6 +59,50 @@ def take(
     rate, limit = budgets.video_fps, budgets.video_max_frames
     indices = sample_indices(count, source_fps, rate, limit, first)
     return Taken(indices, len(indices) / count * source_fps)
+
+
+def take_by_times(
+    path: str | pathlib.Path,
+    times: np.ndarray,
+    budgets: Budgets,
+    start: float | None,
+    end: float | None,
+) -> Taken:
+    """Returns the frames that are taken of a clip where the rate varies.
+
+    The frames of a clip are those that begin in it, or, where none does, the one that is still on
+    display. Their number is that of as many seconds at a constant rate: the clip's own mean.
+
+    >>> take_by_times("v", np.arange(60) / 30 + 5 * (np.arange(60) > 29), Budgets(), 5.9, None)[0]
+    array([30, 40, 49, 59])
+
+    Args:
+        path: of the video, for the error.
+        times: float64[N], ascending seconds after the first frame; N > 1.
+        budgets: how much of it is looked at.
+        start: seconds; None: from the beginning.
+        end: seconds; None: to the end.
+
+    Raises:
+        MediaError: the clip is empty or begins after the last frame.
+    """
+    mean = (len(times) - 1) / float(times[-1] - times[0])
+    first, last = 0, len(times) - 1
+    if start is not None:
+        first = int(np.searchsorted(times, start - _TIME_ERROR_S))
+    if end is not None:
+        last = int(np.searchsorted(times, end + _TIME_ERROR_S, side="right")) - 1
+    length = len(times) / mean
+    low, high = max(start or 0.0, 0.0), length if end is None else end
+    if low > high or low >= length or last < 0:
+        reason = f"no frame between {low:g} s and {high:g} s of {length:.2f} s"
+        raise MediaError("clip", path, reason)
+    first = min(first, last)  # the one on display
+    count, rate = last - first + 1, mean
+    if count > 1 and times[last] > times[first]:
+        rate = (count - 1) / float(times[last] - times[first])
+    indices = sample_indices(count, rate, budgets.video_fps, budgets.video_max_frames, first)
+    return Taken(indices, len(indices) / count * rate)
 
 
 def nearest(known: np.ndarray, times: Sequence[float]) -> Taken:

