@@ -28,8 +28,8 @@ from evr1.data.dataset import (
     read_rows,
 )
 from evr1.data.demo.files import prepare_demo
-from evr1.data.loader import Share
 from evr1.data.processor import Processor
+from evr1.data.share import Share
 from evr1.evals import in_training
 from evr1.exchange.records import batch_records
 from evr1.formats import problem_types
@@ -232,15 +232,16 @@ def _open_data(
         hosts.once(lambda: fill_shards(d, rows.all, processor.geometry, print))
     source = open_source(d, processor.geometry, Path(s.workdir) / "quarantine.jsonl", stack)
     groups = s.dynamic.draw_prompts or r.prompts
+    share = Share(hosts.index(), hosts.count(), hosts.gather_json)
     batches = Batches(
         groups=groups,
         prefetch=d.prefetch_batches * math.ceil(r.prompts / groups),
         seed=s.seed,
-        share=Share(hosts.index(), hosts.count(), hosts.gather_json),
+        share=share,
     )
     dataset = open_dataset(d, rows, processor, source, batches, stack)
     hosts.agree(dataset.train.identity, "set of rows")
-    for line in describe_shards(d, dataset):
+    for line in describe_shards(d, dataset, share):
         hosts.say(line)
     lengths, grids = dataset.sizes(d.max_prompt_tokens)
     shapes = plan_shapes(

@@ -190,6 +190,64 @@ def test_a_killed_host_ends_the_others(data, tmp_path):
     assert statuses[0] not in (0, 1), begun.printed()
 
 
+PLANNING = """
+import sys
+from repo import DEMO_MODEL
+from evr1.data.loader import Loader
+from evr1.data.media.decode import DecodePool
+from evr1.data.media.source import MediaSource
+from evr1.data.processor import Processor
+from evr1.data.records import Budgets
+from evr1.data.rows import load_rows
+from evr1.data.share import Share
+from evr1.parallel import hosts
+data, address, count, own = sys.argv[1:]
+hosts.start(address, int(count), int(own))
+opened = []
+class Pool(DecodePool):
+    def measure(self, job):
+        opened.append(job.path)
+        return super().measure(job)
+if __name__ == "__main__":
+    processor = Processor.from_hf(str(DEMO_MODEL))
+    budgets = Budgets(4.0, 8, 1024, 2304, 0, 1024, 2304)
+    with Pool(1, 60.0) as pool:
+        of = processor.geometry
+        source = MediaSource(budgets=budgets, geometry=of, pool=pool, media_dir=data)
+        share = Share(hosts.index(), hosts.count(), hosts.gather_json)
+        loader = Loader(load_rows(data + "/train.jsonl"), processor, source, groups=4, share=share)
+    told = hosts.gather_json([sorted(opened), loader.lengths.tolist()])
+    hosts.say(__import__("json").dumps(told))
+    hosts.barrier()
+"""
+
+
+def test_two_hosts_open_each_file_once_to_plan(data, tmp_path):
+    """Half of the headers each; what one has read, both know."""
+    script = tmp_path / "planning.py"
+    script.write_text(PLANNING)
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "rigs")])
+
+    def planned(count):
+        address = f"127.0.0.1:{free_port()}"
+        command = [sys.executable, str(script), str(data), address, str(count)]
+        started = [
+            subprocess.Popen([*command, str(i)], env=environment, stdout=subprocess.PIPE, text=True)
+            for i in range(count)
+        ]
+        printed = [process.communicate(timeout=120)[0] for process in started]
+        return json.loads(printed[0].strip().splitlines()[-1])
+
+    ((opened, lengths),) = planned(1)
+    (first, lengths_of_first), (second, lengths_of_second) = planned(2)
+    assert lengths_of_first == lengths_of_second == lengths
+    assert sorted(first + second) == opened
+    assert len(set(opened)) == len(opened)
+    assert first
+    assert second
+
+
 LAUNCHED = {
     "slurm": {
         "SLURM_JOB_ID": "987654",

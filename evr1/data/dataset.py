@@ -13,7 +13,7 @@ import numpy as np
 from evr1.config import DataSettings
 from evr1.data import rows
 from evr1.data.errors import MediaError
-from evr1.data.loader import Loader, Share
+from evr1.data.loader import Loader
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.preprocess import preprocess, progress_bar
 from evr1.data.media.quarantine import Quarantine
@@ -21,6 +21,7 @@ from evr1.data.media.source import MediaSource, media_requests
 from evr1.data.order import Source
 from evr1.data.processor import Processor
 from evr1.data.records import Budgets, Example, Geometry, Row
+from evr1.data.share import Share
 
 
 class RunRows(NamedTuple):
@@ -280,12 +281,16 @@ def heldout_loader(
     )
 
 
-def describe_shards(settings: DataSettings, dataset: Dataset) -> list[str]:
-    """Returns lines about how many media are in the shards; none where no shards are used."""
+def describe_shards(settings: DataSettings, dataset: Dataset, share: Share) -> list[str]:
+    """Returns lines about how many media are in the shards; none where no shards are used.
+
+    All hosts call it together: each looks for the files that it opens to plan.
+    """
     if not settings.shards or settings.source == "realtime_only":
         return []
     requests = {r for row in dataset.rows.all for r in media_requests(row)}
-    cached = dataset.source.count_cached(requests)
+    own = dataset.source.count_cached(r for r in requests if share.owns(r.name))
+    cached = sum(share.gather(own))
     lines = [f"shards: {cached} of {len(requests)} media are there with these budgets"]
     if cached < len(requests):
         lines.append(

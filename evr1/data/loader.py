@@ -10,8 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import grain
@@ -21,68 +20,10 @@ from evr1.data.errors import MediaError
 from evr1.data.media.source import MediaSource, Request, media_requests
 from evr1.data.order import Source, draw_order
 from evr1.data.processor import Processor
-from evr1.data.records import Example, MediaSize, Row, elsewhere
+from evr1.data.records import Example, Row, elsewhere
+from evr1.data.share import Share, measure, plan_lengths
 
 grain.config.update("py_traceback_filtering", "off")  # it would append to the message of errors
-FAILED = -1  # in place of a length: the row's media cannot be used
-
-
-def plan_lengths(
-    rows: Sequence[Row],
-    processor: Processor,
-    source: MediaSource,
-    *,
-    raw: bool = False,
-    threads: int = 8,
-) -> np.ndarray:
-    """Returns the prompt tokens of every row, int32[rows], without decoding any media.
-
-    Sizes come from indexes and headers; `FAILED` stands for a row whose media cannot be used.
-
-    Args:
-        rows: to plan.
-        processor: of the model.
-        source: of the media.
-        raw: prompts without the task template.
-        threads: that read headers side by side.
-
-    Raises:
-        ValueError: a row whose markers do not match its media.
-    """
-
-    requests = [media_requests(row) for row in rows]
-    distinct = list(dict.fromkeys(itertools.chain.from_iterable(requests)))
-
-    def size(request: Request) -> MediaSize | None:
-        try:
-            return source.size(request)
-        except MediaError:
-            return None
-
-    with futures.ThreadPoolExecutor(threads) as pool:
-        sizes = dict(zip(distinct, pool.map(size, distinct), strict=True))
-    lengths = np.full(len(rows), FAILED, np.int32)
-    for i, row in enumerate(rows):
-        row_sizes = [sizes[request] for request in requests[i]]
-        usable = [size for size in row_sizes if size is not None]
-        if len(usable) == len(row_sizes):
-            lengths[i] = processor.plan(row, usable, raw)
-    return lengths
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """Which examples of a batch this host loads: those of every `count`-th place of the order.
-
-    Attributes:
-        index: which host this is.
-        count: number of hosts.
-        gather: returns the plain data of every host; all call it together.
-    """
-
-    index: int = 0
-    count: int = 1
-    gather: Callable[[Any], list[Any]] = lambda value: [value]
 
 
 class Loader:
@@ -144,7 +85,10 @@ class Loader:
         self._media = set().union(*self._requests)
         self._counts: collections.Counter[str] = collections.Counter()
         self._failed_elsewhere = 0
-        self.lengths = plan_lengths(rows, processor, source, raw=raw, threads=max(threads, 1))
+        self._groups, self._share = groups, share or Share()
+        distinct = list(dict.fromkeys(itertools.chain.from_iterable(self._requests)))
+        sizes = measure(distinct, source, self._share, max(threads, 1))
+        self.lengths = plan_lengths(rows, self._requests, sizes, processor, self._share, raw)
         self._is_used = self._select(overlong)
         self._check_failed()
         self._check_sources(sources)
@@ -160,7 +104,6 @@ class Loader:
             epochs=epochs,
             is_used=self._is_used,
         )
-        self._groups, self._share = groups, share or Share()
         ahead = -(-prefetch_batches * groups // self._share.count)
         self._options = grain.ReadOptions(
             num_threads=threads, prefetch_buffer_size=max(ahead, threads) if threads else 0

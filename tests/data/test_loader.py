@@ -17,6 +17,7 @@ from evr1.data.media.preprocess import preprocess
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.media.shards import ShardStore
 from evr1.data.media.source import MediaSource, media_requests
+from evr1.data.share import Share
 
 TOOL = ROOT / "tools" / "preprocess_videos.py"
 
@@ -98,7 +99,7 @@ def read_together(count, batches, make_one):
             turn.wait()
             return values
 
-        with make_one(loader.Share(index, count, gather)) as own:
+        with make_one(Share(index, count, gather)) as own:
             return [next(own) for _ in range(batches)], own.get_state()
 
     with futures.ThreadPoolExecutor(count) as threads:
@@ -149,6 +150,36 @@ def test_a_position_means_the_same_on_any_number_of_hosts(folder, pool):
         more, state = read_together(count, 3, resumed)
         read += more
     assert read == expected
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_each_file_is_opened_by_one_host_to_plan(folder, pool, monkeypatch, count):
+    """The others learn its sizes, or why it has none: lengths, failures, batches are as alone."""
+    made = make_rows(*GRAYS, "clip.mp4", "none.png", "clip.mp4")
+    made[-1] = dataclasses.replace(made[-1], video_start=0.5)  # another part of the same file
+    opened, measure = [], pool.measure
+
+    def measured(job):
+        opened.append((threading.current_thread().name, job.path))
+        return measure(job)
+
+    monkeypatch.setattr(pool, "measure", measured)
+    loaders = []
+
+    def make_one(share=None):
+        own = make(made, folder, pool, groups=4, share=share, max_failed_share=0.5)
+        loaders.append((own.lengths.tolist(), own.metrics()))
+        return own
+
+    with make_one() as alone:
+        expected = [tokens(next(alone)) for _ in range(3)]
+    assert len(opened) == len(made)
+    opened.clear()
+    got, _ = read_together(count, 3, make_one)
+    assert got == expected
+    assert len(opened) == len(made)  # by all hosts together
+    assert all(seen == loaders[0] for seen in loaders)
+    assert loaders[0][1]["data/decode_failed/missing"] == 1
 
 
 def test_restoring_at_every_step_gives_the_same_rest(folder, pool):

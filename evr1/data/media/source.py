@@ -80,7 +80,7 @@ class MediaSource:
             self._store.check()
         self._files = FileTable(shards if self._store else None)
         self._known_bad = Quarantine(os.path.join(shards, QUARANTINE)) if self._store else None
-        self._sizes: dict[Request, MediaSize] = {}
+        self._sizes: dict[Request, MediaSize | MediaError] = {}
         self._failed: dict[Request, MediaError] = {}
 
     @property
@@ -94,10 +94,31 @@ class MediaSource:
         Raises:
             MediaError: it cannot be used; it is counted in `failed`.
         """
+        size = self.measure(request)
+        if isinstance(size, MediaError):
+            raise size
+        return size
+
+    def measure(self, request: Request) -> MediaSize | MediaError:
+        """Returns what `size` does, or the error; the file is opened the first time alone."""
         size = self._sizes.get(request)
         if size is None:
-            size = self._sizes[request] = self._counted(self._size, request)
+            try:
+                size = self._counted(self._size, request)
+            except MediaError as error:
+                size = error
+            self._sizes[request] = size
         return size
+
+    def is_measured(self, request: Request) -> bool:
+        """Returns whether `measure` knows without opening the file."""
+        return request in self._sizes
+
+    def learn(self, request: Request, size: MediaSize | MediaError) -> None:
+        """Takes over what somebody else has measured; an error is counted in `failed`."""
+        self._sizes[request] = size
+        if isinstance(size, MediaError):
+            self._failed.setdefault(request, size)
 
     def load(self, request: Request) -> Media:
         """Returns the pixels of a medium.
