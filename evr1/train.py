@@ -406,9 +406,7 @@ def _evaluate(run: Run, writer: Writer, state: LearnerState) -> None:
         published = run.learner.publish(state)
         if run.dataset.rows.heldout:
             metrics, records = run.heldout.evaluate(published, state.step)
-        metrics |= hosts.from_primary(
-            lambda: run.benchmarks.evaluate(published.params, state.step, writer.line)
-        )
+        metrics |= run.benchmarks.evaluate(published.params, state.step, writer.line)
     writer.metrics(state.step, metrics | run.timer.pop())
     writer.rollouts(records)
 

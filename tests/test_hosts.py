@@ -11,6 +11,7 @@ import time
 import pytest
 import small_models
 from hosts_rig import Processes, free_port, metrics, rollouts, run
+from miniatures import write
 from repo import ROOT
 
 from evr1.data.demo.files import make_demo
@@ -97,6 +98,7 @@ OTHERS = {
         "algorithm.temporal_bonus": 0.3,
         "algorithm.temporal_margin": 0.8,
     },
+    "a benchmark": {"eval.benchmark_limit": 4, "eval.benchmark_preset": "smoke"},
     "qwen3_5": {"model": "qwen3_5", "data.max_prompt_tokens": 128, "shapes.prompt_tokens": ()},
 }
 
@@ -126,6 +128,9 @@ def test_other_runs_are_those_of_one_process(data, tmp_path_factory, case, count
         fields |= {"data.sources": both, "data.train": ""}
     if "model" in fields:
         fields["model"] = str(small_models.make(fields["model"], root / "model").path)
+    if "eval.benchmark_limit" in fields:
+        write("lvbench", root / "lvbench")
+        fields["eval.benchmarks"] = (("lvbench", str(root / "lvbench")),)
     if "mix.enabled" in fields:
         fields["data.train"] = with_trajectories(data, root / "rows.jsonl")
     fields = {name.replace(".", "__"): value for name, value in fields.items()}

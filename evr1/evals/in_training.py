@@ -2,16 +2,19 @@
 
 Samples, media headers and shapes are read once, before the first step, so that what is wrong is
 said then and later evaluations compile nothing. Every evaluation leaves a folder of a run, which
-`python -m evr1.evals` takes like one of the job.
+`python -m evr1.evals` takes like one of the job. Several hosts share the videos, as the parts of a
+job do; their answers come together on the first one.
 """
 
 import contextlib
 import dataclasses
+import functools
 import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -28,6 +31,7 @@ from evr1.evals.samples import Answer
 from evr1.evals.subset import stratified
 from evr1.evals.tasks import find
 from evr1.evals.tasks.base import Task
+from evr1.parallel import hosts
 from evr1.sampler.actor import Actor
 from evr1.types import Params
 
@@ -80,7 +84,7 @@ class Ready:
 
     Attributes:
         prepared: its questions.
-        plans: the shapes that they are answered in, the same for all.
+        plans: of this host's share, and the shapes that they are answered in, the same for all.
         slots: packs that decode at the same time.
     """
 
@@ -108,6 +112,8 @@ class Benchmarks:
     ) -> dict[str, float]:
         """Answers all questions; returns the metrics, and leaves `workdir/benchmarks/step_<n>`.
 
+        All hosts call it together.
+
         Folders of this step and of later ones come from a training that was resumed before them
         and are removed first, as lines of metrics.jsonl are.
 
@@ -118,23 +124,27 @@ class Benchmarks:
         """
         if not self.tasks:
             return {}
-        root = Path(self.settings.workdir or "", FOLDER)
-        for old in root.glob("step_*"):
-            number = old.name.removeprefix("step_")
-            if number.isdecimal() and int(number) >= step:
-                shutil.rmtree(old)
-        folder = root / f"step_{step}"
-        # The weights are kept nowhere else: this folder is the name of the model.
-        settings = dataclasses.replace(self.settings, model=str(folder))
-        manifest.write(folder, settings, [ready.prepared for ready in self.tasks])
+        folder = Path(self.settings.workdir or "", FOLDER, f"step_{step}")
+        hosts.once(lambda: self._begin(folder, step))
         metrics: dict[str, float] = {}
         with _pool(self.settings) as pool:
             for ready in self.tasks:
                 actor = dataclasses.replace(self.actor, slots=ready.slots)
                 answerer = Answerer(self.settings, actor, params, pool)
                 answers = _answer(answerer, ready, folder)
-                metrics |= task_metrics(ready.prepared, answers, tell)
+                scored = functools.partial(task_metrics, ready.prepared, answers, tell)
+                metrics |= hosts.from_primary(scored)
         return metrics
+
+    def _begin(self, folder: Path, step: int) -> None:
+        """Removes what is answered again, and makes the folder of a run."""
+        for old in folder.parent.glob("step_*"):
+            number = old.name.removeprefix("step_")
+            if number.isdecimal() and int(number) >= step:
+                shutil.rmtree(old)
+        # The weights are kept nowhere else: this folder is the name of the model.
+        settings = dataclasses.replace(self.settings, model=str(folder))
+        manifest.write(folder, settings, [ready.prepared for ready in self.tasks])
 
 
 def open_benchmarks(
@@ -160,20 +170,34 @@ def open_benchmarks(
 
 
 def _ready(answerer: Answerer, prepared: Prepared) -> Ready:
-    plans = answerer.plan(prepared, Part(), frozenset())
-    failures = [each for each in plans if isinstance(each, Failure)]
-    if failures:
-        n, first = sum(len(each.samples) for each in failures), failures[0]
-        raise ValueError(
-            f"{_FIELD}: {prepared.task.name}: {n} of the {len(prepared.samples)} questions cannot "
-            f"be asked, {first.samples[0].id} since {first.detail} ({first.reason}); mend that, or "
-            "lower config.eval.benchmark_limit until they are left out"
-        )
+    plans = answerer.plan(prepared, Part(hosts.index(), hosts.count()), frozenset())
+    failures = [
+        [[sample.id for sample in each.samples], each.detail, each.reason]
+        for each in plans
+        if isinstance(each, Failure)
+    ]
     planned = [each for each in plans if isinstance(each, Planned)]
+    told: list[Any] = hosts.gather_json([failures, [each.key for each in planned]])
+    _check(prepared, [failure for failures, _ in told for failure in failures])
     # One set of shapes for all: with few questions, padding costs less than compiling for each.
-    key = Key(*map(max, zip(*(each.key for each in planned), strict=True)))
+    keys = [key for _, keys in told for key in keys]
+    key = Key(*map(max, zip(*keys, strict=True)))
     plans = tuple(dataclasses.replace(each, key=key) for each in planned)
     return Ready(prepared, plans, _slots(answerer.actor, key.prompt_tokens))
+
+
+def _check(prepared: Prepared, failures: Sequence[tuple[list[str], str, str]]) -> None:
+    """Raises ValueError where questions cannot be asked, with the first of them."""
+    if not failures:
+        return
+    order = {sample.id: i for i, sample in enumerate(prepared.samples)}
+    ids, detail, reason = min(failures, key=lambda failure: order[failure[0][0]])
+    n = sum(len(ids) for ids, _, _ in failures)
+    raise ValueError(
+        f"{_FIELD}: {prepared.task.name}: {n} of the {len(prepared.samples)} questions cannot "
+        f"be asked, {ids[0]} since {detail} ({reason}); mend that, or "
+        "lower config.eval.benchmark_limit until they are left out"
+    )
 
 
 def _slots(actor: Actor, prompt_tokens: int) -> int:
@@ -188,18 +212,25 @@ def _pool(settings: BenchmarkSettings) -> DecodePool:
 
 
 def _answer(answerer: Answerer, ready: Ready, folder: Path) -> list[Answer]:
-    """Writes the answers as they come, and returns them."""
+    """Returns the answers of all hosts, by id; the first host writes its own as they come, then
+    those of the others."""
     answers: list[Answer] = []
     # Not a terminal: the training has its own display.
     console = Console(quiet=True, force_terminal=False)
-    with samples.Writer(samples.path_of(folder, ready.prepared.task.name)) as writer:
+    path = samples.path_of(folder, ready.prepared.task.name)
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(samples.Writer(path)) if hosts.is_primary() else None
 
         def keep(answer: Answer) -> None:
-            writer.append(answer)
+            if writer is not None:
+                writer.append(answer)
             answers.append(answer)
 
         answerer.answer_planned(ready.prepared, ready.plans, keep, console)
-    return answers
+        for host, lines in enumerate(hosts.gather_json(list(map(samples.encode, answers)))):
+            for line in lines if host != hosts.index() else ():
+                keep(samples.decode(line, f"host {host}"))
+    return sorted(answers, key=lambda answer: answer.sample.id)
 
 
 def task_metrics(

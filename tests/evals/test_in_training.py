@@ -1,7 +1,10 @@
 """Benchmarks at the evaluations of a training: what they answer, leave, measure and refuse."""
 
 import dataclasses
+import json
 import shutil
+import threading
+from concurrent import futures
 
 import evals_rig as rig
 import jax
@@ -106,6 +109,69 @@ def test_metrics_are_the_scores_of_the_folder(trained):
             }
         assert written == headlines
         assert any(written[f"eval/{task}@{LIMIT}/truncated_share"] > 0 for task in TASKS)
+
+
+class Meeting:
+    """Two hosts in two threads, in place of `evr1.parallel.hosts`."""
+
+    def __init__(self):
+        self._own, self._told = threading.local(), [None, None]
+        self._turn = threading.Barrier(2, timeout=300)
+
+    def enter(self, index):
+        self._own.index = index
+
+    def index(self):
+        return self._own.index
+
+    def count(self):
+        return 2
+
+    def is_primary(self):
+        return self.index() == 0
+
+    def gather_json(self, value):
+        self._told[self.index()] = json.loads(json.dumps(value))
+        self._turn.wait()
+        told = list(self._told)
+        self._turn.wait()
+        return told
+
+    def once(self, make):
+        made = make() if self.is_primary() else None
+        self._turn.wait()
+        return made
+
+    def from_primary(self, make):
+        return self.gather_json(self.once(make))[0]
+
+
+def test_two_hosts_share_the_videos(trained, data, actor, params, tmp_path, monkeypatch):
+    """Each answers those of its part, in the shapes of all; the folder and metrics are as alone."""
+    workdir, expected, *_ = trained
+    meeting, answered, lock = Meeting(), {}, threading.Lock()
+    monkeypatch.setattr(in_training, "hosts", meeting)
+    answer_planned = in_training.Answerer.answer_planned
+
+    def one_at_a_time(self, prepared, plans, append, console):
+        answered[meeting.index()] = {id for plan in plans for id in plan.waiting}
+        with lock:
+            answer_planned(self, prepared, plans, append, console)
+
+    monkeypatch.setattr(in_training.Answerer, "answer_planned", one_at_a_time)
+
+    def host(index):
+        meeting.enter(index)
+        return opened(settings(tmp_path, data), actor).evaluate(params, 0)
+
+    with futures.ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(host, range(2))) == [expected, expected]
+    alone, together = (rig.answers(root / "benchmarks" / "step_0") for root in (workdir, tmp_path))
+    assert rig.nameless(together) == rig.nameless(alone)
+    assert answered[0]
+    assert answered[1]
+    assert answered[0] | answered[1] == {id for _, id in alone}
+    assert not answered[0] & answered[1]
 
 
 def test_the_commands_take_the_folders(trained, capsys):
