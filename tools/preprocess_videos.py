@@ -68,6 +68,8 @@ def _run(flags: argparse.Namespace) -> int:
     for repair in summary.repairs:
         out.print(f"  mended: {repair}", soft_wrap=True, highlight=False, markup=False)
     out.print(f"{flags.out}: {summary.line()}", soft_wrap=True, highlight=False)
+    for line in summary.warnings():
+        out.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
     for error in summary.failed[:10]:
         out.print(f"  failed: {error}", soft_wrap=True, highlight=False, markup=False)
     if len(summary.failed) > flags.max_failed_share * summary.total:

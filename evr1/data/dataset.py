@@ -14,6 +14,7 @@ from evr1.config import DataSettings
 from evr1.data import rows
 from evr1.data.errors import MediaError
 from evr1.data.loader import Loader
+from evr1.data.media import remarks
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.preprocess import preprocess, progress_bar
 from evr1.data.media.quarantine import Quarantine
@@ -174,6 +175,8 @@ def fill_shards(
     for repair in summary.repairs:
         line(f"shards: {repair}")
     line(f"shards: {summary.line()}")
+    for warning in summary.warnings():
+        line(f"  {warning}")
 
 
 def open_source(
@@ -282,13 +285,15 @@ def heldout_loader(
 
 
 def describe_shards(settings: DataSettings, dataset: Dataset, share: Share) -> list[str]:
-    """Returns lines about how many media are in the shards; none where no shards are used.
+    """Returns lines about how many media are in the shards, and which of them may show nothing.
 
-    All hosts call it together: each looks for the files that it opens to plan.
+    None where no shards are used. All hosts call it together: each looks for the files that it
+    opens to plan.
     """
     if not settings.shards or settings.source == "realtime_only":
         return []
-    requests = {r for row in dataset.rows.all for r in media_requests(row)}
+    rows = {r: row.source for row in dataset.rows.all for r in media_requests(row)}
+    requests = rows.keys()
     own = dataset.source.count_cached(r for r in requests if share.owns(r.name))
     cached = sum(share.gather(own))
     lines = [f"shards: {cached} of {len(requests)} media are there with these budgets"]
@@ -297,7 +302,11 @@ def describe_shards(settings: DataSettings, dataset: Dataset, share: Share) -> l
             "  the others are decoded at every use: run tools/preprocess_videos.py on all data "
             "files with the budgets of this config, or set data.preprocess"
         )
-    return lines
+    about = dataset.source.remarked.items()
+    named = remarks.by_kind((f"{r.name} ({rows[r]})", kinds) for r, kinds in about if r in rows)
+    told = [item for one in share.gather(named) for item in one.items()]
+    everywhere = remarks.by_kind((name, [kind]) for kind, names in told for name in names)
+    return lines + [f"  {line}" for line in remarks.lines(everywhere, len(requests))]
 
 
 def planned_sizes(

@@ -19,6 +19,10 @@ from evr1.data.errors import MediaError
 DEFAULT_FPS = 24.0  # where a container states no rate, as in transformers
 # PyAV 18, the last for Python 3.11, refuses metadata that is no UTF-8; 19 reads any.
 _ANY_METADATA: Any = {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
+_NO_WEBP = (
+    f"an animated WebP, which PyAV {av.__version__} cannot read; convert it to GIF, APNG or mp4, "
+    "or use Python 3.12 or newer with PyAV 19"
+)
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 
@@ -39,6 +43,8 @@ def open_video(
     try:
         # by its protocol, or a path with a colon would be a URL
         with av.open(f"file:{path}", options=dict(options or {}), **_ANY_METADATA) as container:
+            if container.format.name == "webp_pipe" and _is_animated_webp(path):
+                raise MediaError("undecodable", path, _NO_WEBP)
             stream = _video_stream(container, path)
             stream.codec_context.thread_count = 1  # clips are decoded side by side instead
             yield container, stream
@@ -106,6 +112,12 @@ def _moving(container, streams: list, path: str | pathlib.Path) -> list:
                 if min(counts.values()) > 1:
                     break
     return [stream for stream in streams if counts[stream.index] > 1] or streams
+
+
+def _is_animated_webp(path: str | pathlib.Path) -> bool:
+    with open(path, "rb") as file:
+        head = file.read(21)
+    return head[8:16] == b"WEBPVP8X" and bool(head[20] & 0x02)
 
 
 def _has_fragments(path: str | pathlib.Path) -> bool:

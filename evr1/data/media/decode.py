@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from evr1.data.errors import MediaError
-from evr1.data.media import frames, patches, video
+from evr1.data.media import frames, patches, remarks, video
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.records import Budgets, Geometry, Media
 
@@ -66,11 +66,16 @@ class Job:
         return video.measure(self.path, *how, self.start, self.end)
 
     def run(self) -> Media:
-        """Decodes the medium in this process.
+        """Decodes the medium in this process, with remarks about what it shows.
 
         Raises:
             MediaError: see `video.decode`, `frames.decode` and `patches.load_image`.
         """
+        media = self._decode()
+        about = remarks.of_frames(media.frames, media.is_video)
+        return dataclasses.replace(media, remarks=media.remarks + about)
+
+    def _decode(self) -> Media:
         how = self.budgets, self.geometry
         clip = self.start, self.end, self.times
         if self.kind == "image":

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from evr1.data.errors import MediaError
+from evr1.data.media import remarks
 from evr1.data.media.resize import resize
 from evr1.data.records import Budgets, Geometry, Media
 
@@ -156,9 +157,11 @@ def load_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -
         MediaError: missing, not an image, or of an unusable shape.
     """
     frame = read_image(path)[None]
-    with _usable(path):
+    with _usable(path), Image.open(path) as image:
         height, width = image_size(frame.shape[1], frame.shape[2], budgets, geometry)
-    return Media(resize(frame, height, width), np.zeros(0), is_video=False)
+        about = (remarks.CLIPPED,) if _is_clipped(image) else ()
+    resized = resize(frame, height, width)
+    return Media(resized, np.zeros(0), is_video=False, remarks=about)
 
 
 def measure_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -> Shape:
@@ -214,6 +217,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_clipped(image: Image.Image) -> bool:
+    """Returns whether an image has levels over 255, which its conversion to RGB cuts off."""
+    if image.mode[0] not in "IF":
+        return False
+    levels = np.asarray(image)
+    return bool(levels.min() < 0 or levels.max() > 255)
 
 
 def _line(error: Exception) -> str:

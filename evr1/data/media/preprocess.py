@@ -11,7 +11,7 @@ from rich import progress
 from rich.console import Console
 
 from evr1.data.errors import MediaError
-from evr1.data.media import shards
+from evr1.data.media import remarks, shards
 from evr1.data.media.content import FileTable, content_key
 from evr1.data.media.decode import DecodePool, Job
 from evr1.data.media.quarantine import Quarantine
@@ -32,6 +32,8 @@ class Summary:
     seconds: float = 0.0
     failed: list[MediaError] = dataclasses.field(default_factory=list)
     repairs: list[str] = dataclasses.field(default_factory=list)  # of `out`, a line each
+    remarked: dict[Request, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    sources: dict[Request, str] = dataclasses.field(default_factory=dict)  # "file:line"
 
     @property
     def done(self) -> int:
@@ -46,6 +48,14 @@ class Summary:
             f"{rate:.0f} frames/s, {self.pixel_bytes / 1e6:.1f} MB), {self.cached} there before, "
             f"{len(self.failed)} failed, {self.seconds:.1f} s"
         )
+
+    def warnings(self) -> list[str]:
+        """Returns lines that count and name the media that may not show what they should."""
+        named = (
+            (f"{request.name} ({self.sources[request]})", about)
+            for request, about in self.remarked.items()
+        )
+        return remarks.lines(remarks.by_kind(named), self.total)
 
 
 @contextlib.contextmanager
@@ -105,8 +115,10 @@ def preprocess(
     """
     check_budgets(budgets)
     summary = Summary()
-    requests = list(dict.fromkeys(request for row in rows for request in media_requests(row)))
-    summary.total = len(requests)
+    for row in rows:
+        for request in media_requests(row):
+            summary.sources.setdefault(request, row.source)
+    summary.total = len(summary.sources)
     begin = time.monotonic()
     with (
         shards.ShardWriter(out, shard_bytes=shard_bytes) as writer,
@@ -115,7 +127,7 @@ def preprocess(
         ) as pool,
     ):
         summary.repairs = writer.repairs
-        files = FileTable(out)
+        files, notes = FileTable(out), remarks.RemarkTable(out)
 
         def decode_one(request: Request) -> tuple[str, int, int] | MediaError:
             path = os.path.join(media_dir, request.name)
@@ -125,16 +137,21 @@ def preprocess(
                     identity, request.kind, budgets, geometry, request.start, request.end
                 )
                 if key in writer:
+                    if about := notes.of(key):
+                        summary.remarked[request] = about
                     return "cached", 0, 0
                 job = Job(request.kind, path, budgets, geometry, request.start, request.end)
                 decoded = pool.decode(job)
             except MediaError as error:
                 return error
             writer.add(key, decoded, path)
+            notes.add(key, path, decoded.remarks)
+            if decoded.remarks:
+                summary.remarked[request] = decoded.remarks
             return request.kind, len(decoded.frames), decoded.frames.nbytes
 
         with futures.ThreadPoolExecutor(workers) as threads:
-            pending = {threads.submit(decode_one, request) for request in requests}
+            pending = {threads.submit(decode_one, request) for request in summary.sources}
             try:
                 for future in futures.as_completed(pending):
                     _count(summary, future.result())

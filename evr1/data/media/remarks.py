@@ -3,26 +3,92 @@
 They are counted and named, and never an error: a slide that stays is a video, too.
 """
 
+import pathlib
+import threading
+from collections.abc import Collection, Iterable, Mapping
+
 import numpy as np
 
-SIZES = "frame size changes"  # the other sizes are fitted into the first
-BLANK = "plain"  # one level everywhere
-STILL = "every frame the same"
-CLIPPED = "levels cut off"
+from evr1.data import jsonl
 
-BLANK_SPAN = 8  # levels between the darkest and the brightest value: noise of a codec
-CLIPPED_SHARE = 0.99  # of values that are 0 or 255
+SIZES = "frame size changes"  # the other sizes are fitted into the first
+DAMAGED = "damaged frames"  # the decoder filled in what it could not read
+CLIPPED = "levels cut off at 8 bits"  # as Pillow and the Qwen readers show deeper images
+PLAIN = "one plain color"
+STILL = "every frame the same"
+
+PLAIN_SPAN = 16  # levels from the darkest to the brightest value, at most; a codec's noise is less
+STILL_SPAN = 3  # levels by which a pixel of a frame may differ from the first frame's
+FILE = "remarks.jsonl"
+_NAMED = 5  # media in a line
 
 
 def of_frames(frames: np.ndarray, is_video: bool) -> tuple[str, ...]:
     """Returns what there is to say about decoded frames, uint8[T, H, W, 3].
 
     >>> of_frames(np.zeros((4, 32, 32, 3), np.uint8), is_video=True)
-    ('plain',)
+    ('one plain color',)
     """
-    if int(frames.max()) - int(frames.min()) <= BLANK_SPAN:
-        return (BLANK,)
-    remarks = ()
-    if is_video and all((frame == frames[0]).all() for frame in frames[1:]):
-        remarks += (STILL,)
-    return remarks
+    if int(frames.max()) - int(frames.min()) <= PLAIN_SPAN:
+        return (PLAIN,)
+    first = frames[0].astype(np.int16)
+    if is_video and all(np.abs(frame - first).max() <= STILL_SPAN for frame in frames[1:]):
+        return (STILL,)
+    return ()
+
+
+def lines(remarked: Mapping[str, Collection[str]], total: int) -> list[str]:
+    """Returns a line for every kind of remark, which counts and names its media.
+
+    >>> lines({"one plain color": ["a.mp4 (rows.jsonl:3)"]}, 20)
+    ['warning: one plain color: 1 of 20 media: a.mp4 (rows.jsonl:3)']
+
+    Args:
+        remarked: the media of each kind.
+        total: media looked at.
+    """
+    out = []
+    for remark, names in sorted(remarked.items()):
+        shown = ", ".join(sorted(names)[:_NAMED])
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        out.append(f"warning: {remark}: {len(names)} of {total} media: {shown}{more}")
+    return out
+
+
+def by_kind(remarks: Iterable[tuple[str, Iterable[str]]]) -> dict[str, list[str]]:
+    """Returns the names for each kind of remark, from (name, its remarks).
+
+    >>> by_kind([("a", ["x", "y"]), ("b", ["y"])])
+    {'x': ['a'], 'y': ['a', 'b']}
+    """
+    names: dict[str, list[str]] = {}
+    for name, kinds in remarks:
+        for kind in kinds:
+            names.setdefault(kind, []).append(name)
+    return names
+
+
+class RemarkTable:
+    """The remarks about the media in a directory of shards, by key; an object a line."""
+
+    def __init__(self, root: str | pathlib.Path):
+        self._path = pathlib.Path(root) / FILE
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[str, ...]] = {}
+        for number, entry in jsonl.read(self._path):
+            try:
+                self._known[entry["key"]] = tuple(entry["remarks"])
+            except (KeyError, TypeError):
+                raise ValueError(f"{self._path}:{number}: not a remark; delete the line") from None
+
+    def of(self, key: str) -> tuple[str, ...]:
+        """Returns the remarks about a medium; none where nothing is known."""
+        return self._known.get(key, ())
+
+    def add(self, key: str, path: str, remarks: tuple[str, ...]) -> None:
+        """Appends the remarks about a medium, if there are any; `path` is for people."""
+        if not remarks or self.of(key) == remarks:
+            return
+        with self._lock:
+            self._known[key] = remarks
+            jsonl.append(self._path, {"key": key, "path": path, "remarks": remarks})

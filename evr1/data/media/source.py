@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from evr1.data import rows
 from evr1.data.errors import MediaError
-from evr1.data.media import patches
+from evr1.data.media import patches, remarks
 from evr1.data.media.content import FileTable, content_key
 from evr1.data.media.decode import DecodePool, Job
 from evr1.data.media.quarantine import Quarantine
@@ -79,14 +79,21 @@ class MediaSource:
         if self._store is not None:
             self._store.check()
         self._files = FileTable(shards if self._store else None)
+        self._notes = remarks.RemarkTable(shards) if self._store else None
         self._known_bad = Quarantine(os.path.join(shards, QUARANTINE)) if self._store else None
         self._sizes: dict[Request, MediaSize | MediaError] = {}
         self._failed: dict[Request, MediaError] = {}
+        self._remarked: dict[Request, tuple[str, ...]] = {}
 
     @property
     def failed(self) -> Mapping[Request, MediaError]:
         """The media that could not be used so far, and why."""
         return dict(self._failed)
+
+    @property
+    def remarked(self) -> Mapping[Request, tuple[str, ...]]:
+        """The media that may not show what they should, as far as they were looked at, and why."""
+        return dict(self._remarked)
 
     def size(self, request: Request) -> MediaSize:
         """Returns the grid and timestamps of a medium, from the shards' index or the file's header.
@@ -180,6 +187,8 @@ class MediaSource:
     def _size(self, request: Request) -> MediaSize:
         key = self._key(request)
         entry = self._store.find(key) if self._store and key else None
+        if self._notes and key and (about := self._notes.of(key)):
+            self._remarked[request] = about
         shape = entry.shape if entry else self._pool.measure(self._job(request))
         grid = patches.grid_of(shape.frames, shape.height, shape.width, self._geometry)
         return MediaSize(grid, shape.timestamps.tolist(), shape.is_video)
@@ -188,7 +197,10 @@ class MediaSource:
         key = self._key(request)
         if self._store and key:
             return self._store.read(key)
-        return self._pool.decode(self._job(request))
+        media = self._pool.decode(self._job(request))
+        if media.remarks:
+            self._remarked[request] = media.remarks
+        return media
 
     def _job(self, request: Request) -> Job:
         path = self._path(request)

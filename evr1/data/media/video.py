@@ -238,8 +238,14 @@ class _Keep:
             self._first = source
             self._size = sampling.frame_size(self.path, n_frames, *source, budgets, geometry)
         elif source != self._first:
-            self.remarks = (remarks.SIZES,)
+            self._remark(remarks.SIZES)
+        if frame.is_corrupt:
+            self._remark(remarks.DAMAGED)
         self.frames[index] = pixels.fit_frame(rgb, self._first, self._size)
+
+    def _remark(self, remark: str) -> None:
+        if remark not in self.remarks:
+            self.remarks += (remark,)
 
     def stack(self, indices: np.ndarray) -> np.ndarray:
         return np.stack([self.frames[i] for i in indices.tolist()])

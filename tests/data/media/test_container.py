@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from clips import BUDGETS, GEOMETRY
+from PIL import Image
 
 from evr1.data.errors import MediaError
 from evr1.data.media import video
@@ -75,6 +76,25 @@ def test_the_video_is_neither_a_cover_nor_another_than_the_default(tmp_path, nam
 def test_a_picture_alone_is_what_there_is(tmp_path):
     path = write(tmp_path / "a.mkv", [("mjpeg", 1, COVER, Disposition.attached_pic)])
     assert video.decode(path, BUDGETS, GEOMETRY).frames.shape == (2, 64, 96, 3)
+
+
+def test_an_animated_webp_is_refused_with_the_reason(tmp_path):
+    """FFmpeg before 9 gives no frame of one; a still one is a video of one frame."""
+    frames = [Image.new("RGB", (96, 64), (40 * i,) * 3) for i in range(6)]
+    frames[1].save(tmp_path / "still.webp")
+    assert video.decode(tmp_path / "still.webp", BUDGETS, GEOMETRY).frames.shape == (2, 64, 96, 3)
+    for suffix in ("webp", "gif", "png"):
+        path = tmp_path / f"moving.{suffix}"
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+        if suffix == "webp" and av.__version__.startswith("18."):
+            for read in (video.measure, video.decode):
+                with pytest.raises(MediaError, match="an animated WebP, which PyAV 18") as error:
+                    read(path, BUDGETS, GEOMETRY)
+                assert error.value.kind == "undecodable"
+            continue
+        media = video.decode(path, BUDGETS, GEOMETRY)
+        assert media.frames[:, 0, 0, 0].tolist() == [0, 80, 120, 200]
+        np.testing.assert_allclose(media.timestamps, [0, 0.2, 0.3, 0.5])
 
 
 def test_a_stream_of_an_unknown_codec_is_passed_over(tmp_path):
