@@ -22,29 +22,39 @@ from scipy import sparse
 
 _SHARPNESS = -0.5  # of Keys' cubic kernel, as in Pillow
 _WEIGHT_BITS = 15
+_CACHE_BYTES = 2**19  # of float64 that are worked on at a time
 _BLOCK = 4  # neighbours whose products PyTorch sums at a time
 
 
 def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes uint8[T, h, w, 3] to uint8[T, height, width, 3], in whole numbers."""
-    return np.stack([_resize(frame, height, width, _mix_rows) for frame in frames])
+    out = np.empty((len(frames), height, width, frames.shape[-1]), np.uint8)
+    for i, frame in enumerate(frames):
+        out[i] = _resize(frame, height, width, _mix_rows)
+    return out
 
 
 def resize_float(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resizes uint8[T, h, w, 3] to uint8[T, height, width, 3] in float32, rounded half to even."""
-    sums = [_resize(frame, height, width, _mix_rows_float) for frame in frames]
-    return np.stack([np.rint(np.clip(x, 0, 255)).astype(np.uint8) for x in sums])
+    out = np.empty((len(frames), height, width, frames.shape[-1]), np.uint8)
+    for i, frame in enumerate(frames):
+        sums = _resize(frame, height, width, _mix_rows_float)
+        out[i] = np.rint(np.clip(sums, 0, 255))
+    return out
 
 
 def _resize(frame: np.ndarray, height: int, width: int, mix_rows: Callable) -> np.ndarray:
-    h, w, channels = frame.shape
+    """Returns the frame [h, w, 3] as [height, width, 3], the width mixed first."""
+    # [h, 3, w] on the way: turning whole rows takes a fifth of the time of turning pixels.
+    x = frame.transpose(0, 2, 1)
+    h, channels, w = x.shape
     if w != width:
-        columns = np.ascontiguousarray(frame.transpose(1, 0, 2)).reshape(w, h * channels)
-        frame = mix_rows(columns, width).reshape(width, h, channels).transpose(1, 0, 2)
+        columns = np.ascontiguousarray(x.transpose(2, 1, 0)).reshape(w, channels * h)
+        x = mix_rows(columns, width).reshape(width, channels, h).transpose(2, 1, 0)
     if h != height:
-        rows = np.ascontiguousarray(frame).reshape(h, width * channels)
-        frame = mix_rows(rows, height).reshape(height, width, channels)
-    return np.ascontiguousarray(frame)
+        rows = np.ascontiguousarray(x).reshape(h, channels * width)
+        x = mix_rows(rows, height).reshape(height, channels, width)
+    return x.transpose(0, 2, 1)
 
 
 def _mix_rows(rows: np.ndarray, size: int) -> np.ndarray:
@@ -59,10 +69,19 @@ def _mix_rows(rows: np.ndarray, size: int) -> np.ndarray:
 def _mix_rows_float(rows: np.ndarray, size: int) -> np.ndarray:
     """Returns float32[size, m] rows, each a weighted sum of the rows uint8 or float32[n, m]."""
     weights, fused = _weights_float(len(rows), size)
-    sums = weights @ rows.astype(np.float32)
-    for columns, last in fused:
-        sums = _fused(last[:, None], rows[columns], sums)
-    return sums
+    out = np.empty((size, rows.shape[1]), np.float32)
+    step = max(64, _CACHE_BYTES // (8 * len(rows)))
+    for at in range(0, rows.shape[1], step):
+        part = rows[:, at : at + step].astype(np.float32)
+        sums = weights @ part
+        if fused:
+            part = part.astype(np.float64)  # in which products of two float32 are exact
+        for last in fused:
+            exact = last @ part
+            exact += sums
+            sums = exact.astype(np.float32)
+        out[:, at : at + step] = sums
+    return out
 
 
 def _fused(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> np.ndarray:
@@ -94,10 +113,8 @@ def _weights(size: int, new_size: int) -> tuple[sparse.csr_matrix, int]:
 
 
 @functools.lru_cache(maxsize=512)
-def _weights_float(
-    size: int, new_size: int
-) -> tuple[sparse.csr_matrix, list[tuple[np.ndarray, np.ndarray]]]:
-    """Returns float32[new_size, size] weights of plain sums, and (columns, weights) to fuse in.
+def _weights_float(size: int, new_size: int) -> tuple[sparse.csr_matrix, list[sparse.csr_matrix]]:
+    """Returns weights [new_size, size]: float32 of plain sums, and float64 of those to fuse in.
 
     PyTorch's compiler made one product and then blocks of four plain sums of the loop over a
     pixel's neighbours; those left over, at most three, are multiplied and added in one rounding.
@@ -108,11 +125,11 @@ def _weights_float(
     counts = is_inside.sum(axis=1, keepdims=True)
     plain = 1 + (counts - 1) // _BLOCK * _BLOCK
     begin = _sparse(weights, columns, np.arange(columns.shape[1]) < plain, size)
-    fused, rows = [], np.arange(new_size)
-    for i in range(int((counts - plain).max())):
-        at = np.minimum(plain[:, 0] + i, columns.shape[1] - 1)
-        weight = np.where(plain[:, 0] + i < counts[:, 0], weights[rows, at], np.float32(0))
-        fused.append((np.minimum(columns[rows, at], size - 1), weight))
+    place = np.arange(columns.shape[1])
+    fused = [
+        _sparse(weights.astype(np.float64), columns, is_inside & (place == plain + i), size)
+        for i in range(int((counts - plain).max()))
+    ]
     return begin, fused
 
 
