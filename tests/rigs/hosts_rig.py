@@ -40,6 +40,7 @@ class Processes:
 
     Attributes:
         logs: what each prints goes to these files.
+        phases: and the phases that it begins to these, see phased_main.py.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Processes:
         count: int,
         own: dict[int, dict[str, Any]] | None = None,
         devices: int = 1,
+        is_phased: bool = False,
         **fields: Any,
     ) -> None:
         """Starts them.
@@ -59,6 +61,7 @@ class Processes:
             count: number of processes.
             own: fields of single ones.
             devices: simulated ones of each process.
+            is_phased: each writes to a file which phases it begins.
             **fields: of the config, with __ for the dots.
         """
         workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ class Processes:
             "compile_cache": data / "jax",
         }
         address = f"127.0.0.1:{free_port()}"
-        self.processes, self.logs = [], []
+        self.processes, self.logs, self.phases = [], [], []
         for index in range(count):
             several = {"coordinator": address, "count": count, "index": index}
             together = {f"hosts.{k}": v for k, v in several.items()} if count > 1 else {}
@@ -81,10 +84,15 @@ class Processes:
             flags = [f"--config.{name}={value}" for name, value in given.items() if value != ""]
             log = workdir.parent / f"{workdir.name}.{index}.log"
             self.logs.append(log)
+            self.phases.append(log.with_suffix(".phases"))
+            program = ["-m", "evr1.main"]
+            if is_phased:
+                self.phases[-1].unlink(missing_ok=True)
+                program = [str(ROOT / "tests" / "rigs" / "phased_main.py"), str(self.phases[-1])]
             with log.open("a") as out:
                 self.processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "evr1.main", f"--config={config}", *flags],
+                        [sys.executable, *program, f"--config={config}", *flags],
                         cwd=ROOT,
                         env=_environment(devices),
                         stdout=out,
@@ -108,6 +116,19 @@ class Processes:
             assert time.monotonic() < end, self.printed()
             assert any(p.poll() is None for p in self.processes), self.printed()
             time.sleep(0.05)
+
+    def wait_for_phase(self, phase: str, nth: int, timeout_s: float = 1200) -> None:
+        """Waits until one of them has begun a phase so often."""
+        end = time.monotonic() + timeout_s
+
+        def begun() -> int:
+            there = [path.read_text().splitlines() for path in self.phases if path.exists()]
+            return max((lines.count(phase) for lines in there), default=0)
+
+        while begun() < nth:
+            assert time.monotonic() < end, self.printed()
+            assert any(p.poll() is None for p in self.processes), self.printed()
+            time.sleep(0.02)
 
     def printed(self) -> str:
         """The end of what each has printed."""
