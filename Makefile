@@ -1,6 +1,7 @@
 # make demo    sets everything up in .venv, then runs the whole main job on the embedded default
 # make test    sets everything up in .venv, then runs the test suite
 # make proofs  sets everything up in .venv, then runs the slow tests that CI leaves out
+# make plans   plans every recipe of configs/recipes by the TPU compiler, into plans/: hours
 # make lint    format, lint, import rules, types and shell scripts
 
 # The first interpreter that runs and is 3.11 or newer; override with PYTHON=...
@@ -11,7 +12,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 SEED ?= 0
 WORKDIR ?= runs/demo-seed$(SEED)
 
-.PHONY: demo test proofs lint clean
+.PHONY: demo test proofs plans lint clean
 
 demo: $(VENV)/.core
 	$(VENV)/bin/python -m evr1.main --config=configs/demo.py --config.workdir=$(WORKDIR) --config.seed=$(SEED)
@@ -21,6 +22,10 @@ test: $(VENV)/.test
 
 proofs: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow
+
+plans: $(VENV)/.core
+	$(PIP) -e ".[tpu-compiler]"
+	$(VENV)/bin/python tools/plan_recipes.py --out=plans
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff format --check .

@@ -6,8 +6,9 @@ The programs are those of the run, lowered from shapes and shardings alone: byte
 between devices, are the TPU compiler's own. Operations and seconds are arithmetic from shapes and
 data sheets, at peak rates, because the compiler counts the body of a loop once: orders of
 magnitude, nothing is measured.
-Needs libtpu: pip install 'evr1[tpu-compiler]'. For GPUs (--topology=gpu:8xH100-80GB) nothing is
-compiled: temporaries are estimated. Exit status: 0 it fits, 2 it does not, 1 bad input.
+Needs libtpu: pip install 'evr1[tpu-compiler]'. With --estimate, and for GPUs
+(--topology=gpu:8xH100-80GB), nothing is compiled: temporaries are estimated, in seconds. Exit
+status: 0 it fits, 2 it does not, 1 bad input.
 """
 
 import dataclasses
@@ -182,6 +183,7 @@ def plan(
     hf_config: str = "",
     names: Sequence[str] = PROGRAMS,
     mean_tokens: tuple[int, int] = (0, 0),
+    has_compiler: bool = True,
     line: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Compiles the programs and returns the plan as plain data.
@@ -192,6 +194,7 @@ def plan(
         hf_config: see the flag.
         names: which programs to compile.
         mean_tokens: of prompts and completions, for the estimate of seconds; 0: the longest.
+        has_compiler: compile for a TPU; False: by arithmetic, as for GPUs.
         line: prints a line.
 
     Raises:
@@ -201,8 +204,8 @@ def plan(
     if unknown:
         raise ValueError(f"--programs={unknown[0]}: there is {', '.join(PROGRAMS)}")
     settings = resolve(config, has_paths=False)
-    is_gpu = topology.startswith("gpu")
-    if is_gpu:
+    if topology.startswith("gpu"):
+        has_compiler = False
         devices, chip = find_gpus(topology)
     else:
         devices = find_devices(topology)
@@ -240,15 +243,15 @@ def plan(
     prompt = min(mean_tokens[0] or load.shapes.prompt_tokens[-1], load.shapes.prompt_tokens[-1])
     completion = min(mean_tokens[1] or load.shapes.completion_tokens, load.shapes.completion_tokens)
     work = Work(learner, programs, load, prompt, completion)
-    if is_gpu:
-        compiled = [estimate(p, work, chip) for p in chosen]
-    else:
+    if has_compiler:
         compiled = failed + compile_all(chosen, chip, line)
+    else:
+        compiled = failed + [estimate(p, work, chip) for p in chosen]
     parts = [measured(p, compiled) for p in phases(work)]
     problems += gathers(compiled, weight_bytes(work))
     return {
         "topology": topology,
-        "source": SOURCE if is_gpu else "by the TPU compiler",
+        "source": "by the TPU compiler" if has_compiler else SOURCE,
         "devices": len(devices),
         "chip": dataclasses.asdict(chip),
         "mesh": dict(mesh.shape),
@@ -323,6 +326,7 @@ def define_flags() -> None:
         "HF config.json, or a name in tpu/. Empty: that of the config's model, else qwen3-vl-8b.",
     )
     flags.DEFINE_list("programs", list(PROGRAMS), "Which to compile.")
+    flags.DEFINE_bool("estimate", False, "Compile nothing; what temporaries take is estimated.")
     flags.DEFINE_integer(
         "mean_prompt_tokens", 0, "Of the estimate of seconds; 0: the longest prompt."
     )
@@ -346,6 +350,7 @@ def main(argv: list[str]) -> None:
             hf_config=f.hf_config,
             names=f.programs,
             mean_tokens=(f.mean_prompt_tokens, f.mean_completion_tokens),
+            has_compiler=not f.estimate,
             line=lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False),
         )
     except (ValueError, OSError) as error:

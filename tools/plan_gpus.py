@@ -1,4 +1,4 @@
-"""What programs take on GPUs, by arithmetic: no compiler for them is asked. `plan.py` prints it.
+"""What programs take by arithmetic, on GPUs and with --estimate. `plan.py` prints it.
 
 Arguments are exact, from shapes and shardings. Temporaries are a model of what lives at the peak,
 see `temporaries`; `tests/tools/test_plan_gpus.py` holds it against the TPU compiler.

@@ -429,6 +429,22 @@ def test_compiles_for_a_tpu_slice(tool, hf_config, tmp_path):
     assert "8 groups decode at the same time, rollout.slots=8; a group takes" in result.stdout
 
 
+def test_an_estimate_compiles_nothing(hf_config, tmp_path):
+    """For a TPU slice too: arguments from shapes, temporaries by arithmetic."""
+    pytest.importorskip("libtpu")
+    out = tmp_path / "plan.json"
+    result = run(hf_config, out, "--topology=v5e:2x2", "--estimate")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "GiB a device, by arithmetic; " in result.stdout
+    assert "compiled in" not in result.stdout
+    plan = json.loads(out.read_text())
+    assert plan["chip"]["kind"] == "TPU v5 lite"
+    names = ["prefill", "decode", "logprobs", "gradient", "optimizer"]
+    assert [p["name"] for p in plan["programs"]] == names
+    assert not any(p["is_compiled"] for p in plan["programs"])
+    assert all(p["arguments"] > 0 for p in plan["programs"])
+
+
 @pytest.mark.slow
 def test_the_programs_of_adapters_compile(tool, hf_config, tmp_path):
     """The weights of the tower are an argument of one of them alone; moments are small."""

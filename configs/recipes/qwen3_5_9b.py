@@ -1,0 +1,36 @@
+"""Qwen3.5-9B at the paper's shape.
+
+By tools/plan.py, GiB a device of each program and of its memory, and a step at peak rates; see
+the recipes in docs/pods.md.
+
+    slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
+    v5litepod-64    12.9   10.5      6.5     14.5       2.6  15.8      118    226  44% arithmetic
+    v5p-32          47.6   38.9     12.8     39.5       8.8  95.7       42    227  76% arithmetic
+    v6e-32          25.3   20.6      7.3     16.2       4.4  31.2       47     94  46% arithmetic
+    8xH100-80GB     54.2   45.5     19.4     48.3      17.5  75.6       70    242  66% arithmetic
+    8xH200-141GB    87.7   71.2     19.4     48.3      17.5 133.4       41    213  75% arithmetic
+    1xH100-80GB     64.4   61.1     41.8     62.6      35.7  75.6    1,847  2,900  34% arithmetic
+"""
+
+from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
+
+SIZES = "qwen3.5-9b"  # in tpu/, for the plan
+SLICES = {
+    "v5litepod-64": {
+        **OFFLOAD,
+        "mesh.tensor": 2,
+        "rollout.tensor": 4,
+        "rollout.slots": 64,
+        "train.microbatch_tokens": 32 * GROUP,
+    },
+    "v5p-32": {"rollout.slots": 128, "train.microbatch_tokens": 16 * GROUP},
+    "v6e-32": {**OFFLOAD, "rollout.slots": 128, "train.microbatch_tokens": 32 * GROUP},
+    "8xH100-80GB": {"rollout.slots": 64, "train.microbatch_tokens": 8 * GROUP},
+    "8xH200-141GB": {"rollout.slots": 128, "train.microbatch_tokens": 8 * GROUP},
+    "1xH100-80GB": {**ADAPTERS, "rollout.slots": 4, "train.microbatch_tokens": 1 * GROUP},
+}
+
+
+def get_config(name=""):
+    """Returns the config for a slice."""
+    return at_paper_shape(SLICES, name)

@@ -1,0 +1,30 @@
+"""Qwen3-VL-2B at the paper's shape.
+
+By tools/plan.py, GiB a device of each program and of its memory, and a step at peak rates; see
+the recipes in docs/pods.md.
+
+    slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
+    v5litepod-16    11.7   10.0      3.7      8.3       2.0  15.8      404    592  30% arithmetic
+    v5p-8           58.5   52.4      9.2     23.9       7.9  95.7      409    732  41% arithmetic
+    v6e-8           27.9   24.7      4.2      9.3       4.0  31.2      356    436  17% arithmetic
+    8xH100-80GB     59.1   49.3      6.2     19.9       4.0  75.6      166    241  29% arithmetic
+    8xH200-141GB   114.6   95.0      6.2     19.9       4.0 133.4      115    190  37% arithmetic
+    1xH100-80GB     60.8   57.3     11.5     21.3       8.2  75.6    1,476  1,911  21% arithmetic
+"""
+
+from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
+
+SIZES = "qwen3-vl-2b"  # in tpu/, for the plan
+SLICES = {
+    "v5litepod-16": {**OFFLOAD, "rollout.slots": 24, "train.microbatch_tokens": 16 * GROUP},
+    "v5p-8": {"rollout.slots": 32, "train.microbatch_tokens": 4 * GROUP},
+    "v6e-8": {**OFFLOAD, "rollout.slots": 32, "train.microbatch_tokens": 8 * GROUP},
+    "8xH100-80GB": {"rollout.slots": 64, "train.microbatch_tokens": 8 * GROUP},
+    "8xH200-141GB": {"rollout.slots": 128, "train.microbatch_tokens": 8 * GROUP},
+    "1xH100-80GB": {**ADAPTERS, "rollout.slots": 8, "train.microbatch_tokens": 1 * GROUP},
+}
+
+
+def get_config(name=""):
+    """Returns the config for a slice."""
+    return at_paper_shape(SLICES, name)

@@ -1,0 +1,35 @@
+"""Qwen3-VL-8B on prompts of 64k tokens: 17 minutes of video at 2 fps, 2,048 frames.
+
+By tools/plan.py, GiB a device of each program and of its memory, and a step at peak rates; see
+the recipes in docs/pods.md.
+
+    slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
+    v5p-128         41.9   32.7      5.3     19.9       2.1  95.7       85    287  63% arithmetic
+    v6e-64          24.0   14.8      4.3      9.0       2.1  31.2      201    303  30% arithmetic
+"""
+
+from configs import qwen_video
+from configs.recipes import OFFLOAD, on_slice
+
+SIZES = "qwen3-vl-8b"  # in tpu/, for the plan
+GROUP = 65_536 + 8 * 4096  # padded tokens of a group: prompt, completions
+# Four chips share the tokens of a group.
+SLICES = {
+    "v5p-128": {"mesh.context": 4, "rollout.slots": 128, "train.microbatch_tokens": 16 * GROUP},
+    "v6e-64": {
+        **OFFLOAD,
+        "mesh.context": 4,
+        "rollout.slots": 48,
+        "train.microbatch_tokens": 16 * GROUP,
+    },
+}
+
+
+def get_config(name=""):
+    """Returns the config for a slice."""
+    c = on_slice(qwen_video.get_config(), SLICES, name)
+    c.data.max_prompt_tokens = 65_536
+    c.data.video_max_frames = 2048
+    # 52 visual tokens for two frames, beside about 11 of their timestamp: 1,024 times.
+    c.data.video_max_pixels = 52 * 32 * 32
+    return c
