@@ -29,9 +29,8 @@ os.environ["TPU_ACCELERATOR_TYPE"] = "v5litepod-1"  # of this machine; the topol
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax.experimental import topologies
-from ml_collections import config_flags
 from plan_advice import advice
 from plan_collectives import WEIGHT_SHARE
 from plan_gpus import SOURCE, estimate, find_gpus
@@ -41,7 +40,7 @@ from plan_tables import show
 from rich.console import Console
 
 from evr1.batch.shapes import ShapeTable, groups_per_part
-from evr1.config import Settings, resolve
+from evr1.config import Settings, command, resolve
 from evr1.config.learner import LearnerSettings, drawn_groups, held_prompts, learner_settings
 from evr1.learner.programs import Load, Program, Programs, list_programs, make_programs
 from evr1.learner.slots import plan_slots
@@ -313,10 +312,7 @@ def gathers(compiled: Sequence[Compiled], weights: float) -> list[str]:
 
 
 def define_flags() -> None:
-    """Defines the flags of the command line."""
-    config_flags.DEFINE_config_file(
-        "config", None, "Config file; --config.FIELD=VALUE overrides one field.", lock_config=True
-    )
+    """Defines the flags of the command line, but for that of the config."""
     flags.DEFINE_string(
         "topology", "v5p:4x4x4", "TPU generation and shape of the slice; or gpu:8xH100-80GB."
     )
@@ -334,18 +330,15 @@ def define_flags() -> None:
         "mean_completion_tokens", 0, "Of the estimate of seconds; 0: the completion limit."
     )
     flags.DEFINE_string("json", "", "Also write the plan to this file.")
-    flags.mark_flag_as_required("config")
 
 
-def main(argv: list[str]) -> None:
+def main(config: Any) -> None:
     """Runs the command; bad input ends in one line and exit status 1."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
     console = Console(width=None if sys.stdout.isatty() else 110)
     f = flags.FLAGS
     try:
         result = plan(
-            f.config,
+            config,
             topology=f.topology,
             hf_config=f.hf_config,
             names=f.programs,
@@ -363,4 +356,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command.run(main, "plan: interrupted")

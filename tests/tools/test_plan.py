@@ -495,3 +495,11 @@ def test_a_topology_that_does_not_exist(hf_config, tmp_path):
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1].startswith("plan: --topology=v99:2x2: ")
     assert "Traceback" not in result.stderr
+
+
+def test_a_recipe_without_its_slice_is_one_line():
+    plan = [sys.executable, "tools/plan.py", "--config=configs/recipes/qwen3_vl_8b.py"]
+    result = subprocess.run(plan, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert "no slice '' in this recipe; give one behind the file: :v5litepod-64, :v5p-128" in line
