@@ -29,6 +29,7 @@ def write_clip(
     turns: list[int] | None = None,
     movflags: str = "",
     muxer: dict[str, str] | None = None,
+    coding: dict[str, str] | None = None,
 ) -> Path:
     """A video whose frames are plain gray, with a white square in the upper left quarter.
 
@@ -40,6 +41,7 @@ def write_clip(
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", gop
         stream.bit_rate = 4_000_000
+        stream.options = coding or {}
         if codec == "libx264":
             stream.codec_context.max_b_frames = b_frames
         if times_ms:

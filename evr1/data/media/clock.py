@@ -19,6 +19,7 @@ from evr1.data.media import sampling
 from evr1.data.records import Budgets
 
 _IN_TURN = ("avi", "asf")  # containers that know no time but that of decoding
+_NEED_A_KEY = ("h264", "hevc")  # whose decoders show nothing before it
 _SUREST_SHARE = 0.5  # of a frame, by which an index may deviate: it knows no reordering
 
 
@@ -136,6 +137,18 @@ class _Packets:
     is_key: list[bool]
     present: int = 0
 
+    def from_first_key(self) -> "_Packets":
+        """Returns them without those that need frames before the first key frame."""
+        if True not in self.is_key:
+            return self
+        first = self.is_key.index(True)
+        start = self.pts[first]
+        keep = range(first, len(self.pts))
+        restart = next((i for i in keep if i > first and self.is_key[i]), len(self.pts))
+        keep = [i for i in keep if i >= restart or start is None or (self.pts[i] or 0) >= start]
+        pts, dts = ([values[i] for i in keep] for values in (self.pts, self.dts))
+        return _Packets(pts, dts, [self.is_key[i] for i in keep], self.present)
+
 
 def _read(container, stream) -> _Packets:
     packets = _Packets([], [], [])
@@ -149,6 +162,8 @@ def _read(container, stream) -> _Packets:
                 packets.is_key.append(packet.is_keyframe)
     except av.error.InvalidDataError:
         pass  # a damaged tail: what came before it is there
+    if container.format.name == "mpegts" and codec in _NEED_A_KEY:
+        packets = packets.from_first_key()  # a recording may begin between key frames
     if container.format.name == "avi" and packets.dts and packets.dts[-1] is not None:
         packets.present = packets.dts[-1] + 1  # AVI counts what it drops, too
     return packets

@@ -51,8 +51,12 @@ def _rgb_graph(frame: av.VideoFrame) -> av.filter.Graph:
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Returns (a, b, c, d) of the frame's display matrix: x, y is shown at a·x + c·y, b·x + d·y."""
-    side_data: Any = frame.side_data  # its stub knows names alone
-    matrix = side_data.get(Type.DISPLAYMATRIX)
+    try:
+        side_data: Any = frame.side_data  # its stub knows names alone
+        matrix = side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # PyAV 18 does not know every kind of it, such as EXIF
+        quarter = round(frame.rotation / 90) % 4  # counterclockwise
+        return ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))[quarter]
     if matrix is not None:
         a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
         return a, b, c, d

@@ -133,6 +133,22 @@ def test_joined_transport_streams_go_on(tmp_path):
     )
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("open_gop", [0, 1])
+def test_a_transport_stream_that_begins_between_key_frames(tmp_path, codec, open_gop):
+    """As a recording of a broadcast: what needs earlier frames is neither planned nor shown."""
+    names = {"libx264": "x264-params", "libx265": "x265-params"}
+    coding = {names[codec]: f"open-gop={open_gop}:scenecut=0"}
+    whole = write_clip(tmp_path / "a.ts", 300, codec=codec, gop=60, coding=coding).read_bytes()
+    path = tmp_path / "cut.ts"
+    path.write_bytes(whole[len(whole) * 3 // 10 // 188 * 188 :])
+    media = video.decode(path, BUDGETS, GEOMETRY)
+    assert len(media.frames) == 12  # from frame 120 on
+    assert abs(gray_of(media.frames)[0] - 120 * GRAY_STEP % 256) <= 2
+    shape = video.measure(path, BUDGETS, GEOMETRY)
+    np.testing.assert_array_equal(shape.timestamps, media.timestamps)
+
+
 @pytest.mark.parametrize("first_ms", [-2000, 3_600_000, 95_000_000])
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
 def test_time_begins_with_the_first_frame_that_is_shown(tmp_path, name, first_ms):

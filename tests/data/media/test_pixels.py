@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 from clips import BUDGETS, GEOMETRY, gray_of, write_clip
+from PIL import Image
 
 from evr1.data.media import pixels, remarks, video
 from evr1.data.media.resize import resize_float
@@ -36,6 +37,17 @@ def test_all_eight_orientations(tmp_path, signs, suffix):
     expected = MATRICES[signs](stored)
     assert media.frames.shape[1:3] == expected.shape
     assert np.abs(media.frames[0, ..., 0] - expected).mean() < 4
+
+
+def test_side_data_that_pyav_does_not_know(tmp_path):
+    """A frame with EXIF: PyAV 18 has no name for it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    stored = np.zeros((64, 96, 3), np.uint8)
+    stored[:32, :48] = 255
+    Image.fromarray(stored).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    media = video.decode(tmp_path / "a.jpg", BUDGETS, GEOMETRY)
+    assert np.abs(media.frames[0, ..., 0].astype(int) - np.rot90(stored[..., 0], -1)).mean() < 4
 
 
 def test_another_angle_counts_as_the_nearest_quarter():
