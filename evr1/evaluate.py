@@ -24,6 +24,7 @@ from pathlib import Path
 import ml_collections
 from absl import flags
 
+from evr1 import rewards
 from evr1.batch.shapes import plan_shapes
 from evr1.config import Settings, command, evals, resolve
 from evr1.config.evals import BenchmarkSettings
@@ -85,7 +86,7 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
     from evr1.models.io import hf
     from evr1.parallel.mesh import make_mesh
     from evr1.rollout.heldout import HeldOut
-    from evr1.rollout.scoring import check_scorable, open_pool
+    from evr1.rollout.scoring import open_pool
     from evr1.sampler import room
     from evr1.sampler.actor import open_actor
     from evr1.sampler.room import GroupShape
@@ -95,13 +96,14 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
     mesh = mesh if mesh.size > 1 else None
     side = str(hf.side_dir(s.model))
     processor = Processor.from_hf(
-        side, d.template, d.thinking, s.rewards.box_scale, d.template_variables
+        side, d.template, d.thinking, s.rewards.box_scale, d.template_variables, d.sanitize
     )
     scorers = extra.all_scorers(s.rewards.extra)
     types = problem_types.Types(scorers, s.rewards.unknown_type)
-    rows = read_rows(dataclasses.replace(d, sources=(), train=d.eval), types.canonical).heldout
+    check = functools.partial(rewards.check_row, scorers=scorers, box_scale=s.rewards.box_scale)
+    alone = dataclasses.replace(d, sources=(), train=d.eval, eval="")
+    rows = read_rows(alone, types.canonical, check=check, note=print).train
     rows = rows[: s.eval.prompts or None]
-    check_scorable(rows, scorers, s.rewards.box_scale)
     quarantine = Path(s.workdir) / "quarantine.jsonl"
     source = open_source(d, processor.geometry, quarantine, stack)
     loader = functools.partial(heldout_loader, d, rows, processor, source)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from evr1 import __version__, preflight, report
+from evr1 import __version__, preflight, report, rewards
 from evr1.batch.shapes import ShapeTable, plan_shapes
 from evr1.config import Settings, changes, command
 from evr1.config.base import get_config
@@ -50,7 +50,7 @@ from evr1.rollout.collect import Collector
 from evr1.rollout.heldout import HeldOut
 from evr1.rollout.mixing import Mixer
 from evr1.rollout.sample import GroupSampler
-from evr1.rollout.scoring import RolloutScorer, check_scorable, find_terms, open_pool
+from evr1.rollout.scoring import RolloutScorer, find_terms, open_pool
 from evr1.rollout.temporal import TERM, TemporalBonus
 from evr1.sampler import room
 from evr1.sampler.actor import Actor
@@ -220,14 +220,14 @@ def _open_data(
         hosts.once(lambda: prepare_demo(s.workdir, s.seed))
     side = str(hf.side_dir(s.model))
     processor = Processor.from_hf(
-        side, d.template, d.thinking, s.rewards.box_scale, d.template_variables
+        side, d.template, d.thinking, s.rewards.box_scale, d.template_variables, d.sanitize
     )
     scorers = extra.all_scorers(s.rewards.extra)
     types = problem_types.Types(scorers, s.rewards.unknown_type)
-    rows = read_rows(d, types.canonical, s.eval.prompts)
-    if types.counts:
-        hosts.say(types.summary())
-    check_scorable(rows.all, scorers, s.rewards.box_scale)
+    check = functools.partial(rewards.check_row, scorers=scorers, box_scale=s.rewards.box_scale)
+    rows = read_rows(d, types.canonical, s.eval.prompts, check, hosts.say)
+    for line in filter(None, (types.summary(), processor.spelled(rows.all))):
+        hosts.say(line)
     if d.preprocess:
         hosts.once(lambda: fill_shards(d, rows.all, processor.geometry, print))
     source = open_source(d, processor.geometry, Path(s.workdir) / "quarantine.jsonl", stack)

@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -35,8 +36,9 @@ from rich import console, progress
 
 from evr1 import rewards
 from evr1.batch.shapes import shapes_of_examples
-from evr1.data import jsonl, rows
+from evr1.data import jsonl, readers, rows
 from evr1.data.errors import MediaError
+from evr1.data.media.cache import MediaCache
 from evr1.data.records import Row
 from evr1.formats import problem_types
 from evr1.rewards import Score, extra
@@ -56,15 +58,18 @@ def _run(flags: argparse.Namespace) -> int:
     out, folder = console.Console(), pathlib.Path(flags.out)
     rule = _check(flags)
     types = problem_types.Types(extra.all_scorers(flags.extra), flags.unknown_type)
-    data = rows.load_rows(flags.rows, canonical=types.canonical)
-    originals = [fields for _, fields in rows.read_fields(flags.rows)]
+    schema = inference.schema(flags, canonical=types.canonical)
+    data = rows.load_rows(flags.rows, schema, inference.noter(out))
+    kept = {row.index for row in data}
+    read = readers.read_lines(flags.rows, MediaCache(flags.media_cache))
+    originals: list[Any] = [fields for index, (_, fields) in enumerate(read) if index in kept]
     for row, fields in zip(data, originals, strict=True):
         _line(fields, row)
     _check_folder(folder, pathlib.Path(flags.rows))
     failed = _unscorable(data, flags)
     failures = inference.Failures(len(data), flags.max_failed_share, "failed")
     for index, reason in failed.items():
-        failures.add(data[index], reason)
+        failures.add(next(row for row in data if row.index == index), reason)
     with contextlib.ExitStack() as stack:
         settings = inference.settings(flags) | {"extra": _with_digest(flags.extra)}
         results = stack.enter_context(inference.Results(str(folder / PROGRESS), settings, 1))

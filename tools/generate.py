@@ -35,7 +35,7 @@ def _run(flags: argparse.Namespace) -> int:
     out = console.Console()
     if flags.n < 1 or flags.slots < 1:
         raise ValueError(f"--n {flags.n}, --slots {flags.slots}; give at least 1 of each")
-    data = inference.load_rows(flags.rows)
+    data = inference.load_rows(flags, out)
     with contextlib.ExitStack() as stack:
         results = stack.enter_context(
             inference.Results(flags.out, inference.settings(flags), flags.n)

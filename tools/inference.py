@@ -18,13 +18,19 @@ from typing import Any, TypedDict
 import numpy as np
 from rich import console, progress
 
-from evr1.data import rows
+from evr1.config import columns
+from evr1.data import jsonl, rows
 from evr1.data.records import Budgets, Row
 from evr1.formats import box_frames
 
 # flag: the field of a run's config that --run takes its default from
 RUN_FIELDS = {
+    "columns": "data.columns",
+    "problem_type": "data.problem_type",
+    "max_bad_rows_share": "data.max_bad_rows_share",
     "media_dir": "data.media_dir",
+    "media_cache": "data.media_cache",
+    "sanitize": "data.sanitize",
     "template": "data.template",
     "thinking": "data.thinking",
     "template_variables": "data.template_variables",
@@ -44,8 +50,20 @@ RUN_FIELDS = {
 # flags that change no result
 FREE = frozenset(
     ("run", "out", "workers", "timeout", "max_failed_share", "slots", "window", "batch_tokens")
-    + ("score_workers", "score_timeout_s", "min", "max", "pass_at", "mesh")
+    + (
+        "max_bad_rows_share",
+        "media_cache",
+        "score_workers",
+        "score_timeout_s",
+        "min",
+        "max",
+        "pass_at",
+        "mesh",
+    )
 )
+
+
+LATER = {"columns": "", "problem_type": "open-ended", "sanitize": False}
 
 
 def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[str] | None) -> int:
@@ -81,6 +99,37 @@ def add_budgets(parser: argparse.ArgumentParser) -> None:
     add("--total_pixels", type=int, default=0, help="of a video; 0: default")
     add("--image_min_pixels", type=int, default=default.image_min_pixels, help="of an image")
     add("--image_max_pixels", type=int, default=default.image_max_pixels, help="of an image")
+
+
+def add_row_fields(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say how rows are read."""
+    add = parser.add_argument
+    add(
+        "--columns",
+        default="",
+        help='our field to theirs, as JSON: \'{"problem": "question", "ignore": ["thumbnail"]}\'',
+    )
+    add("--problem_type", default="open-ended", help="of rows without one (default open-ended)")
+    add(
+        "--max_bad_rows_share", type=float, default=0.0, help="of the rows, passed over (default 0)"
+    )
+    add("--media_dir", default="", help="put in front of relative media paths")
+    add("--media_cache", default="", help="for media that rows hold as bytes (default: the user's)")
+
+
+def schema(flags: argparse.Namespace, **fields: Any) -> rows.Schema:
+    """Returns what the flags of `add_row_fields` say."""
+    if not 0 <= flags.max_bad_rows_share < 1:
+        raise ValueError(
+            f"--max_bad_rows_share {flags.max_bad_rows_share:g}; give a share from 0 up to 1"
+        )
+    return rows.Schema(
+        columns=columns.parse(flags.columns),
+        problem_type=flags.problem_type,
+        max_bad_share=flags.max_bad_rows_share,
+        media_cache=flags.media_cache,
+        **fields,
+    )
 
 
 def budgets(flags: argparse.Namespace) -> Budgets:
@@ -143,7 +192,13 @@ def parser(
     add("--rows", required=True, help="rows: .json, .jsonl or .parquet")
     add("--out", required=True, help=out_help)
     add("--run", default="", help="workdir of a run: its config gives the defaults of the flags")
-    add("--media_dir", default="", help="put in front of relative media paths")
+    add_row_fields(out)
+    add(
+        "--sanitize",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="control tokens of the model in a row's text are read as text",
+    )
     add(
         "--prompt",
         choices=("raw", "task"),
@@ -198,6 +253,9 @@ def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
         field, value = RUN_FIELDS[name], config
         for part in field.split("."):
             value = value.get(part) if isinstance(value, dict) else None
+        if name == "columns" and isinstance(value, dict | None):  # JSON may spell them, too
+            found[name] = json.dumps(value) if value else ""
+            continue
         if name == "thinking" and isinstance(value, bool | None):  # three states
             found[name] = value
             continue
@@ -210,9 +268,14 @@ def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def load_rows(path: str, required: Sequence[str] = ("problem",)) -> list[Row]:
+def load_rows(flags: argparse.Namespace, out: console.Console) -> list[Row]:
     """Returns the rows of --rows; neither an answer nor a problem type is needed."""
-    return rows.load_rows(path, required=required)
+    return rows.load_rows(flags.rows, schema(flags, required=("problem",)), noter(out))
+
+
+def noter(out: console.Console) -> Callable[[str], None]:
+    """Returns what prints a line about rows."""
+    return lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 class Results:
@@ -258,7 +321,7 @@ class Results:
 
     def add(self, made: Sequence[dict[str, Any]]) -> None:
         """Appends the output of one input row."""
-        self._file.write("".join(json.dumps(m, ensure_ascii=False) + "\n" for m in made))
+        self._file.write("".join(line(m) for m in made))
         self._file.flush()
 
     def sort(self) -> None:
@@ -280,6 +343,9 @@ def settings(flags: argparse.Namespace) -> dict[str, Any]:
     with open(flags.rows, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     changing = {k: v for k, v in vars(flags).items() if k not in FREE}
+    for name, default in LATER.items():  # outputs from before they were there say nothing of them
+        if changing.get(name) == default:
+            del changing[name]
     return changing | {"rows": f"{flags.rows} (sha256 {digest})"}
 
 
@@ -293,10 +359,25 @@ def output_row(row: Row, think_open: bool, **made: Any) -> dict[str, Any]:
     """
     fields = dataclasses.asdict(row)
     fields = {**fields.pop("extra"), **fields}  # the row may be output itself, with an old index
+    for name in ("images", "videos"):
+        fields[name] = [m if isinstance(m, str) else m.entry() for m in getattr(row, name)]
     fields.pop("source")
     fields.pop("think_open", None)  # of another prompt
     made = {"think_open": True} | made if think_open else made
-    return {k: v for k, v in fields.items() if v is not None and v != ()} | made
+    return {k: v for k, v in fields.items() if v is not None and v not in ((), [])} | made
+
+
+def line(fields: Any) -> str:
+    """Returns a value as a line of JSON that our reader takes: numbers that are none are null."""
+    try:
+        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        text = json.dumps(jsonl.finite(fields), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell and UTF-8 cannot
+        text = json.dumps(json.loads(text))
+    return text + "\n"
 
 
 class Failures:

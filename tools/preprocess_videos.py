@@ -40,16 +40,18 @@ def main() -> int:
 def _run(flags: argparse.Namespace) -> int:
     out = console.Console()
     types = problem_types.Types(unknown="open-ended")  # what a row asks does not matter here
+    schema = inference.schema(flags, required=("problem",), canonical=types.canonical)
     data = [
-        row
-        for path in flags.data
-        for row in rows.load_rows(path, required=("problem",), canonical=types.canonical)
+        row for path in flags.data for row in rows.load_rows(path, schema, inference.noter(out))
     ]
     geometry = Geometry(flags.patch_size, flags.temporal_patch_size, flags.merge_size)
     if flags.model:
         from evr1.models.io import hf  # it loads jax, which nothing else here needs
 
-        geometry = processor.Processor.from_hf(str(hf.side_dir(flags.model))).geometry
+        model = processor.Processor.from_hf(str(hf.side_dir(flags.model)))
+        geometry = model.geometry
+        if told := model.spelled(data):
+            out.print(told, soft_wrap=True, highlight=False, markup=False)
     budgets = inference.budgets(flags)
     out.print(
         f"{len(data)} rows from {', '.join(flags.data)}; {budgets}; {geometry}", soft_wrap=True
@@ -87,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--data", nargs="+", required=True, help="rows: .json, .jsonl or .parquet")
-    add("--media_dir", default="", help="put in front of relative media paths")
+    inference.add_row_fields(parser)
     add("--out", required=True, help="directory of shards, made or extended")
     add(
         "--model",

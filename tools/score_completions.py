@@ -40,7 +40,7 @@ def _run(flags: argparse.Namespace) -> int:
     out = console.Console()
     if not flags.temperature > 0:
         raise ValueError(f"--temperature {flags.temperature}; give a number over 0")
-    data = inference.load_rows(flags.rows)
+    data = inference.load_rows(flags, out)
     for row in data:
         _check(row)
     with contextlib.ExitStack() as stack:

@@ -63,6 +63,7 @@ def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Sess
         flags.thinking,
         flags.box_scale,
         flags.template_variables,
+        flags.sanitize,
     )
     sizes = inference.mesh_sizes(flags.mesh)
     source = MediaSource(

@@ -30,7 +30,16 @@ def get_config() -> ml_collections.ConfigDict:
     # Several files instead of data.train, each with its share of what is drawn, which add up to 1:
     # (("videos.jsonl", 0.7), ("images.jsonl", 0.3)).
     c.data.sources = ()
+    # Our field -> theirs, where rows call them otherwise, as an object or as JSON:
+    # '{"problem": "q", "answer": "info.gold", "ignore": ["thumbnail"]}'. docs/data.md has the names
+    # that are known.
+    c.data.columns = config_dict.placeholder(object)
+    # Of rows that state none and have no options; "": every row must state one.
+    c.data.problem_type = "open-ended"
+    c.data.max_bad_rows_share = 0.0  # of a file's rows: so many may be bad, and are passed over
     c.data.media_dir = ""  # joined in front of relative media paths
+    # Directory for media that rows hold as bytes. Empty: evr1/media in the user's cache directory.
+    c.data.media_cache = ""
     c.data.shards = ""  # directory written by tools/preprocess_videos.py
     c.data.generate = False  # first write the demo's clips and rows to workdir/data
     c.data.preprocess = False  # fill data.shards before the first step
@@ -50,6 +59,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.thinking = config_dict.placeholder(bool)
     # Further variables of the chat template, a JSON object: '{"reasoning_effort": "low"}'.
     c.data.template_variables = ""
+    c.data.sanitize = False  # control tokens of the model in a row's text are read as text
     c.data.template = ""  # Jinja2 file that replaces the built-in task template
     c.data.max_prompt_tokens = 20000  # visual tokens included; planned from headers
     c.data.filter_overlong = True  # drop longer prompts; False: refuse the data file

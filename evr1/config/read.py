@@ -1,6 +1,7 @@
 """From the fields of a config to the dataclasses that hold them, with their types checked."""
 
 import difflib
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -73,6 +74,8 @@ def _value(field: str, hint: Any, value: Any, default: Any) -> Any:
         return None
     (kind,) = (t for t in _plain_types(hint) if t is not types.NoneType)
     value = _as_tuple(value)
+    if kind is str and isinstance(value, Mapping):  # an object, which the text would spell as JSON
+        value = json.dumps(dict(value))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     ok = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from pathlib import Path
 
-from evr1.config import checks
+from evr1.config import checks, columns
 from evr1.config.checks import Section, require
 
 SOURCES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
@@ -21,7 +21,11 @@ class DataSettings(Section):
     train: str
     eval: str
     sources: tuple[tuple[str, float], ...]
+    columns: str | None
+    problem_type: str
+    max_bad_rows_share: float
     media_dir: str
+    media_cache: str
     shards: str
     generate: bool
     preprocess: bool
@@ -37,6 +41,7 @@ class DataSettings(Section):
     image_max_pixels: int
     thinking: bool | None
     template_variables: str
+    sanitize: bool
     template: str
     max_prompt_tokens: int
     filter_overlong: bool
@@ -70,6 +75,8 @@ class DataSettings(Section):
             "need 2 or more",
         )
         checks.share("data.max_failed_share", self.max_failed_share)
+        checks.share("data.max_bad_rows_share", self.max_bad_rows_share)
+        columns.parse(self.columns)
         has_shards = bool(self.shards) or self.generate  # generated clips have theirs in workdir
         require(
             self.source == "realtime_only" or not self.preprocess or has_shards,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evr1.config import DataSettings
+from evr1.config import DataSettings, columns
 from evr1.data import rows
 from evr1.data.errors import MediaError
 from evr1.data.loader import Loader
@@ -117,7 +117,11 @@ class Dataset:
 
 
 def read_rows(
-    settings: DataSettings, canonical: Callable[[object], str], heldout_limit: int = 0
+    settings: DataSettings,
+    canonical: Callable[[object], str],
+    heldout_limit: int = 0,
+    check: Callable[[Row], None] | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> RunRows:
     """Reads the data files.
 
@@ -128,15 +132,25 @@ def read_rows(
         settings: names the files.
         canonical: problem type as a row spells it -> as evr1 does.
         heldout_limit: held-out rows to use; 0: all.
+        check: raises ValueError for a row that no completion can be scored for.
+        note: gets a line about what is passed over, or read otherwise than it stands there.
 
     Raises:
         ValueError: a bad row, by file, line and field.
     """
-    heldout = rows.load_rows(settings.eval, canonical=canonical) if settings.eval else []
+    schema = rows.Schema(
+        canonical=canonical,
+        columns=columns.parse(settings.columns),
+        problem_type=settings.problem_type,
+        max_bad_share=settings.max_bad_rows_share,
+        media_cache=settings.media_cache,
+        check=check,
+    )
+    heldout = rows.load_rows(settings.eval, schema, note) if settings.eval else []
     heldout = heldout[: heldout_limit or None]
     if not settings.sources:
-        return RunRows(rows.load_rows(settings.train, canonical=canonical), [], heldout)
-    files = [rows.load_rows(path, canonical=canonical) for path, _ in settings.sources]
+        return RunRows(rows.load_rows(settings.train, schema, note), [], heldout)
+    files = [rows.load_rows(path, schema, note) for path, _ in settings.sources]
     uses = collections.Counter(i for file in files for i in {row.problem_id for row in file})
     train = []
     paths = [path for path, _ in settings.sources]

@@ -1,9 +1,10 @@
 """JSON lines files that grow by a line at a time and survive a full disk or a killed process."""
 
 import json
+import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -34,4 +35,17 @@ def append(path: pathlib.Path, value: Any) -> None:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
         file.seek(0, os.SEEK_END)
-        file.write(json.dumps(value).encode() + b"\n")
+        file.write(json.dumps(finite(value)).encode() + b"\n")
+
+
+def finite(value: Any) -> Any:
+    """Returns a value of JSON with null for numbers that are none, or infinite.
+
+    >>> finite({"a": [1.0, float("nan")]})
+    {'a': [1.0, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list | tuple) else value

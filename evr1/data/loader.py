@@ -17,10 +17,11 @@ import grain
 import numpy as np
 
 from evr1.data.errors import MediaError
+from evr1.data.media.cache import place_free
 from evr1.data.media.source import MediaSource, Request, media_requests
 from evr1.data.order import Source, draw_order
 from evr1.data.processor import Processor
-from evr1.data.records import Example, Row, elsewhere
+from evr1.data.records import Example, Medium, Row, elsewhere
 from evr1.data.share import Share, measure, plan_lengths
 
 grain.config.update("py_traceback_filtering", "off")  # it would append to the message of errors
@@ -291,6 +292,15 @@ def _mix_identity(sources: Sequence[Source]) -> dict[str, Any]:
     return {"sources": [list(s) for s in sources]} | ({} if is_even else {"shares": "exact"})
 
 
+def _named(medium: Medium) -> str:
+    """Returns what tells a medium from others, wherever the cache of media lies."""
+    if isinstance(medium, str):
+        return place_free(medium)
+    frames = tuple(map(place_free, medium.frames))
+    path = place_free(medium.path)
+    return repr(dataclasses.replace(medium, path=path, frames=frames))
+
+
 def _identity(
     rows: Sequence[Row],
     seed: int,
@@ -299,8 +309,10 @@ def _identity(
 ) -> dict[str, Any]:
     digest = hashlib.blake2b(digest_size=8)
     for row in rows:
-        fields = [row.problem_id, row.problem, row.problem_type, row.images, row.videos]
+        images, videos = ([_named(m) for m in media] for media in (row.images, row.videos))
+        fields = [row.problem_id, row.problem, row.problem_type, images, videos]
         fields += [row.answer, row.options, row.video_start, row.video_end]
+        fields += [[turn.content for turn in row.turns]] if row.turns else []
         fields += [row.extra.get("pass_rate")] if is_by_pass_rate else []
         digest.update(json.dumps(fields, default=str).encode())
     return {

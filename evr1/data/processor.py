@@ -18,9 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import tokenizers
 
-from evr1.data import positions, prompts
+from evr1.data import control_tokens, positions, prompts
+from evr1.data.control_tokens import ControlTokens
 from evr1.data.media.patches import patchify
-from evr1.data.records import Example, Geometry, Media, MediaSize, Row
+from evr1.data.records import Example, Geometry, Media, MediaSize, Row, Turn
+from evr1.data.rows import user_texts
+from evr1.data.tokenizer import load_tokenizer
 from evr1.formats import adapter_files, box_frames, chat_template, processor_files, think_block
 
 _MEMO_CHARS = 64  # pieces up to this length recur (time marks); longer ones are questions
@@ -58,6 +61,8 @@ class Processor:
         thinking: ask for reasoning between think tags.
         box_scale: what box coordinates count: pixels, unit or thousand.
         template_variables: that the chat template is rendered with.
+        control: control tokens that a row's text may spell.
+        sanitize: read those as text.
         has_time_marks: a video's temporal patches stand apart, each with its time.
         tokens_per_second: positions a second of video; 0: one a temporal patch.
         vocab_size: ids that the model knows; 0: not said.
@@ -75,6 +80,8 @@ class Processor:
     thinking: bool
     box_scale: str
     template_variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    control: ControlTokens | None = None
+    sanitize: bool = False
     has_time_marks: bool = True
     tokens_per_second: float = 0.0
     vocab_size: int = 0
@@ -88,6 +95,7 @@ class Processor:
         thinking: bool | None = None,
         box_scale: str = "pixels",
         template_variables: str = "",
+        sanitize: bool = False,
     ) -> "Processor":
         """Returns the processor of a HF directory.
 
@@ -98,6 +106,7 @@ class Processor:
                 template's variable enable_thinking, where it has one; None leaves its default.
             box_scale: what box coordinates count: pixels, unit (0-1) or thousand (0-1000).
             template_variables: further ones of the chat template, a JSON object; empty: none.
+            sanitize: control tokens that a row's text spells are read as text.
 
         Raises:
             ValueError: a file is missing or wrong; names it.
@@ -115,7 +124,7 @@ class Processor:
         adapter_files.refuse_as_model(root)
         config = processor_files.read_json(root / "tokenizer_config.json")
         family, tokens_per_second, vocab_size = _family(root)
-        tokenizer = _load_tokenizer(root, config)
+        tokenizer = load_tokenizer(root, config)
         special = chat_template.special_tokens(root)
         vision = _vision_tokens(root, tokenizer, special)
         ends = _end_ids(root, tokenizer, special)
@@ -133,6 +142,8 @@ class Processor:
             thinking=bool(thinking),
             box_scale=box_scale,
             template_variables=chat_template.choose_variables(root, thinking, template_variables),
+            control=ControlTokens.of(root, tokenizer, chat_template.read(root)),
+            sanitize=sanitize,
             has_time_marks=family not in _RUN_FAMILIES,
             tokens_per_second=tokens_per_second,
             vocab_size=vocab_size,
@@ -161,6 +172,7 @@ class Processor:
         Raises:
             ValueError: markers, media and placeholders disagree; names the row.
         """
+        row, shown = self._shown(row), row
         text = self.prompt_text(row, raw)
         ordered = _in_order(row, text, media)
         grid, patches = self._cut(ordered) if like is None else (like.grid_thw, like.patches)
@@ -180,7 +192,7 @@ class Processor:
         except ValueError as e:
             raise ValueError(f"{row.source} ({row.problem_id}): {e}") from e
         return Example(
-            row=row,
+            row=shown,
             tokens=tokens,
             is_visual=is_visual,
             positions=where,
@@ -189,6 +201,21 @@ class Processor:
             grid_thw=grid,
             is_image=np.array([not m.is_video for m in ordered], bool),
         )
+
+    def spelled(self, rows: Sequence[Row]) -> str:
+        """Returns a line about rows whose text spells control tokens; empty where none does."""
+        found = [row for row in rows if self.control and self.control.are_in(row)]
+        if not found:
+            return ""
+        how = "text (data.sanitize)" if self.sanitize else "such; data.sanitize reads them as text"
+        return (
+            f"{len(found)} rows have control tokens of the model in their text, which are read as "
+            f"{how}; first: {found[0].source} ({found[0].problem_id})"
+        )
+
+    def _shown(self, row: Row) -> Row:
+        """Returns the row with marks round control tokens, where they are to be text."""
+        return self.control.mark(row) if self.sanitize and self.control else row
 
     def _cut(self, media: Sequence[Media]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the grids of media, int32[V, 3], and their patches, one after the other."""
@@ -237,6 +264,7 @@ class Processor:
         Raises:
             ValueError: markers and media disagree; names the row.
         """
+        row = self._shown(row)
         text = self.prompt_text(row, raw)
         yield from self._pieces(row, text, _in_order(row, text, sizes))
 
@@ -288,14 +316,15 @@ class Processor:
     def _pieces(self, row: Row, text: str, sizes: Sequence[MediaSize]) -> Iterator[Piece]:
         """Yields the prompt piece by piece."""
         try:
+            turns = [*row.turns, Turn("user", text)]
             chat = prompts.render_chat(
-                self.chat_template, text, self.special_tokens, row.system, self.template_variables
+                self.chat_template, turns, self.special_tokens, row.system, self.template_variables
             )
         except ValueError as e:
             raise ValueError(f"{row.source} ({row.problem_id}): {e}") from e
         pads = self.vision[:2]
-        parts = re.split("|".join(map(re.escape, pads)), chat)
-        marks = re.findall("|".join(map(re.escape, pads)), chat)
+        pad = re.compile(f"(?<!{control_tokens.START})(?:{'|'.join(map(re.escape, pads))})")
+        parts, marks = pad.split(chat), pad.findall(chat)
         if marks != [pads[s.is_video] for s in sizes]:
             raise ValueError(
                 f"{row.source} ({row.problem_id}): the chat prompt holds {len(marks)} placeholders "
@@ -342,6 +371,8 @@ class Processor:
         ids = self._memo.get(piece)
         if ids is None:
             ids = self.tokenize(piece)
+            if self.sanitize and self.control and control_tokens.START in piece:
+                ids = self.control.encode(piece, self.tokenizer, self.tokenize)
             if len(piece) <= _MEMO_CHARS and len(self._memo) < _MEMO_ENTRIES:
                 self._memo[piece] = ids
         return ids
@@ -368,38 +399,14 @@ def _in_order(row: Row, text: str, media: Sequence[Any]) -> list[Any]:
     """Returns the media in the order of their markers in the text."""
     kinds = {"image": iter([m for m in media if not m.is_video])}
     kinds["video"] = iter([m for m in media if m.is_video])
-    markers = [m[1] for m in prompts.MARKER.finditer(text)]
+    texts = user_texts(text, row.turns)
+    markers = [m[1] for each in texts for m in prompts.MARKER.finditer(each)]
     if len(markers) != len(media) or markers.count("video") != sum(m.is_video for m in media):
         raise ValueError(
             f"{row.source} ({row.problem_id}): {len(markers)} markers "
             f"({markers.count('video')} of videos) for {len(media)} media; write one marker each"
         )
     return [next(kinds[k]) for k in markers]
-
-
-def _load_tokenizer(root: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    path = root / "tokenizer.json"
-    if not path.exists():
-        raise ValueError(f"{path} is missing; model must be a HF directory with a fast tokenizer")
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as e:  # noqa: BLE001  tokenizers raises nothing narrower
-        raise ValueError(f"{path}: no tokenizer ({e}); copy the file from the model again") from e
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    # Older exports keep tokens that were added later in tokenizer_config.json only.
-    for id_, token in sorted(
-        config.get("added_tokens_decoder", {}).items(), key=lambda x: int(x[0])
-    ):
-        if tokenizer.token_to_id(token["content"]) is None:
-            added = tokenizers.AddedToken(**{**token, "normalized": token.get("normalized", False)})
-            tokenizer.add_tokens([added])
-            if tokenizer.token_to_id(token["content"]) != int(id_):
-                raise ValueError(
-                    f"{root}/tokenizer_config.json gives {token['content']} the id {id_}, which "
-                    "tokenizer.json does not leave free; copy both files from the model again"
-                )
-    return tokenizer
 
 
 def _vision_tokens(

@@ -4,13 +4,13 @@ Templates come with models and from users, so both run in Jinja2's sandbox.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import jinja2
 
-from evr1.data.records import Row
+from evr1.data.records import Row, Turn
 from evr1.formats import box_frames, chat_template, problem_types
 
 MARKER = re.compile(r"<(image|video)>")
@@ -43,7 +43,7 @@ def render_task(row: Row, template: str, *, thinking: bool, box_scale: str) -> s
             thinking=thinking,
             box_scale=box_scale,
             size=_size(row),
-            extra=dict(row.extra),
+            extra={k: v for k, v in row.extra.items() if v is not None},
         )
     except jinja2.TemplateError as e:
         raise ValueError(f"{row.source}: the prompt template fails: {e}; fix data.template") from e
@@ -68,38 +68,52 @@ def _size(row: Row) -> tuple[str, ...] | None:
 
 def render_chat(
     template: str,
-    text: str,
+    turns: Sequence[Turn],
     special_tokens: Mapping[str, str],
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> str:
-    """Returns one user turn in the model's own wording, ready for the answer.
+    """Returns a chat in the model's own wording, ready for the answer to its last turn.
 
-    Each medium is one placeholder.
+    Each medium is one placeholder, where its marker stands, in whichever turn of the user.
 
     Args:
         template: the Jinja2 source of the HF directory's chat template.
-        text: the user's turn with its `<image>` and `<video>` markers.
+        turns: the last one is the user's; theirs have `<image>` and `<video>` markers.
         special_tokens: bos_token, eos_token, ... as the tokenizer names them.
         system: text of the system turn before it; None: there is none.
         variables: further ones of the template.
 
     Raises:
-        ValueError: the template fails, or does not show the system turn.
+        ValueError: the template fails, or does not show the system turn or an earlier one.
     """
+    shown: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+    for turn in turns:
+        is_user = turn.role == "user"
+        content = _parts(turn.content) if is_user else turn.content
+        shown.append({"role": turn.role, "content": content})
+    chat = chat_template.render(template, shown, special_tokens, variables or {})
+    if system is not None and system.strip() not in chat:
+        raise ValueError(
+            "the chat template shows no system turn; drop the field system, or use another template"
+        )
+    for turn in turns[:-1]:
+        if turn.role == "user" and not all(
+            p.strip() in chat for p in MARKER.split(turn.content)[::2]
+        ):
+            raise ValueError(
+                "the chat template does not show an earlier turn of the user; drop the turns, or "
+                "use another template"
+            )
+    return chat
+
+
+def _parts(text: str) -> list[dict[str, Any]]:
+    """Returns the content of a user's turn: texts, and a part for each marker."""
     content: list[dict[str, Any]] = []
     for i, part in enumerate(MARKER.split(text)):
         if i % 2:
             content.append({"type": part})
         elif part:
             content.append({"type": "text", "text": part})
-    turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
-    if system is None:
-        return chat_template.render(template, turns, special_tokens, variables or {})
-    turns.insert(0, {"role": "system", "content": system})
-    chat = chat_template.render(template, turns, special_tokens, variables or {})
-    if system.strip() not in chat:
-        raise ValueError(
-            "the chat template shows no system turn; drop the field system, or use another template"
-        )
-    return chat
+    return content

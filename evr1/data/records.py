@@ -10,6 +10,50 @@ from evr1.types import Visual
 
 
 @dataclasses.dataclass(frozen=True)
+class Turn:
+    """An earlier turn of a chat; a user's may hold media markers."""
+
+    role: str  # user or assistant
+    content: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MediaItem:
+    """A medium of which a row says more than its path.
+
+    Attributes:
+        path: of a file, or of a folder of pictures that are one video; empty where `frames` are.
+        frames: pictures that are one video, in order.
+        fps: rate of these pictures; None: not said, or `times` are.
+        times: seconds of these pictures, ascending.
+        start: seconds; None: from the beginning.
+        end: seconds; None: to the end.
+        limits: what the row says instead of the run's budgets, by the row's words: fps, nframes,
+            max_frames, min_pixels, max_pixels or total_pixels.
+    """
+
+    path: str = ""
+    frames: tuple[str, ...] = ()
+    fps: float | None = None
+    times: tuple[float, ...] = ()
+    start: float | None = None
+    end: float | None = None
+    limits: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        return self.path or f"{self.frames[0]} and {len(self.frames) - 1} more frames"
+
+    def entry(self) -> dict[str, Any]:
+        """Returns what a row writes for it."""
+        said = {"frames": list(self.frames), "path": self.path, "fps": self.fps}
+        said |= {"times": list(self.times), "video_start": self.start, "video_end": self.end}
+        return {k: v for k, v in said.items() if v not in (None, "", [])} | dict(self.limits)
+
+
+Medium = str | MediaItem  # a path, where a row says no more
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One validated question. `source` is "file:line"; `extra` carries every other field."""
 
@@ -18,8 +62,8 @@ class Row:
     answer: Any
     problem_type: str  # canonical, see evr1.formats.problem_types
     data_type: str  # video, image, text or mixed
-    images: tuple[str, ...]
-    videos: tuple[str, ...]
+    images: tuple[Medium, ...]
+    videos: tuple[Medium, ...]
     options: tuple[str, ...]
     problem_id: str
     video_start: float | None  # seconds
@@ -27,6 +71,7 @@ class Row:
     source: str
     extra: Mapping[str, Any]
     system: str | None = None  # text of the system turn; None: the chat template's own, if any
+    turns: tuple[Turn, ...] = ()  # of the chat before the question
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,18 +1,24 @@
-"""Validated rows from data files: JSON, JSONL and Parquet in the schema of EasyVideoR1.
+"""Validated rows from data files: JSON, JSONL and Parquet in the schema of EasyVideoR1 and others.
 
 A bad row is refused with its file, its line, the field, what was found there and what to do about
 it.
 """
 
-import json
+import dataclasses
 import math
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from evr1.data.records import Row
+from evr1.data import dialects, entries
+from evr1.data.entries import short as _short
+from evr1.data.media.cache import MediaCache
+from evr1.data.readers import BadLine, read_fields, read_lines
+from evr1.data.records import Medium, Row, Turn
 from evr1.formats import problem_types
+
+__all__ = ["load_rows", "media_refs", "offline_texts", "parse_row", "read_fields"]
 
 MARKERS = {"image": "<image>", "video": "<video>"}
 REQUIRED = ("problem", "answer", "problem_type")
@@ -22,77 +28,98 @@ _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell one alone, UTF-8 ca
 _NOT_SPACE = re.compile(r"\S")
 _OWN_FIELDS = frozenset(
     ("problem", "answer", "problem_type", "data_type", "images", "videos", "options")
-    + ("problem_id", "video_start", "video_end", "system")
+    + ("problem_id", "video_start", "video_end", "system", "turns")
 )
-# Turns that others write beside or instead of a problem; nobody would show them to the model.
-_TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "history", "turns")
-_MAYBE_TURNS = ("prompt", "chat")  # only where they are lists
+_SHOWN_BAD = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+    """How the rows of a file are read.
+
+    Attributes:
+        required: fields that may not be missing. A missing `answer` becomes None.
+        canonical: the problem type that a row's spelling stands for.
+        columns: our field -> theirs; see `dialects.adapt`.
+        problem_type: of a row that states none and has no options; "": it must state one.
+        max_bad_share: of a file's rows that may be bad, and are passed over.
+        media_cache: where media that stand in a file as bytes are written; "": the default.
+        check: raises ValueError for a row that is bad for another reason; None: no other.
+    """
+
+    required: Sequence[str] = REQUIRED
+    canonical: Callable[[object], str] = problem_types.canonical
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    problem_type: str = "open-ended"
+    max_bad_share: float = 0.0
+    media_cache: str = ""
+    check: Callable[[Row], None] | None = None
 
 
 def load_rows(
     path: str | pathlib.Path,
-    *,
-    required: Sequence[str] = REQUIRED,
-    canonical: Callable[[object], str] = problem_types.canonical,
+    schema: Schema | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Returns every row of a data file, in file order.
 
     Args:
         path: a .json (list of objects), .jsonl or .parquet file.
-        required: fields that may not be missing. A missing `answer` becomes None, a missing
-            `problem_type` "open-ended".
-        canonical: the problem type that a row's spelling stands for.
+        schema: how to read it.
+        note: gets a line about what rows say that is read otherwise or not at all.
 
     Raises:
         ValueError: the first bad row, as `file:line: field: got ...; fix`, and how many more there
-            are.
+            are; or more bad rows than may be passed over.
         FileNotFoundError: no such file.
     """
-    rows, bad = [], []
-    for index, (line, fields) in enumerate(read_fields(path)):
+    schema = schema or Schema()
+    rows: list[Row] = []
+    bad: list[str] = []
+    names: dict[str, None] = {}
+    notes = dialects.Notes()
+    index = -1
+    for index, (line, fields) in enumerate(read_lines(path, MediaCache(schema.media_cache))):
         source = f"{path}:{line}"
+        if isinstance(fields, BadLine) and not schema.max_bad_share:
+            raise fields
         try:
-            rows.append(parse_row(fields, index, source, required=required, canonical=canonical))
+            if isinstance(fields, BadLine):
+                raise ValueError(fields.reason)
+            if isinstance(fields, Mapping):
+                names.update(dict.fromkeys(map(str, fields)))
+            of_row = dialects.Notes()
+            row = parse_row(fields, index, source, schema, of_row)
+            if schema.check is not None:
+                schema.check(row)
+            rows.append(row)
+            notes.counts.update(of_row.counts)
         except ValueError as error:
             bad.append(f"{source}: {error}")
-    if bad:
-        more = f" ({len(bad) - 1} more bad rows in this file)" if len(bad) > 1 else ""
-        raise ValueError(bad[0] + more)
-    if not rows:
+    if index < 0:
         raise ValueError(f"{path}: holds no rows; give a file with at least one")
+    dialects.check_columns(schema.columns, list(names), str(path))
+    if len(bad) > schema.max_bad_share * (index + 1):
+        more = f" ({len(bad) - 1} more bad rows in this file)" if len(bad) > 1 else ""
+        limit = f", over data.max_bad_rows_share={schema.max_bad_share:g}"
+        raise ValueError(bad[0] + more + (limit if schema.max_bad_share else ""))
+    if not rows:
+        raise ValueError(f"{bad[0]} ({len(bad) - 1} more bad rows in this file, and no good one)")
+    for line in notes.lines(str(path)):
+        note(line)
+    if bad:
+        note(f"{path}: {len(bad)} of {index + 1} rows are bad and passed over")
+        for each in bad[:_SHOWN_BAD]:
+            note(f"  passed over {each}")
     return rows
-
-
-def read_fields(path: str | pathlib.Path) -> Iterator[tuple[int, Any]]:
-    """Yields the (line, fields as they stand there) of every row of a data file.
-
-    Args:
-        path: a .json (list of objects), .jsonl or .parquet file.
-
-    Raises:
-        ValueError: the file cannot be read; names the line.
-        FileNotFoundError: no such file.
-    """
-    path = pathlib.Path(path)
-    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise ValueError(
-            f"{path}: got a {path.suffix or 'suffixless'} file; give one of {', '.join(readers)}"
-        )
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such data file; correct the path (data.train, data.eval or --data)"
-        )
-    return readers[path.suffix](path)
 
 
 def parse_row(
     fields: Mapping[str, Any],
     index: int,
     source: str,
-    *,
-    required: Sequence[str] = REQUIRED,
-    canonical: Callable[[object], str] = problem_types.canonical,
+    schema: Schema | None = None,
+    notes: dialects.Notes | None = None,
 ) -> Row:
     """Returns one validated row; markers that are missing are put in front, images before videos.
 
@@ -107,30 +134,42 @@ def parse_row(
         fields: the row as read.
         index: its number in the file.
         source: "file:line".
-        required: fields that may not be missing.
-        canonical: the problem type that a row's spelling stands for.
+        schema: how to read it.
+        notes: counts what is read otherwise than it stands there.
 
     Raises:
         ValueError: `field: got ...; fix`.
     """
+    schema, notes = schema or Schema(), notes or dialects.Notes()
     if not isinstance(fields, Mapping):
         raise ValueError(f"row: got {_short(fields)}; a row is an object with fields")
-    _refuse_turns(fields)
-    for name in required:
+    said = [str(name) for name, value in fields.items() if value is not None]
+    fields = dialects.adapt(fields, schema.columns)
+    _fill_type(fields, schema, notes)
+    for name in schema.required:
         if fields.get(name) is None:
-            raise ValueError(f"{name}: got nothing; every row needs {', '.join(required)}")
-    images, videos = _paths(fields, "images"), _paths(fields, "videos")
+            raise ValueError(
+                f"{name}: got nothing; every row needs {', '.join(schema.required)}; the row has "
+                f"{', '.join(said[:12]) or 'no fields'}: what is called otherwise is named in "
+                "data.columns"
+            )
+    images = entries.media("image", fields.get("images"), fields)
+    videos = entries.media("video", fields.get("videos"), fields)
+    _note_media(fields, [*images, *videos], notes)
     start, end = _clip(fields, videos)
     try:
-        problem_type = canonical(_text(fields, "problem_type", "open-ended"))
+        problem_type = schema.canonical(_text(fields, "problem_type", "open-ended"))
     except ValueError as error:
         raise ValueError(f"problem_type: {error}") from None
     if fields.get("has_offline_trajectory"):
         offline_texts(fields)
+    turns = fields.get("turns", ())
+    if any(_SURROGATE.search(turn.content) for turn in turns):
+        raise ValueError("turns: got half a surrogate pair; write whole ones")
     return Row(
         index=index,
-        problem=_with_markers(_text(fields, "problem"), {"image": images, "video": videos}),
-        answer=fields.get("answer"),
+        problem=_with_markers(_text(fields, "problem"), turns, {"image": images, "video": videos}),
+        answer=_without_nulls(fields.get("answer")),
         problem_type=problem_type,
         data_type=_data_type(fields, images, videos),
         images=images,
@@ -142,26 +181,65 @@ def parse_row(
         source=source,
         extra={name: value for name, value in fields.items() if name not in _OWN_FIELDS},
         system=None if fields.get("system") in (None, "") else _text(fields, "system"),
+        turns=turns,
     )
 
 
-def media_refs(row: Row) -> tuple[tuple[str, str], ...]:
-    """Returns the row's media as ("image" or "video", path), in the order of their markers."""
-    paths = {"image": iter(row.images), "video": iter(row.videos)}
-    return tuple((kind, next(paths[kind])) for kind in _MARKER.findall(row.problem))
+def _fill_type(fields: dict[str, Any], schema: Schema, notes: dialects.Notes) -> None:
+    if fields.get("problem_type") not in (None, ""):
+        return
+    chosen = "multiple choice" if fields.get("options") else schema.problem_type
+    if chosen:
+        fields["problem_type"] = chosen
+        notes.add(f"state no problem_type; it is {chosen} (data.problem_type)")
 
 
-def _with_markers(problem: str, media: Mapping[str, Sequence[str]]) -> str:
-    markers = _MARKER.findall(problem)
+def _note_media(fields: Mapping[str, Any], media: Sequence[Medium], notes: dialects.Notes) -> None:
+    """Counts limits that a row has for its own media, and those that nobody reads."""
+    limits = {name for item in media if not isinstance(item, str) for name, _ in item.limits}
+    if limits:
+        said = ", ".join(n for n in entries.VIDEO_LIMITS if n in limits)
+        notes.add(f"have {said} of their own, which goes before the run's budgets")
+    unread = [name for name in entries.UNREAD if fields.get(name) not in (None, "", [])]
+    if unread:
+        notes.add(f"have {', '.join(unread)}, which is not read")
+
+
+def _without_nulls(value: Any) -> Any:
+    """Returns an answer without the keys that Arrow fills in: an object's keys that hold null."""
+    if isinstance(value, Mapping):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def user_texts(problem: str, turns: Sequence[Turn]) -> list[str]:
+    """Returns the texts of the user's turns in order, the question last."""
+    return [*(turn.content for turn in turns if turn.role == "user"), problem]
+
+
+def media_refs(row: Row) -> tuple[tuple[str, Medium], ...]:
+    """Returns the row's media as ("image" or "video", medium), in the order of their markers."""
+    media = {"image": iter(row.images), "video": iter(row.videos)}
+    markers = (
+        kind for text in user_texts(row.problem, row.turns) for kind in _MARKER.findall(text)
+    )
+    return tuple((kind, next(media[kind])) for kind in markers)
+
+
+def _with_markers(
+    problem: str, turns: Sequence[Turn], media: Mapping[str, Sequence[Medium]]
+) -> str:
+    markers = [kind for text in user_texts(problem, turns) for kind in _MARKER.findall(text)]
     front = ""
-    for kind, paths in media.items():
+    for kind, items in media.items():
         count = markers.count(kind)
-        if count == 0:
-            front += MARKERS[kind] * len(paths)
-        elif count != len(paths):
+        if count == 0 and not (turns and items):
+            front += MARKERS[kind] * len(items)
+        elif count != len(items):
             raise ValueError(
-                f"problem: got {count} {MARKERS[kind]} markers for {len(paths)} {kind}s; write one "
+                f"problem: got {count} {MARKERS[kind]} markers for {len(items)} {kind}s; write one "
                 f"marker per {kind}, or none at all to have them put in front"
+                + (" (not of a chat with earlier turns)" if turns else "")
             )
     return front + problem
 
@@ -174,34 +252,6 @@ def _text(fields: Mapping[str, Any], name: str, default: str = "") -> str:
     if _SURROGATE.search(value):
         raise ValueError(f"{name}: got half a surrogate pair in {_short(value)}; write whole ones")
     return value
-
-
-def _refuse_turns(fields: Mapping[str, Any]) -> None:
-    """Raises ValueError for turns that the model would not be shown."""
-    for name in (*_TURNS, *_MAYBE_TURNS):
-        value = fields.get(name)
-        if value and (name in _TURNS or isinstance(value, list | tuple | dict)):
-            raise ValueError(
-                f"{name}: got {_short(value)}; the model is shown one question alone: put its text "
-                f"into problem and a system turn's into system, and drop {name}"
-            )
-    if fields.get("system_prompt"):
-        raise ValueError(
-            f"system_prompt: got {_short(fields['system_prompt'])}; call the field system"
-        )
-
-
-def _paths(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    value = fields.get(name)
-    if value is None or value == "":
-        return ()
-    paths = [value] if isinstance(value, str) else value
-    if not isinstance(paths, Sequence):
-        raise ValueError(f"{name}: got {_short(value)}; give a path or a list of paths")
-    for path in paths:
-        if not isinstance(path, str) or not path.strip() or "\0" in path:
-            raise ValueError(f"{name}: got {_short(path)}; every entry is the path of a file")
-    return tuple(paths)
 
 
 def _options(fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -220,12 +270,14 @@ def _problem_id(fields: Mapping[str, Any], index: int) -> str:
     value = fields.get("problem_id")
     if value is None:
         return str(index)
+    if isinstance(value, float) and value.is_integer():  # pandas' whole numbers beside missing ones
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError(f"problem_id: got {_short(value)}; give a string or a whole number")
     return str(value)
 
 
-def _clip(fields: Mapping[str, Any], videos: Sequence[str]) -> tuple[float | None, float | None]:
+def _clip(fields: Mapping[str, Any], videos: Sequence[Medium]) -> tuple[float | None, float | None]:
     bounds = []
     for name in ("video_start", "video_end"):
         value = fields.get(name)
@@ -249,7 +301,9 @@ def _clip(fields: Mapping[str, Any], videos: Sequence[str]) -> tuple[float | Non
     return start, end
 
 
-def _data_type(fields: Mapping[str, Any], images: Sequence[str], videos: Sequence[str]) -> str:
+def _data_type(
+    fields: Mapping[str, Any], images: Sequence[Medium], videos: Sequence[Medium]
+) -> str:
     data_types = {(True, True): "mixed", (True, False): "image", (False, True): "video"}
     actual = data_types.get((bool(images), bool(videos)), "text")
     stated = fields.get("data_type")
@@ -288,89 +342,3 @@ def offline_texts(fields: Mapping[str, Any]) -> list[str]:
         f"offline_output: got {_short(output)}; give a text or a list of texts, none of them "
         "blank, or has_offline_trajectory false"
     )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"got {name}; JSON has no such number, write null")
-
-
-def _read_jsonl(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line, parse_constant=_refuse_constant)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}:{number}: JSON: {error.msg} at column {error.colno}; "
-                "write one object a line"
-            ) from None
-        except RecursionError:
-            raise ValueError(f"{path}:{number}: JSON: nested too deeply; correct the row") from None
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: JSON: {error}") from None
-
-
-def _read_json(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
-    """Yields the list's elements, decoded one by one, so that every row knows its line."""
-    text = _read_text(path)
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-
-    def skip_space(position: int) -> int:
-        match = _NOT_SPACE.search(text, position)
-        return match.start() if match else len(text)
-
-    def wrong(position: int, reason: str) -> ValueError:
-        line = text.count("\n", 0, position) + 1
-        return ValueError(f"{path}:{line}: JSON: {reason}")
-
-    position = skip_space(0)
-    if text[position : position + 1] != "[":
-        raise wrong(position, "got no list; a .json file is a list of objects")
-    position = skip_space(position + 1)
-    line, counted = 1, 0
-    while text[position : position + 1] != "]":
-        line, counted = line + text.count("\n", counted, position), position
-        try:
-            value, end = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            reason = f"{error.msg} at column {error.colno}; correct the file"
-            raise wrong(error.pos, reason) from None
-        except RecursionError:
-            raise wrong(position, "nested too deeply; correct the row") from None
-        except ValueError as error:
-            raise wrong(position, str(error)) from None
-        yield line, value
-        position = skip_space(end)
-        if text[position : position + 1] == ",":
-            position = skip_space(position + 1)
-        elif text[position : position + 1] != "]":
-            raise wrong(position, "expected ',' or ']' after a row; correct the file")
-    if (end := skip_space(position + 1)) < len(text):
-        raise wrong(end, "got more text after the list; keep all rows in one list")
-
-
-def _read_parquet(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow  # 0.2 s to import, and few files need it
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: Parquet: {error}; write the file again") from None
-    yield from enumerate(table.to_pylist(), start=1)
-
-
-def _read_text(path: pathlib.Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes().count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}:{line}: text: not UTF-8; convert the file with iconv -t utf-8"
-        ) from None

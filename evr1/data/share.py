@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evr1.data.errors import MediaError
+from evr1.data.media.cache import place_free
 from evr1.data.media.source import MediaSource, Request
 from evr1.data.processor import Processor
 from evr1.data.records import MediaSize, Row
@@ -47,7 +48,7 @@ def measure(
         threads: that read headers side by side.
     """
     unknown = [request for request in requests if not source.is_measured(request)]
-    own = [i for i, request in enumerate(unknown) if share.owns(request.name)]
+    own = [i for i, request in enumerate(unknown) if share.owns(place_free(request.name))]
     with futures.ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(lambda i: source.measure(unknown[i]), own))
     if share.count > 1 and unknown:

@@ -67,7 +67,7 @@ def group_records(
             advantage=None if advantages is None else float(advantages[n]),
             length=int(group.rollouts.lengths[n]),
             finished=bool(group.rollouts.finished[n]),
-            media=[*row.videos, *row.images],
+            media=[str(medium) for medium in (*row.videos, *row.images)],
             origin=origin,
             think_open=processor.think_open,
         )

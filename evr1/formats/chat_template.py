@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 import jinja2.ext
 import jinja2.meta
+import jinja2.nodes
 import jinja2.sandbox
 
 from evr1.formats import processor_files, think_block
@@ -76,6 +77,8 @@ def render(
 ) -> str:
     """Returns the turns in the model's own wording, ready for its answer.
 
+    A key of a turn that holds None is left out: templates know a missing one, but not None.
+
     Args:
         source: of the template.
         messages: the turns.
@@ -85,6 +88,7 @@ def render(
     Raises:
         ValueError: the template fails.
     """
+    messages = [{k: v for k, v in turn.items() if v is not None} for turn in messages]
     try:
         return compiled(source).render(
             messages=messages,
@@ -170,6 +174,21 @@ def _known_variables(source: str) -> set[str]:
     except jinja2.TemplateError as e:
         raise ValueError(f"the chat template fails: {e}") from e
     return names - env.globals.keys() - _OWN
+
+
+def literal_text(source: str) -> str:
+    """Returns the texts that a template holds itself, apart by null characters.
+
+    Raises:
+        ValueError: it is no template.
+    """
+    try:
+        tree = _environment().parse(source)
+    except jinja2.TemplateError as e:
+        raise ValueError(f"the chat template fails: {e}") from e
+    texts = [node.data for node in tree.find_all(jinja2.nodes.TemplateData)]
+    texts += [n.value for n in tree.find_all(jinja2.nodes.Const) if isinstance(n.value, str)]
+    return "\0".join(texts)
 
 
 @functools.lru_cache(maxsize=32)

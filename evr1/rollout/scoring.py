@@ -7,7 +7,6 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from evr1 import rewards
 from evr1.config import RewardSettings
 from evr1.data.records import Example, Row
 from evr1.rewards import Score, Weights, compose, extra
@@ -124,21 +123,6 @@ def find_terms(settings: RewardSettings, max_completion_tokens: int) -> compose.
         repetition_words=settings.repetition_words,
     )
     return compose.find_terms(settings.terms, extra.load(settings.extra).terms, limits)
-
-
-def check_scorable(
-    rows: Sequence[Row], scorers: Mapping[str, rewards.Scorer], box_scale: str
-) -> None:
-    """Checks that a right answer to every row could be told.
-
-    Raises:
-        ValueError: names the row.
-    """
-    for row in rows:
-        try:
-            rewards.check_row(row, scorers, box_scale)
-        except ValueError as e:
-            raise ValueError(f"{row.source}: {e}") from e
 
 
 def check_failed(

@@ -10,6 +10,7 @@ from rows_rig import make_row
 from evr1 import rewards
 from evr1.data import prompts
 from evr1.data.processor import Processor
+from evr1.data.records import Turn
 from evr1.formats import problem_types
 from evr1.rewards.gold import gold_answer
 
@@ -193,10 +194,10 @@ def test_chat_template_as_transformers_renders_it():
         "{{ {'a': '<é>'} | tojson }}{% for i in [1, 2] %}{% if i == 2 %}{% break %}{% endif %}"
         "{{ i }}{% endfor %}{% if add_generation_prompt %}!{% endif %}"
     )
-    text = prompts.render_chat(template, "a <image>b<video>", {"eos_token": "<e>"})
+    text = prompts.render_chat(template, [Turn("user", "a <image>b<video>")], {"eos_token": "<e>"})
     assert text == '[text]a [image][text]b[video]<e>{"a": "<é>"}1!'
 
 
 def test_chat_template_may_refuse():
     with pytest.raises(ValueError, match="the chat template fails: only text"):
-        prompts.render_chat("{{ raise_exception('only text') }}", "x", {})
+        prompts.render_chat("{{ raise_exception('only text') }}", [Turn("user", "x")], {})

@@ -187,7 +187,7 @@ def test_rows_of_own_types_are_accepted_and_asked_in_the_general_form(tmp_path):
     with pytest.raises(ValueError, match="unknown problem_type 'Riddle '"):
         rows.load_rows(path)
     types = problem_types.Types({"riddle": None})
-    [row] = rows.load_rows(path, canonical=types.canonical)
+    [row] = rows.load_rows(path, rows.Schema(canonical=types.canonical))
     assert (row.problem_type, types.summary()) == ("riddle", "")
     asked = make_row("What?", "riddle")
     text = prompts.render_task(

@@ -17,6 +17,11 @@ CONFIG = {
     "data.template": "mine.jinja",
     "data.thinking": True,
     "data.template_variables": '{"effort": "low"}',
+    "data.columns": '{"problem": "q"}',
+    "data.problem_type": "math",
+    "data.max_bad_rows_share": 0.25,
+    "data.media_cache": "/cache",
+    "data.sanitize": True,
     "data.video_fps": 3,  # a whole number, as an override may be written
     "data.video_max_frames": 7,
     "data.video_min_pixels": 1024,
@@ -73,6 +78,13 @@ def test_thinking_has_three_states(monkeypatch, tmp_path, said):
     for flag, wanted in (("--thinking", True), ("--no-thinking", False)):
         assert read_flags(monkeypatch, "generate", flag)["thinking"] is wanted
         assert read_flags(monkeypatch, "generate", "--run", run, flag)["thinking"] is wanted
+
+
+@pytest.mark.parametrize("said", [None, {"problem": "q"}, '{"problem": "q"}'])
+def test_columns_of_a_run_may_be_an_object_or_json(monkeypatch, tmp_path, said):
+    run = write_config(tmp_path, {"data.columns": said})
+    found = read_flags(monkeypatch, "generate", "--run", run)["columns"]
+    assert found == ("" if said is None else '{"problem": "q"}')
 
 
 def test_the_fields_are_those_of_the_config():

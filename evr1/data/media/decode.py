@@ -40,7 +40,8 @@ class Job:
     """One medium to decode: `kind` is image or video, `start` and `end` are seconds or None.
 
     With `times`, in seconds and ascending, the frames nearest to them are decoded. With
-    `frames_per_s` the path is that of a folder of images, the frames of a video at that rate.
+    `frames_per_s` or `stamps` the path is that of a folder of images, the frames of a video at that
+    rate or those seconds; or `frames` are these images, and path is the first of them.
     """
 
     kind: str
@@ -51,6 +52,16 @@ class Job:
     end: float | None = None
     times: tuple[float, ...] = ()
     frames_per_s: float | None = None
+    frames: tuple[str, ...] = ()
+    stamps: tuple[float, ...] = ()
+
+    @property
+    def _pictures(self) -> dict[str, Any]:
+        return {"listed": self.frames, "stamps": self.stamps}
+
+    @property
+    def _of_pictures(self) -> bool:
+        return self.frames_per_s is not None or bool(self.stamps)
 
     def measure(self) -> patches.Shape:
         """Returns the shape that `run` will give, from the header, in this process.
@@ -61,8 +72,9 @@ class Job:
         how = self.budgets, self.geometry
         if self.kind == "image":
             return patches.measure_image(self.path, *how)
-        if self.frames_per_s is not None:
-            return frames.measure(self.path, self.frames_per_s, *how, self.start, self.end)
+        if self._of_pictures:
+            clip = self.start, self.end
+            return frames.measure(self.path, self.frames_per_s, *how, *clip, **self._pictures)
         return video.measure(self.path, *how, self.start, self.end)
 
     def run(self) -> Media:
@@ -80,8 +92,8 @@ class Job:
         clip = self.start, self.end, self.times
         if self.kind == "image":
             return patches.load_image(self.path, *how)
-        if self.frames_per_s is not None:
-            return frames.decode(self.path, self.frames_per_s, *how, *clip)
+        if self._of_pictures:
+            return frames.decode(self.path, self.frames_per_s, *how, *clip, **self._pictures)
         return video.decode(self.path, *how, *clip)
 
     def to_json(self) -> str:
@@ -94,7 +106,8 @@ class Job:
         fields = json.loads(line)
         fields["budgets"] = Budgets(**fields["budgets"])
         fields["geometry"] = Geometry(**fields["geometry"])
-        fields["times"] = tuple(fields["times"])
+        for name in ("times", "frames", "stamps"):
+            fields[name] = tuple(fields[name])
         return cls(**fields)
 
 
@@ -173,14 +186,15 @@ class DecodePool:
         )
 
     def _run(self, job: Job, command: str) -> tuple[patches.Shape, np.ndarray]:
-        if self._quarantine is not None:
-            self._quarantine.check(job.path)
+        quarantine = None if job.frames else self._quarantine  # a list is no file to keep out
+        if quarantine is not None:
+            quarantine.check(job.path)
         slot = self._idle.get()
         try:
             return self._run_in(slot, job, command)
         except MediaError as error:
-            if self._quarantine is not None:
-                self._quarantine.add(error)
+            if quarantine is not None:
+                quarantine.add(error)
             raise
         finally:
             self._idle.put(slot)

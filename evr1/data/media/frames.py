@@ -1,14 +1,17 @@
-"""Sampled, resized frames of a video that is a folder of images, and their times.
+"""Sampled, resized frames of a video that is a folder or a list of images, and their times.
 
-Frame i is the i-th image in the natural order of names (2 before 10), at i / rate seconds. Which
-frames are taken, their size and their times are those of a video file that holds them at that rate.
+Frame i of a folder is the i-th image in the natural order of names (2 before 10), at i / rate
+seconds. Which frames are taken, their size and their times are those of a video file that holds
+them at that rate. Of a list, which somebody has chosen, every image is taken as long as there are
+no more than the limit; the last one twice where their number is odd, as in qwen-vl-utils. So are
+those whose times are given.
 """
 
 import os
 import pathlib
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,65 +26,78 @@ _SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".webp"))
 
 def measure(
     path: str | pathlib.Path,
-    fps: float,
+    fps: float | None,
     budgets: Budgets,
     geometry: Geometry,
     start: float | None = None,
     end: float | None = None,
+    *,
+    listed: Sequence[str] = (),
+    stamps: Sequence[float] = (),
 ) -> patches.Shape:
     """Returns the shape that `decode` will give, without decoding pixels.
 
     Args:
-        path: the folder.
-        fps: rate of its images.
+        path: the folder, or the first image of a list.
+        fps: rate of its images; None where there are `stamps`.
         budgets: how much of it is looked at.
         geometry: of the model.
         start: seconds; None: from the beginning.
         end: seconds; None: to the end.
+        listed: paths of the images, instead of those in the folder.
+        stamps: seconds of the images, ascending.
 
     Raises:
         MediaError: missing, empty, no frame within the clip, or an image is broken or of another
             size than the first one that is taken.
     """
-    files = _images(path)
-    indices, sample_fps = sampling.take(path, len(files), fps, budgets, start, end)
-    chosen = [files[i] for i in indices]
+    files = [pathlib.Path(name) for name in listed] or images_of(path)
+    taken = _take(path, len(files), fps, stamps, bool(listed), budgets, start, end)
+    chosen = [files[i] for i in taken.indices]
     sizes = [_read(path, file, patches.read_size) for file in chosen]
     for file, other in zip(chosen, sizes, strict=True):
         _check_size(path, (chosen[0], sizes[0]), (file, other))
-    size = sampling.frame_size(path, len(indices), *sizes[0], budgets, geometry)
-    return patches.Shape(len(indices), *size, indices / fps, True, sample_fps)
+    size = sampling.frame_size(path, len(chosen), *sizes[0], budgets, geometry)
+    return patches.Shape(len(chosen), *size, taken.seconds, True, taken.sample_fps)
 
 
 def decode(
     path: str | pathlib.Path,
-    fps: float,
+    fps: float | None,
     budgets: Budgets,
     geometry: Geometry,
     start: float | None = None,
     end: float | None = None,
     times: Sequence[float] = (),
+    *,
+    listed: Sequence[str] = (),
+    stamps: Sequence[float] = (),
 ) -> Media:
     """Decodes the sampled images of a folder, resized and upright, with their times.
 
     Images that are not taken are not looked at.
 
     Args:
-        path: the folder.
-        fps: rate of its images.
+        path: the folder, or the first image of a list.
+        fps: rate of its images; None where there are `stamps`.
         budgets: how much of it is looked at.
         geometry: of the model.
         start: seconds; None: from the beginning.
         end: seconds; None: to the end.
         times: seconds, ascending: the frames nearest to them are taken, and none are sampled.
+        listed: paths of the images, instead of those in the folder.
+        stamps: seconds of the images, ascending.
 
     Raises:
         MediaError: see `measure`.
     """
-    files = _images(path)
-    indices, sample_fps = sampling.take(path, len(files), fps, budgets, start, end)
+    files = [pathlib.Path(name) for name in listed] or images_of(path)
+    taken = _take(path, len(files), fps, stamps, bool(listed), budgets, start, end)
     if times:
-        indices, sample_fps = sampling.nearest(np.arange(len(files)) / fps, times)
+        known = np.array(stamps) if stamps else np.arange(len(files)) / (fps or 1.0)
+        indices, sample_fps = sampling.nearest(known, times)
+        taken = _Taken(indices, known[indices], sample_fps)
+    indices = taken.indices
     first = files[indices[0]], _read(path, files[indices[0]], patches.read_size)
     size = sampling.frame_size(path, len(indices), *first[1], budgets, geometry)
     frames: dict[int, np.ndarray] = {}
@@ -90,11 +106,57 @@ def decode(
         _check_size(path, first, (files[index], rgb.shape[:2]))
         frames[index] = resize_float(rgb[None], *size)[0]
     stacked = np.stack([frames[index] for index in indices.tolist()])
-    return Media(stacked, indices / fps, is_video=True, sample_fps=sample_fps)
+    return Media(stacked, taken.seconds, is_video=True, sample_fps=taken.sample_fps)
 
 
-def _images(path: str | pathlib.Path) -> list[pathlib.Path]:
-    """Returns the images of a folder in the natural order of their names; hidden files are none."""
+class _Taken(NamedTuple):
+    """The images that are taken, int64[n], their seconds, float64[n], and how many a second."""
+
+    indices: np.ndarray
+    seconds: np.ndarray
+    sample_fps: float
+
+
+def _take(
+    path: str | pathlib.Path,
+    count: int,
+    fps: float | None,
+    stamps: Sequence[float],
+    is_list: bool,
+    budgets: Budgets,
+    start: float | None,
+    end: float | None,
+) -> _Taken:
+    """Returns which images are taken; of a list, or where there are stamps, all if they may be."""
+    if stamps and len(stamps) != count:
+        reason = f"{count} pictures and {len(stamps)} times; give one for each"
+        raise MediaError("undecodable", path, reason)
+    if fps and not is_list:
+        taken = sampling.take(path, count, fps, budgets, start, end)
+        return _Taken(taken.indices, taken.indices / fps, taken.sample_fps)
+    known = np.array(stamps, np.float64) if stamps else np.arange(count) / (fps or 1.0)
+    low, high = start or 0.0, np.inf if end is None else end
+    inside = np.flatnonzero((known >= low) & (known <= high))
+    if not len(inside):
+        raise MediaError("clip", path, f"no frame between {low:g} s and {high:g} s")
+    limit = budgets.video_max_frames // sampling.FRAME_STEP * sampling.FRAME_STEP
+    if len(inside) > limit:
+        inside = inside[sampling.spread(len(inside), limit)]
+        share = limit / (inside[-1] - inside[0] + 1)
+        return _Taken(inside, known[inside], share * (fps or 0.0))
+    seconds = known[inside]
+    if len(inside) % sampling.FRAME_STEP:
+        following = seconds[-1] if stamps else (inside[-1] + 1) / (fps or 1.0)
+        inside, seconds = np.append(inside, inside[-1]), np.append(seconds, following)
+    return _Taken(inside, seconds, fps or 0.0)
+
+
+def images_of(path: str | pathlib.Path) -> list[pathlib.Path]:
+    """Returns the images of a folder in the natural order of their names; hidden files are none.
+
+    Raises:
+        MediaError: there is no such folder, or it holds none.
+    """
     try:
         with os.scandir(path) as entries:
             names = [

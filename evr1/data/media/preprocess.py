@@ -12,10 +12,10 @@ from rich.console import Console
 
 from evr1.data.errors import MediaError
 from evr1.data.media import remarks, shards
-from evr1.data.media.content import FileTable, content_key
-from evr1.data.media.decode import DecodePool, Job
+from evr1.data.media.content import FileTable
+from evr1.data.media.decode import DecodePool
 from evr1.data.media.quarantine import Quarantine
-from evr1.data.media.source import Request, check_budgets, media_requests
+from evr1.data.media.requests import Opener, Request, check_budgets, media_requests
 from evr1.data.records import Budgets, Geometry, Row
 
 
@@ -128,22 +128,19 @@ def preprocess(
     ):
         summary.repairs = writer.repairs
         files, notes = FileTable(out), remarks.RemarkTable(out)
+        opener = Opener(media_dir, budgets, geometry)
 
         def decode_one(request: Request) -> tuple[str, int, int] | MediaError:
-            path = os.path.join(media_dir, request.name)
             try:
-                identity = files.identity(request.name, path, is_written=True)
-                key = content_key(
-                    identity, request.kind, budgets, geometry, request.start, request.end
-                )
+                key = opener.key(request, files, is_written=True)
                 if key in writer:
                     if about := notes.of(key):
                         summary.remarked[request] = about
                     return "cached", 0, 0
-                job = Job(request.kind, path, budgets, geometry, request.start, request.end)
-                decoded = pool.decode(job)
+                decoded = pool.decode(opener.job(request))
             except MediaError as error:
                 return error
+            path = opener.path(request)
             writer.add(key, decoded, path)
             notes.add(key, path, decoded.remarks)
             if decoded.remarks:

@@ -174,6 +174,15 @@ def sample_indices(
     return _linspace_rounded(first, first + total_frames - 1, n)
 
 
+def spread(total: int, n: int) -> np.ndarray:
+    """Returns n of the indices below `total`, int64[n], evenly spaced from the first to the last.
+
+    >>> spread(9, 4).tolist()
+    [0, 3, 5, 8]
+    """
+    return _linspace_rounded(0, total - 1, n)
+
+
 def _linspace_rounded(start: int, stop: int, n: int) -> np.ndarray:
     """Returns `torch.linspace(start, stop, n).round()`, bit for bit: float32, half to even.
 

@@ -1,42 +1,22 @@
 """The source of pixels: shards, the files themselves, or shards first."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from evr1.data import rows
 from evr1.data.errors import MediaError
 from evr1.data.media import patches, remarks
-from evr1.data.media.content import FileTable, content_key
-from evr1.data.media.decode import DecodePool, Job
+from evr1.data.media.content import FileTable
+from evr1.data.media.decode import DecodePool
 from evr1.data.media.quarantine import Quarantine
+from evr1.data.media.requests import Opener, Request, check_budgets, media_requests
 from evr1.data.media.shards import QUARANTINE, ShardStore
-from evr1.data.records import Budgets, Geometry, Media, MediaSize, Row
+from evr1.data.records import Budgets, Geometry, Media, MediaSize
+
+__all__ = ["MODES", "MediaSource", "Request", "check_budgets", "media_requests"]
 
 T = TypeVar("T")
 MODES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """One medium of a row; `name` is its path as the row writes it."""
-
-    kind: str  # image or video
-    name: str
-    start: float | None = None
-    end: float | None = None
-    frames_per_s: float | None = None  # of a folder of images; None: a file
-
-
-def media_requests(row: Row) -> tuple[Request, ...]:
-    """Returns the row's media in the order of their markers."""
-    return tuple(
-        Request(kind, name, row.video_start, row.video_end)
-        if kind == "video"
-        else Request(kind, name)
-        for kind, name in rows.media_refs(row)
-    )
 
 
 class MediaSource:
@@ -73,8 +53,8 @@ class MediaSource:
                 "data.source=preprocessed_only needs data.shards; set it or change the source"
             )
         check_budgets(budgets)
-        self._budgets, self._geometry, self._pool = budgets, geometry, pool
-        self._media_dir, self._mode = media_dir, mode
+        self._opener = Opener(media_dir, budgets, geometry)
+        self._geometry, self._pool, self._mode = geometry, pool, mode
         self._store = ShardStore(shards) if shards and mode != "realtime_only" else None
         if self._store is not None:
             self._store.check()
@@ -156,24 +136,12 @@ class MediaSource:
             self._failed.setdefault(request, error)
             raise
 
-    def _path(self, request: Request) -> str:
-        return os.path.join(self._media_dir, request.name)
-
     def _key(self, request: Request) -> str | None:
         """Returns the key of the entry to use; None where the medium is to be decoded."""
         if self._store is None:
             return None
-        path = self._path(request)
-        if request.frames_per_s is not None:  # rows name files, so no folder is in the shards
-            return self._uncached(path, "a folder of frames is never in the shards")
-        key = content_key(
-            self._files.identity(request.name, path),
-            request.kind,
-            self._budgets,
-            self._geometry,
-            request.start,
-            request.end,
-        )
+        path = self._opener.path(request)
+        key = self._opener.key(request, self._files)
         if key in self._store:
             return key
         if self._known_bad is not None:
@@ -189,7 +157,7 @@ class MediaSource:
         entry = self._store.find(key) if self._store and key else None
         if self._notes and key and (about := self._notes.of(key)):
             self._remarked[request] = about
-        shape = entry.shape if entry else self._pool.measure(self._job(request))
+        shape = entry.shape if entry else self._pool.measure(self._opener.job(request))
         grid = patches.grid_of(shape.frames, shape.height, shape.width, self._geometry)
         return MediaSize(grid, shape.timestamps.tolist(), shape.is_video)
 
@@ -197,40 +165,7 @@ class MediaSource:
         key = self._key(request)
         if self._store and key:
             return self._store.read(key)
-        media = self._pool.decode(self._job(request))
+        media = self._pool.decode(self._opener.job(request))
         if media.remarks:
             self._remarked[request] = media.remarks
         return media
-
-    def _job(self, request: Request) -> Job:
-        path = self._path(request)
-        is_file = request.frames_per_s is None
-        if is_file and os.path.exists(path) and not os.path.isfile(path):
-            raise MediaError(
-                "undecodable", path, "not a regular file"
-            )  # a decoder waits for a pipe
-        return Job(
-            request.kind,
-            path,
-            self._budgets,
-            self._geometry,
-            request.start,
-            request.end,
-            frames_per_s=request.frames_per_s,
-        )
-
-
-def check_budgets(budgets: Budgets) -> None:
-    """Raises ValueError if the least pixels exceed the most.
-
-    Raises:
-        ValueError: names the two fields.
-    """
-    for kind in ("video", "image"):
-        low, high = f"{kind}_min_pixels", f"{kind}_max_pixels"
-        limits = dataclasses.asdict(budgets)
-        if not 0 < limits[low] <= limits[high]:
-            raise ValueError(
-                f"data.{low}={limits[low]}, data.{high}={limits[high]}; the first must be over 0 "
-                "and at most the second"
-            )

@@ -40,11 +40,18 @@ def loader(*names: str, tags: tuple[str, ...] = ()) -> Callable[[Path], Iterator
 
 def _media(row: Row) -> tuple[Media, ...]:
     bounds = {"video": (row.video_start, row.video_end), "image": (None, None)}
-    return tuple(Media(path, kind, *bounds[kind]) for kind, path in rows.media_refs(row))
+    return tuple(Media(str(path), kind, *bounds[kind]) for kind, path in rows.media_refs(row))
 
 
 def _parse(fields: Doc, where: str) -> Row:
-    row = rows.parse_row(fields, 0, where, required=_REQUIRED)
+    for name in _REQUIRED:  # in our own words: the rewards read them there
+        if fields.get(name) is None:
+            raise ValueError(f"{name}: got nothing; every row needs {', '.join(_REQUIRED)}")
+    row = rows.parse_row(fields, 0, where)
+    if row.turns or not all(isinstance(m, str) for m in (*row.images, *row.videos)):
+        raise ValueError(
+            "a benchmark's row has one turn, and media that are paths without fps, pixels or frames"
+        )
     if row.system is not None:
         raise ValueError("system: a benchmark's prompt has no system turn; put it into problem")
     if any(map(prompts.MARKER.search, row.options)):

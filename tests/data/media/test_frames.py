@@ -11,10 +11,13 @@ from PIL import Image
 from evr1.data.errors import MediaError
 from evr1.data.media import frames, video
 from evr1.data.media.decode import DecodePool, Job
+from evr1.data.media.preprocess import preprocess
 from evr1.data.media.quarantine import Quarantine
+from evr1.data.media.requests import media_requests
 from evr1.data.media.shards import ShardWriter
 from evr1.data.media.source import MediaSource, Request
 from evr1.data.records import Budgets
+from evr1.data.rows import parse_row
 
 FPS = 3
 FINE = Budgets(video_fps=3.0, video_max_frames=64, video_max_pixels=48 * 80)
@@ -189,6 +192,121 @@ def test_a_source_decodes_folders_whatever_is_in_its_shards(tmp_path):
         with pytest.raises(MediaError, match="not a regular file"):
             MediaSource(**how).load(Request("video", "a"))
         only = MediaSource(**how, shards=str(tmp_path / "shards"), mode="preprocessed_only")
-        with pytest.raises(MediaError, match="is never in the shards") as error:
+        with pytest.raises(MediaError, match="not in .* with these budgets") as error:
             only.load(request)
         assert error.value.kind == "uncached"
+
+
+def listed(folder, count):
+    """The first pictures of a folder, as a row lists them."""
+    return tuple(str(path) for path in frames.images_of(folder)[:count])
+
+
+@pytest.mark.parametrize(
+    ("count", "fps", "seconds"),
+    [
+        (4, 2.0, [0.0, 0.5, 1.0, 1.5]),
+        (3, 2.0, [0.0, 0.5, 1.0, 1.5]),  # the last one twice, as qwen-vl-utils fills up
+        (1, 0.5, [0.0, 2.0]),
+        (6, 30.0, [i / 30 for i in range(6)]),  # none is left out: somebody has chosen them
+    ],
+)
+def test_a_list_gives_all_of_its_images(tmp_path, count, fps, seconds):
+    images = pictures(count)
+    names = listed(write_folder(tmp_path / "a", images), count)
+    media = frames.decode(names[0], fps, Budgets(), GEOMETRY, listed=names)
+    np.testing.assert_allclose(media.timestamps, seconds)
+    assert media.sample_fps == fps
+    shape = frames.measure(names[0], fps, Budgets(), GEOMETRY, listed=names)
+    assert (shape.frames, shape.height, shape.width, 3) == media.frames.shape
+    np.testing.assert_array_equal(shape.timestamps, media.timestamps)
+    if count % 2:
+        np.testing.assert_array_equal(media.frames[-1], media.frames[-2])
+
+
+def test_the_times_of_images_may_be_given(tmp_path):
+    names = listed(write_folder(tmp_path / "a", pictures(5)), 5)
+    stamps = (0.0, 1.0, 7.5, 8.0, 20.0)
+    how = {"listed": names, "stamps": stamps}
+    media = frames.decode(names[0], None, Budgets(), GEOMETRY, **how)
+    assert media.timestamps.tolist() == [*stamps, 20.0]
+    clip = frames.decode(names[0], None, Budgets(), GEOMETRY, 1.0, 8.0, **how)
+    assert clip.timestamps.tolist() == [1.0, 7.5, 8.0, 8.0]
+    few = frames.decode(names[0], None, Budgets(video_max_frames=2), GEOMETRY, **how)
+    assert few.timestamps.tolist() == [0.0, 20.0]
+    with pytest.raises(MediaError, match="no frame between 9 s and 10 s"):
+        frames.decode(names[0], None, Budgets(), GEOMETRY, 9.0, 10.0, **how)
+    folder = frames.decode(tmp_path / "a", None, Budgets(), GEOMETRY, stamps=stamps)
+    np.testing.assert_array_equal(folder.frames, media.frames)
+    with pytest.raises(MediaError, match="5 pictures and 2 times; give one for each"):
+        frames.decode(tmp_path / "a", None, Budgets(), GEOMETRY, stamps=(0.0, 1.0))
+
+
+def requests_of(videos, **fields):
+    row = {"problem": "q", "answer": "a", "problem_type": "math", "videos": videos, **fields}
+    return media_requests(parse_row(row, 0, "f:1"))
+
+
+def test_rows_name_lists_and_folders_and_preprocessing_keeps_them(tmp_path):
+    write_folder(tmp_path / "a", pictures(5))
+    names = [f"a/{i:05}.png" for i in range(1, 6)]
+    [of_list] = requests_of([names], fps=2.0)
+    [of_folder] = requests_of(["a"], fps=3)
+    [timed] = requests_of(["a"], times=[0, 1, 2, 3, 9])
+    wanted = {of_list: [0, 0.5, 1, 1.5, 2, 2.5], of_folder: [0, 1 / 3, 1, 4 / 3]}
+    wanted[timed] = [0, 1, 2, 3, 9, 9]
+    row = {"problem": "q", "answer": "a", "problem_type": "math"}
+    rows = [
+        parse_row(row | more, i, f"f:{i}")
+        for i, more in enumerate(
+            ({"videos": [names], "fps": 2.0}, {"videos": "a", "fps": 3},
+             {"videos": "a", "times": [0, 1, 2, 3, 9]})
+        )
+    ]  # fmt: skip
+    how = {"budgets": Budgets(), "geometry": GEOMETRY, "media_dir": str(tmp_path)}
+    shards = str(tmp_path / "shards")
+    assert preprocess(rows, shards, workers=1, **how).videos == 3
+    assert preprocess(rows, shards, workers=1, **how).cached == 3
+    with DecodePool(1, 60.0) as pool:
+        live = MediaSource(**how, pool=pool)
+        kept = MediaSource(**how, pool=pool, shards=shards, mode="preprocessed_only")
+        for request, seconds in wanted.items():
+            media = live.load(request)
+            np.testing.assert_allclose(media.timestamps, seconds)
+            assert list(live.size(request).timestamps) == media.timestamps.tolist()
+            np.testing.assert_array_equal(kept.load(request).frames, media.frames)
+        [bare] = requests_of(["a"])
+        with pytest.raises(MediaError, match="not a regular file, but a folder: give its row fps"):
+            live.load(bare)
+
+
+def test_a_broken_frame_of_a_list_is_named_and_keeps_no_picture_out(tmp_path):
+    folder = write_folder(tmp_path / "a", pictures(3))
+    (folder / "00002.png").write_bytes(b"no picture")
+    [request] = requests_of([[f"a/{i:05}.png" for i in (1, 2, 3)]], fps=1)
+    quarantine = Quarantine(tmp_path / "q.jsonl")
+    with DecodePool(1, 60.0, quarantine=quarantine) as pool:
+        how = {"budgets": BUDGETS, "geometry": GEOMETRY, "pool": pool, "media_dir": str(tmp_path)}
+        source = MediaSource(**how)
+        with pytest.raises(MediaError, match="00002.png: "):
+            source.load(request)
+        assert source.load(Request("image", "a/00001.png")).frames.shape[0] == 1
+    assert len(quarantine) == 0
+
+
+def test_a_row_may_limit_its_own_media(tmp_path):
+    images = pictures(30, (64, 96))
+    write_video(tmp_path / "a.mov", images, fps=10)
+    limits = [({"fps": 4}, 12), ({"nframes": 6}, 6), ({"max_frames": 2}, 2), ({"nframes": 99}, 30)]
+    with DecodePool(1, 60.0) as pool:
+        budgets = Budgets(video_max_pixels=48 * 80, video_min_pixels=1024)
+        how = {"budgets": budgets, "geometry": GEOMETRY, "pool": pool, "media_dir": str(tmp_path)}
+        source = MediaSource(**how)
+        for fields, count in limits:
+            [request] = requests_of(["a.mov"], **fields)
+            assert len(source.load(request).frames) == count, fields
+            assert len(source.size(request).timestamps) == count
+        [large] = requests_of([{"video": "a.mov", "min_pixels": 64 * 96, "max_pixels": 64 * 96}])
+        assert source.load(large).frames.shape[1:3] == (64, 96)
+        [over] = requests_of(["a.mov"], min_pixels=64 * 96)  # over the run's most: it gives way
+        assert source.load(over).frames.shape[1:3] == (64, 96)
