@@ -40,6 +40,7 @@ from evr1.data.records import Example  # noqa: E402
 from evr1.evals import job  # noqa: E402
 from evr1.evals.packs import Asker, bundles  # noqa: E402
 from evr1.evals.samples import Answer  # noqa: E402
+from evr1.evaluate import use_whole_vectors  # noqa: E402
 from evr1.models import load_model  # noqa: E402
 from evr1.models.io import hf  # noqa: E402
 
@@ -318,6 +319,7 @@ def main() -> None:
         rows = [{"clips": n, "peak MiB": _peak_of(n)} for n in (flags.clips, 10 * flags.clips)]
         common.show("memory of a job of benchmarks", rows, flags.json)
         return
+    use_whole_vectors()
     rows = []
     with tempfile.TemporaryDirectory() as root:
         wider = Path(root) / "model"

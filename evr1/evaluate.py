@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 from pathlib import Path
 
 import ml_collections
@@ -34,6 +35,17 @@ from evr1.formats import problem_types
 from evr1.rewards import extra
 
 RECORDS, METRICS = "evaluation.jsonl", "evaluation.json"
+
+
+def use_whole_vectors() -> None:
+    """Lets XLA use the whole width of a CPU's vectors, of which AVX-512 has half by default.
+
+    Takes an eighth of the time from a job of benchmarks. To be called before jax is used; without
+    effect on other devices, and where XLA_FLAGS says otherwise.
+    """
+    given = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_prefer_vector_width" not in given:
+        os.environ["XLA_FLAGS"] = f"{given} --xla_cpu_prefer_vector_width=512"
 
 
 def evaluate(settings: Settings) -> dict[str, float]:
@@ -176,6 +188,7 @@ def main(config: ml_collections.ConfigDict, part: str = "1/1", retry: bool = Fal
 if __name__ == "__main__":
     flags.DEFINE_string("part", "1/1", "Of benchmarks: i/N, the i-th of N shares of the videos.")
     flags.DEFINE_bool("retry", False, "Of benchmarks: answer once more what has failed.")
+    use_whole_vectors()
     command.run(
         lambda config: main(config, flags.FLAGS.part, flags.FLAGS.retry),
         "interrupted; answers of benchmarks are kept, the same command goes on",
