@@ -28,6 +28,7 @@ from evr1.data.dataset import (
     read_rows,
 )
 from evr1.data.demo.files import prepare_demo
+from evr1.data.loader import rows_identity
 from evr1.data.processor import Processor
 from evr1.data.share import Share
 from evr1.evals import in_training
@@ -228,6 +229,7 @@ def _open_data(
     rows = read_rows(d, types.canonical, s.eval.prompts, check, hosts.say)
     for line in filter(None, (types.summary(), processor.spelled(rows.all))):
         hosts.say(line)
+    hosts.agree(rows_identity(rows.all, bool(d.curriculum)), "set of rows")
     if d.preprocess:
         hosts.once(lambda: fill_shards(d, rows.all, processor.geometry, print))
     source = open_source(d, processor.geometry, Path(s.workdir) / "quarantine.jsonl", stack)
@@ -240,7 +242,6 @@ def _open_data(
         share=share,
     )
     dataset = open_dataset(d, rows, processor, source, batches, stack)
-    hosts.agree(dataset.train.identity, "set of rows")
     for line in describe_shards(d, dataset, share):
         hosts.say(line)
     lengths, grids = dataset.sizes(d.max_prompt_tokens)

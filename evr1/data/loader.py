@@ -93,7 +93,8 @@ class Loader:
         self._is_used = self._select(overlong)
         self._check_failed()
         self._check_sources(sources)
-        self._identity = _identity(rows, seed, shuffle, bool(curriculum))
+        self._identity = rows_identity(rows, bool(curriculum))
+        self._identity |= {"seed": seed if shuffle else None}
         self._identity |= _mix_identity(sources)
         self._identity |= {"curriculum": curriculum} if curriculum else {}
         self._order = draw_order(
@@ -189,11 +190,6 @@ class Loader:
             )
         self.close()
         self._at = state["position"]
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a position is of: rows, seed and sources."""
-        return self._identity
 
     def metrics(self) -> dict[str, float]:
         """Returns the counts so far: failed media by kind, rows passed over, rows too long."""
@@ -301,12 +297,13 @@ def _named(medium: Medium) -> str:
     return repr(dataclasses.replace(medium, path=path, frames=frames))
 
 
-def _identity(
-    rows: Sequence[Row],
-    seed: int,
-    shuffle: bool,
-    is_by_pass_rate: bool,
-) -> dict[str, Any]:
+def rows_identity(rows: Sequence[Row], is_by_pass_rate: bool = False) -> dict[str, Any]:
+    """Returns how many rows there are and a hash of what is asked, of what, and answered.
+
+    Args:
+        rows: of a file, or of several.
+        is_by_pass_rate: their pass rates count too.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for row in rows:
         images, videos = ([_named(m) for m in media] for media in (row.images, row.videos))
@@ -315,8 +312,4 @@ def _identity(
         fields += [[turn.content for turn in row.turns]] if row.turns else []
         fields += [row.extra.get("pass_rate")] if is_by_pass_rate else []
         digest.update(json.dumps(fields, default=str).encode())
-    return {
-        "rows": len(rows),
-        "digest": digest.hexdigest(),
-        "seed": seed if shuffle else None,
-    }
+    return {"rows": len(rows), "digest": digest.hexdigest()}

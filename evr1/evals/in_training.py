@@ -163,6 +163,8 @@ def open_benchmarks(
     """
     if not prepared:
         return Benchmarks(settings, actor, ())
+    ids = {each.task.name: [sample.id for sample in each.samples] for each in prepared}
+    hosts.agree(ids, "set of questions")
     with _pool(settings) as pool:
         answerer = Answerer(settings, actor, {}, pool)
         tasks = tuple(_ready(answerer, each) for each in prepared)

@@ -137,6 +137,10 @@ class Meeting:
         self._turn.wait()
         return told
 
+    def agree(self, values, what):
+        first, second = self.gather_json([values, what])
+        assert first == second
+
     def once(self, make):
         made = make() if self.is_primary() else None
         self._turn.wait()
