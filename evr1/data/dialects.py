@@ -192,7 +192,7 @@ def _texts(row: dict[str, Any], chat: chats.Chat | None) -> None:
         row.setdefault("answer", span)
         row.setdefault("problem_type", "temporal grounding")
     if isinstance(row.get("options"), Mapping):  # {"A": "a dog", ...}
-        row["options"] = [f"{k}. {v}" for k, v in row["options"].items()]
+        row["options"] = [f"{k}. {v}" for k, v in row["options"].items() if v is not None]
 
 
 def _first(row: Mapping[str, Any], ours: str, tiers: Sequence[Sequence[str]]) -> Any:
@@ -289,19 +289,27 @@ def _in_chat(kind: str, shown: Sequence[Any], value: Any) -> list[Any]:
 def _unread(row: Mapping[str, Any]) -> None:
     """Raises ValueError for a field that names media and is not read: it would train blind."""
     read = {entries.stem(p) for name in ("images", "videos") for p in _paths(row.get(name))}
+    is_blind = not read and row.get("data_type") != "text"
     for name, value in row.items():
         if name in ("images", "videos", "problem", "answer", "options", "turns", "system"):
             continue
-        if name in _OTHER_MEDIA or not entries.looks_like_media(value):
+        seems_so = is_blind and entries.is_named_so(name) and not _is_none(value)
+        if name in _OTHER_MEDIA or not (seems_so or entries.looks_like_media(value)):
             continue
         paths = _paths(value)
         if paths and read.issuperset(map(entries.stem, paths)):
             continue  # another name of what is shown
-        kind = "videos" if any(entries.suffix(p) in entries.VIDEOS for p in paths) else "images"
+        is_picture = any(entries.suffix(p) in entries.PICTURES for p in paths)
+        kind = "images" if is_picture else "videos"
         raise ValueError(
             f"{name}: got {entries.short(value)}, which looks like media and is not read; set "
             f"data.columns to {json.dumps({kind: name})}, or to {json.dumps({IGNORED: [name]})}"
         )
+
+
+def _is_none(value: Any) -> bool:
+    """Returns whether a value cannot name a medium: a number, or nothing."""
+    return not isinstance(value, str | list | dict) or not value or _paths(value) == []
 
 
 def _paths(value: Any) -> list[str]:

@@ -30,6 +30,16 @@ UNREAD = (
     + ("audio", "audios", "tools")
 )
 _RATES = ("sample_fps", "fps")  # of frames that are given one by one
+_MEDIA_WORDS = frozenset(
+    ("video", "videos", "image", "images", "clip", "clips", "frame", "frames", "img", "imgs")
+    + ("picture", "pictures", "photo", "photos", "media")
+)
+_TELLING = _MEDIA_WORDS | {"dir", "folder", "name", "names", "file", "files", "path", "paths"}
+_TELLING |= {"id", "ids", "list", "root", "key", "url", "urls"}
+_BOUNDS = {
+    "video_start": ("video_start", "start", "start_time"),
+    "video_end": ("video_end", "end", "end_time"),
+}
 _PATHS = {
     "image": ("image", "path", "image_path", "file_name", "file", "url", "image_url"),
     "video": ("video", "path", "video_path", "frames", "file_name", "file", "url", "video_url"),
@@ -97,6 +107,16 @@ def looks_like_media(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(map(looks_like_media, value.values()))
     return isinstance(value, list | tuple) and any(map(looks_like_media, value[:8]))
+
+
+def is_named_so(name: str) -> bool:
+    """Returns whether a field is called as one that tells which medium a row is about.
+
+    >>> is_named_so("video_dir"), is_named_so("videoName"), is_named_so("video_size")
+    (True, True, False)
+    """
+    words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1_\2", name).lower())
+    return bool(words) and words[-1] in _TELLING and any(word in _MEDIA_WORDS for word in words)
 
 
 def suffix(path: str) -> str:
@@ -187,13 +207,11 @@ def _item(kind: str, field: str, entry: Any, row: Mapping[str, Any]) -> Medium:
         raise ValueError(f"videos: got {short(path)}, a picture; {FRAMES_FORM}")
     limits = _limits(kind, how)
     times = _times(how) if kind == "video" and not ending else ()
-    start, end = (
-        (said.get("video_start"), said.get("video_end")) if kind == "video" else (None,) * 2
-    )
+    start, end = _bounds(said) if kind == "video" else (None, None)
     if not limits and not times and start is None and end is None:
         return path
     return MediaItem(
-        path, times=times, start=_second("video_start", start), end=_second("video_end", end),
+        path, times=times, start=start, end=end,
         limits=limits,
     )  # fmt: skip
 
@@ -222,8 +240,7 @@ def _frames(value: Sequence[Any], how: Mapping[str, Any], said: Mapping[str, Any
             "(frames a second) or times (seconds) to the row"
         )
     limits = tuple((k, v) for k, v in _limits("video", how) if k not in ("fps", "nframes"))
-    start, end = _second("video_start", said.get("video_start")), said.get("video_end")
-    end = _second("video_end", end)
+    start, end = _bounds(said)
     rate = None if times else rate
     return MediaItem("", tuple(paths), rate, times, start, end, limits=limits)
 
@@ -275,6 +292,18 @@ def _times(how: Mapping[str, Any]) -> tuple[float, ...]:
 def _rate(how: Mapping[str, Any]) -> float | None:
     name = next((n for n in _RATES if how.get(n) not in (None, "")), None)
     return None if name is None else number(name, how[name])
+
+
+def _bounds(said: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Returns the seconds between which an entry is shown."""
+    found = []
+    for field, names in _BOUNDS.items():
+        name = next((n for n in names if said.get(n) not in (None, "")), field)
+        found.append(_second(name, said.get(name)))
+    start, end = found
+    if end is not None and end <= (start or 0.0):
+        raise ValueError(f"videos: got an end of {end:g} s with a start of {start or 0.0:g} s")
+    return start, end
 
 
 def _second(field: str, value: Any) -> float | None:

@@ -138,7 +138,12 @@ def _read_parquet(path: pathlib.Path, cache: MediaCache) -> Iterator[tuple[int, 
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            features = _features(file.schema_arrow.metadata)
+            features = {
+                field.name: {"_type": "Json"}
+                for field in file.schema_arrow
+                if getattr(field.type, "extension_name", "") == "arrow.json"
+            }
+            features |= _features(file.schema_arrow.metadata)
             number = 0
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 for row in batch.to_pylist():

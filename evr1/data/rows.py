@@ -200,9 +200,15 @@ def _note_media(fields: Mapping[str, Any], media: Sequence[Medium], notes: diale
     if limits:
         said = ", ".join(n for n in entries.VIDEO_LIMITS if n in limits)
         notes.add(f"have {said} of their own, which goes before the run's budgets")
-    unread = [name for name in entries.UNREAD if fields.get(name) not in (None, "", [])]
+    listed = [*_listed(fields.get("images")), *_listed(fields.get("videos"))]
+    said = [fields, *(entry for entry in listed if isinstance(entry, Mapping))]
+    unread = [n for n in entries.UNREAD if any(each.get(n) not in (None, "", []) for each in said)]
     if unread:
         notes.add(f"have {', '.join(unread)}, which is not read")
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _without_nulls(value: Any) -> Any:

@@ -242,6 +242,9 @@ BLIND = {"problem": "q", "answer": "a"}
         ({"shots": ["a.jpg", "b.jpg"]}, "shots: got .* looks like media and is not read"),
         ({"meta": {"file": "x/a.webm"}}, "meta: got .* looks like media"),
         ({"raw": "data:image/png;base64,AA"}, "raw: got .* looks like media"),
+        ({"video_dir": "clips/001", "fps": 2}, "video_dir: got 'clips/001', which looks"),
+        ({"video_name": "v_123"}, 'video_name: got .* not read; set data.columns to {"videos"'),
+        ({"videos": [{"video": "a.mp4", "start": 3, "end": 2}]}, "videos: got an end of 2 s with"),
         ({"videos": ["a.mp4"], "second": "b.mp4"}, "second: got 'b.mp4', which looks like media"),
         ({"video": "a.mp4", "video_path": "b.mp4"}, "video: got 'a.mp4' beside video_path 'b.mp4'"),
         ({"video": "https://x.y/a.mp4"}, "videos: got 'https.*; nothing is downloaded"),
@@ -290,6 +293,11 @@ def test_other_names_of_what_is_shown_are_no_media(fields):
     assert len(parse(BLIND | fields).videos) == 1
 
 
+def test_a_row_of_text_may_say_what_it_is_about():
+    for fields in ({"data_type": "text", "video_id": "v"}, {"video_size": [3, 4], "image_id": 0}):
+        assert parse(BLIND | fields).data_type == "text"
+
+
 def test_frames_are_one_video():
     names = ["f1.png", "f2.png"]
     for videos in (
@@ -313,7 +321,7 @@ def test_frames_are_one_video():
 
 
 def test_an_entry_and_a_row_may_have_limits():
-    videos = [{"video": "a.mp4", "nframes": 8, "video_start": 1, "video_end": "2.5"}, "b.mp4"]
+    videos = [{"video": "a.mp4", "nframes": 8, "start": 1, "video_end": "2.5"}, "b.mp4"]
     row = parse(BLIND | {"videos": videos, "max_pixels": 999, "images": "i.png"})
     first, second = row.videos
     assert (first.start, first.end) == (1.0, 2.5)

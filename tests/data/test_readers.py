@@ -155,3 +155,14 @@ def test_a_row_of_nulls_and_empty_files_are_told(tmp_path):
         rows.load_rows(path)
     with pytest.raises(ValueError, match="holds no rows"):
         rows.load_rows(write(tmp_path / "e.parquet", [], schema=schema))
+
+
+def test_json_columns_of_arrow_are_decoded(tmp_path):
+    kind = pa.json_()
+    column = pa.ExtensionArray.from_storage(kind, pa.array(['{"boxes": [1, 2]}', None]))
+    table = pa.table({"problem": ["q", "q"], "answer": column})
+    parquet.write_table(table, tmp_path / "r.parquet")
+    assert read(tmp_path / "r.parquet", tmp_path) == [
+        {"problem": "q", "answer": {"boxes": [1, 2]}},
+        {"problem": "q"},
+    ]
