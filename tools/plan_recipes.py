@@ -125,6 +125,7 @@ def cells(plan: dict[str, Any]) -> dict[str, str]:
     limit = f"{largest['limit'] / GIB:.1f}"
     return found | {
         "chips": str(plan["devices"]),
+        "slots": str(plan["load"]["slots"]),
         "of": limit,
         "largest program": f"{largest['name']} {largest['total'] / GIB:.1f} of {limit}",
         "fits": "yes" if plan["fits"] else "no",
@@ -138,7 +139,7 @@ def cells(plan: dict[str, Any]) -> dict[str, str]:
 
 def table(out: pathlib.Path, which: list[Recipe]) -> str:
     """Returns the plans that are there in Markdown."""
-    head = ("chips", "largest program", "fits", "decode s", "step s", "share", "MFU", "by")
+    head = ("chips", "slots", "largest program", "fits", "decode s", "step s", "share", "MFU", "by")
     lines = [["recipe", "slice", *head], ["---"] * 2 + ["---:"] * len(head)]
     for recipe in which:
         plan = read(recipe, out)
@@ -151,7 +152,7 @@ def table(out: pathlib.Path, which: list[Recipe]) -> str:
 def header(out: pathlib.Path, which: list[Recipe]) -> str:
     """Returns the plans that are there as the docstrings of the recipes have them."""
     memory = ("prefill", "decode", "logprobs", "gradient", "optimizer", "of")
-    head = {name: max(len(name), 4) + 1 for name in (*memory, "decode s", "step s", "MFU")}
+    head = {name: max(len(name), 4) + 1 for name in ("slots", *memory, "decode s", "step s", "MFU")}
     head |= {"of": 6, "by": 11}
     text = ""
     for name in dict.fromkeys(r.name for r in which):

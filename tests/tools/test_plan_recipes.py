@@ -117,6 +117,7 @@ def planned(gib, decode_s, *, is_compiled):
     ]
     return {
         "devices": 64,
+        "load": {"slots": 16},
         "programs": programs,
         "fits": gib <= 32,
         "phases": [{"name": "decode", "seconds": {"compute": 1.0, "hbm": decode_s}}],
@@ -131,14 +132,14 @@ def test_the_table_has_the_compiled_plan_where_it_is_there(tmp_path):
     (tmp_path / f"{a}.json").write_text(json.dumps(planned(31, 25.0, is_compiled=True)))
     lines = tool.table(tmp_path, which).splitlines()
     name = which[0].name
-    cells = "64 | gradient 31.0 of 32.0 | yes | 25 | 100 | 25% | 40% | compiler"
+    cells = "64 | 16 | gradient 31.0 of 32.0 | yes | 25 | 100 | 25% | 40% | compiler"
     assert lines[2] == f"| `{name}` | `v5p-128` | {cells} |"
     assert "| not planned |" in lines[3]
     (tmp_path / f"{b}.estimate.json").write_text(json.dumps(planned(33, 25.0, is_compiled=False)))
     assert "gradient 33.0 of 32.0 | no |" in tool.table(tmp_path, which)
     text = tool.header(tmp_path, which)
     assert (
-        "    v5p-128          2.0      -        -     31.0         -  32.0       25    100  40%"
+        "    v5p-128         16     2.0      -        -     31.0         -  32.0       25    100  40%"
         in text
     )
 
