@@ -80,9 +80,14 @@ def measure(
 
 def _survey(path: str | pathlib.Path) -> tuple[Clock, int, int]:
     """Returns the clock of a video and its (height, width)."""
-    with open_video(path, {"probesize": "32"}) as (container, stream):
-        clock = clocks.from_index(path, container, stream)
-        height, width = stream.codec_context.height, stream.codec_context.width
+    clock, height, width = None, 0, 0
+    try:
+        with open_video(path, {"probesize": "32"}) as (container, stream):
+            clock = clocks.from_index(path, container, stream)
+            height, width = stream.codec_context.height, stream.codec_context.width
+    except MediaError as error:  # some formats have no streams before their first packets
+        if error.kind != "undecodable":
+            raise
     if clock is None or not width:
         with open_video(path) as (container, stream):  # a full probe decodes frames
             height, width = stream.codec_context.height, stream.codec_context.width

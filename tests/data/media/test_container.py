@@ -85,7 +85,7 @@ def test_an_animated_webp_is_refused_with_the_reason(tmp_path):
     assert video.decode(tmp_path / "still.webp", BUDGETS, GEOMETRY).frames.shape == (2, 64, 96, 3)
     for suffix in ("webp", "gif", "png"):
         path = tmp_path / f"moving.{suffix}"
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, lossless=True)
         if suffix == "webp" and av.__version__.startswith("18."):
             for read in (video.measure, video.decode):
                 with pytest.raises(MediaError, match="an animated WebP, which PyAV 18") as error:
