@@ -145,7 +145,12 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
     judged = with_judge(s.rewards, pool, s.train.dtype, mesh)
     limit = s.eval.max_completion_tokens
     greedy = actor.sampling(temperature=0.0, max_tokens=limit, seed=s.seed)
-    batches = functools.partial(loader, slots)
+
+    def batches():
+        made = loader(slots)
+        made.misfit, made.tell = shapes.misfit, print
+        return made
+
     return HeldOut(rows, batches, actor, greedy, slots, judged.score_batch)
 
 

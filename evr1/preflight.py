@@ -15,7 +15,7 @@ from evr1.data.dataset import Dataset
 from evr1.data.processor import Processor
 from evr1.data.records import Example, Row
 from evr1.exchange import Group, Published, RolloutBatch, stack
-from evr1.exchange.group import POLICY
+from evr1.exchange.group import POLICY, broken_lines
 from evr1.exchange.sharing import own, share
 from evr1.learner.advantages import with_advantages
 from evr1.learner.learner import Learner
@@ -110,7 +110,13 @@ def _draw(chain: Chain, published: Published) -> list[Group]:
         for g, example in enumerate(mine):
             part = Rollouts(*(x[g, :n] for x in rollouts))  # no greedy baseline
             groups.append(Group(example, part, (), (), (POLICY,) * n, 0))
-    return share(examples, groups)
+    shared = share(examples, groups)
+    if lines := broken_lines(shared):
+        raise ValueError(
+            f"canaries: {lines[0]} ({len(lines)} of {len(shared)} rows); mend the model, or pass "
+            "the rows over with data.skip"
+        )
+    return shared
 
 
 def _stack(chain: Chain, groups: Sequence[Group]) -> RolloutBatch:

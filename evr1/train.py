@@ -38,6 +38,7 @@ from evr1.judge import with_judge
 from evr1.learner.checkpoint import Checkpoints
 from evr1.learner.export import export
 from evr1.learner.learner import Learner, Prepared, make_learner
+from evr1.learner.not_finite import SkippedUpdates
 from evr1.learner.slots import Slots, plan_slots
 from evr1.learner.state import LearnerState, restored, saved_arrays
 from evr1.models import Model, load_model, lora
@@ -47,7 +48,7 @@ from evr1.parallel.mesh import make_mesh
 from evr1.rewards import compose, extra
 from evr1.rewards.judging.judge import Judged
 from evr1.rl.state import AlgorithmState
-from evr1.rollout.collect import Collector
+from evr1.rollout.collect import Collector, without_rows
 from evr1.rollout.heldout import HeldOut
 from evr1.rollout.mixing import Mixer
 from evr1.rollout.sample import GroupSampler
@@ -67,7 +68,7 @@ def train(settings: Settings) -> None:
 
     Raises:
         ValueError: bad input, in one line.
-        FloatingPointError: the gradient of a step is not finite.
+        FloatingPointError: more gradients than may be were not finite.
     """
     with contextlib.ExitStack() as stack, hosts.as_one(command.explain):
         run = open_run(settings, stack)
@@ -81,6 +82,8 @@ def train(settings: Settings) -> None:
             try:
                 published = learner.publish(state)
                 rollouts, metrics = collector.collect(published)
+                for line in run.dataset.train.pop_lines():
+                    writer.line(line)
                 del published  # a second copy of the weights
                 with timer("logprob"):
                     prepared, prepare_metrics = learner.prepare(state, rollouts)
@@ -89,12 +92,15 @@ def train(settings: Settings) -> None:
             except hosts.Leave:
                 _leave(run, state, position, writer)
             is_saved = _is_due(settings.checkpoint.every_steps, state.step, settings.num_steps)
-            if is_saved or hosts.count() > 1:
-                position = _position(run, state)
             rollouts = rollouts.without_features()  # no longer needed, and large
             prepared = prepared._replace(rollouts=rollouts)
-            _stop_if_not_finite(run, update_metrics, prepared, state.step)
             metrics |= prepare_metrics | update_metrics
+            latest = run.checkpoints.latest_step
+            metrics, lines = run.skipped.check(metrics, prepared, state.step, latest)
+            for line in lines:
+                writer.line(line)
+            if is_saved or hosts.count() > 1:
+                position = _position(run, state)
 
             advantages = prepared.batch.advantages[..., 0]
             records = batch_records(rollouts, advantages, run.processor, state.step)
@@ -122,6 +128,7 @@ class Run:
     heldout: HeldOut
     benchmarks: in_training.Benchmarks
     chain: preflight.Chain
+    skipped: SkippedUpdates
     checkpoints: Checkpoints
     compiles: perf.CompileCounter
     timer: PhaseTimer
@@ -195,6 +202,7 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
             judged.score_batch,
             tuple(extra.load(s.rewards.extra).scorers),
         ),
+        skipped=SkippedUpdates(s.train.max_skipped_updates, Path(s.workdir)),
         checkpoints=checkpoints,
         compiles=compiles,
         timer=timer,
@@ -242,6 +250,7 @@ def _open_data(
         share=share,
     )
     dataset = open_dataset(d, rows, processor, source, batches, stack)
+    hosts.agree({"rows": sorted(dataset.train.skipped)}, "data.skip")
     for line in describe_shards(d, dataset, share):
         hosts.say(line)
     lengths, grids = dataset.sizes(d.max_prompt_tokens)
@@ -253,7 +262,7 @@ def _open_data(
         max_prompt_tokens=d.max_prompt_tokens,
         completion_tokens=max(r.max_completion_tokens, s.eval.max_completion_tokens),
     )
-    return processor, dataset, shapes
+    return processor, dataset.fitting(shapes.misfit, hosts.say), shapes
 
 
 def _scorer(
@@ -340,7 +349,10 @@ def _restore(run: Run) -> LearnerState:
             f"{saved.step}; raise num_steps or choose another config.workdir"
         )
     run.dataset.train.set_state(saved.extra["data"])
-    run.collector.set_state(saved.extra["draw"])
+    draw = without_rows(saved.extra["draw"], run.dataset.train.is_skipped)
+    run.collector.set_state(draw)
+    if "skipped_updates" in saved.extra:  # older checkpoints have none
+        run.skipped.count = saved.extra["skipped_updates"]
     memory = AlgorithmState.from_json(saved.extra["algorithm"])
     if settings.algorithm.kl_controller == "fixed":  # then the config may have a new one
         memory = memory._replace(kl_coef=state.memory.kl_coef)
@@ -353,6 +365,7 @@ def _position(run: Run, state: LearnerState) -> dict[str, Any]:
         "data": run.dataset.train.get_state(),
         "draw": run.collector.get_state(),
         "algorithm": state.memory.to_json(),
+        "skipped_updates": run.skipped.count,
     }
 
 
@@ -427,25 +440,6 @@ def _readings(
     readings |= perf.speed(prepared.batch, times)
     return readings | perf.update_mfu(
         learner.model, parts, times, jax.device_count(), has_tower=has_tower
-    )
-
-
-def _stop_if_not_finite(run: Run, metrics: dict[str, float], prepared: Prepared, step: int) -> None:
-    if metrics["optim/is_finite"] == 1:
-        return
-    path = run.workdir / f"not_finite_step_{step}.npz"
-    leaves = jax.tree_util.tree_leaves_with_path(prepared.parts)
-    arrays: dict[str, Any] = {jax.tree_util.keystr(k): np.asarray(v) for k, v in leaves}
-    rows = [g.example.row.source for g in prepared.rollouts.groups]  # whose media are not in it
-    if hosts.is_primary():
-        np.savez(path, **arrays, rows=np.array(rows))
-    saved = run.checkpoints.latest_step()
-    last = "there is no checkpoint yet" if saved is None else f"the last checkpoint: step {saved}"
-    is_critic = metrics.get("critic/is_finite", 1) != 1
-    of, field = (" of the critic", "critic") if is_critic else ("", "optim")
-    raise FloatingPointError(
-        f"step {step}: the gradient{of} is not finite; its batch is in {path}, {last}. Lower "
-        f"{field}.learning_rate, or look for the row that does it"
     )
 
 

@@ -89,9 +89,23 @@ class GroupBatch(NamedTuple):
 
 
 class Rollouts(NamedTuple):
-    """N completions for each of G prompts, as the sampler returns them (host arrays)."""
+    """N completions for each of G prompts, as the sampler returns them (host arrays).
+
+    Where the logits of a row are not finite its completion ends with a place that holds no token:
+    the pad id, counted in the length, with NaN as its log-probability.
+    """
 
     completions: np.ndarray  # int32[G, N, R], padded with the pad id
     logprobs: np.ndarray  # float32[G, N, R], at the sampling temperature
     lengths: np.ndarray  # int32[G, N], the end token included
     finished: np.ndarray  # bool[G, N], false where the length limit cut the completion
+
+    @property
+    def is_finite(self) -> np.ndarray:
+        """bool[G, N], false where the logits of a completion were not finite in the end."""
+        return np.asarray(np.isfinite(self.logprobs).all(axis=-1))
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """int32[G, N], tokens of each completion: its length less the place that holds none."""
+        return self.lengths - ~self.is_finite

@@ -4,33 +4,10 @@ import json
 import types
 from pathlib import Path
 
-import numpy as np
-import pytest
-from collect_rig import row
-
 from configs import base
 from evr1 import train
 from evr1.config import resolve
 from evr1.telemetry.phases import PhaseTimer
-
-
-@pytest.mark.parametrize(
-    ("saved", "says"),
-    [(None, "there is no checkpoint yet"), (20, "the last checkpoint: step 20")],
-)
-def test_a_gradient_that_is_not_finite_says_which_checkpoint_there_is(tmp_path, saved, says):
-    run = types.SimpleNamespace(
-        workdir=tmp_path, checkpoints=types.SimpleNamespace(latest_step=lambda: saved)
-    )
-    groups = [types.SimpleNamespace(example=types.SimpleNamespace(row=row(3)))]
-    rollouts = types.SimpleNamespace(groups=groups)
-    prepared = types.SimpleNamespace(parts=[[{"tokens": np.arange(3)}]], rollouts=rollouts)
-    train._stop_if_not_finite(run, {"optim/is_finite": 1.0}, prepared, 23)
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(FloatingPointError, match=f"step 23: .*{says}. Lower optim.learning_rate"):
-        train._stop_if_not_finite(run, {"optim/is_finite": 0.0}, prepared, 23)
-    with np.load(tmp_path / "not_finite_step_23.npz") as file:
-        assert [file[name].tolist() for name in file.files] == [[0, 1, 2], ["rows.jsonl:4"]]
 
 
 def test_only_what_was_changed_is_printed():

@@ -221,6 +221,10 @@ class _Measure:
 
     def _submit(self, row: Row, rollouts: Rollouts) -> None:
         """Starts scoring the completions of a row, and writes what is scored by now."""
+        broken = int((~rollouts.is_finite).sum())
+        if broken:
+            self._fail(row, f"the model's logits of {broken} completions are not finite")
+            return
         texts = self._session.actor.texts(rollouts)
         self._waiting.append((row, self._pool.submit(texts, [row] * len(texts))))
         self._collect(wait=False)

@@ -5,7 +5,8 @@
 An output row is the input row with index, sample (0 to n-1), prompt_token_ids,
 completion_token_ids, logprobs (one a completion token, the end token included, of the full softmax
 at the temperature), completion, response (the same text: what evr1.rewards reads), finish_reason
-(stop or length), and think_open (true) where the prompt left a think block open. Running it again
+(stop, length, or not_finite: the model's logits were not, and the completion ends before them), and
+think_open (true) where the prompt left a think block open. Running it again
 continues. Tokens depend on --seed and the row's place in the file alone, not on what else is drawn
 or where a run was interrupted.
 """
@@ -23,6 +24,7 @@ import sessions
 from rich import console
 
 from evr1.data.errors import MediaError
+from evr1.data.records import Row
 from evr1.types import Rollouts
 
 
@@ -58,6 +60,7 @@ def _run(flags: argparse.Namespace) -> int:
             seed=flags.seed,
         )
         failures = inference.Failures(len(todo), flags.max_failed_share)
+        broken: list[str] = []
         tokens, seconds = 0, 0.0
         bar = stack.enter_context(inference.bar(out, "generating"))
         task = bar.add_task("", total=len(todo))
@@ -72,6 +75,8 @@ def _run(flags: argparse.Namespace) -> int:
                 continue
 
             def finish(i: int, rollouts: Rollouts, examples=examples) -> None:
+                if not rollouts.is_finite.all():
+                    broken.append(_broken(examples[i].row, rollouts))
                 results.add(_output(actor.processor, examples[i], rollouts))
                 bar.advance(task)
 
@@ -86,17 +91,30 @@ def _run(flags: argparse.Namespace) -> int:
         bar.stop()
         results.sort()
         failures.check(out)
+        for line in broken:
+            out.print(f"  not finite: {line}", soft_wrap=True, highlight=False, markup=False)
         out.print(
             f"{flags.out}: {tokens} tokens in {seconds:.1f} s", soft_wrap=True, highlight=False
         )
     return 0
 
 
+def _broken(row: Row, rollouts: Rollouts) -> str:
+    bad = ~rollouts.is_finite
+    return (
+        f"{row.source} ({row.problem_id}): logits of {bad.sum()} of {bad.size} completions, first "
+        f"after {rollouts.drawn[bad].min()} tokens; they end there, finish_reason not_finite"
+    )
+
+
 def _output(processor, example, rollouts: Rollouts) -> list[dict]:
     """Returns the output rows of one input row."""
     made = []
-    for sample, (tokens, logprobs, length, finished) in enumerate(zip(*rollouts, strict=True)):
+    states = zip(rollouts.drawn, rollouts.is_finite, rollouts.finished, strict=True)
+    for sample, (length, is_finite, finished) in enumerate(states):
+        tokens, logprobs = rollouts.completions[sample], rollouts.logprobs[sample]
         text = processor.decode(tokens[:length])
+        reason = "stop" if finished else "length"
         made.append(
             inference.output_row(
                 example.row,
@@ -107,7 +125,7 @@ def _output(processor, example, rollouts: Rollouts) -> list[dict]:
                 logprobs=inference.numbers(logprobs[:length]),
                 completion=text,
                 response=text,
-                finish_reason="stop" if finished else "length",
+                finish_reason=reason if is_finite else "not_finite",
             )
         )
     return made

@@ -44,6 +44,15 @@ class ShapeTable:
         """
         return _bucket(self.vision_rows, rows, "vision rows", "shapes.vision_rows")
 
+    def misfit(self, example: Example) -> str:
+        """Returns why an example fits no bucket; "" where it does."""
+        try:
+            self.prompt_bucket(len(example.tokens))
+            self.vision_bucket(vision_rows.count(example.grid_thw, self.row_patches))
+        except ValueError as error:
+            return str(error)
+        return ""
+
 
 def plan_shapes(
     settings: ShapeSettings,

@@ -44,6 +44,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.generate = False  # first write the demo's clips and rows to workdir/data
     c.data.preprocess = False  # fill data.shards before the first step
     c.data.source = "prefer_preprocessed"  # or preprocessed_only, realtime_only
+    # Training rows to pass over when their turn comes, which keeps the order and the position of
+    # a run that goes on: problem ids, FILE:LINE as messages name a row, or files that list these.
+    c.data.skip = ()
     c.data.shuffle = True  # another order in every epoch; False: file order
     # easy_first or hard_first: order by the rows' pass_rate (tools/filter_by_pass_rate.py) instead.
     c.data.curriculum = ""
@@ -244,6 +247,9 @@ def get_config() -> ml_collections.ConfigDict:
     # none: everything is kept. dots: products with weights, attention. attention: its input and
     # attention (of the TPU's kernel). full: its input. offload: its input, in the host's memory.
     c.train.remat = "full"
+    # Optimizer updates of a run that may be left out because their gradient is not finite; they are
+    # counted and their rows named. One more stops the run.
+    c.train.max_skipped_updates = 0
 
     c.mesh = ml_collections.ConfigDict()  # devices per axis; -1, once: whatever is left
     c.mesh.data = 1  # copies of the model

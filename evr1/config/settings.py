@@ -116,11 +116,13 @@ class TrainSettings(Section):
     dtype: str
     microbatch_tokens: int
     remat: str
+    max_skipped_updates: int
 
     def check(self) -> None:
         checks.choice("train.dtype", self.dtype, ("float32", "bfloat16"))
         checks.positive("train", self, ("microbatch_tokens",))
         checks.choice("train.remat", self.remat, REMAT)
+        checks.at_least_0("train", self, ("max_skipped_updates",))
 
 
 @dataclasses.dataclass(frozen=True)

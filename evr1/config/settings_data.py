@@ -30,6 +30,7 @@ class DataSettings(Section):
     generate: bool
     preprocess: bool
     source: str
+    skip: tuple[str, ...]
     shuffle: bool
     curriculum: str
     video_fps: float
@@ -65,6 +66,8 @@ class DataSettings(Section):
                 f"is {low} with data.{kind}_max_pixels={high}",
                 "need 0 < min <= max",
             )
+        need = 'need texts, as in ("7f3a", "rows.jsonl:12", "bad_rows.txt")'
+        checks.items("data.skip", self.skip, str, need)
         checks.positive("data", self, ("video_fps", "max_prompt_tokens", "workers"))
         checks.timeout("data.decode_timeout_s", self.decode_timeout_s)
         checks.at_least_0("data", self, ("video_total_pixels", "prefetch_batches"))

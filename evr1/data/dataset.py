@@ -23,6 +23,7 @@ from evr1.data.order import Source
 from evr1.data.processor import Processor
 from evr1.data.records import Budgets, Example, Geometry, Row
 from evr1.data.share import Share
+from evr1.data.skip import find_rows
 
 
 class RunRows(NamedTuple):
@@ -106,6 +107,23 @@ class Dataset:
         except MediaError:
             return []
         return [frame for medium in loaded for frame in medium.frames]
+
+    def fitting(self, misfit: Callable[[Example], str], tell: Callable[[str], None]) -> "Dataset":
+        """Returns the data set with loaders that pass over examples without a place in batches.
+
+        Args:
+            misfit: see `Loader`.
+            tell: see `Loader`; of the held-out rows.
+        """
+        self.train.misfit = misfit
+        make = self.heldout
+
+        def heldout(groups: int) -> Loader:
+            loader = make(groups)
+            loader.misfit, loader.tell = misfit, tell
+            return loader
+
+        return dataclasses.replace(self, heldout=heldout)
 
     def sizes(self, max_prompt_tokens: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """Returns `planned_sizes` of training rows, then of held-out ones."""
@@ -241,6 +259,7 @@ def open_dataset(
     Raises:
         ValueError: bad rows or media, or prompts that are too long.
     """
+    skipped = find_rows(settings.skip, run_rows.train)
     train = Loader(
         run_rows.train,
         processor,
@@ -250,6 +269,7 @@ def open_dataset(
         shuffle=settings.shuffle,
         curriculum=settings.curriculum,
         sources=run_rows.sources,
+        skipped=skipped,
         prefetch_batches=batches.prefetch,
         share=batches.share,
         **_limits(settings),

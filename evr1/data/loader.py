@@ -1,8 +1,9 @@
 """Batches of examples from rows, by Grain: shuffled, split among hosts, read ahead, resumable.
 
 There is one order for all hosts, and the position is one number, so that it means the same on any
-number of them. A row whose media fail is passed over on all hosts and the next one takes its
-place; how many did is counted, and past a share the run stops.
+number of them. A row whose media fail, that is larger than was planned, or that `data.skip` names
+is passed over on all hosts and the next one takes its place; all are counted, and where more than a
+share of the media fails the run stops.
 """
 
 import collections
@@ -10,8 +11,8 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import grain
 import numpy as np
@@ -27,13 +28,33 @@ from evr1.data.share import Share, measure, plan_lengths
 grain.config.update("py_traceback_filtering", "off")  # it would append to the message of errors
 
 
+class Passed(NamedTuple):
+    """A row that gives no example when its turn comes.
+
+    Attributes:
+        metric: data/*, counts it.
+        line: what to tell about it, once; empty: it is told elsewhere.
+    """
+
+    metric: str
+    line: str = ""
+
+
 class Loader:
     """An iterator over batches, lists of examples, that can be resumed at any batch.
 
-    `get_state` and `set_state` resume exactly, on the same rows and any number of hosts. Every host
-    gets every batch; the examples of others stand in it without their content.
+    `get_state` and `set_state` resume exactly, on the same rows and any number of hosts, also where
+    other rows are skipped. Every host gets every batch; the examples of others stand in it without
+    their content.
 
     Use it as a context manager, or call `close`.
+
+    Attributes:
+        lengths: int32[rows], planned prompt tokens.
+        skipped: rows that are passed over.
+        misfit: why an example that is larger than planned cannot be used; "": it can. Known once
+            the shapes of batches are planned, from `lengths`.
+        tell: takes a line about a row that is passed over; by default it is kept for `pop_lines`.
     """
 
     def __init__(
@@ -47,6 +68,7 @@ class Loader:
         shuffle: bool = True,
         curriculum: str = "",
         sources: Sequence[Source] = (),
+        skipped: frozenset[int] = frozenset(),
         epochs: int | None = None,
         share: Share | None = None,
         max_prompt_tokens: int = 0,
@@ -68,6 +90,7 @@ class Loader:
             shuffle: see `draw_order`.
             curriculum: see `draw_order`.
             sources: see `draw_order`.
+            skipped: rows to pass over when their turn comes; the order is as with them.
             epochs: see `draw_order`.
             share: what this host loads; None: everything.
             max_prompt_tokens: longer prompts are dropped or refused; 0: no limit.
@@ -83,9 +106,13 @@ class Loader:
         self._rows, self._processor, self._source, self._raw = rows, processor, source, raw
         self._max_prompt_tokens, self._max_failed_share = max_prompt_tokens, max_failed_share
         self._requests = [media_requests(row) for row in rows]
-        self._media = set().union(*self._requests)
-        self._counts: collections.Counter[str] = collections.Counter()
-        self._failed_elsewhere = 0
+        self._media, self._counts = set().union(*self._requests), collections.Counter[str]()
+        self._failed_elsewhere = self._at = 0
+        self.misfit: Callable[[Example], str] = lambda _: ""
+        self.skipped, self._is_endless = skipped, epochs is None
+        self._lines, self._lines_told = list[str](), set[str]()
+        self.tell: Callable[[str], None] = self._lines.append
+        self._passed: dict[int, str] = {}  # rows that gave nothing when last drawn
         self._groups, self._share = groups, share or Share()
         distinct = list(dict.fromkeys(itertools.chain.from_iterable(self._requests)))
         sizes = measure(distinct, source, self._share, max(threads, 1))
@@ -95,8 +122,7 @@ class Loader:
         self._check_sources(sources)
         self._identity = rows_identity(rows, bool(curriculum))
         self._identity |= {"seed": seed if shuffle else None}
-        self._identity |= _mix_identity(sources)
-        self._identity |= {"curriculum": curriculum} if curriculum else {}
+        self._identity |= _order_identity(sources, curriculum)
         self._order = draw_order(
             rows,
             sources=sources,
@@ -106,12 +132,9 @@ class Loader:
             epochs=epochs,
             is_used=self._is_used,
         )
-        ahead = -(-prefetch_batches * groups // self._share.count)
-        self._options = grain.ReadOptions(
-            num_threads=threads, prefetch_buffer_size=max(ahead, threads) if threads else 0
-        )
+        ahead = max(-(-prefetch_batches * groups // self._share.count), threads)
+        self._options = grain.ReadOptions(threads, ahead if threads else 0)
         self._planned_failures = len(self._failed())
-        self._at = 0
         self._reader: grain.DatasetIterator[Any] | None = None
 
     def __enter__(self) -> "Loader":
@@ -143,34 +166,55 @@ class Loader:
         """Returns the examples of some places of the order, less those that failed."""
         share = self._share
         own = {at: self._next_own() for at in range(start, end) if at % share.count == share.index}
-        missing = {at for at, example in own.items() if example is None}
+        passed = [(at, *x) for at, x in own.items() if isinstance(x, Passed)]
         if share.count > 1:
             failed = len(self._failed()) - self._planned_failures
-            told = share.gather({"missing": sorted(missing), "failed": failed})
-            missing = {at for one in told for at in one["missing"]}
+            told = share.gather({"passed": passed, "failed": failed})
+            passed = [each for one in told for each in one["passed"]]
             self._failed_elsewhere = sum(one["failed"] for one in told) - failed
             self._check_failed()
+        missing = {at: Passed(*each) for at, *each in passed}
         examples = []
         for at in range(start, end):
+            number: Any = self._order[at]
             if at in missing:
+                self._pass_over(number, missing[at])
                 continue
+            self._passed.pop(number, None)
             example = own.get(at)
-            if example is None:
-                number: Any = self._order[at]
+            if not isinstance(example, Example):
                 example = elsewhere(self._rows[number], at % share.count)
             examples.append(dataclasses.replace(example, host=at % share.count))
         return examples
 
-    def _next_own(self) -> Example | None:
+    def _pass_over(self, number: int, passed: Passed) -> None:
+        """Counts a row without an example, on all hosts alike, and tells it the first time."""
+        self._counts[passed.metric] += 1
+        if passed.line and passed.line not in self._lines_told:
+            self._lines_told.add(passed.line)
+            self.tell(passed.line)
+        self._passed[number] = passed.line or passed.metric
+        if self._is_endless and len(self._passed) == self._is_used.sum():
+            raise ValueError(
+                f"none of {len(self._passed)} rows can be used any more; the last one: "
+                f"{self._passed[number]}"
+            )
+
+    def pop_lines(self) -> list[str]:
+        """Returns what there is to tell since the last call, the same on all hosts."""
+        lines = list(self._lines)
+        self._lines.clear()
+        return lines
+
+    def _next_own(self) -> Example | Passed:
         """Returns the next example of this host."""
         share = self._share
         if self._reader is None:
             first = self._at + (share.index - self._at) % share.count
             own = self._order[first :: share.count]
-            # A tuple, because Grain passes over None.
-            loaded = own.map(lambda index: (self.load(index),))
+            loaded = own.map(self._load)
             self._reader = iter(loaded.to_iter_dataset(self._options))
-        return next(self._reader)[0]
+        return next(self._reader)
 
     def get_state(self) -> dict[str, Any]:
         """Returns the position for JSON: the batch after the last one yielded comes next."""
@@ -245,19 +289,35 @@ class Loader:
 
     def load(self, index: int) -> Example | None:
         """Returns the example of a row; None where the next row is to take its place."""
+        example = self._load(index)
+        return None if isinstance(example, Passed) else example
+
+    def is_skipped(self, source: str) -> bool:
+        """Returns whether `data.skip` names the row of this file and line."""
+        return any(self._rows[i].source == source for i in self.skipped)
+
+    def _load(self, index: int) -> Example | Passed:
+        row = self._rows[index]
         if not self._is_used[index]:
-            return None
+            return Passed("skipped_rows")
+        if index in self.skipped:
+            line = f"{row.source} ({row.problem_id}): passed over, as data.skip says"
+            return Passed("listed_rows", line)
         try:
             loaded = [self._source.load(request) for request in self._requests[index]]
         except MediaError:
             self._check_failed()
-            self._counts["skipped_rows"] += 1
-            return None
-        example = self._processor.encode(self._rows[index], loaded, self._raw)
-        if 0 < self._max_prompt_tokens < len(example.tokens):
-            self._counts["overlong_rows"] += 1  # its header promised another size
-            return None
-        return example
+            return Passed("skipped_rows")
+        example = self._processor.encode(row, loaded, self._raw)
+        tokens, limit = len(example.tokens), self._max_prompt_tokens
+        metric, reason = "misfit_rows", self.misfit(example)
+        if 0 < limit < tokens:
+            metric, reason = "overlong_rows", f"over data.max_prompt_tokens={limit}"
+        if not reason:
+            return example
+        planned = self.lengths[index]  # as the headers of its media promised
+        line = f"{row.source} ({row.problem_id}): {planned} prompt tokens planned, {tokens} decoded"
+        return Passed(metric, f"{line}, {reason}: passed over")
 
     def _check_failed(self) -> None:
         failed = self._failed()
@@ -280,12 +340,14 @@ class Loader:
         return {r: e for r, e in self._source.failed.items() if r in self._media}
 
 
-def _mix_identity(sources: Sequence[Source]) -> dict[str, Any]:
-    """Returns what a position in a mixture is of; unequal shares were drawn otherwise once."""
+def _order_identity(sources: Sequence[Source], curriculum: str) -> dict[str, Any]:
+    """Returns what else a position is of; unequal shares were drawn otherwise once."""
+    identity: dict[str, Any] = {"curriculum": curriculum} if curriculum else {}
     if not sources:
-        return {}
+        return identity
     is_even = len({source.weight for source in sources}) == 1
-    return {"sources": [list(s) for s in sources]} | ({} if is_even else {"shares": "exact"})
+    exact = {} if is_even else {"shares": "exact"}
+    return identity | {"sources": [list(s) for s in sources]} | exact
 
 
 def _named(medium: Medium) -> str:

@@ -233,6 +233,12 @@ class _TaskRun:
             if sample is None:
                 continue
             rows = range(at, at + draws)
+            broken = [row for row in rows if not rollouts.is_finite[row]]
+            if broken:
+                steps = rollouts.drawn[broken].min()
+                detail = f"the model's logits are not finite after {steps} tokens"
+                self.fail(Failure((sample,), "not_finite", detail))
+                continue
             lengths = [int(rollouts.lengths[row]) for row in rows]
             self.progress.tokens += sum(lengths)
             self._write(

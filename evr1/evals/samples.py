@@ -19,7 +19,7 @@ from evr1.evals.tasks.base import Media, Sample
 from evr1.formats import user_code
 
 # Why a sample has no answer: a medium that gives no pixels, or one of the others.
-REASONS = (*KINDS, "subtitles", "too_long", "prompt")
+REASONS = (*KINDS, "subtitles", "too_long", "prompt", "not_finite")
 FINISHES = ("stop", "length")
 MANIFEST = "manifest.json"  # of a run
 

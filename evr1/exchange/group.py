@@ -69,6 +69,20 @@ class Group(NamedTuple):
         return float(self.accuracy[drawn].mean()) if drawn.any() else float("nan")
 
 
+def broken_lines(groups: Sequence[Group]) -> list[str]:
+    """Returns a line for each group with logits that were not finite, which names its row."""
+    lines = []
+    for group in groups:
+        bad = ~group.rollouts.is_finite
+        if bad.any():
+            row, steps = group.example.row, group.rollouts.drawn[bad]
+            lines.append(
+                f"{row.source} ({row.problem_id}): logits of {bad.sum()} of {bad.size} completions "
+                f"are not finite, first after {steps.min()} tokens; nothing was drawn there"
+            )
+    return lines
+
+
 def without_features(group: Group) -> Group:
     """Returns the group with its pixels alone."""
     return group._replace(example=features.without_features(group.example))

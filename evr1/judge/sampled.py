@@ -101,8 +101,12 @@ class SampledChat:
         )
         opening = think_block.OPENING * self._actor.processor.think_open
         texts = self._actor.texts(rollouts)
-        for place, text, finished in zip(fit, texts, rollouts.finished.ravel(), strict=True):
-            yield place, Reply(Status.OK, opening + text, is_cut=not finished)
+        states = zip(rollouts.finished.ravel(), rollouts.is_finite.ravel(), strict=True)
+        for place, text, (finished, is_finite) in zip(fit, texts, states, strict=True):
+            if is_finite:
+                yield place, Reply(Status.OK, opening + text, is_cut=not finished)
+            else:
+                yield place, Reply(Status.ERROR, reason="the judge's logits are not finite")
 
 
 class SamplerJudge:

@@ -157,8 +157,10 @@ class Learner:
     ) -> tuple[LearnerState, dict[str, float]]:
         """Returns the state after the updates of a batch, of the critic first, and metrics.
 
-        `state` is given away. Where a gradient is not finite, `optim/is_finite` is not 1 and the
-        parameters are as they were.
+        `state` is given away. An update without a finite gradient is left out, as is one with a
+        completion that could not be drawn (see `Rollouts`): `optim/is_finite`, the share of the
+        others, is not 1, `optim/skipped` is how many, and the algorithm remembers what it did
+        before the batch.
         """
         s, metrics = self.settings, dict[str, float]()
         policy, critic = state.policy, state.critic
@@ -173,14 +175,14 @@ class Learner:
             policy, more = _updates(update, policy, media, is_first=critic is None)
             more["optim/is_finite"] *= metrics.get("critic/is_finite", 1)
             metrics |= more
-        state = state._replace(
-            step=state.step + 1, policy=policy, critic=critic, memory=prepared.memory
-        )
+        is_finite = metrics["optim/is_finite"] == 1
+        memory = prepared.memory if is_finite else state.memory
+        state = state._replace(step=state.step + 1, policy=policy, critic=critic, memory=memory)
         kl_ref = metrics.get("policy/kl_ref", prepared.kl_ref)
         if kl_ref is not None:
             metrics["policy/kl_coef"] = state.memory.kl_coef
-        if metrics["optim/is_finite"] != 1:
-            return state, metrics
+        if not is_finite:
+            return state._replace(reference=next_reference(s, state)), metrics
         if s.algorithm.entropy_controller == "adaptive":
             metrics["policy/entropy_coef"] = advantages_lib.entropy_coef(s.algorithm, state.memory)
             memory = advantages_lib.next_entropy(s.algorithm, state.memory, metrics)
@@ -225,9 +227,15 @@ class Learner:
 
     def _place_parts(
         self, rollouts: RolloutBatch, parts: Sequence[Sequence[GroupBatch]], first: int
-    ) -> Iterator[Iterator[GroupBatch]]:
-        """Yields the placed microbatches of each minibatch; `first` numbers the first update."""
+    ) -> Iterator[Iterator[GroupBatch] | None]:
+        """Yields the placed microbatches of each minibatch; `first` numbers the first update.
+
+        None stands for one with completions that could not be drawn.
+        """
         for number, minibatch in enumerate(parts, first):
+            if not all(np.isfinite(part.behavior_logprobs).all() for part in minibatch):
+                yield None
+                continue
             numbered = (
                 part._replace(update=np.full_like(part.groups, number)) for part in minibatch
             )
@@ -376,17 +384,23 @@ def make_learner(
 def _updates(
     programs: Update,
     state: TrainState,
-    minibatches: Iterator[Iterator[GroupBatch]],
+    minibatches: Iterator[Iterator[GroupBatch] | None],
     *inputs: Any,
     is_first: bool = True,
 ) -> tuple[TrainState, dict[str, float]]:
     """Returns the state after an update for each minibatch; gradients of its parts are added.
 
-    With `is_first` nothing was given away yet, and until it is, the hosts may still leave.
+    There is no update for None, nor where the gradient is not finite: both count as skipped, and
+    the metrics are of the others. With `is_first` nothing was given away yet, and until it is, the
+    hosts may still leave.
     """
     sums: diagnostics.Sums = {}
     applied: list[dict[str, jax.Array]] = []
+    left_out = 0
     for minibatch in minibatches:
+        if minibatch is None:
+            left_out += 1
+            continue
         grads = programs.zeros(state.params)
         for part in minibatch:
             if is_first and not applied:
@@ -395,5 +409,11 @@ def _updates(
             sums = diagnostics.add(sums, more) if sums else more
         state, metrics = programs.apply(state, grads)
         applied.append(metrics)
-    means = {name: float(np.mean([float(m[name]) for m in applied])) for name in applied[0]}
+    finite = [m for m in applied if float(m["optim/is_finite"]) == 1]
+    names = finite[0] if finite else ()
+    means = {name: float(np.mean([float(m[name]) for m in finite])) for name in names}
+    skipped = left_out + len(applied) - len(finite)
+    if skipped:
+        share = len(finite) / (len(finite) + skipped)
+        means |= {"optim/is_finite": share, "optim/skipped": float(skipped)}
     return state, diagnostics.means(sums) | means

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,8 @@ class Collector:
         assert actor.shapes is not None
         outcomes = outcomes_of(groups, self._sampler.scorer.weights)
         metrics |= reward_metrics(groups, outcomes)
+        broken = sum(int((~group.rollouts.is_finite).sum()) for group in drawn)
+        metrics |= {"rollout/not_finite": float(broken)} if broken else {}
         return stack(groups, outcomes, actor.collator(actor.shapes)), metrics
 
     def _fill(self, published: Published) -> tuple[list[Group], list[Group], dict[str, float]]:
@@ -173,3 +175,14 @@ def _without_pixels(group: Group) -> Group:
     """Returns the group for metrics alone."""
     patches = group.example.patches[:0].copy()
     return group._replace(example=dataclasses.replace(group.example, patches=patches, visual=None))
+
+
+def without_rows(saved: dict[str, Any], is_skipped: Callable[[str], bool]) -> dict[str, Any]:
+    """Returns a state of a `Collector` without the groups left over of some rows.
+
+    Args:
+        saved: the state.
+        is_skipped: whether the row of this file and line is to be passed over by now.
+    """
+    groups = [entry for entry in saved["surplus"] if not is_skipped(entry["row"])]
+    return saved | {"surplus": groups}

@@ -9,9 +9,11 @@ import numpy as np
 from evr1.data.loader import Loader
 from evr1.data.records import Example, Row
 from evr1.exchange import Group, Published
+from evr1.exchange.group import broken_lines
 from evr1.exchange.records import group_records
 from evr1.exchange.sharing import own, share
 from evr1.formats.problem_types import slug
+from evr1.parallel import hosts
 from evr1.rewards import Score
 from evr1.rollout.sample import make_groups
 from evr1.sampler import Sampling
@@ -53,18 +55,23 @@ class HeldOut:
             published: weights to answer with.
             step: of the run, for the records.
         """
-        records: list[RolloutRecord] = []
+        broken, records = 0, list[RolloutRecord]()
         answered: list[Row] = []
         with self.loader() as batches:
             for examples in batches:
                 places = own(examples)
                 groups = self._answer(published, [examples[i] for i in places]) if places else []
-                for group in share(examples, groups):
+                shared = share(examples, groups)
+                for line in broken_lines(shared):
+                    hosts.say(line)
+                broken += sum(not group.rollouts.is_finite.all() for group in shared)
+                for group in shared:
                     answered.append(group.example.row)
                     records += group_records(
                         group, None, self.actor.processor, step=step, split="eval"
                     )
-        return eval_metrics(records, answered, self.rows), records
+        metrics = eval_metrics(records, answered, self.rows)
+        return metrics | ({"eval/not_finite": float(broken)} if broken else {}), records
 
     def _answer(self, published: Published, examples: Sequence[Example]) -> list[Group]:
         ids = list(range(len(examples)))

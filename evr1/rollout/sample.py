@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from evr1.data.records import Example
 from evr1.exchange import Group, Published
-from evr1.exchange.group import POLICY
+from evr1.exchange.group import POLICY, broken_lines
 from evr1.exchange.sharing import own, share
+from evr1.parallel import hosts
 from evr1.rewards import Score
 from evr1.rollout.scoring import RolloutScorer, check_failed
 from evr1.sampler import Sampling
@@ -49,7 +50,7 @@ class GroupSampler:
     def draw(
         self, published: Published, examples: Sequence[Example], request_ids: Sequence[int]
     ) -> list[Group]:
-        """Draws a group for each example, each host for its own.
+        """Draws a group for each example, each host for its own; says whose logits are not finite.
 
         Args:
             published: weights to draw with.
@@ -64,6 +65,8 @@ class GroupSampler:
             published, [examples[i] for i in places], [request_ids[i] for i in places]
         )
         groups = share(examples, groups)
+        for line in broken_lines(groups):
+            hosts.say(line)
         scores = [s for g in groups for s in (*g.scores, *([g.greedy] if g.greedy else []))]
         check_failed(scores, examples, self.scorer.max_failed_share)
         return groups

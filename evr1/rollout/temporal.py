@@ -62,9 +62,9 @@ class TemporalBonus:
         others = self._sampler.draw(published, examples, [ids[g] for g in at])
         bonus = temporal_bonus(
             np.array([groups[g].accuracy for g in at]),
-            np.array([groups[g].valid for g in at]),
+            np.array([groups[g].valid & groups[g].rollouts.is_finite for g in at]),
             np.array([group.accuracy for group in others]),
-            np.array([group.valid for group in others]),
+            np.array([group.valid & group.rollouts.is_finite for group in others]),
             np.ones(len(at), bool),
             bonus=1.0,
             margin=self._margin,

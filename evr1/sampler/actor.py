@@ -166,7 +166,7 @@ class Actor:
     def texts(self, rollouts: Rollouts) -> list[str]:
         """Returns the completions as text, G * N of them in order."""
         tokens = rollouts.completions.reshape(-1, rollouts.completions.shape[-1])
-        lengths = rollouts.lengths.reshape(-1)
+        lengths = rollouts.drawn.reshape(-1)
         return [self.processor.decode(t[:n].tolist()) for t, n in zip(tokens, lengths, strict=True)]
 
 

@@ -322,6 +322,7 @@ class _Call:
         self.on_finish = on_finish
         self.owners = np.full(sampler.slots, -1)
         self.starts = np.zeros(sampler.slots, np.int64)
+        self.spoilt = np.zeros(sampler.slots, bool)  # by a group whose logits were not finite
         self.flying: collections.deque[_Dispatched] = collections.deque()
         places = 3 * sampler.slots
         self.places = collections.deque(range(places))
@@ -369,6 +370,9 @@ class _Call:
             # An out-of-range slot: insert drops the padding prompts.
             targets = np.full(batch, self.sampler.slots, np.int32)
             targets[: len(groups)] = slots
+            if self.spoilt[slots].any():
+                state = self.engine.clear(state, targets)
+                self.spoilt[slots] = False
             state = self.engine.insert(prefix, state, targets)
             if not self.sampler.dispatch_ahead:
                 jax.block_until_ready(state)  # simulated CPU devices hang in overlapping prefills
@@ -416,14 +420,19 @@ class _Call:
         if item.is_window:
             over &= self.owners == item.owners  # of an older window: its group is gone already
         ended = item.owners[over]
+        broken = ended[~np.isfinite(out.logprobs[ended]).all(axis=(1, 2))]
+        self.spoilt |= np.isin(self.owners, broken)
         self.owners[np.isin(self.owners, ended)] = -1
         for place in ended.tolist():
             self._finish(place)
 
     def _finish(self, place: int) -> None:
         out = Rollouts(*(part[place].copy() for part in self.out))
+        is_token = np.isfinite(out.logprobs)  # else nothing could be drawn there
+        out.completions[~is_token], out.logprobs[~is_token] = self.sampler.pad_id, np.nan
         last = np.take_along_axis(out.completions, out.lengths[:, None] - 1, axis=1)
-        out = out._replace(finished=np.isin(last[:, 0], self.end_ids))
+        is_end = np.isin(last[:, 0], self.end_ids)
+        out = out._replace(finished=is_end & is_token.all(axis=1))
         self.places.append(place)
         self.counts["groups"] += 1
         self.counts["tokens"] += int(out.lengths.sum())

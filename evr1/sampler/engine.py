@@ -236,12 +236,17 @@ class Engine:
         """
         return insert_prompts(self.model, decode_state, prefix, slots, mesh=self.devices)
 
+    def clear(self, decode_state: DecodeState, slots: Array) -> DecodeState:
+        """Returns the state without the keys and values of `slots` int32[g], see `cache.clear`."""
+        return clear_slots(decode_state, slots, mesh=self.devices)
+
     def generate(
         self, params: Params, decode_state: DecodeState
     ) -> tuple[DecodeState, ResultTokens]:
         """Makes `window` decode steps in every slot.
 
-        Rows stop at an end token or at the limit, on the device.
+        Rows stop at an end token or at the limit, on the device, and where their logits are not
+        finite: the last log-probability is not, then, and says so.
         """
         state, data = decode_window(
             self.model,
@@ -301,7 +306,7 @@ def draw_first(logits, ids, is_row, draws, *, mode):
         logits = jnp.repeat(logits, n, axis=0)
     tokens, logprobs = _draw(logits.reshape(groups * n, -1), keys, positions, draws, mode)
     drawn = jnp.ones((groups, n), bool) if is_row is None else is_row
-    done = _ends(tokens, draws) | (draws.limit <= 1) | ~drawn
+    done = _ends(tokens, draws) | (draws.limit <= 1) | ~drawn | ~jnp.isfinite(logprobs)
     data = _pack(
         tokens[..., None], drawn[..., None], logprobs[..., None], drawn.astype(jnp.int32), done
     )
@@ -323,6 +328,11 @@ def insert_prompts(model, state, prefix, slots, *, mesh) -> DecodeState:
         keys=put(state.keys, prefix.keys),
     )
     return _spread(state, mesh)
+
+
+@functools.partial(jax.jit, static_argnames="mesh", donate_argnums=0)
+def clear_slots(state, slots, *, mesh) -> DecodeState:
+    return _spread(state._replace(cache=caches.clear(state.cache, slots)), mesh)
 
 
 @functools.partial(
@@ -369,7 +379,7 @@ def _decode_step(model, params, state, draws, mode):
     state = state._replace(
         cache=cache,
         tokens=jnp.where(valid, tokens, 0),
-        done=state.done | _ends(tokens, draws) | (lengths >= draws.limit),
+        done=state.done | _ends(tokens, draws) | (lengths >= draws.limit) | ~jnp.isfinite(logprobs),
         lengths=lengths,
         # A finished row stands still, so that it never writes past the end of its cache.
         steps=jnp.where(valid, state.steps + 1, state.steps),

@@ -480,3 +480,85 @@ def test_identical_files_are_decoded_once(folder, tmp_path):
     )
     assert (summary.images, summary.cached) == (1, 1)
     assert np.array_equal(summary.total, 2)
+
+
+def row_of(name):
+    return f"rows.jsonl:{GRAYS.index(name) + 1}"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_rows_that_are_larger_than_planned_are_passed_over_and_told_once(folder, pool, count):
+    """As the header of a fragmented file has it: 30 and 50 do not fit what was planned."""
+
+    def make_one(share=None):
+        batches = make(make_rows(*GRAYS), folder, pool, groups=2, share=share, max_failed_share=0)
+        batches.misfit = lambda e: "over the largest bucket" if e.tokens[0] in (30, 50) else ""
+        return batches
+
+    def read(share):
+        with make_one(share) as batches:
+            got = [next(batches) for _ in range(6)]
+            return batches.pop_lines(), batches.metrics(), batches.get_state(), len(got)
+
+    with make_one() as alone:
+        expected = [tokens(next(alone)) for _ in range(6)]
+        lines, metrics, state = alone.pop_lines(), alone.metrics(), alone.get_state()
+        assert alone.pop_lines() == []
+    assert sorted(sum(sum(expected, []), [])) == [10] * 3 + [20] * 3 + [40] * 3 + [60] * 3
+    assert sorted(lines) == [
+        f"{row_of(name)} ({n}): 14 prompt tokens planned, 1 decoded, over the largest bucket: "
+        "passed over"
+        for n, name in ((2, "3.png"), (4, "5.png"))
+    ]
+    assert metrics["data/misfit_rows"] >= 5
+    got, after = read_together(count, 6, make_one)
+    assert (got, after) == (expected, state)
+
+
+def test_hosts_tell_the_same_rows(folder, pool):
+    told, turn = [[], []], threading.Barrier(2)
+
+    def host(index):
+        def gather(value):
+            told[index] = value
+            turn.wait()
+            values = json.loads(json.dumps(told))
+            turn.wait()
+            return values
+
+        share = loader.Share(index, 2, gather)
+        with make(make_rows(*GRAYS), folder, pool, groups=4, share=share) as batches:
+            batches.misfit = lambda e: "too large" if e.tokens[0] == 30 else ""
+            for _ in range(4):
+                next(batches)
+            return batches.pop_lines(), batches.metrics()
+
+    with futures.ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(host, range(2))
+    assert first == second
+    assert len(first[0]) == 1
+
+
+def test_nothing_that_fits_is_an_error_and_no_endless_search(folder, pool):
+    with make(make_rows(*GRAYS), folder, pool) as batches:
+        batches.misfit = lambda _: "too large"
+        with pytest.raises(ValueError, match=r"none of 6 rows can be used any more; .*too large"):
+            next(batches)
+
+
+def test_a_resumed_run_goes_on_past_a_row_that_is_skipped_now(folder, pool):
+    """The order and the position are as with the row; the next one takes its place."""
+    with make(make_rows(*GRAYS), folder, pool) as batches:
+        order = [t for _ in range(9) for t in tokens(next(batches))]
+    with make(make_rows(*GRAYS), folder, pool) as batches:
+        next(batches)
+        state = json.loads(json.dumps(batches.get_state()))
+    poisoned = order[2]
+    skipped = frozenset([GRAYS.index(f"{poisoned[0] // 10}.png")])
+    with make(make_rows(*GRAYS), folder, pool, skipped=skipped) as batches:
+        batches.set_state(state)
+        got = [t for _ in range(5) for t in tokens(next(batches))]
+        [line] = batches.pop_lines()
+        assert batches.metrics()["data/listed_rows"] >= 2
+    assert got == [t for t in order[2:] if t != poisoned][:10]
+    assert line == f"{row_of(GRAYS[min(skipped)])} ({min(skipped)}): passed over, as data.skip says"

@@ -1,5 +1,6 @@
 """Log-probabilities and advantages come together in the rollout batch; a policy of plain sums."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -181,3 +182,32 @@ def test_every_update_has_its_number():
     assert seen == [{7}, {8}, {9}, {10}]
     assert after.updates == 11
     assert after.step == 1
+
+
+def test_an_update_that_could_not_be_drawn_or_has_no_finite_gradient_is_left_out():
+    """Four minibatches: a completion of the second has a place without a token, the gradient of the
+    fourth is not finite. The policy has two updates, and what the algorithm remembers stays."""
+    c = settings(updates_per_rollout=4)
+
+    def accumulate(params, grads, part):
+        return float(part.groups[0]), {"policy/loss": (jnp.ones(()), jnp.ones(()))}
+
+    def apply(trained, grads):
+        is_finite = grads != 3
+        metrics = {"optim/is_finite": float(is_finite), "optim/grad_norm": grads or np.nan}
+        return trained._replace(updates=trained.updates + is_finite), metrics
+
+    made = learner(c, update=Update(lambda params: -1.0, accumulate, apply))
+    start, rollouts = state(c), rollout_batch(SPREAD)
+    batch = made.bare_batch(rollouts)
+    parts = [[jax.tree.map(lambda x, g=g: x[g : g + 1], batch)] for g in range(4)]
+    behavior = parts[1][0].behavior_logprobs.copy()
+    behavior[0, 0, -1] = np.nan
+    parts[1] = [parts[1][0]._replace(behavior_logprobs=behavior)]
+    memory = start.memory._replace(kl_coef=7.0)
+    prepared = Prepared(rollouts, batch, parts, memory, version=0, kl_ref=None)
+    after, metrics = made.update(start, prepared)
+    assert (after.step, after.updates) == (1, 2)
+    assert after.memory == start.memory
+    assert metrics["optim/is_finite"] == 0.5
+    assert metrics["optim/skipped"] == 2

@@ -9,7 +9,9 @@ import tools_rig as rig
 from templates import SWITCH, make_dir
 
 from evr1.batch.shapes import round_up
+from evr1.data import rows
 from evr1.data.processor import Processor
+from evr1.types import Rollouts
 
 generate = rig.load("generate")
 inference = rig.load("inference")
@@ -201,3 +203,22 @@ def test_rows_say_that_the_prompt_left_a_think_block_open(files, tmp_path, capsy
     said = capsys.readouterr().err
     assert said.startswith("generate: --template_variables: the chat template of ")
     assert "has no variable 'effort'; it has enable_thinking" in said
+
+
+def test_a_completion_ends_where_the_logits_are_not_finite():
+    """The second of two: one token, then a place without one; it is in no field, and told."""
+    processor = Processor.from_hf(rig.MODEL)
+    row = rows.parse_row({"problem": "q", "answer": "a", "problem_type": "math"}, 0, "r.jsonl:1")
+    example = processor.encode(row, [])
+    tokens = np.array([[40, 41, 42], [40, processor.pad_id, processor.pad_id]], np.int32)
+    logprobs = np.array([[-1, -2, -3], [-1, np.nan, 0]], np.float32)
+    made = Rollouts(tokens, logprobs, np.array([3, 2], np.int32), np.zeros(2, bool))
+    whole, cut = generate._output(processor, example, made)
+    assert (whole["finish_reason"], whole["logprobs"]) == ("length", [-1, -2, -3])
+    assert (cut["finish_reason"], cut["logprobs"]) == ("not_finite", [-1])
+    assert cut["completion_token_ids"] == [40]
+    assert cut["completion"] == processor.decode([40])
+    assert generate._broken(row, made) == (
+        "r.jsonl:1 (0): logits of 1 of 2 completions, first after 1 tokens; they end there, "
+        "finish_reason not_finite"
+    )

@@ -131,6 +131,19 @@ def insert(
     return Cache(KV(*map(_write(slots, "prefix"), cache.prefix, prefix)), lengths, suffix, states)
 
 
+def clear(cache: Cache, slots: Int[Array, " g"]) -> Cache:
+    """Returns the cache with zeros in these slots; a slot out of range is left out.
+
+    What a group leaves behind is hidden by a probability of 0, and 0 times NaN is NaN: a slot in
+    which something was not finite is cleared before it is used again.
+    """
+
+    def wipe(kv: KV) -> KV:
+        return KV(*(x.at[:, slots].set(jnp.zeros((), x.dtype), mode="drop") for x in kv))
+
+    return cache._replace(prefix=wipe(cache.prefix), suffix=wipe(cache.suffix))
+
+
 def _write(slots: jax.Array, what: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Returns what writes the first tokens of slots: [L, g, ..., T, K, A] as a pass makes them."""
     room = {"prefix": "prompt_tokens", "question": "completion_tokens"}[what]
