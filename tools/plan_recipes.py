@@ -152,7 +152,7 @@ def table(out: pathlib.Path, which: list[Recipe]) -> str:
 def header(out: pathlib.Path, which: list[Recipe]) -> str:
     """Returns the plans that are there as the docstrings of the recipes have them."""
     memory = ("prefill", "decode", "logprobs", "gradient", "optimizer", "of")
-    head = {name: max(len(name), 4) + 1 for name in ("slots", *memory, "decode s", "step s", "MFU")}
+    head = {name: max(len(name), 4) + 1 for name in (*memory, "decode s", "step s", "MFU")}
     head |= {"of": 6, "by": 11}
     text = ""
     for name in dict.fromkeys(r.name for r in which):

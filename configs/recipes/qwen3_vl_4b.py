@@ -3,13 +3,13 @@
 By tools/plan.py, GiB a device of each program and of its memory, and a step at peak rates; see
 the recipes in docs/pods.md.
 
-    slice        slots prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
-    v5litepod-32    32    12.3    9.9      4.9     11.4       2.1  15.8      304    521  39% arithmetic
-    v5p-16          64    75.1   66.7     10.6     30.7       8.3  95.7      268    641  55% arithmetic
-    v6e-16          32    20.1   17.7      5.4     12.4       4.1  31.2      259    353  25% arithmetic
-    8xH100-80GB     32    43.6   36.6     10.6     30.7       8.3  75.6      221    394  41% arithmetic
-    8xH200-141GB    64    79.7   65.9     10.6     30.7       8.3 133.4      151    324  50% arithmetic
-    1xH100-80GB      4    59.0   54.3     21.5     36.7      17.0  75.6    2,378  3,450  29% arithmetic
+    slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
+    v5litepod-32    12.3    9.9      4.9     11.4       2.1  15.8      304    521  39% arithmetic
+    v5p-16          75.1   66.7     10.6     30.7       8.3  95.7      268    641  55% arithmetic
+    v6e-16          20.1   17.7      5.4     12.4       4.1  31.2      259    353  25% arithmetic
+    8xH100-80GB     43.6   36.6     10.6     30.7       8.3  75.6      221    394  41% arithmetic
+    8xH200-141GB    79.7   65.9     10.6     30.7       8.3 133.4      151    324  50% arithmetic
+    1xH100-80GB     59.0   54.3     21.5     36.7      17.0  75.6    2,378  3,450  29% arithmetic
 """
 
 from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape

@@ -3,13 +3,13 @@
 By tools/plan.py, GiB a device of each program and of its memory, and a step at peak rates; see
 the recipes in docs/pods.md.
 
-    slice        slots prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
-    v5litepod-64    64    14.9   11.9      6.3     14.1       2.1  15.8      195    346  41% arithmetic
-    v5p-128        256    41.1   35.6      7.0     54.9       2.1  95.7       38    103  59%   compiler
-    v6e-64         128    22.3   20.0      5.6     30.0       2.6  31.2       76    108  28%   compiler
-    8xH100-80GB     32    53.2   43.7     18.4     48.5      16.3  75.6      232    472  48% arithmetic
-    8xH200-141GB    64    91.4   73.0     18.4     48.5      16.3 133.4      154    394  57% arithmetic
-    1xH100-80GB      2    69.8   64.0     39.7     62.1      33.3  75.6    4,428  5,918  23% arithmetic
+    slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
+    v5litepod-64    15.0   12.3      6.0     15.8       3.0  15.8      195    346  41%   compiler
+    v5p-128         41.1   35.6      7.0     54.9       2.1  95.7       38    103  59%   compiler
+    v6e-64          22.3   20.0      5.6     30.0       2.6  31.2       76    108  28%   compiler
+    8xH100-80GB     53.2   43.7     18.4     48.5      16.3  75.6      232    472  48% arithmetic
+    8xH200-141GB    91.4   73.0     18.4     48.5      16.3 133.4      154    394  57% arithmetic
+    1xH100-80GB     69.8   64.0     39.7     62.1      33.3  75.6    4,428  5,918  23% arithmetic
 """
 
 from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape

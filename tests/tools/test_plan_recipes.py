@@ -139,7 +139,7 @@ def test_the_table_has_the_compiled_plan_where_it_is_there(tmp_path):
     assert "gradient 33.0 of 32.0 | no |" in tool.table(tmp_path, which)
     text = tool.header(tmp_path, which)
     assert (
-        "    v5p-128         16     2.0      -        -     31.0         -  32.0       25    100  40%"
+        "    v5p-128          2.0      -        -     31.0         -  32.0       25    100  40%"
         in text
     )
 
