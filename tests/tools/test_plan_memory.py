@@ -1,5 +1,7 @@
 """What compilers say when memory ends, and host callbacks in a program's text."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -33,6 +35,14 @@ def test_another_refusal_is_one_line():
     error = jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed\nto compile: a kernel")
     with pytest.raises(ValueError, match="the compiler refuses decode: INTERNAL: Mosaic failed to"):
         plan_memory.out_of_memory("decode", error, 0)
+
+
+def test_a_counter_beside_a_full_chip_fits():
+    """What libtpu has compiled fills the chip at most; 12 bytes of an optimizer's counters too."""
+    limit = 31 * 2**29
+    full = plan_memory.Compiled("x", 0, 0, limit, 12, limit + 12, limit, 0, False, {}, {}, 0.0, 0.0)
+    assert full.fits
+    assert not dataclasses.replace(full, total=limit + 2**30).fits
 
 
 def test_a_host_callback_would_be_seen():
