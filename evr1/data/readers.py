@@ -15,7 +15,7 @@ from typing import Any
 
 from evr1.data.media.cache import MediaCache, kind_of
 
-_BATCH_ROWS = 64
+_BATCH_ROWS, _BATCH_BYTES, _BUFFER_BYTES = 1024, 2**25, 2**20
 _NOT_SPACE = re.compile(r"\S")
 
 
@@ -137,7 +137,8 @@ def _read_parquet(path: pathlib.Path, cache: MediaCache) -> Iterator[tuple[int, 
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        # Read as it goes, a row at a time where rows are large: they may hold whole videos.
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
             features = {
                 field.name: {"_type": "Json"}
                 for field in file.schema_arrow
@@ -145,7 +146,7 @@ def _read_parquet(path: pathlib.Path, cache: MediaCache) -> Iterator[tuple[int, 
             }
             features |= _features(file.schema_arrow.metadata)
             number = 0
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
                 for row in batch.to_pylist():
                     number += 1
                     row = {k: _featured(v, features.get(k)) for k, v in row.items()}
@@ -153,6 +154,13 @@ def _read_parquet(path: pathlib.Path, cache: MediaCache) -> Iterator[tuple[int, 
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: Parquet: {reason}; write the file again") from None
+
+
+def _batch_rows(metadata: Any) -> int:
+    """Returns how many rows of a Parquet file are read at a time."""
+    groups = range(metadata.num_row_groups)
+    total = sum(metadata.row_group(i).total_byte_size for i in groups)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * max(metadata.num_rows, 1) // max(total, 1)))
 
 
 def _features(metadata: Mapping[bytes, bytes] | None) -> Mapping[str, Any]:

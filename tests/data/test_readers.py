@@ -140,6 +140,18 @@ def test_bytes_are_files_by_their_content(tmp_path):
     assert fields == {"images": [found[1]["image"]], "deep": {"url": found[1]["image"]}}
 
 
+def test_large_rows_are_read_one_by_one(tmp_path):
+    big = [{"image": png() + bytes(2**22) + bytes([i])} for i in range(24)]  # 100 MB
+    table = pa.Table.from_pylist(big)
+    parquet.write_table(table, tmp_path / "r.parquet", row_group_size=2, use_dictionary=False)
+    del table
+    pool = pa.default_memory_pool()
+    before, most = pool.bytes_allocated(), 0
+    for _ in read_fields(tmp_path / "r.parquet", MediaCache(str(tmp_path / "m"))):
+        most = max(most, pool.bytes_allocated() - before)
+    assert most < 80e6
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "m").write_text("")
     path = write(tmp_path / "r.parquet", [{"image": png()}])
