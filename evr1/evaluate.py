@@ -62,7 +62,7 @@ def evaluate(settings: Settings) -> dict[str, float]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(sole_run(workdir))
         heldout = _open(settings, stack)
-        params = heldout.actor.load(settings.model)
+        params = heldout.actor.load(settings.model, settings.lora.adapter)
         metrics, records = heldout.evaluate(Published(params, 0), 0)
         lines = (json.dumps(r.to_json(), ensure_ascii=False) + "\n" for r in records)
         replace_file(workdir / RECORDS, [line.encode() for line in lines])

@@ -451,7 +451,7 @@ def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
         out = workdir / "export"
         export(run.learner, params, out, settings.checkpoint.export_dtype)
         writer.line(f"exported, reloaded and compared: {out}")
-    if settings.lora.rank and settings.lora.export_adapter:
+    if settings.lora.is_on and settings.lora.export_adapter:
         out = workdir / "adapter"
         hosts.once(lambda: peft.save_adapter(params, run.learner.model, out, source=settings.model))
         writer.line(f"adapters for peft: {out}")

@@ -86,6 +86,7 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
 def name_flags(message: str, flags: argparse.Namespace) -> str:
     """Returns the message with the command's flags in the place of a config's fields."""
     fields = {field: f"--{name}" for name, field in RUN_FIELDS.items() if hasattr(flags, name)}
+    fields |= {"lora.adapter": "--adapter"} if hasattr(flags, "adapter") else {}
     return re.sub(r"[a-z]+\.\w+", lambda found: fields.get(found[0], found[0]), message)
 
 
@@ -189,6 +190,7 @@ def parser(
     )
     add = out.add_argument
     add("--model", required=True, help="HF directory, or one of tools/convert_checkpoint.py")
+    add("--adapter", default="", help="directory of a LoRA adapter, which is added to the model")
     add("--rows", required=True, help="rows: .json, .jsonl or .parquet")
     add("--out", required=True, help=out_help)
     add("--run", default="", help="workdir of a run: its config gives the defaults of the flags")

@@ -246,7 +246,7 @@ def _update(work: Work, passes: _Passes, weights: _Weights, name: str) -> Phase:
     reads = 3 if recomputed else 2
     # A product has two gradients, of its input and of its matrix: adapters need the first.
     products = 3
-    if settings.lora.rank:
+    if settings.lora.is_on:
         trained, products = _count(work.programs.model.abstract_params()["lora"]), 2
     return Phase(
         name,

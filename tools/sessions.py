@@ -81,4 +81,6 @@ def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Sess
         window=flags.window,
         source=source,
     )
-    return Session(actor, actor.load(flags.model), flags.prompt == "raw", flags.workers)
+    return Session(
+        actor, actor.load(flags.model, flags.adapter), flags.prompt == "raw", flags.workers
+    )

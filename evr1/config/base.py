@@ -238,6 +238,11 @@ def get_config() -> ml_collections.ConfigDict:
         r"text/(layers|blocks/\d+)/(attention|delta|mlp)/(q|k|v|o|qkv|gate|up|down)/kernel",
     )
     c.lora.dropout = 0.0  # share of an adapter's inputs left out, in updates alone
+    # An adapter directory of peft or of a run to start from. It is trained further, with its own
+    # rank, alpha and targets, and the KL's reference is the model with it as it is. Merged, it is a
+    # part of the model, and the fields above say what is trained.
+    c.lora.adapter = ""
+    c.lora.merge_adapter = False
     c.lora.export_adapter = False  # also write workdir/adapter, which peft loads
 
     c.train = ml_collections.ConfigDict()

@@ -155,8 +155,16 @@ def check_sections_together(s: Settings) -> None:
     check_warm_up(s.critic, s.algorithm, s.num_steps)
     if s.mix.enabled or s.replay.enabled:
         check_offline(s.mix, s.algorithm, s.rollout.n)
-    if s.lora.rank:
+    if s.lora.is_on:
         check_lora(s.lora, s.algorithm)
+    if s.lora.adapter and s.lora.export_adapter and s.workdir:
+        own = Path(s.workdir) / "adapter"
+        require(
+            Path(s.lora.adapter).resolve() != own.resolve(),
+            "lora.adapter",
+            f"is {s.lora.adapter}, which lora.export_adapter writes at the end",
+            "choose another workdir",
+        )
     check_overlong(s.rewards, s.rollout)
 
 
@@ -262,16 +270,17 @@ def check_offline(mix: MixSettings, a: AlgorithmSettings, n: int) -> None:
 
 def check_lora(lora: LoraSettings, a: AlgorithmSettings) -> None:
     """Adapters go with what is trained and compared with."""
+    field, value = ("lora.adapter", lora.adapter) if lora.is_continued else ("lora.rank", lora.rank)
     require(
         a.advantage != "gae",
-        "lora.rank",
-        f"is {lora.rank} with algorithm.advantage=gae",
-        "a critic has no adapters: set it to 0 or choose another advantage",
+        field,
+        f"is {value} with algorithm.advantage=gae",
+        "a critic has no adapters: leave it out, or choose another advantage",
     )
     require(
         a.reference_decay == 1,
-        "lora.rank",
-        f"is {lora.rank} with algorithm.reference_decay={a.reference_decay}",
+        field,
+        f"is {value} with algorithm.reference_decay={a.reference_decay}",
         "the mean of two adapters is not that of their products: use reference_refresh_steps",
     )
 

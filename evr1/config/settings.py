@@ -19,6 +19,7 @@ from evr1.config.settings_algorithm import (
 )
 from evr1.config.settings_data import DataSettings, ShapeSettings
 from evr1.config.settings_rewards import RewardSettings
+from evr1.formats import adapter_files
 
 SCHEDULES = ("constant", "cosine", "linear")
 REMAT = ("none", "dots", "attention", "full", "offload")  # as in evr1.models.nn.remat
@@ -97,14 +98,41 @@ class LoraSettings(Section):
     alpha: float
     targets: tuple[str, ...]
     dropout: float
+    adapter: str
+    merge_adapter: bool
     export_adapter: bool
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the run trains an adapter further that is there already."""
+        return bool(self.adapter) and not self.merge_adapter
+
+    @property
+    def is_on(self) -> bool:
+        """Whether adapters are what is trained."""
+        return self.rank > 0 or self.is_continued
+
+    def check_paths(self) -> None:
+        has_adapter = not self.adapter or (Path(self.adapter) / adapter_files.CONFIG).is_file()
+        require(
+            has_adapter,
+            "lora.adapter",
+            f"is {self.adapter}: no {adapter_files.CONFIG} there",
+            "give an adapter directory that peft or a run wrote",
+        )
 
     def check(self) -> None:
         checks.items("lora.targets", self.targets, str, "need regular expressions")
+        require(
+            self.adapter or not self.merge_adapter,
+            "lora.merge_adapter",
+            "is True without lora.adapter",
+            "give the adapter's directory",
+        )
         checks.at_least_0("lora", self, ("rank",))
         checks.positive("lora", self, ("alpha",))
         require(0 <= self.dropout < 1, "lora.dropout", f"is {self.dropout}", "need 0 to below 1")
-        if self.rank:
+        if self.rank and not self.is_continued:
             require(self.targets, "lora.targets", "is empty", "give at least one pattern")
             checks.patterns("lora.targets", self.targets)
 

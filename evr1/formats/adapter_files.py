@@ -47,3 +47,33 @@ def refuse_as_model(root: Path) -> None:
         f"{root}: an adapter, no model; give its base model ({base}) as the model, and"
         f" lora.adapter={root}"
     )
+
+
+# Variants that compute something else than W + factor * B A, or train whole matrices beside it.
+_VARIANTS = ("use_dora", "use_qalora", "use_bdlora", "lora_bias", "modules_to_save")
+_VARIANTS += ("trainable_token_indices", "layer_replication", "alora_invocation_tokens")
+_VARIANTS += ("arrow_config", "kasa_config", "monteclora_config", "velora_config")
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # they subtract from W at the start
+
+
+def check_variant(root: Path, settings: dict[str, Any]) -> None:
+    """Raises where an adapter is no plain LoRA.
+
+    Raises:
+        ValueError: names the field and what to do.
+    """
+    fix = "merge it with peft and give the merged model"
+    kind = str(settings.get("peft_type", "LORA"))
+    if kind.rpartition(".")[2].upper() != "LORA":
+        raise ValueError(f"{root}: peft_type={kind} is not supported, LORA is; {fix}")
+    for name in _VARIANTS:
+        if settings.get(name):
+            raise ValueError(f"{root}: {name}={settings[name]!r} is not supported; {fix}")
+    if settings.get("bias", "none") != "none":
+        raise ValueError(f"{root}: bias={settings['bias']!r} is not supported; {fix}")
+    start = str(settings.get("init_lora_weights", "")).lower()
+    if start.startswith(_CHANGES_BASE):
+        raise ValueError(
+            f"{root}: init_lora_weights={start} changes the base model, so these are adapters of"
+            f" another one; save it with path_initial_model_for_weight_conversion, or {fix}"
+        )

@@ -21,7 +21,7 @@ from evr1.learner.selection import neutral, with_policy_weights
 from evr1.learner.state import LearnerState, next_reference, trained_params
 from evr1.learner.update import TrainState, Update, init_state
 from evr1.models import Model, lora
-from evr1.models.io import hf
+from evr1.models.io import hf, peft_read
 from evr1.models.nn import context
 from evr1.parallel import hosts, sharding
 from evr1.rl import diagnostics
@@ -77,10 +77,24 @@ class Learner:
 
     def load(self, directory: str | Path) -> Params:
         """Reads the parameters of a HF or Orbax directory, each to its place; adapters are new."""
+        base, mesh = lora.plain(self.model), self.programs.mesh
+        params = hf.load_params(directory, base, shardings=mesh and base.shardings(mesh))
+        return self._with_new_adapters(params)
+
+    def load_start(self) -> Params:
+        """Reads the policy as it is before the first step, with `lora.adapter` where it is set."""
+        s, mesh, base = self.settings, self.programs.mesh, lora.plain(self.model)
+        if not s.lora.adapter:
+            return self.load(s.model)
+        adapter, places = peft_read.read(s.lora.adapter, base), mesh and base.shardings(mesh)
+        if s.lora.is_continued:
+            return hf.load_params(s.model, base, shardings=places) | {"lora": adapter.params(mesh)}
+        return self._with_new_adapters(
+            peft_read.load_merged(s.model, base, adapter, shardings=places)
+        )
+
+    def _with_new_adapters(self, params: Params) -> Params:
         mesh, model = self.programs.mesh, self.model
-        base = lora.plain(model)
-        places = mesh and base.shardings(mesh)
-        params = hf.load_params(directory, base, shardings=places)
         if not isinstance(model, lora.LoraModel):
             return params
         adapters = model.init_adapters(jax.random.key(self.settings.seed))
@@ -91,14 +105,18 @@ class Learner:
     def init(self) -> LearnerState:
         """Reads the networks as they are before the first step."""
         s, critic = self.settings, self.programs.critic
-        params, reference, critic_state = self.load(s.model), None, None
+        params, reference, critic_state = self.load_start(), None, None
         if s.algorithm.kl_coef:
-            # Adapters of the reference that change nothing, or a second model.
-            off = jax.tree.map(jnp.zeros_like, trained_params(s, params)) if s.lora.rank else None
-            reference = off or self.load(s.model)
+            # The adapter that the run starts from, adapters that change nothing, or a second model.
+            at_start = jnp.copy if s.lora.is_continued else jnp.zeros_like
+            off = jax.tree.map(at_start, trained_params(s, params)) if s.lora.is_on else None
+            reference = off or self.load_start()
         if critic is not None:
-            start = s.critic.model or s.model
-            critic_state = critic.init(None if critic.is_shared else self.load(start))
+            other = s.critic.model not in ("", s.model)
+            start = None
+            if not critic.is_shared:
+                start = self.load(s.critic.model) if other else self.load_start()
+            critic_state = critic.init(start)
         policy = init_state(params, self.programs.optimizer, self.programs.mesh)
         memory = AlgorithmState(s.algorithm.kl_coef, entropy_coef=s.algorithm.entropy_coef)
         return LearnerState(0, policy, memory, critic_state, reference)

@@ -36,6 +36,7 @@ from evr1.learner.update import (
     train_state_shardings,
 )
 from evr1.models import Model, lora
+from evr1.models.io import peft_read
 from evr1.parallel import sharding
 from evr1.parallel.mesh import actor_mesh
 from evr1.sampler import engine
@@ -136,8 +137,17 @@ def adamw(settings: LearnerSettings) -> AdamW:
 def _adapted(settings: LearnerSettings, model: Model) -> tuple[Model, tuple[str, ...]]:
     """Returns the model with the config's adapters, and the patterns of what is frozen."""
     adapters, freeze = settings.lora, settings.optim.freeze
-    if not adapters.rank:
+    if not adapters.is_on:
         return model, freeze
+    if adapters.is_continued:
+        known = peft_read.read(adapters.adapter, model)
+        if adapters.rank not in (0, known.rank):
+            raise ValueError(
+                f"lora.rank={adapters.rank}: the adapter in {adapters.adapter} has rank"
+                f" {known.rank}; leave it out, or set lora.merge_adapter for new ones"
+            )
+        adapted = known.adapt(model, dropout=adapters.dropout, seed=settings.seed)
+        return adapted, lora.freeze(adapted, freeze)
     adapted = lora.adapt(
         model,
         rank=adapters.rank,

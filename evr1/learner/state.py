@@ -75,7 +75,7 @@ def restored(state: LearnerState, step: int, arrays: dict[str, Any]) -> LearnerS
 
 def trained_params(settings: LearnerSettings, params: Params) -> Params:
     """Returns the parameters that a run can change: the adapters alone, where there are some."""
-    return {"lora": params["lora"]} if settings.lora.rank else params
+    return {"lora": params["lora"]} if settings.lora.is_on else params
 
 
 def next_reference(settings: LearnerSettings, state: LearnerState) -> Params | None:

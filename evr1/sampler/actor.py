@@ -20,7 +20,7 @@ from evr1.data.media.source import MediaSource, media_requests
 from evr1.data.processor import Processor
 from evr1.data.records import Example, Row
 from evr1.models import Model, load_model
-from evr1.models.io import hf
+from evr1.models.io import hf, peft_read
 from evr1.parallel import hosts, sharding
 from evr1.parallel.mesh import actor_mesh
 from evr1.sampler.driver import OnFinish, Sampler
@@ -58,10 +58,20 @@ class Actor:
         """Side of the model's learned position table."""
         return math.isqrt(self.model.config.vision.table)
 
-    def load(self, directory: str) -> Params:
-        """Reads the parameters of a HF or Orbax directory, as `generate` takes them."""
+    def load(self, directory: str, adapter: str = "") -> Params:
+        """Reads the parameters of a HF or Orbax directory, as `generate` takes them.
+
+        Args:
+            directory: of the model.
+            adapter: directory of an adapter that is added to them; empty: none.
+        """
         places = self.mesh and self.model.shardings(self.mesh)
         dtypes = self.model.compute_dtypes()
+        if adapter:
+            known = peft_read.read(adapter, self.model)
+            return peft_read.load_merged(
+                directory, self.model, known, shardings=places, dtype=dtypes
+            )
         return hf.load_params(directory, self.model, shardings=places, dtype=dtypes)
 
     def encode(self, row: Row, *, raw: bool = False) -> Example | MediaError:

@@ -9,7 +9,8 @@ from learner_rig import learner, settings
 
 from evr1.learner.state import LearnerState, next_reference, restored, saved_arrays
 from evr1.learner.update import TrainState
-from evr1.models.io import hf
+from evr1.models import lora
+from evr1.models.io import hf, peft
 from evr1.rl.state import AlgorithmState
 
 MEMORY = AlgorithmState(0.1)
@@ -82,6 +83,52 @@ def test_the_reference_of_adapters_is_the_base_without_them(monkeypatch):
     assert made.reference_params["text"] is made.policy.params["text"]
     assert any(x.any() for x in jax.tree.leaves(made.policy.params["lora"]))
     assert not any(x.any() for x in jax.tree.leaves(made.reference_params["lora"]))
+
+
+@pytest.fixture
+def adapter(tmp_path, monkeypatch):
+    """A directory with an adapter on one matrix, and the base with it added."""
+    model, base = step_rig.model(), step_rig.params()
+    adapted = lora.adapt(model, rank=2, alpha=6.0, targets=["text/layers/attention/q/kernel"])
+    values = jax.tree.map(lambda x: x + 0.1, adapted.init_adapters(jax.random.key(0)))
+    peft.save_adapter({"lora": values}, adapted, tmp_path / "adapter", source="base")
+    monkeypatch.setattr(hf, "load_params", lambda *_, **__: step_rig.copy(base))
+    return str(tmp_path / "adapter"), values, adapted.merge(base | {"lora": values})
+
+
+def _same(tree, other):
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+
+def test_an_adapter_that_is_trained_further_is_its_own_reference(adapter):
+    path, values, _ = adapter
+    made = learner(settings(kl_coef=0.1, lora={"adapter": path}))
+    assert made.model.lora.scale == 3
+    state = made.init()
+    _same(state.policy.params["lora"], values)
+    _same(state.reference["lora"], values)
+    one, other = (x["lora"]["text"] for x in (state.policy.params, state.reference))
+    for x, y in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+        assert x.unsafe_buffer_pointer() != y.unsafe_buffer_pointer()  # the update gives one away
+    assert set(saved_arrays(made.settings, state)["params"]) == {"lora"}
+    with pytest.raises(ValueError, match=r"lora\.rank=4: the adapter in .* has rank 2; leave it"):
+        learner(settings(lora={"adapter": path, "rank": 4}))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_adapter_that_is_merged_is_a_part_of_the_model(adapter, rank):
+    """All of it is trained, or new adapters on it; the reference is the merged model."""
+    path, _, merged = adapter
+    fields = {"adapter": path, "merge_adapter": True, "rank": rank}
+    state = learner(settings(kl_coef=0.1, lora=fields)).init()
+    for params in (state.policy.params, state.reference_params):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6),
+            {k: v for k, v in params.items() if k != "lora"},
+            merged,
+        )
+    if rank:
+        assert not any(x.any() for x in jax.tree.leaves(state.reference["lora"]))
 
 
 @pytest.mark.parametrize(
