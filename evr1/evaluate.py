@@ -29,7 +29,7 @@ from evr1 import rewards
 from evr1.batch.shapes import plan_shapes
 from evr1.config import Settings, command, evals, resolve
 from evr1.config.evals import BenchmarkSettings
-from evr1.data.dataset import heldout_loader, open_source, planned_sizes, read_rows
+from evr1.data.dataset import budgets, heldout_loader, open_source, planned_sizes, read_rows
 from evr1.data.processor import Processor
 from evr1.formats import problem_types
 from evr1.rewards import extra
@@ -117,7 +117,8 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
     rows = read_rows(alone, types.canonical, check=check, note=print).train
     rows = rows[: s.eval.prompts or None]
     quarantine = Path(s.workdir) / "quarantine.jsonl"
-    source = open_source(d, processor.geometry, quarantine, stack)
+    limits = budgets(d, side, processor.geometry, print)
+    source = open_source(d, limits, processor.geometry, quarantine, stack)
     loader = functools.partial(heldout_loader, d, rows, processor, source)
     with loader(1) as planned:
         lengths, grids = planned_sizes(rows, planned.lengths, source, d.max_prompt_tokens)

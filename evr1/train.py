@@ -21,6 +21,7 @@ from evr1.config.learner import drawn_groups, held_prompts, learner_settings
 from evr1.data.dataset import (
     Batches,
     Dataset,
+    budgets,
     describe_shards,
     fill_shards,
     open_dataset,
@@ -29,6 +30,7 @@ from evr1.data.dataset import (
 )
 from evr1.data.demo.files import prepare_demo
 from evr1.data.loader import rows_identity
+from evr1.data.media import video_budget
 from evr1.data.processor import Processor
 from evr1.data.share import Share
 from evr1.evals import in_training
@@ -238,9 +240,11 @@ def _open_data(
     for line in filter(None, (types.summary(), processor.spelled(rows.all))):
         hosts.say(line)
     hosts.agree(rows_identity(rows.all, bool(d.curriculum)), "set of rows")
+    geometry = processor.geometry
+    limits = budgets(d, side, geometry, hosts.say)
     if d.preprocess:
-        hosts.once(lambda: fill_shards(d, rows.all, processor.geometry, print))
-    source = open_source(d, processor.geometry, Path(s.workdir) / "quarantine.jsonl", stack)
+        hosts.once(lambda: fill_shards(d, rows.all, limits, geometry, print))
+    source = open_source(d, limits, geometry, Path(s.workdir) / "quarantine.jsonl", stack)
     groups = s.dynamic.draw_prompts or r.prompts
     share = Share(hosts.index(), hosts.count(), hosts.gather_json)
     batches = Batches(
@@ -449,7 +453,10 @@ def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
     run.checkpoints.wait()
     if settings.checkpoint.export:
         out = workdir / "export"
-        export(run.learner, params, out, settings.checkpoint.export_dtype)
+        side, geometry = hf.side_dir(settings.model), run.processor.geometry
+        limits = budgets(settings.data, side, geometry)
+        files = video_budget.exported(side, limits, geometry)
+        export(run.learner, params, out, settings.checkpoint.export_dtype, files)
         writer.line(f"exported, reloaded and compared: {out}")
     if settings.lora.is_on and settings.lora.export_adapter:
         out = workdir / "adapter"

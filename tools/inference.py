@@ -21,7 +21,7 @@ from rich import console, progress
 from evr1.config import columns
 from evr1.data import jsonl, rows
 from evr1.data.records import Budgets, Row
-from evr1.formats import box_frames
+from evr1.formats import box_frames, video_size
 
 # flag: the field of a run's config that --run takes its default from
 RUN_FIELDS = {
@@ -40,6 +40,7 @@ RUN_FIELDS = {
     "min_pixels": "data.video_min_pixels",
     "max_pixels": "data.video_max_pixels",
     "total_pixels": "data.video_total_pixels",
+    "video_budget": "data.video_budget",
     "image_min_pixels": "data.image_min_pixels",
     "image_max_pixels": "data.image_max_pixels",
     "temperature": "rollout.temperature",
@@ -98,6 +99,13 @@ def add_budgets(parser: argparse.ArgumentParser) -> None:
     add("--min_pixels", type=int, default=default.video_min_pixels, help="of a video frame")
     add("--max_pixels", type=int, default=default.video_max_pixels, help="of a video frame")
     add("--total_pixels", type=int, default=0, help="of a video; 0: default")
+    add(
+        "--video_budget",
+        choices=video_size.BUDGETS,
+        default=default.video_budget,
+        help="who says how large frames are: the three flags before, as qwen-vl-utils reads them"
+        " (default), or the size in the model's directory, as transformers reads it",
+    )
     add("--image_min_pixels", type=int, default=default.image_min_pixels, help="of an image")
     add("--image_max_pixels", type=int, default=default.image_max_pixels, help="of an image")
 
@@ -143,6 +151,7 @@ def budgets(flags: argparse.Namespace) -> Budgets:
         video_total_pixels=flags.total_pixels,
         image_min_pixels=flags.image_min_pixels,
         image_max_pixels=flags.image_max_pixels,
+        video_budget=flags.video_budget,
     )
 
 
@@ -261,6 +270,8 @@ def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
         if name == "thinking" and isinstance(value, bool | None):  # three states
             found[name] = value
             continue
+        if name == "video_budget" and value is None:
+            continue  # a run from before there was a choice
         wanted = type(flags[name])
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)

@@ -19,7 +19,7 @@ import tensorflow_datasets  # noqa: F401
 from rich import console
 
 from evr1.data import processor, rows
-from evr1.data.media import preprocess, shards
+from evr1.data.media import preprocess, shards, video_budget
 from evr1.data.records import Geometry
 from evr1.formats import problem_types
 
@@ -53,6 +53,12 @@ def _run(flags: argparse.Namespace) -> int:
         if told := model.spelled(data):
             out.print(told, soft_wrap=True, highlight=False, markup=False)
     budgets = inference.budgets(flags)
+    if flags.model:
+        budgets = video_budget.of_directory(budgets, hf.side_dir(flags.model), geometry, out.print)
+    elif budgets.video_budget != "qwen_vl_utils":
+        raise ValueError(
+            f"--video_budget={budgets.video_budget} needs --model; give a HF directory"
+        )
     out.print(
         f"{len(data)} rows from {', '.join(flags.data)}; {budgets}; {geometry}", soft_wrap=True
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import inference
 
 from evr1.data.errors import MediaError
+from evr1.data.media import video_budget
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.source import MediaSource
 from evr1.data.processor import Processor
@@ -67,7 +68,9 @@ def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Sess
     )
     sizes = inference.mesh_sizes(flags.mesh)
     source = MediaSource(
-        budgets=inference.budgets(flags),
+        budgets=video_budget.of_directory(
+            inference.budgets(flags), hf.side_dir(flags.model), processor.geometry, print
+        ),
         geometry=processor.geometry,
         pool=stack.enter_context(DecodePool(flags.workers, flags.timeout)),
         media_dir=flags.media_dir,

@@ -55,6 +55,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.video_min_pixels = 3136  # per frame
     c.data.video_max_pixels = 262144  # per frame
     c.data.video_total_pixels = 0  # per clip; 0: 0.9 * 128000 * 32**2, as in qwen-vl-utils
+    # Who says how large frames are: qwen_vl_utils, by the three fields above; or transformers'
+    # video processor, by `size` of the model's directory: hf, or hf_capped (cap_pixels_per_frame).
+    c.data.video_budget = "qwen_vl_utils"
     c.data.image_min_pixels = 3136  # per image
     c.data.image_max_pixels = 1048576  # per image
     # True: ask for reasoning between think tags before the answer. True and False set the chat

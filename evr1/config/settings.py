@@ -19,7 +19,6 @@ from evr1.config.settings_algorithm import (
 )
 from evr1.config.settings_data import DataSettings, ShapeSettings
 from evr1.config.settings_rewards import RewardSettings
-from evr1.formats import adapter_files
 
 SCHEDULES = ("constant", "cosine", "linear")
 REMAT = ("none", "dots", "attention", "full", "offload")  # as in evr1.models.nn.remat
@@ -113,11 +112,11 @@ class LoraSettings(Section):
         return self.rank > 0 or self.is_continued
 
     def check_paths(self) -> None:
-        has_adapter = not self.adapter or (Path(self.adapter) / adapter_files.CONFIG).is_file()
+        has_adapter = not self.adapter or (Path(self.adapter) / "adapter_config.json").is_file()
         require(
             has_adapter,
             "lora.adapter",
-            f"is {self.adapter}: no {adapter_files.CONFIG} there",
+            f"is {self.adapter}: no adapter_config.json there",
             "give an adapter directory that peft or a run wrote",
         )
 

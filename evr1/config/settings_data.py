@@ -8,6 +8,7 @@ from evr1.config import checks, columns
 from evr1.config.checks import Section, require
 
 SOURCES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
+VIDEO_BUDGETS = ("qwen_vl_utils", "hf", "hf_capped")  # as in evr1.formats.video_size
 CURRICULA = ("easy_first", "hard_first")
 _SOURCES_FIX = (
     'give (("a.jsonl", 0.7), ("b.jsonl", 0.3)): files, and weights over 0 that add up to 1'
@@ -38,6 +39,7 @@ class DataSettings(Section):
     video_min_pixels: int
     video_max_pixels: int
     video_total_pixels: int
+    video_budget: str
     image_min_pixels: int
     image_max_pixels: int
     thinking: bool | None
@@ -54,6 +56,7 @@ class DataSettings(Section):
     def check(self) -> None:
         self._check_sources()
         checks.choice("data.source", self.source, SOURCES)
+        checks.choice("data.video_budget", self.video_budget, VIDEO_BUDGETS)
         if self.curriculum:
             checks.choice("data.curriculum", self.curriculum, CURRICULA)
         for kind, low, high in (

@@ -14,7 +14,7 @@ from evr1.config import DataSettings, columns
 from evr1.data import rows
 from evr1.data.errors import MediaError
 from evr1.data.loader import Loader
-from evr1.data.media import remarks
+from evr1.data.media import remarks, video_budget
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.preprocess import preprocess, progress_bar
 from evr1.data.media.quarantine import Quarantine
@@ -183,21 +183,41 @@ def read_rows(
     return RunRows(train, sizes, heldout)
 
 
-def budgets(settings: DataSettings) -> Budgets:
-    """Returns the limits on the frames and pixels of media."""
-    names = [field.name for field in dataclasses.fields(Budgets)]
-    return Budgets(**{name: getattr(settings, name) for name in names})
+def budgets(
+    settings: DataSettings,
+    side_dir: str | Path,
+    geometry: Geometry,
+    line: Callable[[str], object] | None = None,
+) -> Budgets:
+    """Returns the limits on the frames and pixels of media.
+
+    Args:
+        settings: of the data.
+        side_dir: of the model's processor files.
+        geometry: of the model.
+        line: told what a typical clip costs here and with transformers.
+
+    Raises:
+        ValueError: `data.video_budget` asks for a size that the model's directory does not have.
+    """
+    names = [field.name for field in dataclasses.fields(Budgets) if field.name != "video_size"]
+    limits = Budgets(**{name: getattr(settings, name) for name in names})
+    return video_budget.of_directory(limits, Path(side_dir), geometry, line)
 
 
 def fill_shards(
-    settings: DataSettings, run_rows: Sequence[Row], geometry: Geometry, line: Callable[[str], None]
+    settings: DataSettings,
+    run_rows: Sequence[Row],
+    limits: Budgets,
+    geometry: Geometry,
+    line: Callable[[str], None],
 ) -> None:
     """Decodes the media of these rows into `data.shards`, with a progress bar."""
     with progress_bar() as show:
         summary = preprocess(
             run_rows,
             settings.shards,
-            budgets=budgets(settings),
+            budgets=limits,
             geometry=geometry,
             media_dir=settings.media_dir,
             workers=settings.workers,
@@ -212,12 +232,17 @@ def fill_shards(
 
 
 def open_source(
-    settings: DataSettings, geometry: Geometry, quarantine: Path, stack: contextlib.ExitStack
+    settings: DataSettings,
+    limits: Budgets,
+    geometry: Geometry,
+    quarantine: Path,
+    stack: contextlib.ExitStack,
 ) -> MediaSource:
     """Opens the source of pixels.
 
     Args:
         settings: of the data.
+        limits: of `budgets`.
         geometry: of the model.
         quarantine: file that keeps what could not be decoded.
         stack: closes the decoding processes.
@@ -229,7 +254,7 @@ def open_source(
         settings.workers, settings.decode_timeout_s, quarantine=Quarantine(quarantine)
     )
     return MediaSource(
-        budgets=budgets(settings),
+        budgets=limits,
         geometry=geometry,
         pool=stack.enter_context(pool),
         media_dir=settings.media_dir,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evr1.formats.video_size import VideoSize
 from evr1.types import Visual
 
 
@@ -85,6 +86,23 @@ class Budgets:
     video_total_pixels: int = 0  # 0: the default of qwen-vl-utils
     image_min_pixels: int = 3136
     image_max_pixels: int = 1048576
+    video_budget: str = "qwen_vl_utils"  # or hf, hf_capped: the pixels of a frame follow video_size
+    video_size: VideoSize | None = None  # of the model's directory
+
+    def of(self, kind: str) -> dict[str, Any]:
+        """Returns the limits that a medium's pixels depend on.
+
+        Args:
+            kind: image or video.
+        """
+        fields = {k: v for k, v in dataclasses.asdict(self).items() if k.startswith(kind)}
+        if kind == "image":
+            return fields
+        unused = {"video_budget", "video_size"}
+        if self.video_size is not None:
+            unused = {"video_min_pixels", "video_max_pixels", "video_total_pixels"}
+            fields["video_size"] = list(self.video_size[:4])  # but what the directory asks for
+        return {k: v for k, v in fields.items() if k not in unused}
 
 
 @dataclasses.dataclass(frozen=True)

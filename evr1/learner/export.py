@@ -1,5 +1,6 @@
 """The HF directory at the end of a run, read back before it is called done."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -12,23 +13,27 @@ from evr1.models.tree import flatten
 from evr1.types import Params
 
 
-def export(learner: Learner, params: Params, out: Path, dtype: str) -> None:
+def export(
+    learner: Learner, params: Params, out: Path, dtype: str, files: Mapping[str, str] | None = None
+) -> None:
     """Writes a HF directory that transformers loads, reloads it and compares every tensor.
 
     Adapters are merged into it. Config, tokenizer, chat template and processor files are those of
-    the directory that the run started from.
+    the directory that the run started from, but for `files`.
 
     Args:
         learner: whose model it is.
         params: to write.
         out: directory; appears only when complete.
         dtype: of the tensors.
+        files: name -> text, of those that take the place of the source's.
 
     Raises:
         ValueError: what was read back differs; names the tensor.
     """
     model, params = lora.plain(learner.model), lora.merged(learner.model, params)
-    hf.save_params(params, model, out, source_dir=learner.settings.model, dtype=dtype)
+    source = learner.settings.model
+    hf.save_params(params, model, out, source_dir=source, dtype=dtype, files=files)
     reloaded = flatten(learner.load(str(out)))
     for name, x in flatten(params).items():
         expected = x.astype(dtype).astype(x.dtype)

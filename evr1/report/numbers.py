@@ -32,6 +32,7 @@ SETTINGS = (
     ("training rows", "data.train"),
     ("training sources, weights", "data.sources"),
     ("held-out rows", "data.eval"),
+    ("frame sizes by", "data.video_budget"),
     ("prompts a step", "rollout.prompts"),
     ("completions a prompt", "rollout.n"),
     ("temperature", "rollout.temperature"),

@@ -27,6 +27,7 @@ CONFIG = {
     "data.video_min_pixels": 1024,
     "data.video_max_pixels": 2304,
     "data.video_total_pixels": 9999,
+    "data.video_budget": "hf_capped",
     "data.image_min_pixels": 512,
     "data.image_max_pixels": 4096,
     "rewards.box_scale": "thousand",

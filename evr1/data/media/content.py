@@ -60,8 +60,8 @@ def content_key(
         start: seconds, or None.
         end: seconds, or None.
     """
-    limits = {k: v for k, v in dataclasses.asdict(budgets).items() if k.startswith(kind)}
-    parts = [DECODERS[kind], identity, kind, start, end, limits, dataclasses.asdict(geometry)]
+    limits, sizes = budgets.of(kind), dataclasses.asdict(geometry)
+    parts = [DECODERS[kind], identity, kind, start, end, limits, sizes]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -30,6 +30,7 @@ from evr1.data.errors import MediaError
 from evr1.data.media import frames, patches, remarks, video
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.records import Budgets, Geometry, Media
+from evr1.formats.video_size import VideoSize
 
 START_TIMEOUT_S = 120.0
 ORPHAN_GRACE_S = 10.0  # a child outlives its deadline by this much where nobody kills it
@@ -105,6 +106,8 @@ class Job:
         """Returns the job that `to_json` wrote."""
         fields = json.loads(line)
         fields["budgets"] = Budgets(**fields["budgets"])
+        if (size := fields["budgets"].video_size) is not None:
+            fields["budgets"] = dataclasses.replace(fields["budgets"], video_size=VideoSize(*size))
         fields["geometry"] = Geometry(**fields["geometry"])
         for name in ("times", "frames", "stamps"):
             fields[name] = tuple(fields[name])

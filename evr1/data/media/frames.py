@@ -17,7 +17,7 @@ import numpy as np
 
 from evr1.data.errors import MediaError
 from evr1.data.media import patches, sampling
-from evr1.data.media.resize import resize_float
+from evr1.data.media.resize import resizer
 from evr1.data.records import Budgets, Geometry, Media
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ def decode(
     for index in dict.fromkeys(indices.tolist()):
         rgb = _read(path, files[index], patches.read_image)
         _check_size(path, first, (files[index], rgb.shape[:2]))
-        frames[index] = resize_float(rgb[None], *size)[0]
+        frames[index] = resizer(budgets)(rgb[None], *size)[0]
     stacked = np.stack([frames[index] for index in indices.tolist()])
     return Media(stacked, taken.seconds, is_video=True, sample_fps=taken.sample_fps)
 

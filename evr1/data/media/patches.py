@@ -17,6 +17,7 @@ from evr1.data.errors import MediaError
 from evr1.data.media import remarks
 from evr1.data.media.resize import resize
 from evr1.data.records import Budgets, Geometry, Media
+from evr1.formats.video_size import VideoSize
 
 MAX_ASPECT_RATIO = 200
 FRAME_MAX_TOKENS = 768  # of one frame, before two frames are merged into one
@@ -65,10 +66,7 @@ def fit(
         raise ValueError(
             f"min_pixels={min_pixels} exceeds max_pixels={max_pixels}; lower the first"
         )
-    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-        raise ValueError(
-            f"{width}x{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other; crop it"
-        )
+    _check_ratio(height, width)
     rows = max(thinnest, round(height / factor)) * factor
     columns = max(thinnest, round(width / factor)) * factor
     if rows * columns > max_pixels:
@@ -82,6 +80,13 @@ def fit(
     return rows, columns
 
 
+def _check_ratio(height: int, width: int) -> None:
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise ValueError(
+            f"{width}x{height} pixels: one side is over {MAX_ASPECT_RATIO} times the other; crop it"
+        )
+
+
 def video_size(
     n_frames: int, height: int, width: int, budgets: Budgets, geometry: Geometry
 ) -> tuple[int, int]:
@@ -93,6 +98,9 @@ def video_size(
     Raises:
         ValueError: see `fit`.
     """
+    if budgets.video_size is not None:
+        is_capped = budgets.video_budget == "hf_capped"
+        return hf_size(n_frames, (height, width), budgets.video_size, geometry, is_capped)
     token = geometry.factor**2
     total = budgets.video_total_pixels or TOTAL_TOKENS * token
     share = total / n_frames * geometry.temporal_patch_size
@@ -104,6 +112,55 @@ def video_size(
         budgets.video_min_pixels,
         min(budgets.video_max_pixels, cap),
     )
+
+
+def hf_size(
+    n_frames: int,
+    source: tuple[int, int],
+    size: VideoSize,
+    geometry: Geometry,
+    is_capped: bool,
+) -> tuple[int, int]:
+    """Returns the (height, width) that transformers' video processor gives the frames of a video.
+
+    >>> size = VideoSize(4096, 25165824, 768, is_volume=True)
+    >>> hf_size(16, (1080, 1920), size, Geometry(16, 2, 2), is_capped=False)
+    (928, 1664)
+    >>> hf_size(16, (1080, 1920), size, Geometry(16, 2, 2), is_capped=True)
+    (640, 1152)
+
+    Args:
+        n_frames: that are shown.
+        source: (height, width) of the video.
+        size: of the model's directory.
+        geometry: of the model.
+        is_capped: with `cap_pixels_per_frame`.
+
+    Raises:
+        ValueError: one side is more than 200 times the other.
+    """
+    (height, width), factor = source, geometry.factor
+    temporal, most = geometry.temporal_patch_size, size.longest_edge
+    if is_capped:
+        most = size.capped(n_frames, factor, temporal)
+    if not size.is_volume:
+        return fit(height, width, factor, min(size.shortest_edge, most), most, thinnest=0)
+    most *= n_frames if is_capped else 1
+    if min(height, width) < factor:
+        scale = max(factor / height, factor / width)
+        height, width = int(height * scale), int(width * scale)
+    _check_ratio(height, width)
+    rows, columns = (round(side / factor) * factor for side in (height, width))
+    volume = round(n_frames / temporal) * temporal * rows * columns
+    if volume > most:
+        shrink = math.sqrt((n_frames * height * width) / most)
+        rows, columns = (
+            max(factor, math.floor(side / shrink / factor) * factor) for side in (height, width)
+        )
+    elif volume < size.shortest_edge:
+        grow = math.sqrt(size.shortest_edge / (n_frames * height * width))
+        rows, columns = (math.ceil(side * grow / factor) * factor for side in (height, width))
+    return rows, columns
 
 
 def image_size(height: int, width: int, budgets: Budgets, geometry: Geometry) -> tuple[int, int]:

@@ -11,7 +11,8 @@ import av.filter
 import numpy as np
 from av.sidedata.sidedata import Type
 
-from evr1.data.media.resize import resize_float
+from evr1.data.media.resize import resizer
+from evr1.data.records import Budgets
 
 
 class Converter:
@@ -84,19 +85,22 @@ def upright(rgb: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
     return np.ascontiguousarray(rgb)
 
 
-def fit_frame(rgb: np.ndarray, first: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def fit_frame(
+    rgb: np.ndarray, first: tuple[int, int], size: tuple[int, int], budgets: Budgets
+) -> np.ndarray:
     """Returns a frame resized as a video's first frame is; another aspect ratio gets black bars.
 
     Args:
         rgb: uint8[h, w, 3].
         first: (height, width) of the first frame.
         size: (height, width) to which that one is resized.
+        budgets: whose budget says who resizes.
     """
     (h, w), (height, width) = rgb.shape[:2], size
     scale = min(first[0] / h, first[1] / w)
     rows = min(max(round(h * scale * height / first[0]), 1), height)
     columns = min(max(round(w * scale * width / first[1]), 1), width)
-    inner = resize_float(rgb[None], rows, columns)[0]
+    inner = resizer(budgets)(rgb[None], rows, columns)[0]
     if (rows, columns) == size:
         return inner
     framed = np.zeros((height, width, 3), np.uint8)

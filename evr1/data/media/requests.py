@@ -144,6 +144,9 @@ class Opener:
         if "video_max_frames" in changed:
             changed["video_max_frames"] = max(int(changed["video_max_frames"]), 2)
         budgets = dataclasses.replace(self.budgets, **changed)  # pyright: ignore[reportArgumentType]
+        if any(name.startswith("video") and name.endswith("pixels") for name in changed):
+            # They are qwen-vl-utils' words, whoever has the other rows' budget.
+            budgets = dataclasses.replace(budgets, video_budget="qwen_vl_utils", video_size=None)
         try:
             check_budgets(_crossed(budgets, changed))
         except ValueError as error:

@@ -1,12 +1,13 @@
 """Bicubic resizing with antialiasing, equal to both of torchvision's ways to do it on a CPU.
 
-Images go through HF's image processor, which resizes uint8 tensors with
-`torchvision.transforms.v2.functional.resize`. PyTorch does that in whole numbers: weights of 16
-bits, the width first, rounded to uint8 in between. `resize` equals it to the last bit.
+Images, and videos under `data.video_budget=hf`, go through HF's processors, which resize uint8
+tensors with `torchvision.transforms.v2.functional.resize`. PyTorch does that in whole numbers:
+weights of 16 bits, the width first, rounded to uint8 in between. `resize` equals it to the last
+bit.
 
-Videos go through qwen-vl-utils, which calls `torchvision.transforms.functional.resize`. That casts
-to float32 first and rounds once, at the end: where edges overshoot, the two ways are many levels
-apart. `resize_float` equals it to the last bit, too, on a processor with AVX2.
+Other videos go through qwen-vl-utils, which calls `torchvision.transforms.functional.resize`. That
+casts to float32 first and rounds once, at the end: where edges overshoot, the two ways are many
+levels apart. `resize_float` equals it to the last bit, too, on a processor with AVX2.
 
 Pillow rounds its weights elsewhere and equals neither.
 
@@ -19,6 +20,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+
+from evr1.data.records import Budgets
 
 _SHARPNESS = -0.5  # of Keys' cubic kernel, as in Pillow
 _WEIGHT_BITS = 15
@@ -41,6 +44,11 @@ def resize_float(frames: np.ndarray, height: int, width: int) -> np.ndarray:
         sums = _resize(frame, height, width, _mix_rows_float)
         out[i] = np.rint(np.clip(sums, 0, 255))
     return out
+
+
+def resizer(budgets: Budgets) -> Callable[[np.ndarray, int, int], np.ndarray]:
+    """Returns how the frames of a video are resized: as by whoever has the budget."""
+    return resize_float if budgets.video_size is None else resize
 
 
 def _resize(frame: np.ndarray, height: int, width: int, mix_rows: Callable) -> np.ndarray:

@@ -246,7 +246,7 @@ class _Keep:
             self._remark(remarks.SIZES)
         if frame.is_corrupt:
             self._remark(remarks.DAMAGED)
-        self.frames[index] = pixels.fit_frame(rgb, self._first, self._size)
+        self.frames[index] = pixels.fit_frame(rgb, self._first, self._size, self._how[1])
 
     def _remark(self, remark: str) -> None:
         if remark not in self.remarks:

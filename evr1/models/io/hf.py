@@ -9,6 +9,7 @@ import collections
 import itertools
 import json
 import shutil
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -286,6 +287,7 @@ def save_params(
     source_dir: str | Path,
     dtype: str = "bfloat16",
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    files: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a HF directory that transformers loads; it appears under its name only when complete.
 
@@ -297,6 +299,7 @@ def save_params(
             layout of the experts.
         dtype: of the tensors.
         max_shard_bytes: a new file is begun where the next tensor would exceed this.
+        files: name -> text, of side files that take the place of the source's.
     """
     flat = flatten(params)
     shapes = {path: x.shape for path, x in flat.items()}
@@ -307,7 +310,8 @@ def save_params(
 
     named = [(t.name, t.shape, np.dtype(dtype)) for t in tensors]
     if hosts.is_primary():
-        write_dir(out_dir, named, values(tensors, read), source_dir, max_shard_bytes)
+        made = values(tensors, read)
+        write_dir(out_dir, named, made, source_dir, max_shard_bytes, files or {})
     else:  # each tensor is gathered by all
         collections.deque(values(tensors, read), maxlen=0)
     hosts.barrier()
@@ -410,6 +414,7 @@ def write_dir(
     values: Iterator[np.ndarray],
     source_dir: str | Path,
     max_shard_bytes: int,
+    files: Mapping[str, str] = types.MappingProxyType({}),
 ) -> None:
     """Writes shards, index and side files; the directory appears under its name only when complete.
 
@@ -422,6 +427,7 @@ def write_dir(
         values: the tensors, one at a time.
         source_dir: HF or Orbax directory that gives the side files and the draft layers.
         max_shard_bytes: a new file is begun where the next tensor would exceed this.
+        files: as in `save_params`.
 
     Raises:
         ValueError: `out_dir` is the source, or holds something else.
@@ -434,6 +440,8 @@ def write_dir(
         raise ValueError(f"{out}: exists and is no HF directory; choose another or remove it")
     with atomic.new_directory(out) as partial:
         _fill(partial, tensors, values, source_dir, max_shard_bytes)
+        for name, text in files.items():
+            (partial / name).write_text(text, "utf-8")
 
 
 def _fill(

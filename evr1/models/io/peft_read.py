@@ -118,8 +118,8 @@ def read(directory: str | Path, model: Model) -> Adapter:
         ValueError: it is none, of a variant that evr1 does not do, or of another model.
     """
     root = Path(directory)
-    settings = adapter_files.read_settings(root)
-    adapter_files.check_variant(root, settings)
+    fields = adapter_files.read_settings(root)
+    adapter_files.check_variant(root, fields)
     file = root / adapter_files.TENSORS
     if not file.is_file():
         raise ValueError(f"{root}: no {file.name}; evr1 reads adapters in safetensors only")
@@ -135,7 +135,7 @@ def read(directory: str | Path, model: Model) -> Adapter:
                 f"{root}: {written} is no matrix of the model; give the model that the adapter was"
                 " trained on"
             )
-        factor = _Factor(root, settings, (plain, known))
+        factor = _Factor(root, fields, (plain, known))
         parts = places[known]
         if parts[0][0].role == "experts":
             count = shapes[parts[0][0].path][1]
@@ -189,33 +189,33 @@ def _places(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, _P
 
 
 class _Factor(NamedTuple):
-    """What the settings say of a module's rank and factor."""
+    """What the fields say of a module's rank and factor."""
 
     root: Path
-    settings: Mapping[str, Any]
+    fields: Mapping[str, Any]
     names: Sequence[str]
 
     def of(self, rank: int, parameter: str = "") -> float:
         """Returns alpha over the rank, or over its root.
 
         Args:
-            rank: of the tensors, which must be that of the settings.
+            rank: of the tensors, which must be that of the fields.
             parameter: of the module; empty: its weight.
         """
         full = [f"{name}.{parameter}" if parameter else name for name in self.names]
-        expected = self._at("rank_pattern", full, self.settings.get("r", 8))
+        expected = self._at("rank_pattern", full, self.fields.get("r", 8))
         if expected != rank:
             raise ValueError(
                 f"{self.root}: {full[0]} has rank {rank}, {adapter_files.CONFIG} says {expected};"
                 " copy both files again"
             )
-        alpha = self._at("alpha_pattern", full, self.settings.get("lora_alpha", 8))
+        alpha = self._at("alpha_pattern", full, self.fields.get("lora_alpha", 8))
         if type(alpha) not in (int, float):
             raise ValueError(f"{self.root}: lora_alpha={alpha!r} of {full[0]}; give a number")
-        return alpha / (rank**0.5 if self.settings.get("use_rslora") else rank)
+        return alpha / (rank**0.5 if self.fields.get("use_rslora") else rank)
 
     def _at(self, field: str, full: Sequence[str], default: Any) -> Any:
-        for pattern, value in (self.settings.get(field) or {}).items():
+        for pattern, value in (self.fields.get(field) or {}).items():
             if any(re.match(rf"(.*\.)?({pattern})$", name) for name in full):
                 return value
         return default
@@ -234,7 +234,7 @@ def _experts(
         sizes: experts, and how many of peft's wrappers are round this one.
     """
     count, inner = sizes
-    given = {str(x).rpartition(".")[2] for x in factor.settings.get("target_parameters") or ()}
+    given = {str(x).rpartition(".")[2] for x in factor.fields.get("target_parameters") or ()}
     # peft wraps the first one first, so the last one is outermost.
     wrapped = [x for x in ("gate_up_proj", "down_proj") if x in given] or ["gate_up_proj"]
     if len(a) % count or inner >= len(wrapped):

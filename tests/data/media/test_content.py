@@ -29,6 +29,8 @@ def test_the_key_follows_everything_that_changes_the_pixels():
         content_key("id", "video", BUDGETS, GEOMETRY, 1.0, None),
     ]
     for field in dataclasses.fields(Budgets):
+        if field.name in ("video_budget", "video_size"):
+            continue  # in test_video_budget.py
         changed = dataclasses.replace(BUDGETS, **{field.name: 12345})
         other = content_key("id", "video", changed, GEOMETRY, 1.0, 2.0)
         if field.name.startswith("video"):

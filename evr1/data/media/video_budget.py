@@ -1,0 +1,142 @@
+"""Who says how large the frames of a video are, and what another would say."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evr1.data.media import patches, sampling
+from evr1.data.records import Budgets, Geometry
+from evr1.formats import processor_files, video_size
+
+_TYPICAL = (240, 30.0, 1080, 1920)  # frames, their rate, height and width: eight seconds
+
+
+def of_directory(
+    budgets: Budgets, root: Path, geometry: Geometry, line: Callable[[str], object] | None = None
+) -> Budgets:
+    """Returns the budgets with the model's `size`, where they ask for it.
+
+    Args:
+        budgets: of the flags or the config.
+        root: of the processor files.
+        geometry: of the model.
+        line: told what a typical clip costs.
+
+    Raises:
+        ValueError: the directory has no usable size.
+    """
+    size = video_size.read(root)
+    is_usable = min(size.shortest_edge, size.longest_edge) > 0
+    if budgets.video_budget != "qwen_vl_utils":
+        if not is_usable:
+            raise ValueError(
+                f"{root}: no whole shortest_edge and longest_edge in the video processor's size;"
+                " correct it, or set data.video_budget=qwen_vl_utils"
+            )
+        budgets = dataclasses.replace(budgets, video_size=size)
+    if line is not None:
+        line(describe(budgets, size if is_usable else None, geometry))
+    return budgets
+
+
+def describe(budgets: Budgets, size: video_size.VideoSize | None, geometry: Geometry) -> str:
+    """Returns a line: tokens of a typical clip here, and as transformers would have them.
+
+    Args:
+        budgets: of the run.
+        size: of the model's directory; None: it has none.
+        geometry: of the model.
+    """
+    total, rate, height, width = _TYPICAL
+    frames = len(sampling.sample_indices(total, rate, budgets.video_fps, budgets.video_max_frames))
+
+    def tokens(chosen: Budgets) -> str:
+        rows, columns = patches.video_size(frames, height, width, chosen, geometry)
+        t, h, w = patches.grid_of(frames, rows, columns, geometry)
+        return f"{t * h * w // geometry.merge_size**2:,}"
+
+    said = f"frames: {frames} of 8 s in 1080p are {tokens(budgets)} tokens"
+    said += f" (data.video_budget={budgets.video_budget})"
+    if size is None:
+        return f"{said}; the model's directory has no size that transformers could read"
+    names = {False: "without", True: "with"}
+    others = [
+        f"{tokens(dataclasses.replace(budgets, video_budget=name, video_size=size))}"
+        f" {names[is_capped]} cap_pixels_per_frame"
+        + (" (the directory's)" if is_capped == size.is_capped else "")
+        for name, is_capped in (("hf", False), ("hf_capped", True))
+    ]
+    return f"{said}; transformers has {others[0]}, {others[1]}"
+
+
+def exported(root: Path, budgets: Budgets, geometry: Geometry) -> dict[str, str]:
+    """Returns the processor files of a model that was trained with these budgets, by name.
+
+    transformers' processors then make the frames as large as the run did, but for two things that
+    they cannot say: with qwen_vl_utils a video of Qwen3-VL has a least size of all frames together
+    (not of each), and the most pixels of a frame are whole visual tokens.
+
+    Args:
+        root: of the files that the run began with.
+        budgets: of the run.
+        geometry: of the model.
+    """
+    video = _video_settings(video_size.read(root), budgets, geometry)
+    image = {
+        "size": {
+            "shortest_edge": budgets.image_min_pixels,
+            "longest_edge": budgets.image_max_pixels,
+        }
+    }
+    nested, images, videos = (processor_files.read_json(root / name) for name in _FILES)
+    out: dict[str, dict[str, Any]] = {}
+    for name, change in (("image_processor", image), ("video_processor", video)):
+        if isinstance(nested.get(name), dict):
+            nested = {**nested, name: _changed(nested[name], change)}
+            out[_FILES[0]] = nested
+    if images:
+        out[_FILES[1]] = _changed(images, image)
+    if images or videos:
+        shared = {k: v for k, v in images.items() if k != "image_processor_type"}
+        out[_FILES[2]] = _changed(videos or shared, video)
+    return {name: json.dumps(fields, indent=2) + "\n" for name, fields in out.items()}
+
+
+_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+
+
+def _changed(fields: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in fields.items() if k not in ("min_pixels", "max_pixels")}
+    return {**kept, **change}
+
+
+def _video_settings(
+    size: video_size.VideoSize, budgets: Budgets, geometry: Geometry
+) -> dict[str, Any]:
+    """Returns the fields of transformers' video processor that say what the budgets say."""
+    token, total = geometry.factor**2, budgets.video_total_pixels
+    kind = "Qwen3VLVideoProcessor" if size.is_volume else "Qwen2VLVideoProcessor"
+    fields = {
+        "video_processor_type": kind,
+        "fps": budgets.video_fps,
+        "min_frames": sampling.MIN_FRAMES,
+        "max_frames": budgets.video_max_frames,
+    }
+    if budgets.video_size is not None:
+        shortest, longest, tokens = size.shortest_edge, size.longest_edge, size.max_tokens
+        is_capped = budgets.video_budget == "hf_capped"
+    else:
+        most = min(budgets.video_max_pixels, patches.FRAME_MAX_TOKENS * token)
+        shortest, is_capped = budgets.video_min_pixels, True
+        if size.is_volume:
+            total = total or int(patches.TOTAL_TOKENS * token)
+            longest, tokens = total * geometry.temporal_patch_size, max(1, most // token)
+        else:
+            longest, tokens = most, round(total / (0.9 * token)) if total else 128000
+    return fields | {
+        "size": {"shortest_edge": shortest, "longest_edge": longest},
+        "cap_pixels_per_frame": is_capped,
+        "max_video_tokens": tokens,
+    }
