@@ -4,7 +4,7 @@ By tools/plan.py, GiB a device of each program and of its memory, and a step at 
 the recipes in docs/pods.md.
 
     slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
-    v5p-64          72.3   64.4     16.2     39.7      14.5  95.7       66    168  57% arithmetic
+    v5p-64          72.2   64.8     17.0     78.0      14.5  95.7       66    168  57%   compiler
     v6e-64          27.4   23.6      7.1     15.4       7.2  31.2      157    182  13% arithmetic
     8xH100-80GB     53.6   48.5     19.8     40.7      57.9  75.6      292    482  37% arithmetic
     8xH200-141GB   104.9   96.9     48.8     83.1      57.9 133.4      151    341  52% arithmetic
