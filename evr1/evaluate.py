@@ -29,6 +29,7 @@ from evr1 import rewards
 from evr1.batch.shapes import plan_shapes
 from evr1.config import Settings, command, evals, resolve
 from evr1.config.evals import BenchmarkSettings
+from evr1.data import left_out
 from evr1.data.dataset import budgets, heldout_loader, open_source, planned_sizes, read_rows
 from evr1.data.processor import Processor
 from evr1.formats import problem_types
@@ -121,6 +122,8 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
     source = open_source(d, limits, processor.geometry, quarantine, stack)
     loader = functools.partial(heldout_loader, d, rows, processor, source)
     with loader(1) as planned:
+        for line in left_out.lines(rows, planned.lengths, d.max_prompt_tokens, "held-out"):
+            print(line)
         lengths, grids = planned_sizes(rows, planned.lengths, source, d.max_prompt_tokens)
     shapes = plan_shapes(
         s.shapes,
@@ -185,10 +188,15 @@ def main(config: ml_collections.ConfigDict, part: str = "1/1", retry: bool = Fal
         command.unwind_on_stop()
         answer_benchmarks(benchmarks, part, retry)
         return
+    from evr1.telemetry.display import failed_rows
+
     settings = resolve(config, has_paths=False)
     command.unwind_on_stop()
-    for name, value in evaluate(settings).items():
+    metrics = evaluate(settings)
+    for name, value in metrics.items():
         print(f"{name} {value:g}")
+    if note := failed_rows(metrics):
+        print(f"held-out rows: {note}")
 
 
 if __name__ == "__main__":

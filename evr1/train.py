@@ -257,7 +257,7 @@ def _open_data(
     hosts.agree({"rows": sorted(dataset.train.skipped)}, "data.skip")
     for line in describe_shards(d, dataset, share):
         hosts.say(line)
-    lengths, grids = dataset.sizes(d.max_prompt_tokens)
+    lengths, grids = dataset.sizes(d.max_prompt_tokens, hosts.say)
     shapes = plan_shapes(
         s.shapes,
         lengths,

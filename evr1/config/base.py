@@ -69,6 +69,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.template = ""  # Jinja2 file that replaces the built-in task template
     c.data.max_prompt_tokens = 20000  # visual tokens included; planned from headers
     c.data.filter_overlong = True  # drop longer prompts; False: refuse the data file
+    c.data.max_overlong_share = 0.1  # stop when more of the rows of a split are dropped for it
     c.data.max_failed_share = 0.01  # stop when more of the media cannot be decoded
     c.data.decode_timeout_s = 120.0  # a decoding child process is killed after this
     c.data.workers = 4  # decoding processes per host

@@ -48,6 +48,7 @@ class DataSettings(Section):
     template: str
     max_prompt_tokens: int
     filter_overlong: bool
+    max_overlong_share: float
     max_failed_share: float
     decode_timeout_s: float
     workers: int
@@ -81,6 +82,7 @@ class DataSettings(Section):
             "need 2 or more",
         )
         checks.share("data.max_failed_share", self.max_failed_share)
+        checks.from_0_to_1("data.max_overlong_share", self.max_overlong_share)
         checks.share("data.max_bad_rows_share", self.max_bad_rows_share)
         columns.parse(self.columns)
         has_shards = bool(self.shards) or self.generate  # generated clips have theirs in workdir

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evr1.config import DataSettings, columns
-from evr1.data import rows
+from evr1.data import left_out, rows
 from evr1.data.errors import MediaError
 from evr1.data.loader import Loader
 from evr1.data.media import remarks, video_budget
@@ -125,12 +125,24 @@ class Dataset:
 
         return dataclasses.replace(self, heldout=heldout)
 
-    def sizes(self, max_prompt_tokens: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Returns `planned_sizes` of training rows, then of held-out ones."""
+    def sizes(
+        self, max_prompt_tokens: int, tell: Callable[[str], None] = lambda line: None
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Returns `planned_sizes` of training rows, then of held-out ones.
+
+        Args:
+            max_prompt_tokens: longer rows are left out.
+            tell: takes a line about rows that are left out.
+        """
         lengths = [self.train.lengths]
         if self.rows.heldout:
             with self.heldout(1) as loader:
                 lengths.append(loader.lengths)
+        splits = {"training": self.rows.train, "held-out": self.rows.heldout}
+        named = zip(splits, splits.values(), lengths, strict=False)  # there may be none held out
+        for split, some, planned in named:
+            for line in left_out.lines(some, planned, max_prompt_tokens, split):
+                tell(line)
         return planned_sizes(self.rows.all, np.concatenate(lengths), self.source, max_prompt_tokens)
 
 
@@ -390,6 +402,7 @@ def _limits(settings: DataSettings) -> dict[str, Any]:
     return {
         "max_prompt_tokens": settings.max_prompt_tokens,
         "overlong": "drop" if settings.filter_overlong else "refuse",
+        "max_overlong_share": settings.max_overlong_share,
         "max_failed_share": settings.max_failed_share,
         "threads": settings.workers,
     }

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import grain
 import numpy as np
 
+from evr1.data import left_out
 from evr1.data.errors import MediaError
 from evr1.data.media.cache import place_free
 from evr1.data.media.source import MediaSource, Request, media_requests
@@ -73,6 +74,7 @@ class Loader:
         share: Share | None = None,
         max_prompt_tokens: int = 0,
         overlong: Literal["drop", "refuse"] = "drop",
+        max_overlong_share: float = 1.0,
         max_failed_share: float = 0.01,
         threads: int = 4,
         prefetch_batches: int = 2,
@@ -95,6 +97,7 @@ class Loader:
             share: what this host loads; None: everything.
             max_prompt_tokens: longer prompts are dropped or refused; 0: no limit.
             overlong: what to do with them.
+            max_overlong_share: of the rows that may be dropped for it.
             max_failed_share: of the media; past it the run stops.
             threads: that read or decode side by side; 0: none, in the caller's thread.
             prefetch_batches: batches to have ready.
@@ -117,12 +120,11 @@ class Loader:
         distinct = list(dict.fromkeys(itertools.chain.from_iterable(self._requests)))
         sizes = measure(distinct, source, self._share, max(threads, 1))
         self.lengths = plan_lengths(rows, self._requests, sizes, processor, self._share, raw)
-        self._is_used = self._select(overlong)
+        self._is_used = self._select(overlong, max_overlong_share)
         self._check_failed()
         self._check_sources(sources)
-        self._identity = rows_identity(rows, bool(curriculum))
-        self._identity |= {"seed": seed if shuffle else None}
-        self._identity |= _order_identity(sources, curriculum)
+        order_of = {"seed": seed if shuffle else None, **_order_identity(sources, curriculum)}
+        self._identity = rows_identity(rows, bool(curriculum)) | order_of
         self._order = draw_order(
             rows,
             sources=sources,
@@ -245,7 +247,7 @@ class Loader:
             **{f"data/{name}": float(n) for name, n in sorted(self._counts.items())},
         }
 
-    def _select(self, overlong: str) -> np.ndarray:
+    def _select(self, overlong: str, max_share: float) -> np.ndarray:
         """Returns bool[rows]: the row's media were measured and its prompt is not too long."""
         limit = self._max_prompt_tokens or np.iinfo(np.int32).max
         too_long = np.flatnonzero(self.lengths > limit)
@@ -263,6 +265,12 @@ class Loader:
             raise ValueError(
                 f"none of {len(self._rows)} rows is left: {self._obstacles(self.lengths)}; raise "
                 "the limit or lower the pixel budgets"
+            )
+        if len(too_long) > max_share * len(self._rows):
+            raise ValueError(
+                f"{left_out.overlong(self._rows, self.lengths, limit)}: over "
+                f"data.max_overlong_share={max_share:g}; raise max_prompt_tokens, lower the pixel "
+                f"budgets, or raise that share; first: {self._rows[too_long[0]].source}"
             )
         return is_used
 

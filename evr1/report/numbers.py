@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from evr1.report.files import Metrics
+from evr1.telemetry.display import failed_rows
 
 # (title, series as (metric, label), percent); the rest is under "Every metric"
 CHARTS = (
@@ -86,6 +87,8 @@ def _held_out_tile(metrics: Metrics) -> dict[str, Any] | None:
         # of a score in [0, 1] the variance is at most mean * (1 - mean)
         error = 100 * math.sqrt(max(after * (1 - after), 0) / max(rows, 1))
         note += f"; {rows:,} rows, standard error up to {error:.1f} points"
+    failed = failed_rows(_last_evaluation(metrics))
+    note += f"; {failed}" if failed else ""
     value = f"{100 * before:.1f} → {100 * after:.1f} %"
     return {"label": "Held-out accuracy", "value": value, "note": note, "main": True}
 
@@ -151,8 +154,16 @@ def accuracy_table(metrics: Metrics) -> str:
     kinds = sorted(n for n in metrics.values if n.startswith(f"{_ALL}/"))
     rows = _changes(metrics, [_ALL, *kinds])
     asked = _changes(metrics, _benchmarks(metrics))
+    failed = failed_rows(_last_evaluation(metrics))
+    rows += [f"  {failed}"] if failed else []
     lines = ["held-out accuracy", *rows] if rows else ["no held-out rows"]
     return "\n".join([*lines, *(["benchmarks", *asked] if asked else [])])
+
+
+def _last_evaluation(metrics: Metrics) -> dict[str, float]:
+    """The latest value of each metric eval/* over all rows."""
+    names = ("eval/rows", "eval/failed_rows", "eval/accuracy_answered")
+    return {name: values[-1][1] for name in names if (values := metrics.measured(name))}
 
 
 def _changes(metrics: Metrics, names: Sequence[str]) -> list[str]:

@@ -106,6 +106,8 @@ def eval_metrics(
     metrics["eval/truncated_share"] = truncated / max(total, 1)
     metrics["eval/rows"] = total
     metrics["eval/failed_rows"] = total - len(records)
+    if records:
+        metrics["eval/accuracy_answered"] = _mean(records, "accuracy", len(records))
     return metrics
 
 

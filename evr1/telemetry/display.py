@@ -13,11 +13,12 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+_HELDOUT = "eval/accuracy"
 # (metric, label, format): the few numbers that fit on a line
 SHOWN = (
     ("reward/overall", "reward", "{:.3f}"),
     ("reward/accuracy", "accuracy", "{:.3f}"),
-    ("eval/accuracy", "held-out", "{:.3f}"),
+    (_HELDOUT, "held-out", "{:.3f}"),
     ("speed/tokens_per_s", "tokens/s", "{:,.0f}"),
 )
 _STEP_TIME = "time/step_s"
@@ -157,9 +158,26 @@ class Display:
         return f"{self._status}  compiling for {_duration(self._clock() - since)}".strip()
 
 
+def failed_rows(values: Mapping[str, float]) -> str:
+    """What the held-out accuracy does not tell by itself, from eval/*; empty: all have answers.
+
+    >>> failed_rows({"eval/rows": 40, "eval/failed_rows": 18, "eval/accuracy_answered": 0.4})
+    '18 of 40 failed and count as wrong, 0.400 without them'
+    """
+    failed = values.get("eval/failed_rows", 0)
+    if not failed:
+        return ""
+    name = "eval/accuracy_answered"
+    rest = f", {values[name]:.3f} without them" if name in values else ""
+    return f"{failed:.0f} of {values['eval/rows']:.0f} failed and count as wrong{rest}"
+
+
 def _numbers(values: Mapping[str, float]) -> list[tuple[str, str]]:
     """(label, text) of the metrics in `SHOWN` that were measured."""
-    return [(label, form.format(values[name])) for name, label, form in SHOWN if name in values]
+    texts = {name: form.format(values[name]) for name, _, form in SHOWN if name in values}
+    if _HELDOUT in texts and (note := failed_rows(values)):
+        texts[_HELDOUT] += f" ({note})"
+    return [(label, texts[name]) for name, label, _ in SHOWN if name in texts]
 
 
 def _phases(values: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -338,6 +338,12 @@ def test_overlong_prompts_are_planned_away_without_decoding(folder, monkeypatch)
             assert batches.metrics()["data/overlong_rows"] == 1
         with pytest.raises(ValueError, match=r"rows.jsonl:1 \(0\): 22 prompt tokens, over"):
             make(make_rows(*names), folder, pool, max_prompt_tokens=15, overlong="refuse")
+        with pytest.raises(
+            ValueError,
+            match=r"^1 of 7 rows are over data.max_prompt_tokens=15, up to 22 tokens "
+            r"\(1 of 7 math\): over data.max_overlong_share=0.1; .*; first: rows.jsonl:1$",
+        ):
+            make(make_rows(*names), folder, pool, max_prompt_tokens=15, max_overlong_share=0.1)
         with pytest.raises(ValueError, match="none of 7 rows is left: 7 are over"):
             make(make_rows(*names), folder, pool, max_prompt_tokens=9)
 

@@ -280,6 +280,11 @@ def test_the_text_table_has_a_line_over_all_and_one_a_kind(tmp_path):
         "  all, step 0 to 2               25.0% →  75.0%   +50.0 points",
         "  ocr                            50.0% →  25.0%   -25.0 points",
     ]
+    shown = {"eval/accuracy": [0.25, 0.5], "eval/rows": [4, 4], "eval/failed_rows": [1, 1]}
+    few = report.Metrics([0, 2], shown | {"eval/accuracy_answered": [0.333, 0.6667]})
+    note = "1 of 4 failed and count as wrong, 0.667 without them"
+    assert report.accuracy_table(few).splitlines()[2:] == [f"  {note}"]
+    assert note in numbers.tiles(few)[0]["note"]
     name = "eval/lvbench@64"
     parts = {name: [0.25, 0.5], f"{name}/official": [0, 0.5], f"{name}/failed_share": [0, 0]}
     assert report.accuracy_table(report.Metrics([0, 4], parts)).splitlines() == [

@@ -52,6 +52,7 @@ def test_rows_that_failed_count_as_wrong():
     assert metrics["eval/accuracy"] == pytest.approx(2 / 5)
     assert metrics["eval/rows"] == 5
     assert metrics["eval/failed_rows"] == 1
+    assert metrics["eval/accuracy_answered"] == pytest.approx(2 / 4)
     assert metrics["eval/format"] == pytest.approx(4 / 5)
     assert metrics["eval/accuracy/modality/video"] == pytest.approx(1 / 2)
     assert metrics["eval/rows/modality/video"] == 2

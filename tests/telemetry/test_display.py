@@ -34,6 +34,18 @@ def test_plain_line_a_step():
     )
 
 
+def test_held_out_rows_that_failed_stand_beside_the_accuracy():
+    out = io.StringIO()
+    display = Display(20, 2, Console(file=out, width=40), clock=clock_of(100.0, 110.0, 120.0))
+    values = {"eval/accuracy": 0.237, "eval/rows": 40, "eval/failed_rows": 0}
+    display.metrics(2, values | {"eval/accuracy_answered": 0.237})
+    display.metrics(2, values | {"eval/failed_rows": 18, "eval/accuracy_answered": 0.431})
+    assert out.getvalue().splitlines() == [
+        "step 2/20  held-out 0.237",
+        "step 2/20  held-out 0.237 (18 of 40 failed and count as wrong, 0.431 without them)",
+    ]
+
+
 def test_the_time_left_is_estimated_without_what_compiling_took():
     out = io.StringIO()
     clock = clock_of(100.0, 101.0, 110.0)
