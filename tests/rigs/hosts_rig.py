@@ -20,6 +20,7 @@ SMALL = {
     "rollout.n": 4,
     "rollout.slots": 8,
     "rollout.window_steps": 8,
+    "train.microbatch_tokens": 4 * (128 + 4 * 24),  # 4 groups: one shape on four hosts
     "eval.every_steps": 2,
     "checkpoint.every_steps": 2,
     "log.tensorboard": False,
