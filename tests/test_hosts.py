@@ -10,9 +10,10 @@ import time
 
 import pytest
 import small_models
-from hosts_rig import Processes, free_port, metrics, rollouts, run
+from hosts_rig import Processes, free_port, run
 from miniatures import write
 from repo import ROOT
+from runs_rig import metrics, rollouts
 
 from evr1.data.demo.files import make_demo
 from evr1.data.rows import load_rows

@@ -1,8 +1,6 @@
 """The real command on real files, in small: what it writes, exact resume, kill -9, bad input."""
 
 import json
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from miniatures import write
 from repo import DEMO_MODEL, ROOT
+from runs_rig import STEPS, environment, metrics, rollouts, small
 
 from evr1.data.demo.files import make_demo
 from evr1.data.rows import load_rows
@@ -21,21 +20,7 @@ from evr1.models.tree import flatten
 from evr1.rewards.gold import gold_answer
 from evr1.telemetry.workdir import sole_run
 
-STEPS = 4
-SMALL = {
-    "num_steps": STEPS,
-    "data.generate": False,
-    "rollout.prompts": 8,
-    "rollout.n": 4,
-    "rollout.slots": 8,
-    "rollout.window_steps": 8,
-    "eval.every_steps": 2,
-    "checkpoint.every_steps": 2,
-    "log.tensorboard": False,
-    "optim.schedule": "constant",  # else num_steps would change the learning rate
-}
 BARE = {"data__shards": "", "data__preprocess": False}
-CLOCKS = re.compile(r"time/|speed/|memory/|compile/")
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +34,11 @@ def data(tmp_path_factory):
 
 def command(data, workdir, devices=1, **overrides):
     """The command line and environment of a run."""
-    paths = {
-        "workdir": workdir,
-        "data.train": data / "train.jsonl",
-        "data.eval": data / "heldout.jsonl",
-        "data.media_dir": data,
-        "data.shards": data / "shards",
-    }
-    fields = {**SMALL, **paths, **{k.replace("__", "."): v for k, v in overrides.items()}}
+    fields = small(data, workdir, **overrides)
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(data / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} "  # of tests/conftest.py
-        f"--xla_force_host_platform_device_count={devices}",
-    }
+    env = environment(devices) | {"JAX_COMPILATION_CACHE_DIR": str(data / "jax")}
     line = [sys.executable, "-m", "evr1.main", "--config=configs/demo.py", *flags]
-    return {"args": line, "env": environment, "cwd": ROOT, "text": True}
+    return {"args": line, "env": env, "cwd": ROOT, "text": True}
 
 
 def run(data, workdir, devices=1, **overrides):
@@ -87,12 +58,6 @@ def benchmarks(data):
         "eval__benchmark_preset": "smoke",
         "checkpoint__export_dtype": "float32",
     }
-
-
-def metrics(workdir):
-    """The lines of metrics.jsonl without clocks."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not CLOCKS.match(k)} for line in lines]
 
 
 def weights(workdir):
@@ -115,7 +80,7 @@ def answers(workdir):
 def assert_same_run(a, b):
     """Same metrics, same rollouts, same answers, same weights, bit for bit."""
     assert metrics(a) == metrics(b)
-    assert (a / "rollouts.jsonl").read_text() == (b / "rollouts.jsonl").read_text()
+    assert rollouts(a) == rollouts(b)
     assert answers(a) == answers(b)
     for (name, x), (other, y) in zip(weights(a).items(), weights(b).items(), strict=True):
         assert name == other
@@ -154,9 +119,9 @@ def test_a_run_leaves_what_it_promises(whole):
         "compile/count",
     ):
         assert name in measured
-    rollouts = [json.loads(x) for x in (workdir / "rollouts.jsonl").read_text().splitlines()]
-    assert len(rollouts) == STEPS * 8 * 4 + 3 * 8
-    assert {r["weight_version"] for r in rollouts} == set(range(STEPS + 1))
+    drawn = rollouts(workdir)
+    assert len(drawn) == STEPS * 8 * 4 + 3 * 8
+    assert {r["weight_version"] for r in drawn} == set(range(STEPS + 1))
     assert json.loads((workdir / "config.json").read_text())["rollout"]["n"] == 4
     assert "<html" in (workdir / "report.html").read_text()
     assert (workdir / "export" / "generation_config.json").exists()
@@ -191,8 +156,7 @@ def test_evaluating_the_export_gives_what_the_last_step_was_given(whole, data, t
     expected = {k: v for k, v in last.items() if k.startswith("eval/") and "@" not in k}
     assert json.loads((tmp_path / "evaluation.json").read_text()) == expected
     assert f"eval/accuracy {expected['eval/accuracy']:g}" in done.stdout
-    answers = [json.loads(x) for x in (workdir / "rollouts.jsonl").read_text().splitlines()]
-    answers = [r for r in answers if r["split"] == "eval" and r["step"] == STEPS]
+    answers = [r for r in rollouts(workdir) if r["split"] == "eval" and r["step"] == STEPS]
     lines = (tmp_path / "evaluation.jsonl").read_text().splitlines()
     for line, answer in zip(map(json.loads, lines), answers, strict=True):
         assert line == answer | {"step": 0, "weight_version": 0}
@@ -276,7 +240,7 @@ def test_what_an_algorithm_carries_is_resumed_bit_for_bit(data, tmp_path):
     run(data, parts, num_steps=2, **fields)
     run(data, parts, num_steps=3, **fields)
     assert metrics(whole) == metrics(parts)
-    assert (whole / "rollouts.jsonl").read_text() == (parts / "rollouts.jsonl").read_text()
+    assert rollouts(whole) == rollouts(parts)
     coefs = [m["policy/kl_coef"] for m in metrics(whole)]
     assert coefs == pytest.approx([0.5, 0.45, 0.405])  # the KL is far under its target
 
@@ -367,7 +331,7 @@ def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
     run(data, parts, num_steps=2, **fields)
     run(data, parts, num_steps=4, **fields)
     assert metrics(whole) == metrics(parts)
-    assert (whole / "rollouts.jsonl").read_text() == (parts / "rollouts.jsonl").read_text()
+    assert rollouts(whole) == rollouts(parts)
     read = metrics(whole)
     assert read[1]["dynamic/left_over"]  # at the cut
     assert "optim/grad_norm" not in read[0]

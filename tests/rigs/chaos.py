@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from hosts_rig import Processes, metrics, rollouts, run
+from hosts_rig import Processes, run
+from runs_rig import metrics, rollouts
 
 from evr1.data.demo.files import make_demo
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from runs_rig import CLOCKS
 
-CLOCKS = ("time/", "speed/", "memory/", "compile/")  # metrics that no run repeats
 NEW_CHECKS = ("gold answer in open reasoning",)  # canaries that the base does not have
 DTYPES = {"BF16": ml_dtypes.bfloat16, "F16": np.float16, "F32": np.float32}
 

@@ -1,8 +1,5 @@
 """Runs of several processes on this machine, of one CPU device each or more."""
 
-import json
-import os
-import re
 import socket
 import subprocess
 import sys
@@ -11,21 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from repo import ROOT
+from runs_rig import environment, small
 
-CLOCKS = re.compile(r"time/|speed/|memory/|compile/|hosts/|utilization/")
-SMALL = {
-    "num_steps": 4,
-    "data.generate": False,
-    "rollout.prompts": 8,
-    "rollout.n": 4,
-    "rollout.slots": 8,
-    "rollout.window_steps": 8,
-    "train.microbatch_tokens": 4 * (128 + 4 * 24),  # 4 groups: one shape on four hosts
-    "eval.every_steps": 2,
-    "checkpoint.every_steps": 2,
-    "log.tensorboard": False,
-    "log.report": False,
-    "optim.schedule": "constant",  # else num_steps would change the learning rate
+FIELDS = {
+    "log__report": False,
+    "train__microbatch_tokens": 4 * (128 + 4 * 24),  # 4 groups: one shape on four hosts
 }
 
 
@@ -66,21 +53,14 @@ class Processes:
             **fields: of the config, with __ for the dots.
         """
         workdir.parent.mkdir(parents=True, exist_ok=True)
-        names = {name.replace("__", "."): value for name, value in fields.items()}
-        paths = {
-            "workdir": workdir,
-            "data.train": data / "train.jsonl",
-            "data.eval": data / "heldout.jsonl",
-            "data.media_dir": data,
-            "data.shards": data / "shards",
-            "compile_cache": data / "jax",
-        }
+        common = FIELDS | {"compile_cache": data / "jax"}
+        fields = small(data, workdir, **(common | fields))
         address = f"127.0.0.1:{free_port()}"
         self.processes, self.logs, self.phases = [], [], []
         for index in range(count):
             several = {"coordinator": address, "count": count, "index": index}
             together = {f"hosts.{k}": v for k, v in several.items()} if count > 1 else {}
-            given = {**SMALL, **paths, **together, **names, **(own or {}).get(index, {})}
+            given = {**together, **fields, **(own or {}).get(index, {})}
             config = given.pop("config", "configs/demo.py")
             flags = [f"--config.{name}={value}" for name, value in given.items() if value != ""]
             log = workdir.parent / f"{workdir.name}.{index}.log"
@@ -95,7 +75,7 @@ class Processes:
                     subprocess.Popen(
                         [sys.executable, *program, f"--config={config}", *flags],
                         cwd=ROOT,
-                        env=_environment(devices),
+                        env=environment(devices),
                         stdout=out,
                         stderr=subprocess.STDOUT,
                     )
@@ -141,24 +121,3 @@ def run(data: Path, workdir: Path, count: int, timeout_s: float = 300, **fields:
     started = Processes(data, workdir, count, **fields)
     statuses = started.wait(timeout_s)
     assert statuses == [0] * count, started.printed()
-
-
-def metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without clocks."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not CLOCKS.match(k)} for line in lines]
-
-
-def rollouts(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of rollouts.jsonl."""
-    return [json.loads(line) for line in (workdir / "rollouts.jsonl").read_text().splitlines()]
-
-
-def _environment(devices: int) -> dict[str, str]:
-    flags = os.environ.get("XLA_FLAGS", "")  # of tests/conftest.py
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
-    }

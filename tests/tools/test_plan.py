@@ -1,7 +1,6 @@
 """tools/plan.py: the arithmetic by hand, and a small config through the TPU compiler."""
 
 import dataclasses
-import importlib.util
 import json
 import math
 import subprocess
@@ -59,15 +58,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("plan", ROOT / "tools" / "plan.py")
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("JAX_PLATFORMS", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE"):
-            patch.setenv(name, "")  # what the tool sets goes away again
-        sys.modules["plan"] = module
-        spec.loader.exec_module(module)
-    yield module
-    del sys.modules["plan"]
+    return rig.load("plan")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Plans for GPUs: exact arguments, a stated model of temporaries, held against TPU compilers."""
 
 import dataclasses
+import os
 
 import pytest
 import tools_rig as rig
@@ -39,6 +40,10 @@ def rows(made):
     _, chip = gpus.find_gpus("gpu:8xH100-80GB")
     listed = list_programs(made.settings, made.programs, made.load)
     return {p.name: gpus.estimate(p, made, chip) for p in listed}
+
+
+def test_variables_of_the_tpu_compiler_are_not_left_to_other_tests():
+    assert "TPU_WORKER_HOSTNAMES" not in os.environ
 
 
 def test_cards():
