@@ -178,11 +178,13 @@ def test_sigterm_to_any_host_saves_on_all_and_the_same_command_goes_on(data, alo
 
 
 def test_an_error_on_one_host_ends_all(data, tmp_path):
-    """A workdir that host 1 cannot see the same of."""
-    begun = Processes(data, tmp_path / "run", 2, own={1: {"data.train": str(tmp_path / "none")}})
+    """A file that host 1 does not find; the others are told its name, though it is no text."""
+    none = tmp_path / "none\udcff.jsonl"
+    begun = Processes(data, tmp_path / "run", 2, own={1: {"data.train": str(none)}})
     statuses = begun.wait()
     assert statuses == [1, 1], begun.printed()
-    assert any("error:" in log.read_text() for log in begun.logs)
+    for log in begun.logs:
+        assert r"none\udcff.jsonl: no such file" in log.read_text()
 
 
 def test_a_killed_host_ends_the_others(data, tmp_path):

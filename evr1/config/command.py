@@ -66,7 +66,7 @@ def _guarded(
     except KeyboardInterrupt as stop:
         print(interrupted, file=sys.stderr)
         sys.exit(_status(stop.args[0] if stop.args else signal.SIGINT))
-    except Exception as e:
+    except Exception as e:  # of any kind: `explain` tells which are none of evr1's faults
         line = explain(e)
         if line is None:
             raise

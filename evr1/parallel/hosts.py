@@ -274,7 +274,7 @@ def as_one(explain: Callable[[BaseException], str | None]) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException as error:
+    except BaseException as error:  # interrupts and exits, too: the others wait in any case
         if count() == 1:
             raise
         _fail(error, explain)
@@ -382,7 +382,11 @@ class _Watch:
     def tell(cls, key: str, value: str) -> None:
         """Leaves a word for the other hosts."""
         if cls.current is not None:
-            with contextlib.suppress(Exception):  # the first word stays; nobody may be there
+            value = value.encode(
+                "utf-8", "backslashreplace"
+            ).decode()  # names of files may be bytes
+            # The first word stays, and nobody may be there.
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
                 cls.current._client.key_value_set(f"evr1/{key}", value)
 
     @property
@@ -411,7 +415,7 @@ class _Watch:
                 self.tell("leave", name())
             try:
                 words = dict(self._client.key_value_dir_get("evr1/"))
-            except Exception:  # noqa: BLE001  jax ends the process where the coordinator is gone
+            except jax.errors.JaxRuntimeError:  # jax ends the process if nobody answers for long
                 continue
             told = {key.removeprefix("evr1/"): value for key, value in words.items()}
             if "failed" in told and not self.is_ending:

@@ -80,6 +80,17 @@ def test_an_error_that_tells_no_place_gets_one(tmp_path):
         list(guarded(task_of(fails), "mine").load(tmp_path))
 
 
+def test_a_disk_that_fails_is_no_wrong_row(tmp_path):
+    def load(folder):
+        yield Sample("a", {}, (Media("a.mp4"),))
+        raise PermissionError(13, "Permission denied", "a.json")
+
+    with pytest.raises(PermissionError, match=r"a\.json"):
+        list(guarded(task_of(load), "mine").load(tmp_path))
+    with pytest.raises(ValueError, match="^own: load, behind sample a: running it fails with Perm"):
+        list(guarded(task_of(load), "own").load(tmp_path))
+
+
 def test_a_prompt_that_shows_what_is_not_there():
     task = guarded(task_of(list, lambda sample: (Show(3), "?")), "mine")
     sample = Sample("a", {}, (Media("a.mp4"),))

@@ -90,7 +90,9 @@ class _Guard:
             if self.is_own or where in str(error):
                 raise
             raise ValueError(f"{self.name}: {what}: {error}") from error
-        except Exception as error:
+        except Exception as error:  # a user's function, or a wrong row, may fail in any way
+            if isinstance(error, OSError | MemoryError) and not self.is_own:
+                raise  # no row is wrong: the disk, or the memory
             said = user_code.failure(error)
             if not self.is_own:
                 said = f"{user_code.short(error)}; a row is no official one: get its file again"

@@ -212,7 +212,7 @@ def _cut_after(sock: socket.socket, seconds: float) -> Iterator[None]:
 
     def cut() -> None:
         is_late.set()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the peer has closed it already
             socket.socket.shutdown(sock, socket.SHUT_RDWR)  # below TLS, which would wait for a peer
 
     timer = threading.Timer(max(seconds, 0.0), cut)

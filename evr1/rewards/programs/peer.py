@@ -152,7 +152,7 @@ class Peer:
     def answer(self, request) -> None:
         try:
             reply = ["ok", self._serve(*request)]
-        except BaseException as e:  # noqa: BLE001
+        except BaseException as e:  # noqa: BLE001  what a response's code raises, an exit too
             reply = ["error", [k.__name__ for k in type(e).__mro__], str(e)[:500]]
         self.send(reply)
 

@@ -52,7 +52,7 @@ def _execute(tree: ast.Module, name: str) -> tuple[dict, int]:
         exec(compile(tree, "<program>", "exec", flags), module.__dict__)
     except SystemExit as e:
         code = 0 if e.code is None or e.code in (0, False) else 1
-    except BaseException:  # noqa: BLE001
+    except BaseException:  # noqa: BLE001  a response's code may raise anything
         code = 1
     return module.__dict__, code
 
@@ -120,7 +120,7 @@ def _shown(text: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "problem"}
     try:
         exec(compile(text, "<problem>", "exec", __future__.annotations.compiler_flag), names)
-    except BaseException:  # noqa: BLE001
+    except BaseException:  # noqa: BLE001  code of a row that does not run alone shows nothing
         return {}
     return {k: v for k, v in names.items() if not k.startswith("_") and not hasattr(builtins, k)}
 
@@ -150,7 +150,7 @@ def _passes(test: dict, peer: Peer) -> bool:
         return same(result, expected) or ("is_wrapped" in test and same(result, expected[0]))
     except SystemExit as e:  # of the script's own; a served function cannot
         return e.code in (None, 0, False)
-    except BaseException:  # noqa: BLE001
+    except BaseException:  # noqa: BLE001  whatever a test ends with, it is not passed
         return False
 
 
