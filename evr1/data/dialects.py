@@ -5,6 +5,7 @@
 
 import collections
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,8 @@ HISTORY = ("turns", "history")
 _OTHER_MEDIA = frozenset(  # that name media of other uses: the answer's, or files of other tools
     ("preprocessed_video", "mask", "masks", "mask_path", "mask_paths", "gt_mask", "mask_rle")
 )
+_FILLED_IN = re.compile("<(ref-object|bbox)>")
+_ANSWER_TAGS = re.compile("</?answer>")
 _DECODED = ("images", "videos", "options", "reward_model", "extra_info", *CHATS, *HISTORY)
 
 
@@ -191,6 +194,12 @@ def _texts(row: dict[str, Any], chat: chats.Chat | None) -> None:
         row["problem"] = f'When in the video does this happen: "{sentence}"'  # Time-R1
         row.setdefault("answer", span)
         row.setdefault("problem_type", "temporal grounding")
+    told = (row.get("problem"), row.get("answer"))
+    if row.get("objects") and any(isinstance(t, str) and _FILLED_IN.search(t) for t in told):
+        raise ValueError(
+            f"objects: got {entries.short(row['objects'])}, which ms-swift writes into "
+            "<ref-object> and <bbox>; write the names and boxes out there"
+        )
     if isinstance(row.get("options"), Mapping):  # {"A": "a dog", ...}
         row["options"] = [f"{k}. {v}" for k, v in row["options"].items() if v is not None]
 
@@ -201,7 +210,7 @@ def _first(row: Mapping[str, Any], ours: str, tiers: Sequence[Sequence[str]]) ->
         if ours in ("problem", "system"):
             named = {n: v for n, v in named.items() if isinstance(v, str)}
         values = list(named.values())
-        if any(v != values[0] for v in values):
+        if any(_bare(v) != _bare(values[0]) for v in values):
             names = list(named)
             example = json.dumps({ours: names[0]})
             raise ValueError(
@@ -211,6 +220,13 @@ def _first(row: Mapping[str, Any], ours: str, tiers: Sequence[Sequence[str]]) ->
         if values:
             return values[0]
     return None
+
+
+def _bare(value: Any) -> Any:
+    """Returns what two spellings of an answer have in common: "<answer>3</answer>", "3" and 3."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return value
+    return _ANSWER_TAGS.sub("", str(value)).strip()
 
 
 def _media(row: dict[str, Any], chat: chats.Chat | None) -> None:

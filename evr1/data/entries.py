@@ -29,6 +29,7 @@ UNREAD = (
     + ("video_total_pixels", "image_min_pixels", "image_max_pixels", "video_reader_backend")
     + ("audio", "audios", "tools")
 )
+SPANS = ("start", "end", "start_time", "end_time")  # of a row: the answer's, or what is shown?
 _RATES = ("sample_fps", "fps")  # of frames that are given one by one
 _MEDIA_WORDS = frozenset(
     ("video", "videos", "image", "images", "clip", "clips", "frame", "frames", "img", "imgs")

@@ -31,6 +31,7 @@ _OWN_FIELDS = frozenset(
     + ("problem_id", "video_start", "video_end", "system", "turns")
 )
 _SHOWN_BAD = 10
+_CAPTIONS = ("caption", "captioning", "video description")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +147,7 @@ def parse_row(
     said = [str(name) for name, value in fields.items() if value is not None]
     fields = dialects.adapt(fields, schema.columns)
     _fill_type(fields, schema, notes)
+    _fill_question(fields, notes)
     for name in schema.required:
         if fields.get(name) is None:
             raise ValueError(
@@ -194,6 +196,15 @@ def _fill_type(fields: dict[str, Any], schema: Schema, notes: dialects.Notes) ->
         notes.add(f"state no problem_type; it is {chosen} (data.problem_type)")
 
 
+def _fill_question(fields: dict[str, Any], notes: dialects.Notes) -> None:
+    """Asks for the caption of a medium where a row holds one and no question."""
+    kind = next((k for k in ("video", "image") if fields.get(f"{k}s")), "")
+    is_caption = problem_types.plain_name(str(fields.get("problem_type"))) in _CAPTIONS
+    if kind and is_caption and fields.get("problem") in (None, ""):
+        fields["problem"] = f"Describe what the {kind} shows."
+        notes.add(f"ask nothing and hold a caption; the question is {fields['problem']!r}")
+
+
 def _note_media(fields: Mapping[str, Any], media: Sequence[Medium], notes: dialects.Notes) -> None:
     """Counts limits that a row has for its own media, and those that nobody reads."""
     limits = {name for item in media if not isinstance(item, str) for name, _ in item.limits}
@@ -203,6 +214,8 @@ def _note_media(fields: Mapping[str, Any], media: Sequence[Medium], notes: diale
     listed = [*_listed(fields.get("images")), *_listed(fields.get("videos"))]
     said = [fields, *(entry for entry in listed if isinstance(entry, Mapping))]
     unread = [n for n in entries.UNREAD if any(each.get(n) not in (None, "", []) for each in said)]
+    if fields.get("videos"):
+        unread += [n for n in entries.SPANS if isinstance(fields.get(n), int | float)]
     if unread:
         notes.add(f"have {', '.join(unread)}, which is not read")
 

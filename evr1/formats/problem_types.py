@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "multiple choice": ("multiple_choice", "mc", "mcq"),
-    "numerical": ("number",),
+    "numerical": ("number", "rec"),  # rec, ssr, crr: OVO-Bench in the files of EasyVideoR1
     "regression": (),
-    "boolean": ("binary classification", "yes/no"),
+    "boolean": ("binary classification", "yes/no", "ssr", "crr"),
     "ocr": (),
     "math": ("mathematics",),
     "temporal grounding": (),

@@ -365,11 +365,20 @@ def _last_object(text: str, opening: str) -> list[tuple[int, int]]:
 
 
 def ground_truth(answer: Any) -> Any:
-    """Returns a row's ground truth without the answer tag or dollar signs that may wrap it."""
+    """Returns a row's ground truth without the answer tag or dollar signs that may wrap it.
+
+    Reasons in front of it, as in the responses that models are first taught by, are left out.
+
+    >>> ground_truth("<think>Not A.</think> <answer>B</answer>"), ground_truth("<think>2</think>3")
+    ('B', '3')
+    """
     if not isinstance(answer, str):
         return answer
     tagged = answer_tag(answer) if "<" in answer else None
-    text = (answer if tagged is None else tagged).strip()
+    text = answer if tagged is None else tagged
+    if tagged is None and think_block.closes(answer):
+        text = after_reasoning(answer) or answer
+    text = text.strip() or answer.strip()
     for mark in ("$$", "$") if text[:1] == "$" else ():
         if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
             inner = text[len(mark) : -len(mark)]

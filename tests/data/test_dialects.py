@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from evr1 import rewards
 from evr1.data import rows
 from evr1.data.media.requests import media_requests
 from evr1.data.records import MediaItem, Turn
@@ -63,6 +64,27 @@ SHAPES = {  # name: (row, problem, answer, media)
         ASK,
         "<answer>4</answer>",
         ["./plain.mp4"],
+    ),
+    "EasyVideoR1 Charades-STA": (
+        VIDEO_R1
+        | {"options": [], "problem_type": "temporal grounding"}
+        | {"solution": '<think>{"time": [4.5, 9.25], "boxes": {}}</think><[lost]>'},
+        ASK,
+        '<think>{"time": [4.5, 9.25], "boxes": {}}</think><[lost]>',
+        ["./plain.mp4"],
+    ),
+    "EasyVideoR1 VideoMMLU": (
+        VIDEO_R1
+        | {"problem": "", "options": [], "problem_type": "caption", "solution": "Bars."},
+        "<video>Describe what the video shows.",
+        "Bars.",
+        ["./plain.mp4"],
+    ),
+    "an answer under two names": (
+        {"question": "What?", "solution": "<answer>3</answer>", "ground_truth": 3},
+        "What?",
+        "<answer>3</answer>",
+        [],
     ),
     "EasyR1": (
         {"images": ["f.png"], "problem": "<image>Find x.", "answer": "3"},
@@ -171,6 +193,27 @@ def test_verl():
     assert row.videos == (MediaItem("/data/p.mp4", limits=limits),)
 
 
+@pytest.mark.parametrize(
+    ("stated", "solution", "right", "wrong", "canonical"),
+    [
+        ("REC", "<answer>2</answer>", "2", "1", "numerical"),
+        ("SSR", "<answer>Yes</answer>", "yes", "no", "boolean"),
+        ("CRR", "<answer>No</answer>", "No", "Yes", "boolean"),
+    ],
+)
+def test_the_types_of_ovo_bench(stated, solution, right, wrong, canonical):
+    row = parse(VIDEO_R1 | {"problem_type": stated, "options": [], "solution": solution})
+    rewards.check_row(row)
+    got = [rewards.score(f"<answer>{a}</answer>", row).accuracy for a in (right, wrong)]
+    assert (row.problem_type, got) == (canonical, [1.0, 0.0])
+
+
+def test_an_interval_that_is_left_as_a_reason_alone():
+    row = parse(SHAPES["EasyVideoR1 Charades-STA"][0])
+    assert rewards.score('<answer>{"time": [4.5, 9.25]}</answer>', row).accuracy == 1.0
+    assert rewards.score('<answer>{"time": [4.5, 14]}</answer>', row).accuracy == 0.5
+
+
 def test_types_where_none_is_stated():
     assert parse(TIME_R1).problem_type == "temporal grounding"
     assert parse({"query": "q", "solution": "A", "options": {"A": "x", "B": "y"}}).problem_type == (
@@ -261,6 +304,7 @@ BLIND = {"problem": "q", "answer": "a"}
         ({"images": [["a.png"]]}, "images: got .* a list in a list"),
         ({"solution": "b", "answer": None, "ground_truth": "c"}, "answer: got nothing, and sol"),
         ({"problem": None, "question": "x", "query": "y"}, "problem: got nothing, and ques"),
+        ({"answer": "<bbox>", "objects": {"bbox": [[1, 2, 3, 4]]}}, "objects: got .*write the nam"),
         ({"problem": None, "messages": [{"role": "tool", "content": "x"}]}, "messages: got a tur"),
         ({"problem": None, "messages": [SYSTEM]}, "messages: got .* without a question"),
         ({"problem": None, "messages": [USER | {"content": 3}]}, "messages: got 3 as content"),
@@ -331,13 +375,14 @@ def test_an_entry_and_a_row_may_have_limits():
 
 def test_what_is_read_otherwise_is_told_once(tmp_path):
     path, said = tmp_path / "r.jsonl", []
-    lines = [BLIND | {"videos": "a.mp4", "fps": 1, "resized_height": 280}] * 2
+    how = {"fps": 1, "resized_height": 280, "start": 0.5, "end": 2}
+    lines = [BLIND | {"videos": "a.mp4", **how}] * 2
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows.load_rows(path, note=said.append)
     assert said == [
         f"{path}: 2 rows: state no problem_type; it is open-ended (data.problem_type)",
         f"{path}: 2 rows: have fps of their own, which goes before the run's budgets",
-        f"{path}: 2 rows: have resized_height, which is not read",
+        f"{path}: 2 rows: have resized_height, start, end, which is not read",
     ]
 
 

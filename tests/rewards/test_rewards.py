@@ -222,6 +222,23 @@ BOMBS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("kind", "answer", "right"),
+    [
+        ("multiple choice", "<think>A or B?</think>\nB", "B"),
+        ("numerical", "<think>3 and 4</think>7", "7"),
+        ("boolean", "<think>no</think>Yes", "yes"),
+        ("ocr", "<think>GO?</think> STOP", "STOP"),
+        ("open-ended", "<think>no dog</think>a cat", "a cat"),
+        ("math", r"<think>2</think>$\frac12$", "1/2"),
+        ("temporal grounding", "<think>2 to 3</think>[4, 5]", '{"time": [4, 5]}'),
+    ],
+)
+def test_reasons_before_a_ground_truth_do_not_count(kind, answer, right):
+    assert score(kind, f"<answer>{right}</answer>", answer).accuracy == 1
+    assert score(kind, "<answer>17</answer>", answer).accuracy == 0
+
+
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_answered_at_once(name):
     answers = dict(multiple_choice="B", numerical=5, ocr="STOP", math="5", open_ended="a cat")
