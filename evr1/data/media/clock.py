@@ -20,6 +20,8 @@ from evr1.data.records import Budgets
 
 _IN_TURN = ("avi", "asf")  # containers that know no time but that of decoding
 _NEED_A_KEY = ("h264", "hevc")  # whose decoders show nothing before it
+_HIDING = ("vp8", "vp9")  # whose packets may show nothing
+_SLACK_SHARE = 0.25  # of a frame, by which a packet may be off the time that a header promises
 _SUREST_SHARE = 0.5  # of a frame, by which an index may deviate: it knows no reordering
 
 
@@ -34,7 +36,9 @@ class Clock:
         pts: int64[N], by which a decoder names these frames; None: it does not, or two have one.
         present: packets, those included that show nothing.
         keys: indices of the key frames, ascending; empty where they cannot be sought.
-        key_dts: where to seek for each of them.
+        key_dts: when each of them is decoded.
+        slack: ticks by which a packet's pts may differ from `pts`.
+        is_surmised: `pts` and `keys` are the header's; each packet met has to confirm them.
     """
 
     times: np.ndarray
@@ -44,9 +48,22 @@ class Clock:
     present: int = 0
     keys: Sequence[int] = ()
     key_dts: Sequence[int] = ()
+    slack: int = 0
+    is_surmised: bool = False
 
     def __len__(self) -> int:
         return len(self.times)
+
+    def index_of(self, pts: int | None) -> int | None:
+        """Returns the index of the frame of this pts; None: there is none.
+
+        >>> Clock(np.arange(3) / 30, 30.0, True, pts=np.array([0, 10, 20]), slack=2).index_of(11)
+        1
+        """
+        if pts is None or self.pts is None:
+            return None
+        i = int(np.searchsorted(self.pts, pts - self.slack))
+        return i if i < len(self.pts) and abs(int(self.pts[i]) - pts) <= self.slack else None
 
     def take(
         self, path: str | pathlib.Path, budgets: Budgets, start: float | None, end: float | None
@@ -86,7 +103,37 @@ def from_index(path: str | pathlib.Path, container, stream) -> Clock | None:
 
     None: the index does not tell it.
     """
+    return _of_entries(containers.trusted_index(path, container, stream), stream)
+
+
+def from_header(path: str | pathlib.Path, container, stream) -> Clock | None:
+    """Returns the clock of `from_index`, and where its frames may be sought; reads one packet.
+
+    An index knows when frames are decoded. At a constant rate, those are the times of showing, in
+    order, but for what the first one is late; that the packets met later have to confirm. None: the
+    index does not tell it, or the codec has packets that show nothing.
+    """
+    if stream.codec_context.name in _HIDING:
+        return None
     entries = containers.trusted_index(path, container, stream)
+    clock = _of_entries(entries, stream)
+    first = next(container.demux(stream), None) if clock and len(clock) > 1 else None
+    if clock is None or first is None or first.pts is None:
+        return None
+    dts = np.array([entry.timestamp for entry in entries], np.int64)
+    slack = int(_SLACK_SHARE * np.median(np.diff(dts)))
+    if not first.is_keyframe or first.dts != dts[0] or first.pts != stream.start_time:
+        return None
+    return dataclasses.replace(
+        clock,
+        pts=dts - dts[0] + first.pts,
+        keys=[i for i, entry in enumerate(entries) if entry.is_keyframe],
+        slack=slack,
+        is_surmised=True,
+    )
+
+
+def _of_entries(entries: Sequence[Any], stream) -> Clock | None:
     if not entries or not stream.average_rate:
         return None
     fps = containers.rate(stream)
@@ -109,10 +156,10 @@ def from_packets(container, stream) -> Clock:
     clock = of_times(stored[order] * float(stream.time_base), n, fps)
     if not is_exact:
         return dataclasses.replace(clock, present=packets.present)
-    pts, keys = (
-        np.array(packets.pts, np.int64)[order],
-        np.flatnonzero(np.array(packets.is_key, bool)[order]),
-    )
+    pts = np.array(packets.pts, np.int64)[order]
+    keys = np.flatnonzero(np.array(packets.is_key, bool)[order])
+    if (np.diff(pts) <= 0).any():  # filled in by FFmpeg, and not to be looked up
+        return dataclasses.replace(clock, pts=pts, present=packets.present)
     dts = [pts[i] if packets.dts[order[i]] is None else packets.dts[order[i]] for i in keys]
     return dataclasses.replace(
         clock, pts=pts, present=packets.present, keys=keys.tolist(), key_dts=list(map(int, dts))

@@ -72,7 +72,7 @@ def trusted_index(path: str | pathlib.Path, container, stream) -> list[Any]:
     entries = list(stream.index_entries)
     end = os.path.getsize(path)
     is_whole = len(entries) == stream.frames and not any(
-        entry.is_discard or entry.pos + entry.size > end for entry in entries
+        entry.is_discard or not entry.size or entry.pos + entry.size > end for entry in entries
     )
     return entries if is_whole else []
 

@@ -5,8 +5,6 @@ are shown in `clock`; how they are reached (jumping from key frame to key frame,
 everything) is a question of speed only and never changes the result.
 """
 
-import bisect
-import collections
 import contextlib
 import dataclasses
 import pathlib
@@ -19,12 +17,11 @@ import numpy as np
 from evr1.data.errors import MediaError
 from evr1.data.media import clock as clocks
 from evr1.data.media import container as containers
-from evr1.data.media import patches, pixels, remarks, sampling
+from evr1.data.media import patches, pixels, remarks, sampling, seeking
 from evr1.data.media.clock import Clock
 from evr1.data.media.container import open_video
 from evr1.data.records import Budgets, Geometry, Media
 
-SEEK_COST_FRAMES = 6  # a jump costs about as much as decoding this many frames
 MIN_PRESENT_SHARE = 0.5  # fewer of the promised frames than this: the file is cut off
 
 
@@ -125,23 +122,21 @@ def decode(
     Raises:
         MediaError: missing, undecodable, empty, cut off, or no frame within the clip.
     """
+    sampled = _Sampler(path, budgets, geometry, start, end, tuple(times))
+    with open_video(path) as (container, stream):
+        clock = clocks.from_header(path, container, stream)
+        media = sampled.decode(container, stream, clock) if clock else None
+    if isinstance(media, Media):
+        return media
     with open_video(path) as (container, stream):
         clock = clocks.from_packets(container, stream)
         _check_present(path, clock.present, containers.promised(container, stream))
         while True:
-            if not len(clock):
-                raise MediaError("empty", path, "the video stream holds no frames")
-            indices, sample_fps = clock.take(path, budgets, start, end)
-            if times:
-                indices, sample_fps = sampling.nearest(clock.times, times)
-            keep = _Keep(len(indices), budgets, geometry, path)
-            pts = _fetch(container, stream, clock, indices, keep)
-            if pts is None:
-                break
+            pts = sampled.decode(container, stream, clock)
+            if isinstance(pts, Media):
+                return pts
             _check_present(path, len(pts), len(clock))
             clock = clocks.of_decoded(clock, pts, stream)
-        frames, stamps = keep.stack(indices), clock.times[indices]
-        return Media(frames, stamps, is_video=True, sample_fps=sample_fps, remarks=keep.remarks)
 
 
 def _check_present(path: str | pathlib.Path, present: int, promised: int) -> None:
@@ -150,12 +145,44 @@ def _check_present(path: str | pathlib.Path, present: int, promised: int) -> Non
         raise MediaError("undecodable", path, reason)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sampler:
+    """What `decode` is asked for."""
+
+    path: str | pathlib.Path
+    budgets: Budgets
+    geometry: Geometry
+    start: float | None
+    end: float | None
+    times: tuple[float, ...]
+
+    def decode(self, container, stream, clock: Clock) -> Media | list[int | None]:
+        """Returns the frames that a clock promises, or the pts of all that the file really gives.
+
+        Raises:
+            MediaError: no frames at all, or none within the clip.
+        """
+        if not len(clock):
+            raise MediaError("empty", self.path, "the video stream holds no frames")
+        indices, sample_fps = clock.take(self.path, self.budgets, self.start, self.end)
+        if self.times:
+            indices, sample_fps = sampling.nearest(clock.times, self.times)
+        keep = _Keep(len(indices), self.budgets, self.geometry, self.path)
+        pts = _fetch(container, stream, clock, indices, keep)
+        if pts is not None:
+            return pts
+        frames, stamps = keep.stack(indices), clock.times[indices]
+        return Media(frames, stamps, is_video=True, sample_fps=sample_fps, remarks=keep.remarks)
+
+
 def _fetch(container, stream, clock: Clock, indices: np.ndarray, keep: "_Keep"):
     """Keeps the frames at `indices`, or returns the pts of all that the file really gives."""
-    runs = _seek_plan(clock, indices)
-    if runs and _fetch_by_seeking(container, stream, clock, runs, keep):
+    runs = seeking.plan(clock, indices)
+    if runs and seeking.fetch(container, stream, clock, runs, keep.add):
         return None
     chosen, pts, is_right = set(indices.tolist()), [], True
+    if runs and clock.is_surmised:
+        return pts
     with open_video(keep.path) as (container, stream):  # not every format can seek to its start
         for frame in _frames(container, stream):
             index = len(pts)
@@ -163,6 +190,8 @@ def _fetch(container, stream, clock: Clock, indices: np.ndarray, keep: "_Keep"):
             if index in chosen and index not in keep.frames:
                 keep.add(index, frame)
             is_right = is_right and _is_at(clock, index, frame.pts)
+            if clock.is_surmised and not is_right:
+                return pts
             if is_right and index >= indices[-1]:
                 return None
     return pts
@@ -170,42 +199,11 @@ def _fetch(container, stream, clock: Clock, indices: np.ndarray, keep: "_Keep"):
 
 def _is_at(clock: Clock, index: int, pts: int | None) -> bool:
     """Returns whether the decoder's frame is the one that the packets promised; if that matters."""
+    if clock.is_surmised:
+        return clock.index_of(pts) == index
     if clock.is_constant or clock.pts is None:
         return True
     return index < len(clock) and clock.pts[index] == pts
-
-
-def _seek_plan(clock: Clock, indices: np.ndarray) -> list[tuple[int, list[int]]]:
-    """Returns runs of (where to seek, indices to take there); none where seeking does not pay."""
-    if not clock.keys:
-        return []
-    runs: dict[int, list[int]] = collections.defaultdict(list)
-    for index in sorted(set(indices.tolist())):
-        k = bisect.bisect_right(clock.keys, index) - 1
-        if k < 0:
-            return []
-        runs[k].append(index)
-    cost = sum(run[-1] - clock.keys[k] + 1 + SEEK_COST_FRAMES for k, run in runs.items())
-    if cost >= int(indices[-1]) + 1:
-        return []
-    return [(clock.key_dts[k], run) for k, run in runs.items()]
-
-
-def _fetch_by_seeking(container, stream, clock: Clock, runs, keep: "_Keep") -> bool:
-    """Returns whether every frame was found where the packets said it would be."""
-    assert clock.pts is not None
-    for dts, run in runs:
-        index_of = {int(clock.pts[index]): index for index in run}
-        last = int(clock.pts[run[-1]])
-        container.seek(dts, stream=stream)
-        for frame in _frames(container, stream):
-            if frame.pts in index_of:
-                keep.add(index_of.pop(frame.pts), frame)
-            if not index_of or frame.pts is None or frame.pts > last:
-                break
-        if index_of:
-            return False
-    return True
 
 
 def _frames(container, stream) -> Iterator[av.VideoFrame]:

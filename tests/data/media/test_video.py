@@ -7,9 +7,7 @@ import pytest
 from clips import BUDGETS, GEOMETRY, GRAY_STEP, gray_of, write_clip
 
 from evr1.data.errors import MediaError
-from evr1.data.media import clock as clocks
-from evr1.data.media import sampling, video
-from evr1.data.media.container import open_video
+from evr1.data.media import video
 from evr1.data.records import Budgets
 
 FORMATS = {
@@ -35,30 +33,6 @@ def test_the_right_frames_come_out(tmp_path, name):
         shape = video.measure(path, BUDGETS, GEOMETRY, start, end)
         assert (shape.frames, shape.height, shape.width, 3) == media.frames.shape
         np.testing.assert_array_equal(shape.timestamps, media.timestamps)
-
-
-def test_seeking_gives_the_same_pixels_as_decoding_everything(tmp_path, monkeypatch):
-    path = write_clip(tmp_path / "a.mp4", 400, gop=10)
-    plans = []
-    plan = video._seek_plan
-    monkeypatch.setattr(video, "_seek_plan", lambda *a: plans.append(plan(*a)) or plans[-1])
-    jumped = video.decode(path, BUDGETS, GEOMETRY)
-    assert len(plans.pop()) == 8
-    monkeypatch.setattr(video, "_seek_plan", lambda *a: [])
-    np.testing.assert_array_equal(video.decode(path, BUDGETS, GEOMETRY).frames, jumped.frames)
-
-
-def test_seeking_is_used_only_where_it_pays(tmp_path):
-    def runs(path, budgets):
-        with open_video(path) as (container, stream):
-            clock = clocks.from_packets(container, stream)
-        return video._seek_plan(clock, sampling.sample_indices(120, 30.0, 2.0, budgets))
-
-    assert runs(write_clip(tmp_path / "one.mp4", 120, gop=600), 8) == []  # one key frame
-    assert runs(write_clip(tmp_path / "all.mp4", 120, gop=1), 8)
-    dense = sampling.sample_indices(120, 30.0, 30.0, 120)
-    with open_video(tmp_path / "all.mp4") as (container, stream):
-        assert video._seek_plan(clocks.from_packets(container, stream), dense) == []  # every frame
 
 
 def test_times_follow_a_varying_frame_rate(tmp_path):
