@@ -17,7 +17,8 @@ HOST_CALL = re.compile(r"callback|infeed|outfeed|host_transfer", re.IGNORECASE)
 # Over the limit by less is not over: a counter beside a program that fills the chip.
 MARGIN = 2**20
 _SIZE = r"([\d.]+)([KMG]?)B?"
-# libtpu's two ways to say it: of the whole program, and of what is neither argument nor result.
+# libtpu's two ways to say it. Both count the arguments, though the second speaks of temporaries:
+# it has 17 GiB for a program of 13 and 4.
 USED = re.compile(rf"Used {_SIZE} of {_SIZE} hbm")
 TEMPORARIES = re.compile(
     rf"memory required for HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)"
@@ -122,12 +123,9 @@ def out_of_memory(name: str, error: Exception, arguments: int) -> tuple[tuple[in
         ValueError: the error is not about the chip's memory.
     """
     text = str(error)
-    if found := USED.search(text):
+    if found := USED.search(text) or TEMPORARIES.search(text):
         need, limit = scaled(*found.groups()[:2]), scaled(*found.groups()[2:])
         return (arguments, 0, max(need - arguments, 0)), limit
-    if found := TEMPORARIES.search(text):
-        need, limit = scaled(*found.groups()[:2]), scaled(*found.groups()[2:])
-        return (arguments, 0, need), limit
     line = " ".join(text.split())[:300]
     raise ValueError(f"the compiler refuses {name}: {line}") from error
 

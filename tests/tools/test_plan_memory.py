@@ -20,7 +20,7 @@ temporaries (34.67G) exceeds available HBM (31.25G)."""
     ("message", "parts", "limit"),
     [
         (OUT_OF_HBM, (5.0, 0, 129.20), 95.74),
-        (TEMPORARIES.replace("\n", " "), (5.0, 0, 34.67), 31.25),
+        (TEMPORARIES.replace("\n", " "), (5.0, 0, 29.67), 31.25),
     ],
 )
 def test_out_of_memory_is_read_from_the_message(message, parts, limit):
