@@ -27,7 +27,7 @@ from absl import flags
 
 from evr1 import rewards
 from evr1.batch.shapes import plan_shapes
-from evr1.config import Settings, command, evals, resolve
+from evr1.config import Settings, checks, command, evals, resolve
 from evr1.config.evals import BenchmarkSettings
 from evr1.data import left_out
 from evr1.data.dataset import budgets, heldout_loader, open_source, planned_sizes, read_rows
@@ -74,7 +74,7 @@ def evaluate(settings: Settings) -> dict[str, float]:
 def _check_paths(settings: Settings) -> None:
     for field, path, is_there, what in (
         ("workdir", settings.workdir, True, "DIR"),
-        ("model", settings.model, Path(settings.model).is_dir(), "DIR"),
+        ("model", settings.model, checks.is_model(settings.model), "DIR"),
         ("data.eval", settings.data.eval, Path(settings.data.eval).is_file(), "FILE"),
     ):
         if not path:

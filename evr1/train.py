@@ -101,7 +101,8 @@ def train(settings: Settings) -> None:
             metrics, lines = run.skipped.check(metrics, prepared, state.step, latest)
             for line in lines:
                 writer.line(line)
-            if is_saved or hosts.count() > 1:
+            is_evaluated = _is_due(settings.eval.every_steps, state.step, settings.num_steps)
+            if is_saved or is_evaluated or hosts.count() > 1:
                 position = _position(run, state)
 
             advantages = prepared.batch.advantages[..., 0]
@@ -109,9 +110,8 @@ def train(settings: Settings) -> None:
             writer.rollouts(itertools.islice(records, settings.log.rollouts_per_step or None))
             metrics |= _readings(run, prepared, metrics, timer)
             writer.metrics(state.step, metrics)
-            if _is_due(settings.eval.every_steps, state.step, settings.num_steps):
-                evaluate(state)
-            if is_saved:
+            is_best = is_evaluated and evaluate(state)
+            if is_saved or is_best:
                 writer.sync()
                 run.checkpoints.save(state.step, saved_arrays(learner.settings, state), position)
         with hosts.staying():
@@ -396,7 +396,7 @@ def _common(settings: Settings) -> dict[str, str]:
 
 
 def _begin(
-    run: Run, state: LearnerState, writer: Writer, evaluate: Callable[[LearnerState], None]
+    run: Run, state: LearnerState, writer: Writer, evaluate: Callable[[LearnerState], bool]
 ) -> None:
     """Says what is run; a new run is checked, and evaluated at step 0."""
     run.compiles.on_change = writer.compiling
@@ -414,12 +414,15 @@ def _begin(
     evaluate(state)
 
 
-def _evaluate(run: Run, writer: Writer, state: LearnerState) -> None:
-    """Answers the held-out rows and the benchmarks; metrics and records go to the writer."""
+def _evaluate(run: Run, writer: Writer, state: LearnerState) -> bool:
+    """Answers the held-out rows and the benchmarks; metrics and records go to the writer.
+
+    Returns whether a checkpoint is to be kept, since no step was better on the held-out rows.
+    """
     metrics: dict[str, float] = {}
     records: list[RolloutRecord] = []
     if not (run.dataset.rows.heldout or run.benchmarks.tasks):
-        return
+        return False
     with run.timer("eval"), hosts.staying():  # a step has its evaluation, or is not saved
         published = run.learner.publish(state)
         if run.dataset.rows.heldout:
@@ -427,6 +430,9 @@ def _evaluate(run: Run, writer: Writer, state: LearnerState) -> None:
         metrics |= run.benchmarks.evaluate(published.params, state.step, writer.line)
     writer.metrics(state.step, metrics | run.timer.pop())
     writer.rollouts(records)
+    if not (run.settings.checkpoint.keep_best and run.dataset.rows.heldout):
+        return False
+    return run.checkpoints.is_best(state.step, metrics["eval/accuracy"])
 
 
 def _readings(

@@ -10,8 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from evr1.data.media.content import file_identity
+from evr1.formats import run_files
 from evr1.models import load_model
-from evr1.models.io import hf, orbax_dir
+from evr1.models.io import hf, orbax_dir, runs
 from evr1.models.tree import unflatten
 
 
@@ -79,3 +80,30 @@ def orbax_to_hf(source: Path, out: Path, dtype: str | None, max_shard_bytes: int
 
     hf.write_dir(out, named, values(), source, max_shard_bytes)
     return f"{out}: {len(tensors)} tensors"
+
+
+def run_to_hf(run: Path, step: str, out: Path, dtype: str | None, max_shard_bytes: int) -> str:
+    """Writes the HF directory of a run's checkpoint; returns what was done, in a line.
+
+    Args:
+        run: workdir.
+        step: a number, "best", or "" for the newest.
+        out: see `hf.write_dir`.
+        dtype: of the tensors; None: that of the run's own exports.
+        max_shard_bytes: of a file.
+
+    Raises:
+        ValueError: it is no run, or has no such checkpoint.
+    """
+    path = run / run_files.FOLDER / step if step else run
+    if not run_files.is_run(run):
+        raise ValueError(f"{run}: no config.json of a run; give the workdir of a training")
+    found = run_files.find(path)
+    assert found is not None
+    kind: str = dtype or found.config["checkpoint"]["export_dtype"]
+    model = load_model(found.directory)
+    params = runs.load_params(found.directory, model, dtype=kind)
+    hf.save_params(
+        params, model, out, source_dir=found.start, dtype=kind, max_shard_bytes=max_shard_bytes
+    )
+    return f"{out}: step {found.step} of {run}, in {kind}"

@@ -1,11 +1,16 @@
-"""Converts a model between a HF directory and an Orbax directory, both ways.
+"""Converts a model between a HF directory and an Orbax directory, and a run's checkpoint to HF.
 
 python tools/convert_checkpoint.py --from_hf D --to_orbax D2
 python tools/convert_checkpoint.py --from_orbax D2 --to_hf D3
+python tools/convert_checkpoint.py --run WORKDIR --step 10 --to_hf D4
 
 The Orbax directory keeps the tokenizer and the other side files, so evr1 takes it wherever it takes
 a HF directory. Without --dtype every tensor comes back as it was, byte for byte. A conversion that
 was interrupted starts over; a finished one is not repeated.
+
+Of a run, --step is the number of a checkpoint, `best` (on the held-out rows) or, by default, the
+newest. Adapters are merged. Without --dtype the tensors have that of the run's exports; all of them
+stand in memory at once.
 """
 
 import argparse
@@ -28,15 +33,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to_orbax", metavar="DIR", type=Path)
     parser.add_argument("--from_orbax", metavar="DIR", type=Path)
     parser.add_argument("--to_hf", metavar="DIR", type=Path)
+    parser.add_argument("--run", metavar="WORKDIR", type=Path)
+    parser.add_argument("--step", metavar="STEP", default="", help="of --run: a number, or best")
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="of the model's tensors; default: unchanged"
+        "--dtype",
+        choices=DTYPES,
+        help="of the model's tensors; default: unchanged, of a run checkpoint.export_dtype",
     )
     parser.add_argument(
         "--max_shard_bytes", type=int, default=5 * 2**30, help="of a safetensors file"
     )
     flags = parser.parse_args(argv)
-    given = {k for k in ("from_hf", "to_orbax", "from_orbax", "to_hf") if vars(flags)[k]}
+    given = {k for k in ("from_hf", "to_orbax", "from_orbax", "to_hf", "run") if vars(flags)[k]}
     try:
+        if flags.step and not flags.run:
+            raise ValueError("--step is of a run; give --run WORKDIR")
         if flags.max_shard_bytes < 1:
             raise ValueError(f"--max_shard_bytes={flags.max_shard_bytes}; give a positive number")
         import conversion  # jax, which --help must not wait for
@@ -47,8 +58,14 @@ def main(argv: list[str] | None = None) -> int:
             done = conversion.orbax_to_hf(
                 flags.from_orbax, flags.to_hf, flags.dtype, flags.max_shard_bytes
             )
+        elif given == {"run", "to_hf"}:
+            done = conversion.run_to_hf(
+                flags.run, flags.step, flags.to_hf, flags.dtype, flags.max_shard_bytes
+            )
         else:
-            raise ValueError("give --from_hf and --to_orbax, or --from_orbax and --to_hf")
+            raise ValueError(
+                "give --from_hf and --to_orbax, --from_orbax and --to_hf, or --run and --to_hf"
+            )
     except (ValueError, OSError) as e:
         print(f"convert_checkpoint: {e}", file=sys.stderr)
         return 1

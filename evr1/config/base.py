@@ -17,7 +17,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.workdir = config_dict.placeholder(str)  # everything the run writes goes here
     c.seed = 0
     c.num_steps = 200  # RL steps: one rollout batch each
-    c.model = config_dict.placeholder(str)  # HF directory, or one of tools/convert_checkpoint.py
+    # HF directory, one of tools/convert_checkpoint.py, or a run's checkpoint: RUN/checkpoints/STEP,
+    # RUN/checkpoints/best, or RUN, the newest one.
+    c.model = config_dict.placeholder(str)
     c.canaries = True  # check the whole chain on one batch before the first step
     # Directory of compiled programs, which later runs need not compile. Empty: evr1 in the user's
     # cache directory on accelerators, none on CPUs. "off": none. JAX_COMPILATION_CACHE_DIR wins.
@@ -178,7 +180,7 @@ def get_config() -> ml_collections.ConfigDict:
     # The critic of algorithm.advantage=gae (PPO).
     c.critic = ml_collections.ConfigDict()
     c.critic.trunk = "own"  # or shared: a head on the policy, whose trunk it does not move
-    c.critic.model = ""  # HF or Orbax directory that an own trunk starts from; empty: model
+    c.critic.model = ""  # as model, what an own trunk starts from; empty: model
     c.critic.learning_rate = 1e-5  # the rest of its optimizer is that of optim
     c.critic.warmup_steps = 0  # RL steps at the start in which the critic alone learns
     c.critic.clip = 0.2  # values may move so far from the old ones in a rollout batch; 0: freely
@@ -316,6 +318,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.checkpoint = ml_collections.ConfigDict()
     c.checkpoint.every_steps = 20  # 0: only at the end
     c.checkpoint.keep = 3  # the newest ones
+    # Also the one that was best on the held-out rows, saved whenever an evaluation is better than
+    # all before it; tools/convert_checkpoint.py --run WORKDIR --step best exports it.
+    c.checkpoint.keep_best = True
     c.checkpoint.export = True  # write a HF directory at the end
     c.checkpoint.export_dtype = "bfloat16"  # of its tensors; or float32
 

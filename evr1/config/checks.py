@@ -111,6 +111,11 @@ def patterns(field: str, values: tuple[str, ...]) -> None:
             raise ValueError(f"{field} holds {pattern!r}: {e}; fix the pattern") from None
 
 
+def is_model(path: str) -> bool:
+    """Returns whether a path is a directory, or a run's RUN/checkpoints/best."""
+    return Path(path).is_dir() or (Path(path).name == "best" and Path(path).parent.is_dir())
+
+
 def is_directory_or_free(field: str, path: str) -> None:
     """Requires a directory, or a name that nothing has yet."""
     require(

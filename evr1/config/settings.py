@@ -196,6 +196,7 @@ class CheckpointSettings(Section):
 
     every_steps: int
     keep: int
+    keep_best: bool
     export: bool
     export_dtype: str
 

@@ -1,7 +1,6 @@
 """Settings of the algorithm and of what it learns from. `base.py` says what each means."""
 
 import dataclasses
-from pathlib import Path
 
 from evr1.config import algorithms, checks
 from evr1.config.checks import Section, require
@@ -367,14 +366,14 @@ class CriticSettings(Section):
         checks.from_0_to_1("critic.decay", self.decay)
 
     def check_paths(self) -> None:
-        self._require_model(Path(self.model).is_dir())
+        self._require_model(checks.is_model(self.model))
 
     def _require_model(self, ok: bool) -> None:
         require(
             ok or not self.model,
             "critic.model",
             f"is {self.model} with critic.trunk={self.trunk}",
-            "give a HF or Orbax directory for an own trunk, or leave it out",
+            "give a model directory or a run's checkpoint for an own trunk, or leave it out",
         )
 
 

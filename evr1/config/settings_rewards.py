@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 from evr1.config import checks
 from evr1.config.checks import Section, require
@@ -58,7 +57,7 @@ class JudgeSettings(Section):
 
     def check_paths(self) -> None:
         require(
-            self.backend != "sampler" or (self.model and Path(self.model).is_dir()),
+            self.backend != "sampler" or (self.model and checks.is_model(self.model)),
             "rewards.judge.model",
             f"is {self.model!r} with rewards.judge.backend={self.backend}",
             "give a HF or Orbax directory",

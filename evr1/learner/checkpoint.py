@@ -7,10 +7,11 @@ bit in array data; the checksums do.
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 PyTree = Any
+_BEST = "best"  # in the JSON record
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _DISK_FULL = "No space left on device"  # at the end of an Orbax message of many lines
 
@@ -41,6 +43,10 @@ class Checkpoints:
         keep: how many of the newest checkpoints stay.
         log: gets one line for every checkpoint that is ignored, with the reason.
 
+    Attributes:
+        best: (step, held-out accuracy) of the best evaluation, whose checkpoint stays too; it is in
+            every checkpoint, and None before there is one.
+
     Raises:
         ValueError: `keep` is below 1.
     """
@@ -52,6 +58,7 @@ class Checkpoints:
             raise ValueError(f"checkpoint.keep={keep}; keep at least 1")
         self.directory = Path(directory).absolute()
         self._keep, self._log = keep, log
+        self.best: tuple[int, float] | None = None
         for path in sorted(self.directory.glob(f"*{_TEMPORARY}*")):
             log(f"{path}: unfinished checkpoint of a run that was killed; removed")
         self._manager = self._open()
@@ -63,6 +70,13 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The newest step with a finished checkpoint; None: there is none."""
         return max(self._manager.all_steps(), default=None)
+
+    def is_best(self, step: int, accuracy: float) -> bool:
+        """Takes an evaluation; returns whether it is better than all before it."""
+        if self.best is not None and accuracy <= self.best[1]:
+            return False
+        self.best = step, accuracy
+        return True
 
     def save(self, step: int, state: PyTree, extra: Mapping[Any, Any]) -> None:
         """Starts to write a checkpoint; the caller may donate `state` as soon as this returns.
@@ -78,9 +92,10 @@ class Checkpoints:
         Raises:
             ValueError: this save or the one before it could not be written.
         """
+        extra = {**extra, _BEST: self.best}
         arguments = {
             "state": ocp.args.StandardSave(state),
-            "extra": ocp.args.JsonSave(dict(extra)),
+            "extra": ocp.args.JsonSave(extra),
             "checksums": ocp.args.JsonSave(_checksums(state, extra)),
         }
         with self._writing():
@@ -109,6 +124,8 @@ class Checkpoints:
             restored, problem = self._read(candidate, abstract)
             if restored is not None:
                 self._set_aside(damaged)
+                best = restored.extra.pop(_BEST, None)  # older checkpoints have none
+                self.best = (best[0], best[1]) if best else None
                 return restored
             self._log(f"{self.directory / str(candidate)}: damaged checkpoint ignored: {problem}")
             damaged.append(candidate)
@@ -150,7 +167,7 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         """Opens the directory, and removes unfinished checkpoints."""
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.LatestN(self._keep),
+            preservation_policy=_Kept(self._keep, lambda: self.best[0] if self.best else None),
             cleanup_tmp_directories=True,
         )
         handlers = {
@@ -194,6 +211,25 @@ class Checkpoints:
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints set aside")
         self._manager = self._open()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept(ocp.checkpoint_managers.PreservationPolicy):
+    """The newest checkpoints, and one more.
+
+    Attributes:
+        newest: how many.
+        other: gives the step of the one more; None: there is none.
+    """
+
+    newest: int
+    other: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """See Orbax."""
+        del context
+        step, first = self.other(), len(checkpoints) - self.newest
+        return [i >= first or known.step == step for i, known in enumerate(checkpoints)]
 
 
 def _checksums(tree: PyTree, extra: Any) -> dict[str, int]:

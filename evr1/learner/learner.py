@@ -21,7 +21,7 @@ from evr1.learner.selection import neutral, with_policy_weights
 from evr1.learner.state import LearnerState, next_reference, trained_params
 from evr1.learner.update import TrainState, Update, init_state
 from evr1.models import Model, lora
-from evr1.models.io import hf, peft_read
+from evr1.models.io import peft_read, runs
 from evr1.models.nn import context
 from evr1.parallel import hosts, sharding
 from evr1.rl import diagnostics
@@ -76,9 +76,9 @@ class Learner:
         return hosts.local_mesh(self.programs.actor_mesh)
 
     def load(self, directory: str | Path) -> Params:
-        """Reads the parameters of a HF or Orbax directory, each to its place; adapters are new."""
+        """Reads the parameters of a model, each to its place; adapters are new."""
         base, mesh = lora.plain(self.model), self.programs.mesh
-        params = hf.load_params(directory, base, shardings=mesh and base.shardings(mesh))
+        params = runs.load_params(directory, base, shardings=mesh and base.shardings(mesh))
         return self._with_new_adapters(params)
 
     def load_start(self) -> Params:
@@ -88,9 +88,11 @@ class Learner:
             return self.load(s.model)
         adapter, places = peft_read.read(s.lora.adapter, base), mesh and base.shardings(mesh)
         if s.lora.is_continued:
-            return hf.load_params(s.model, base, shardings=places) | {"lora": adapter.params(mesh)}
+            return runs.load_params(s.model, base, shardings=places) | {
+                "lora": adapter.params(mesh)
+            }
         return self._with_new_adapters(
-            peft_read.load_merged(s.model, base, adapter, shardings=places)
+            runs.load_params(s.model, base, shardings=places, adapter=s.lora.adapter)
         )
 
     def _with_new_adapters(self, params: Params) -> Params:

@@ -20,7 +20,7 @@ from evr1.data.media.source import MediaSource, media_requests
 from evr1.data.processor import Processor
 from evr1.data.records import Example, Row
 from evr1.models import Model, load_model
-from evr1.models.io import hf, peft_read
+from evr1.models.io import hf, runs
 from evr1.parallel import hosts, sharding
 from evr1.parallel.mesh import actor_mesh
 from evr1.sampler.driver import OnFinish, Sampler
@@ -59,7 +59,7 @@ class Actor:
         return math.isqrt(self.model.config.vision.table)
 
     def load(self, directory: str, adapter: str = "") -> Params:
-        """Reads the parameters of a HF or Orbax directory, as `generate` takes them.
+        """Reads the parameters of a model directory or a checkpoint, as `generate` takes them.
 
         Args:
             directory: of the model.
@@ -67,12 +67,9 @@ class Actor:
         """
         places = self.mesh and self.model.shardings(self.mesh)
         dtypes = self.model.compute_dtypes()
-        if adapter:
-            known = peft_read.read(adapter, self.model)
-            return peft_read.load_merged(
-                directory, self.model, known, shardings=places, dtype=dtypes
-            )
-        return hf.load_params(directory, self.model, shardings=places, dtype=dtypes)
+        return runs.load_params(
+            directory, self.model, shardings=places, dtype=dtypes, adapter=adapter
+        )
 
     def encode(self, row: Row, *, raw: bool = False) -> Example | MediaError:
         """Returns the row ready for the model, or why its media cannot be used.

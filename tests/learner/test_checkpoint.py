@@ -105,6 +105,24 @@ def test_keeps_the_newest(tmp_path):
         Checkpoints(tmp_path / "d", keep=0)
 
 
+def test_the_best_on_held_out_rows_stays_and_is_known_after_a_restart(tmp_path):
+    state, c = make_state(), Checkpoints(tmp_path / "c", keep=1)
+    accuracies = {1: 0.3, 2: 0.6, 3: 0.6, 4: 0.5}
+    best = []
+    for step, value in accuracies.items():
+        best.append(c.is_best(step, value))
+        c.save(step, state, {"at": step})
+    c.close()
+    assert best == [True, True, False, False]
+    c = Checkpoints(tmp_path / "c", keep=1)
+    assert c.steps() == [2, 4]
+    restored = c.restore(abstract(state))
+    assert (restored.step, restored.extra, c.best) == (4, {"at": 4}, (2, 0.6))
+    c.save(5, state, {})
+    c.close()
+    assert Checkpoints(tmp_path / "c").steps() == [2, 5]
+
+
 def test_another_model_is_named_tensor_by_tensor(tmp_path):
     c = Checkpoints(tmp_path / "c")
     c.save(1, make_state(width=16), {10: (1, 2), 9: None})

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from evr1.formats import adapter_files
+from evr1.formats import adapter_files, run_files
 from evr1.models.base import Model
 from evr1.models.io import atomic, fused, names, orbax_dir, safetensors, tensor_files
 from evr1.models.io.orbax_dir import Block, Dtype, Stack, pick
@@ -32,8 +32,16 @@ MAX_SHARD_BYTES = 5 * 2**30
 
 
 def side_dir(path: str | Path) -> Path:
-    """Returns where the config, tokenizer and processor files of a HF or Orbax directory lie."""
-    return Path(path) / orbax_dir.SIDE if orbax_dir.is_orbax(path) else Path(path)
+    """Returns where the config, tokenizer and processor files of a model lie.
+
+    Args:
+        path: HF or Orbax directory, or a run's checkpoint: then they are those of its start.
+
+    Raises:
+        ValueError: there is no such checkpoint.
+    """
+    root = run_files.start_dir(path)
+    return root / orbax_dir.SIDE if orbax_dir.is_orbax(root) else root
 
 
 def side_files(path: str | Path) -> list[Path]:
@@ -58,8 +66,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
     adapter_files.refuse_as_model(Path(path))
     if not file.is_file():
         raise ValueError(
-            f"{path}: no config.json; give a HF model directory, or one made by"
-            " tools/convert_checkpoint.py"
+            f"{path}: no config.json; give a HF model directory, one made by"
+            " tools/convert_checkpoint.py, or a run's checkpoint (RUN/checkpoints/STEP)"
         )
     try:
         config = json.loads(file.read_text("utf-8"))
@@ -72,7 +80,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 def is_hf(path: str | Path) -> bool:
     """Returns whether this directory holds a HF config."""
-    return (Path(path) / "config.json").is_file()
+    return (Path(path) / "config.json").is_file() and not run_files.is_run(path)
 
 
 def load_params(
@@ -322,7 +330,7 @@ def layout(source_dir: str | Path) -> dict[str, tuple[int, ...]]:
 
     Empty: it holds no weights.
     """
-    root = Path(source_dir)
+    root = run_files.start_dir(source_dir)
     if orbax_dir.is_orbax(root):
         return {name: tuple(shape) for name, (_, shape) in orbax_dir.record(root).items()}
     if not tensor_files.has_weights(root):

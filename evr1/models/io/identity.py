@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from evr1.formats import run_files
 from evr1.models.io import hf, orbax_dir
 
 _BLOCK_BYTES = 16384
@@ -18,17 +19,20 @@ def of_model(path: str | Path) -> str:
     may lie between them.
 
     Args:
-        path: HF or Orbax directory.
+        path: HF or Orbax directory, or a run's checkpoint.
     """
-    root = Path(path)
-    if orbax_dir.is_orbax(root):
+    root, start = Path(path), ""
+    if run := run_files.find(path):
+        root, start = run.directory, of_model(run.start)  # under adapters it is a part of it
+        weights = [file for file in (root / run_files.STATE).rglob("*") if file.is_file()]
+    elif orbax_dir.is_orbax(root):
         weights = [file for file in (root / orbax_dir.PARAMS).rglob("*") if file.is_file()]
     elif hf.is_hf(root):
         weights = list(root.glob("*.safetensors"))
     else:
         return ""
-    settings = [file for file in hf.side_files(root) if file.suffix in _SETTINGS]
-    digest = hashlib.sha256()
+    settings = [] if start else [f for f in hf.side_files(root) if f.suffix in _SETTINGS]
+    digest = hashlib.sha256(start.encode())
     for file in sorted([*weights, *settings]):
         digest.update(f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\0".encode())
         digest.update(_sampled(file))

@@ -218,7 +218,7 @@ def load(path: str | Path, abstract: dict[str, Any], shardings: Any, dtype: Dtyp
         stored = _stored(checkpointer, where, abstract)
 
         def target_of(keys: tuple, a: Any, s: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-            kind = pick(dtype, _path(keys), s.dtype)
+            kind = pick(dtype, spelled(keys), s.dtype)
             return jax.ShapeDtypeStruct(a.shape, kind, sharding=sharding)
 
         target = jax.tree_util.tree_map_with_path(target_of, abstract, stored, shardings)
@@ -235,16 +235,22 @@ def _stored(checkpointer: Any, where: Path, abstract: dict[str, Any]) -> Any:
         stored = checkpointer.metadata(where).item_metadata.tree
     except (FileNotFoundError, ValueError, AttributeError) as e:
         raise ValueError(f"{where}: not an Orbax checkpoint ({e}); convert it again") from None
-    _check(_shapes(abstract), _shapes(stored), str(where))
+    check_shapes(abstract, stored, str(where))
     return stored
+
+
+def check_shapes(abstract: Any, stored: Any, where: str) -> None:
+    """Raises ValueError where a tree of stored arrays does not fit the model."""
+    _check(_shapes(abstract), _shapes(stored), where)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_path(keys): tuple(x.shape) for keys, x in leaves}
+    return {spelled(keys): tuple(x.shape) for keys, x in leaves}
 
 
-def _path(keys: tuple) -> str:
+def spelled(keys: tuple) -> str:
+    """Returns a path of a tree as parameters are called: text/layers/norm."""
     return "/".join(str(k.key) for k in keys)
 
 

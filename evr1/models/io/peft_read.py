@@ -8,7 +8,7 @@ Source: peft 0.21, LoraConfig, `get_pattern_key`, ParamWrapper.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +86,7 @@ def load_merged(
     *,
     shardings: Any = None,
     dtype: Dtype = "float32",
+    load: Callable[..., Params] = hf.load_params,
 ) -> Params:
     """Reads the parameters of a model directory and adds an adapter to them, in float32.
 
@@ -95,13 +96,14 @@ def load_merged(
         adapter: of `read`.
         shardings: as in `hf.load_params`.
         dtype: of the parameters, or of each by path; None is float32.
+        load: reads the directory, as `hf.load_params` does.
     """
     adapted = adapter.adapt(model)
     targets = {weight.path for weight in adapted.targets()}
     if not isinstance(dtype, Mapping):
         dtype = dict.fromkeys(flatten(model.abstract_params()), dtype or "float32")
     wide = {**dtype, **dict.fromkeys(targets, "float32")}
-    params = hf.load_params(path, model, shardings=shardings, dtype=wide)
+    params = load(path, model, shardings=shardings, dtype=wide)
     mesh = next(iter(jax.tree.leaves(shardings))).mesh if shardings is not None else None
     merged = flatten(lora.merged(adapted, params | {"lora": adapter.params(mesh)}))
     return unflatten({k: x.astype(dtype[k]) if k in targets else x for k, x in merged.items()})

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from evr1.formats import run_files
 from evr1.models.io import orbax_dir, safetensors
 from evr1.models.io.safetensors import Entry
 
@@ -24,7 +25,7 @@ def drafts(path: str | Path) -> dict[str, Entry]:
 
     They are no part of the model, and transformers passes over them too; exports copy them.
     """
-    root = Path(path)
+    root = run_files.start_dir(path)
     if orbax_dir.is_orbax(root):
         file = root / orbax_dir.SIDE / orbax_dir.DRAFTS
         return safetensors.read_header(file) if file.is_file() else {}
