@@ -2,6 +2,7 @@
 # make test    sets everything up in .venv, then runs the test suite
 # make proofs  sets everything up in .venv, then runs the slow tests that CI leaves out
 # make plans   plans every recipe of configs/recipes by the TPU compiler, into plans/: hours
+# make newest  the demo and some tests with the newest versions of everything, in .venv-newest
 # make lint    format, lint, import rules, types and shell scripts
 
 # The first interpreter that runs and is 3.11 or newer; override with PYTHON=...
@@ -12,7 +13,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 SEED ?= 0
 WORKDIR ?= runs/demo-seed$(SEED)
 
-.PHONY: demo test proofs plans lint clean
+.PHONY: demo test proofs plans newest lint clean
 
 demo: $(VENV)/.core
 	$(VENV)/bin/python -m evr1.main --config=configs/demo.py --config.workdir=$(WORKDIR) --config.seed=$(SEED)
@@ -26,6 +27,15 @@ proofs: $(VENV)/.test
 plans: $(VENV)/.core
 	$(PIP) -e ".[tpu-compiler]"
 	$(VENV)/bin/python tools/plan_recipes.py --out=plans
+
+# Without constraints; deprecations are shown, and are errors where evr1 itself makes the call.
+newest: | $(VENV)/bin/python
+	$(VENV)/bin/python -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[test]"
+	.venv-newest/bin/python -W default::DeprecationWarning -m evr1.main --config=configs/demo.py \
+		--config.workdir=runs/newest --config.num_steps=2 --config.eval.prompts=24
+	.venv-newest/bin/python -m pytest -q -W default::DeprecationWarning \
+		-W error::DeprecationWarning:evr1 tests/rl tests/learner tests/models/test_hf.py
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff format --check .
@@ -51,4 +61,4 @@ $(VENV)/.lint: $(VENV)/.test
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-newest build *.egg-info

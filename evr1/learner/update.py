@@ -179,7 +179,7 @@ def compile_update(
         return jax.tree.map(jnp.add, grads, new), sums
 
     def apply(state, grads):
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         is_finite = jnp.isfinite(norm)
         old = state._replace(params=hollow(state.params), opt_state=moved(state.opt_state))
         updates, opt_state = optimizer.update(grads, old.opt_state, old.params)

@@ -1,0 +1,70 @@
+"""What can be installed: minima that can be had, lists that agree, extras that are told."""
+
+import ast
+import importlib.metadata
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from repo import ROOT
+
+SETUP = {
+    node.targets[0].id: ast.literal_eval(node.value)
+    for node in ast.parse((ROOT / "setup.py").read_text()).body
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+}
+CORE = {canonicalize_name(r.name): r for r in map(Requirement, SETUP["CORE"])}
+
+
+def lines_of(name):
+    lines = (line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("-")]
+
+
+def minimum(requirement):
+    (bound,) = [s.version for s in requirement.specifier if s.operator == ">="] or [""]
+    return bound
+
+
+def needed():
+    """Yields (package, requirement) of what the core brings along, of packages of the core."""
+    todo, seen = list(CORE), set()
+    while todo:
+        name = canonicalize_name(todo.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        for text in importlib.metadata.requires(name) or []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                todo.append(requirement.name)
+                if canonicalize_name(requirement.name) in CORE:
+                    yield name, requirement
+
+
+def test_a_stated_minimum_can_be_had_beside_the_other_packages():
+    """transformers 5.23 needs safetensors 0.8: a minimum of 0.5 would be one that nobody has."""
+    for name, requirement in needed():
+        ours = CORE[canonicalize_name(requirement.name)]
+        stated = [s for s in requirement.specifier if s.operator == ">="] if minimum(ours) else []
+        for bound in stated:
+            assert bound.contains(minimum(ours)), f"{ours}, but {name} needs {bound}"
+
+
+def test_requirements_are_those_of_setup():
+    listed = lines_of("requirements.txt")
+    assert listed == [*SETUP["CORE"], *SETUP["EXTRAS"]["jetstream"]]
+
+
+def test_constraints_keep_the_minima():
+    pins = [Requirement(line) for line in lines_of("constraints.txt")]
+    assert CORE.keys() <= {canonicalize_name(pin.name) for pin in pins}
+    for pin in pins:
+        if ours := CORE.get(canonicalize_name(pin.name)):
+            (version,) = [s.version for s in pin.specifier]
+            assert ours.specifier.contains(version), f"{pin} against {ours}"
+
+
+@pytest.mark.parametrize("extra", SETUP["EXTRAS"])
+def test_an_extra_is_in_the_readme(extra):
+    assert f"`{extra}`" in (ROOT / "README.md").read_text()
