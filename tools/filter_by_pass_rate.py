@@ -217,6 +217,7 @@ class _Measure:
                 seconds += time.perf_counter() - begun
                 bar.update(task, description=f"{tokens / seconds:.0f} tokens/s")
             self._collect(wait=True)
+            inference.tell(bar.console, session.remarks(chunk))
             self._failures.check()
 
     def _submit(self, row: Row, rollouts: Rollouts) -> None:

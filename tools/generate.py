@@ -91,6 +91,7 @@ def _run(flags: argparse.Namespace) -> int:
         bar.stop()
         results.sort()
         failures.check(out)
+        inference.tell(out, session.remarks(todo))
         for line in broken:
             out.print(f"  not finite: {line}", soft_wrap=True, highlight=False, markup=False)
         out.print(

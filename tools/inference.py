@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -418,6 +418,12 @@ class Failures:
                 f"{len(self._errors)} of {self._total} rows {self._what}, over"
                 f" --max_failed_share={self._max_share:g}; first: {self._errors[0]}"
             )
+
+
+def tell(out: console.Console, lines: Iterable[str]) -> None:
+    """Prints lines as they are."""
+    for text in lines:
+        out.print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
 
 
 def bar(out: console.Console, what: str) -> progress.Progress:

@@ -77,6 +77,7 @@ def _run(flags: argparse.Namespace) -> int:
         bar.stop()
         results.sort()
         failures.check(out)
+        inference.tell(out, session.remarks(todo))
     return 0
 
 

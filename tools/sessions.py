@@ -15,7 +15,7 @@ import inference
 from evr1.data.errors import MediaError
 from evr1.data.media import video_budget
 from evr1.data.media.decode import DecodePool
-from evr1.data.media.source import MediaSource
+from evr1.data.media.source import MediaSource, media_requests
 from evr1.data.processor import Processor
 from evr1.data.records import Example, Row
 from evr1.types import Params
@@ -32,6 +32,7 @@ class Session:
     params: Params
     raw: bool
     workers: int
+    source: MediaSource
 
     def chunks(
         self, rows: Sequence[Row], size: int
@@ -45,6 +46,12 @@ class Session:
                 if waiting is not None and waiting[0]:
                     yield waiting[0], [one.result() for one in waiting[1]]
                 waiting = coming
+
+    def remarks(self, rows: Sequence[Row]) -> list[str]:
+        """Returns lines about media of these rows that may show nothing."""
+        media = {r: row.source for row in rows for r in media_requests(row)}
+        found = ((r.name, source, self.source.remarks(r)) for r, source in media.items())
+        return self.source.told.lines(found, len(media))
 
 
 def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Session:
@@ -85,5 +92,9 @@ def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Sess
         source=source,
     )
     return Session(
-        actor, actor.load(flags.model, flags.adapter), flags.prompt == "raw", flags.workers
+        actor,
+        actor.load(flags.model, flags.adapter),
+        flags.prompt == "raw",
+        flags.workers,
+        source,
     )

@@ -14,7 +14,7 @@ from evr1.config import DataSettings, columns
 from evr1.data import left_out, rows
 from evr1.data.errors import MediaError
 from evr1.data.loader import Loader
-from evr1.data.media import remarks, video_budget
+from evr1.data.media import video_budget
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.preprocess import preprocess, progress_bar
 from evr1.data.media.quarantine import Quarantine
@@ -374,10 +374,10 @@ def describe_shards(settings: DataSettings, dataset: Dataset, share: Share) -> l
             "files with the budgets of this config, or set data.preprocess"
         )
     about = dataset.source.remarked.items()
-    named = remarks.by_kind((f"{r.name} ({rows[r]})", kinds) for r, kinds in about if r in rows)
-    told = [item for one in share.gather(named) for item in one.items()]
-    everywhere = remarks.by_kind((name, [kind]) for kind, names in told for name in names)
-    return lines + [f"  {line}" for line in remarks.lines(everywhere, len(requests))]
+    found = [[r.name, rows[r], list(kinds)] for r, kinds in about if r in rows]
+    everywhere = [each for one in share.gather(found) for each in one]
+    told = dataset.source.told.lines(everywhere, len(requests))
+    return lines + [f"  {line}" for line in told]
 
 
 def planned_sizes(

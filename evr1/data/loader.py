@@ -55,7 +55,8 @@ class Loader:
         skipped: rows that are passed over.
         misfit: why an example that is larger than planned cannot be used; "": it can. Known once
             the shapes of batches are planned, from `lengths`.
-        tell: takes a line about a row that is passed over; by default it is kept for `pop_lines`.
+        tell: takes a line about a row that is passed over, or media that may show nothing; by
+            default it is kept for `pop_lines`.
     """
 
     def __init__(
@@ -169,12 +170,18 @@ class Loader:
         share = self._share
         own = {at: self._next_own() for at in range(start, end) if at % share.count == share.index}
         passed = [(at, *x) for at, x in own.items() if isinstance(x, Passed)]
+        remarked = [
+            each for at, x in own.items() if isinstance(x, Example) for each in self._about(at)
+        ]
         if share.count > 1:
             failed = len(self._failed()) - self._planned_failures
-            told = share.gather({"passed": passed, "failed": failed})
+            told = share.gather({"passed": passed, "failed": failed, "remarked": remarked})
             passed = [each for one in told for each in one["passed"]]
+            remarked = [each for one in told for each in one["remarked"]]
             self._failed_elsewhere = sum(one["failed"] for one in told) - failed
             self._check_failed()
+        for line in self._source.told.lines(remarked, len(self._media)):
+            self.tell(line)
         missing = {at: Passed(*each) for at, *each in passed}
         examples = []
         for at in range(start, end):
@@ -188,6 +195,12 @@ class Loader:
                 example = elsewhere(self._rows[number], at % share.count)
             examples.append(dataclasses.replace(example, host=at % share.count))
         return examples
+
+    def _about(self, at: int) -> list[tuple[str, str, list[str]]]:
+        """Returns what is to be said of the media of a place of the order; see `remarks.Told`."""
+        number: Any = self._order[at]
+        found = ((r.name, self._source.remarks(r)) for r in self._requests[number])
+        return [(name, self._rows[number].source, list(about)) for name, about in found if about]
 
     def _pass_over(self, number: int, passed: Passed) -> None:
         """Counts a row without an example, on all hosts alike, and tells it the first time."""

@@ -68,6 +68,33 @@ def by_kind(remarks: Iterable[tuple[str, Iterable[str]]]) -> dict[str, list[str]
     return names
 
 
+class Told:
+    """What was told, so that each medium is named once for each remark."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def lines(self, found: Iterable[tuple[str, str, Iterable[str]]], total: int) -> list[str]:
+        """Returns lines about what was not told before.
+
+        >>> told = Told()
+        >>> told.lines([("a.mp4", "rows.jsonl:3", ["one plain color"])], 20)
+        ['warning: one plain color: 1 of 20 media: a.mp4 (rows.jsonl:3)']
+        >>> told.lines([("a.mp4", "rows.jsonl:5", ["one plain color"])], 20)
+        []
+
+        Args:
+            found: (name of a medium, its row, its remarks).
+            total: media looked at, or to look at.
+        """
+        named = []
+        for name, row, kinds in found:
+            new = [kind for kind in kinds if (name, kind) not in self._told]
+            self._told.update((name, kind) for kind in new)
+            named.append((f"{name} ({row})", new))
+        return lines(by_kind(named), total)
+
+
 class RemarkTable:
     """The remarks about the media in a directory of shards, by key; an object a line."""
 

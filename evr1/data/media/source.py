@@ -20,7 +20,11 @@ MODES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
 
 
 class MediaSource:
-    """Sizes and pixels of media, and which media failed; safe to use from many threads."""
+    """Sizes and pixels of media, and which media failed; safe to use from many threads.
+
+    Attributes:
+        told: the remarks of `remarked` that were told.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class MediaSource:
         self._sizes: dict[Request, MediaSize | MediaError] = {}
         self._failed: dict[Request, MediaError] = {}
         self._remarked: dict[Request, tuple[str, ...]] = {}
+        self.told = remarks.Told()
 
     @property
     def failed(self) -> Mapping[Request, MediaError]:
@@ -74,6 +79,10 @@ class MediaSource:
     def remarked(self) -> Mapping[Request, tuple[str, ...]]:
         """The media that may not show what they should, as far as they were looked at, and why."""
         return dict(self._remarked)
+
+    def remarks(self, request: Request) -> tuple[str, ...]:
+        """Returns what `remarked` holds of a medium."""
+        return self._remarked.get(request, ())
 
     def size(self, request: Request) -> MediaSize:
         """Returns the grid and timestamps of a medium, from the shards' index or the file's header.

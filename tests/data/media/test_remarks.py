@@ -91,6 +91,8 @@ def test_preprocessing_and_planning_name_them(tmp_path):
         decoding.load(requests[0])
         decoding.load(requests[8])
         assert decoding.remarked == {requests[8]: (remarks.PLAIN,)}
+        assert decoding.remarks(requests[8]) == (remarks.PLAIN,)
+        assert decoding.remarks(requests[0]) == ()
 
 
 def test_a_damaged_table_is_named_by_line(tmp_path):
