@@ -4,7 +4,7 @@ By tools/plan.py, GiB a device of each program and of its memory, and a step at 
 the recipes in docs/pods.md.
 
     slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
-    v5p-128         41.9   32.7      5.3     19.9       2.1  95.7       85    287  63% arithmetic
+    v5p-128         42.8   33.5      6.3     34.9       2.1  95.7       85    287  63%   compiler
     v6e-64          24.0   14.8      4.3      9.0       2.1  31.2      201    303  30% arithmetic
 """
 
