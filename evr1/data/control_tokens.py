@@ -4,7 +4,7 @@ A tokenizer turns every spelling of a control token into that token, one in a qu
 could so end its own turn. Before the chat template is rendered each spelling is put between two
 private-use characters; afterwards what stands between them is encoded as plain text.
 
-Source: transformers 5.23, `apply_chat_template(sanitize_control_tokens=True)`; equal to it in ids.
+Source: transformers 5.24, `apply_chat_template(sanitize_control_tokens=True)`; equal to it in ids.
 """
 
 import dataclasses

@@ -44,7 +44,7 @@ def mrope_positions(
         ValueError: placeholders and grids disagree in number, or the placeholders of a unit are
             not contiguous.
 
-    Source: transformers 5.23, Qwen3VLModel.get_rope_index.
+    Source: transformers 5.24, Qwen3VLModel.get_rope_index.
     """
     size = units(grid_thw) // merge  # merged (h, w)
     positions, at, unit, inside, following = _place(
@@ -78,7 +78,7 @@ def run_positions(
     Raises:
         ValueError: see `mrope_positions`.
 
-    Source: transformers 5.23, Qwen2VLModel.get_rope_index, Qwen2_5_VLModel.get_rope_index. In
+    Source: transformers 5.24, Qwen2VLModel.get_rope_index, Qwen2_5_VLModel.get_rope_index. In
         `generate` they continue from the largest position of the prompt + 1 instead, which is
         another one where a video outlasts the text behind it; here completions are placed as in
         the forward pass over prompt and completion.
@@ -143,7 +143,7 @@ def patch_seconds(timestamps: np.ndarray, temporal_patch: int) -> np.ndarray:
     >>> patch_seconds(np.array([0.0, 0.5, 1.0]), 2).tolist()
     [0.25, 1.0]
 
-    Source: transformers 5.23, Qwen3VLProcessor._calculate_timestamps.
+    Source: transformers 5.24, Qwen3VLProcessor._calculate_timestamps.
     """
     times = np.asarray(timestamps, np.float64)
     times = np.concatenate([times, np.repeat(times[-1:], -len(times) % temporal_patch)])
@@ -177,7 +177,7 @@ def interpolation(h: int, w: int, merge: int, pos_grid: int) -> tuple[np.ndarray
         int32[h * w, 4] rows of the flattened table and float32[h * w, 4] weights; taps are ordered
         (top left, top right, bottom left, bottom right).
 
-    Source: transformers 5.23, vision_utils.get_vision_interpolation_indices_and_weights with
+    Source: transformers 5.24, vision_utils.get_vision_interpolation_indices_and_weights with
         align_corners.
     """
     row, col = patch_positions(h, w, merge).T

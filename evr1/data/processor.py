@@ -5,7 +5,7 @@ placeholders. In Qwen3-VL a video's placeholder becomes, for each temporal patch
 seconds and a bracketed run of placeholders; brackets that the chat template wrote round it stay
 (transformers >= 5.12 keeps them, 4.57 and vLLM drop them).
 
-Source: transformers 5.23, Qwen3VLProcessor, Qwen2VLProcessor, Qwen2_5_VLProcessor.
+Source: transformers 5.24, Qwen3VLProcessor, Qwen2VLProcessor, Qwen2_5_VLProcessor.
 """
 
 import dataclasses

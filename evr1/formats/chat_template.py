@@ -1,6 +1,6 @@
 """Chat templates of HF directories: read, rendered in Jinja2's sandbox, and asked what they know.
 
-They come with models and from users. Source: transformers 5.23, utils/chat_template_utils.
+They come with models and from users. Source: transformers 5.24, utils/chat_template_utils.
 """
 
 import datetime

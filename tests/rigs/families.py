@@ -109,7 +109,7 @@ def moe_config(**text: Any) -> dict:
     sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
     raw = models_oracle.config(**(sizes | text))
     raw["architectures"] = ["Qwen3VLMoeForConditionalGeneration"]
-    raw["model_type"], raw["transformers_version"] = "qwen3_vl_moe", "5.23.0"
+    raw["model_type"], raw["transformers_version"] = "qwen3_vl_moe", "5.24.0"
     raw["text_config"]["model_type"] = "qwen3_vl_moe_text"
     raw["vision_config"]["model_type"] = "qwen3_vl_moe_vision"
     return raw

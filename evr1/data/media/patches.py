@@ -1,6 +1,6 @@
 """Sizes from pixel budgets, and patches from frames, as qwen-vl-utils and HF's Qwen processors do.
 
-Source: qwen-vl-utils 0.0.14 (`smart_resize`, `fetch_video`); transformers 5.23
+Source: qwen-vl-utils 0.0.14 (`smart_resize`, `fetch_video`); transformers 5.24
 `models/qwen3_vl/video_processing_qwen3_vl.py` and `models/qwen2_vl/image_processing_qwen2_vl.py`.
 """
 

@@ -3,7 +3,7 @@ mixture of experts in some layers.
 
 Qwen3-VL has norms of q and k, and DeepStack; Qwen2-VL and Qwen2.5-VL have biases of q, k and v.
 
-Source: Qwen2VLTextModel, Qwen3VLTextModel and Qwen3VLMoeTextModel, transformers 5.23.
+Source: Qwen2VLTextModel, Qwen3VLTextModel and Qwen3VLMoeTextModel, transformers 5.24.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ Queries, keys and values first pass a short causal convolution. Both the memory 
 begin anew where a segment starts, and padding touches neither, so a prompt's state can be computed
 once and handed to all of its completions.
 
-Source: Gated Delta Networks, arXiv 2412.06464; Qwen3_5GatedDeltaNet, transformers 5.23.
+Source: Gated Delta Networks, arXiv 2412.06464; Qwen3_5GatedDeltaNet, transformers 5.24.
 """
 
 from typing import Any, NamedTuple

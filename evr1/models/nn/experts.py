@@ -1,7 +1,7 @@
 """The mixture-of-experts feed-forward: every token goes to its experts, whatever their load.
 
 Source: Qwen3VLMoeTextSparseMoeBlock, Qwen3_5MoeSparseMoeBlock and load_balancing_loss_func,
-    transformers 5.23.
+    transformers 5.24.
 """
 
 import dataclasses

@@ -39,7 +39,7 @@ def mrope(
         freqs: inverse frequencies.
         axes: the axis that turns each frequency.
 
-    Source: Qwen3VLTextRotaryEmbedding, transformers 5.23.
+    Source: Qwen3VLTextRotaryEmbedding, transformers 5.24.
     """
     turning = jnp.moveaxis(positions, 1, -1)[..., axes]
     angles = turning.astype(jnp.float32) * jnp.asarray(freqs)[None, None]
@@ -51,7 +51,7 @@ def axial(
 ) -> tuple[Float[Array, "b s a"], Float[Array, "b s a"]]:
     """Returns cosines and sines of the vision tower: half of the angles by row, half by column.
 
-    Source: Qwen3VLVisionRotaryEmbedding, transformers 5.23.
+    Source: Qwen3VLVisionRotaryEmbedding, transformers 5.24.
     """
     angles = positions.astype(jnp.float32)[..., None] * jnp.asarray(freqs)[None, None, None]
     angles = angles.reshape(*positions.shape[:2], 2 * len(freqs))

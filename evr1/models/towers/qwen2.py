@@ -4,7 +4,7 @@ Patches of one frame or image attend to each other, in Qwen2.5-VL mostly to thos
 only; four neighbours merge into one token.
 
 Source: Qwen2VisionTransformerPretrainedModel, Qwen2_5_VisionTransformerPretrainedModel,
-    transformers 5.23.
+    transformers 5.24.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 Patches of one frame or image attend to each other; four neighbours merge into one token.
 
-Source: Qwen3VLVisionModel, transformers 5.23.
+Source: Qwen3VLVisionModel, transformers 5.24.
 """
 
 from collections.abc import Mapping

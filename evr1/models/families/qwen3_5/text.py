@@ -1,6 +1,6 @@
 """The text model of Qwen3.5: blocks of gated delta nets and one layer of gated full attention.
 
-Source: Qwen3_5TextModel, transformers 5.23.
+Source: Qwen3_5TextModel, transformers 5.24.
 """
 
 from collections.abc import Callable
