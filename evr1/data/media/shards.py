@@ -22,12 +22,11 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordWriter
 
-from evr1.data.media import patches, shard_index
+from evr1.data.media import patches, shard_index, shard_readers
 from evr1.data.media.tfds_format import (
     NAME,
-    READ_OPTIONS,
     SPLIT,
     media_features,
     parse,
@@ -40,7 +39,7 @@ SHARD_BYTES = 256 * 2**20
 SHARD_SECONDS = 300.0  # a shard is completed when it is so old, so that a kill loses no more
 QUARANTINE = "quarantine.jsonl"
 _WRITE_OPTIONS = "group_size:1,uncompressed"
-_UNREADABLE = (RuntimeError, ValueError, LookupError, OSError)  # of a damaged record
+_UNREADABLE = (RuntimeError, ValueError, LookupError)  # of a damaged record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,15 +68,13 @@ class ShardStore:
             )
         self._entries: dict[str, Entry] = {}
         self._counts: dict[int, int] = {}
-        self._readers: dict[int, ArrayRecordReader] = {}
-        self._locks: dict[int, threading.Lock] = {}
+        self._readers = shard_readers.Readers()
         self._bytes: dict[int, int] = {}
         for shard, _ in _shards(self.root):
             index = _index_path(self.root, shard)
             if index.is_file():
                 records, self._bytes[shard] = shard_index.read(index)
                 self._counts[shard] = len(records)
-                self._locks[shard] = threading.Lock()
                 for record, (key, shape) in enumerate(records):
                     self._entries[key] = Entry(shard, record, shape)
         self._entries.pop(shard_index.LOST, None)
@@ -116,33 +113,20 @@ class ShardStore:
 
         Raises:
             KeyError: no such entry.
-            ValueError: the shard is damaged; names the file, the key and the fix.
+            ValueError: the shard is damaged, or cannot be read; names the file and the fix.
         """
         entry = self._entries[key]
         path = _shard_path(self.root, entry.shard)
         try:
-            stored_key, media = parse(self._record(entry, path))
+            record = self._readers.read(path, entry.record, self._counts[entry.shard])
+            stored_key, media = parse(record)
+        except OSError as error:
+            raise ValueError(shard_readers.tell(path, error)) from None
         except _UNREADABLE as error:
             raise ValueError(_damage(path, key, " ".join(str(error).split()))) from None
         if stored_key != key:
             raise ValueError(_damage(path, key, f"the record holds key {stored_key[:40]}"))
         return media
-
-    def _record(self, entry: Entry, path: pathlib.Path) -> bytes:
-        with self._locks[entry.shard]:  # a reader has one position; seeking beats `read([i])` by 5
-            reader = self._readers.pop(entry.shard, None) or ArrayRecordReader(
-                str(path), READ_OPTIONS
-            )
-            if not reader.ok():  # it says nothing by itself
-                raise ValueError("the file is cut off, or no ArrayRecord file")
-            if reader.num_records() != self._counts[entry.shard]:
-                raise ValueError(
-                    f"{reader.num_records()} records, {self._counts[entry.shard]} in the index"
-                )
-            reader.seek(entry.record)
-            record = reader.read()
-            self._readers[entry.shard] = reader  # one that failed is not used again
-            return record
 
 
 class ShardWriter:
@@ -185,11 +169,15 @@ class ShardWriter:
             raise ValueError(f"{self.root}: another process writes here; wait for it") from None
         for path in self.root.glob(".writing-*"):
             path.unlink()
-        self._keys, self.repairs = _repair(self.root)
-        shards = [path for _, path in _shards(self.root)]
-        if self.repairs and shards:
-            write_metadata(self.root, shards)
+        try:
+            self._keys, self._shards, self.repairs = _repair(self.root)
+        except BaseException:
+            self._lock_file.close()
+            raise
         self._open: _OpenShard | None = None
+        self._next = 0
+        if self._shards:
+            self._write_metadata()
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -213,9 +201,9 @@ class ShardWriter:
             if key in self._keys:
                 return
             if self._open is None:
-                numbers = {n for n, _ in _shards(self.root)}
-                number = next(n for n in range(len(numbers) + 1) if n not in numbers)
-                self._open = _OpenShard(self.root, number)
+                while self._next in self._shards:
+                    self._next += 1
+                self._open = _OpenShard(self.root, self._next)
             self._open.add(key, media, record)
             self._keys.add(key)
             age = time.monotonic() - self._open.begun
@@ -231,14 +219,18 @@ class ShardWriter:
 
     def _complete(self) -> None:
         assert self._open is not None
-        self._open.complete()
+        self._shards[self._open.number] = self._open.complete()
         self._open = None
-        write_metadata(self.root, [path for _, path in _shards(self.root)])
+        self._write_metadata()
+
+    def _write_metadata(self) -> None:
+        shards = [self._shards[number] for number in sorted(self._shards)]
+        write_metadata(self.root, [count for count, _ in shards], sum(size for _, size in shards))
 
 
 class _OpenShard:
     def __init__(self, root: pathlib.Path, number: int):
-        self._root, self._number = root, number
+        self._root, self.number = root, number
         self._path = root / f".writing-{number:05d}.array_record"
         self._writer = ArrayRecordWriter(str(self._path), _WRITE_OPTIONS)
         self._index: list[tuple[str, Media]] = []
@@ -250,11 +242,13 @@ class _OpenShard:
         self._index.append((key, _hollow(media)))
         self.size += len(record)
 
-    def complete(self) -> None:
+    def complete(self) -> tuple[int, int]:
+        """Gives the shard its name and its index; returns its records and its bytes."""
         self._writer.close()
         shard_index.sync(self._path)
-        path = self._path.rename(_shard_path(self._root, self._number))
-        shard_index.write(_index_path(self._root, self._number), path, self._index)
+        path = self._path.rename(_shard_path(self._root, self.number))
+        shard_index.write(_index_path(self._root, self.number), path, self._index)
+        return len(self._index), path.stat().st_size
 
 
 def _shard_path(root: pathlib.Path, number: int) -> pathlib.Path:
@@ -284,16 +278,26 @@ def _damage(path: pathlib.Path, key: str, reason: str) -> str:
     )
 
 
-def _repair(root: pathlib.Path) -> tuple[set[str], list[str]]:
-    """Makes every index match its shard; returns the keys that are there, and what was mended."""
+def _repair(root: pathlib.Path) -> tuple[set[str], dict[int, tuple[int, int]], list[str]]:
+    """Makes every index match its shard.
+
+    Returns:
+        The keys that are there, the (records, bytes) of each shard, and what was mended.
+
+    Raises:
+        ValueError: a shard cannot be read; nothing is done to it.
+    """
     for number, path in _numbered(root, "index-", ".npz"):
         if not _shard_path(root, number).is_file():
             path.unlink()
-    keys, repairs = set[str](), list[str]()
+    keys, repairs, shards = set[str](), list[str](), dict[int, tuple[int, int]]()
     for number, path in list(_shards(root)):
         index = _index_path(root, number)
-        reader = ArrayRecordReader(str(path), READ_OPTIONS)
-        if not reader.ok():  # it says nothing by itself, and has no records
+        try:
+            reader = shard_readers.open_surely(path)
+        except OSError as error:
+            raise ValueError(shard_readers.tell(path, error)) from None
+        except shard_readers.Damaged:
             aside = _set_aside(path)
             index.unlink(missing_ok=True)
             repairs.append(
@@ -301,16 +305,19 @@ def _repair(root: pathlib.Path) -> tuple[set[str], list[str]]:
                 "are decoded again"
             )
             continue
-        reason, records = _misfit(index, path, reader.num_records())
+        count = reader.num_records()
+        reader.close()
+        reason, records = _misfit(index, path, count)
         if reason:
-            entries = list(_read_all(path, reader.num_records()))
+            entries = list(_read_all(path, count))
             shard_index.write(index, path, entries)
             records = [key for key, _ in entries]
             lost = records.count(shard_index.LOST)
             damaged = f", {lost} of {len(records)} records are damaged" if lost else ""
             repairs.append(f"{path}: {reason}: rebuilt from the shard{damaged}")
         keys.update(records)
-    return keys - {shard_index.LOST}, repairs
+        shards[number] = count, path.stat().st_size
+    return keys - {shard_index.LOST}, shards, repairs
 
 
 def _misfit(index: pathlib.Path, shard: pathlib.Path, count: int) -> tuple[str, list[str]]:
@@ -334,17 +341,15 @@ def _set_aside(path: pathlib.Path) -> pathlib.Path:
 
 def _read_all(path: pathlib.Path, count: int) -> Iterator[tuple[str, Media]]:
     """Yields key and medium without its pixels of every record; `LOST` for one that is damaged."""
-    reader = None
+    readers = shard_readers.Readers()
     for i in range(count):
         try:
-            reader = reader or ArrayRecordReader(str(path), READ_OPTIONS)
-            key, media = parse(reader.read([i])[0])
+            key, media = parse(readers.read(path, i, count))
             yield key, _hollow(media)
         except _UNREADABLE:
-            reader = None  # one that failed is not used again
             yield shard_index.LOST, Media(np.zeros((0, 0, 0, 0), np.uint8), np.zeros(0), False)
 
 
 def _hollow(media: Media) -> Media:
-    """Returns the medium without its pixels, but with their shape."""
-    return dataclasses.replace(media, frames=media.frames[:, :, :, :0])
+    """Returns the medium without its pixels, but with their shape; it holds no memory of them."""
+    return dataclasses.replace(media, frames=np.empty((*media.frames.shape[:3], 0), np.uint8))

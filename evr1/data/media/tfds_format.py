@@ -4,18 +4,19 @@ A record is a serialized tf.train.Example; it is read here without TFDS and with
 """
 
 import functools
+import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 
 from evr1.data.records import Media
 
 NAME = "media"
 SPLIT = "train"
+_INFO, _FEATURES = "dataset_info.json", "features.json"
 READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 
@@ -65,16 +66,41 @@ def parse(record: bytes) -> tuple[str, Media]:
     return bytes(fields["key"]).decode(), Media(frames, timestamps, is_video, sample_fps)
 
 
-def write_metadata(root: pathlib.Path, shards: Sequence[pathlib.Path]) -> None:
+def write_metadata(root: pathlib.Path, counts: Sequence[int], total_bytes: int) -> None:
     """Writes what `tfds.builder_from_directory` reads: the fields, and the records a shard has.
+
+    TFDS writes it once, and looks at every file for that; then the numbers alone are replaced.
 
     Args:
         root: directory of the shards.
-        shards: the complete shard files in it, in order.
+        counts: records of each complete shard, in order.
+        total_bytes: of all shards.
     """
+    path = root / _INFO
+    split = {"shardLengths": [str(count) for count in counts], "numBytes": str(total_bytes)}
+    if not (root / _FEATURES).is_file() or (info := _known_info(path)) is None:
+        _write_anew(root, counts, total_bytes)
+        return
+    info["splits"][0] |= split
+    temporary = path.with_name(f".writing-{path.name}")
+    temporary.write_text(json.dumps(info), "utf-8")
+    temporary.replace(path)
+
+
+def _known_info(path: pathlib.Path) -> dict[str, Any] | None:
+    """Returns the metadata that TFDS wrote for these fields; None: there is none."""
+    try:
+        info = json.loads(path.read_bytes())
+        is_ours = [split["name"] for split in info["splits"]] == [SPLIT]
+        is_ours = is_ours and "{SHARD_INDEX}" in info["splits"][0]["filepathTemplate"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return info if is_ours else None
+
+
+def _write_anew(root: pathlib.Path, counts: Sequence[int], total_bytes: int) -> None:
     import tensorflow_datasets as tfds
 
-    counts = [ArrayRecordReader(str(path), READ_OPTIONS).num_records() for path in shards]
     template = tfds.core.ShardedFileTemplate(
         data_dir=epath.Path(root),
         template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
@@ -84,8 +110,8 @@ def write_metadata(root: pathlib.Path, shards: Sequence[pathlib.Path]) -> None:
     )
     split = tfds.core.SplitInfo(
         name=SPLIT,
-        shard_lengths=counts,
-        num_bytes=sum(path.stat().st_size for path in shards),
+        shard_lengths=list(counts),
+        num_bytes=total_bytes,
         filename_template=template,
     )
     tfds.folder_dataset.write_metadata(

@@ -1,13 +1,17 @@
+import errno
+import json
 import shutil
 import signal
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
 from repo import ROOT
 from shards_rig import key, medium
 
+from evr1.data.media import shard_readers, shards
 from evr1.data.media.shards import ShardStore, ShardWriter
 
 
@@ -60,6 +64,7 @@ def test_it_is_a_tfds_data_set_and_tensorflow_stays_out(tmp_path):
     media = fill(root)
     code = f"""
 import sys
+import weakref
 sys.path.insert(0, {str(package.parent)!r})
 from evr1.data.media import shards
 store = shards.ShardStore({str(root)!r})
@@ -167,6 +172,7 @@ def test_a_killed_run_keeps_its_finished_shards(tmp_path):
 import os, signal, sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/rigs")!r}]
 from shards_rig import key, medium
+from evr1.data.media import shard_readers, shards
 from evr1.data.media.shards import ShardWriter
 writer = ShardWriter({str(tmp_path)!r}, shard_bytes=2 * 4 * 64 * 96 * 3)
 for n in range(5):
@@ -356,3 +362,120 @@ def test_no_damaged_index_is_more_than_a_line(tmp_path):
             ShardStore(tmp_path)
         except ValueError as error:
             assert "index-00000.npz: damaged index" in str(error)  # noqa: PT017
+
+
+def shard_copies(root, count):
+    """A directory of so many shards, all with the records of one."""
+    fill(root, 1, shard_bytes=1)
+    for number in range(2, count):
+        for name in ("media-train.array_record-{}", "index-{}.npz"):
+            shutil.copy(root / name.format("00000"), root / name.format(f"{number:05d}"))
+
+
+def in_child(code, descriptors):
+    """What a process prints that may open so many files."""
+    code = f"""
+import resource, sys, time
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/rigs")!r}]
+from pathlib import Path
+from shards_rig import key, medium
+from evr1.data.media import shard_readers, shards
+shards.media_features()
+resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))
+{code}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_more_shards_than_a_process_may_open_files(tmp_path):
+    shard_copies(tmp_path, 200)
+    code = f"""
+store = shards.ShardStore({str(tmp_path)!r})
+for number in range(200):
+    path = shards._shard_path(store.root, number)
+    assert store._readers.read(path, 0, 1)
+print("read")
+shards.ShardWriter({str(tmp_path)!r}).close()
+print("opened to write")
+"""
+    assert in_child(code, 100).split("\n")[:2] == ["read", "opened to write"]
+
+
+def test_a_lack_of_descriptors_is_no_damage(tmp_path):
+    fill(tmp_path)
+    code = f"""
+store = shards.ShardStore({str(tmp_path)!r})
+held = []
+try:
+    while True:
+        held.append(open("/dev/null"))
+except OSError:
+    pass
+try:
+    shard_readers.open_surely(shards._shard_path(store.root, 0))
+except OSError as error:
+    print(shard_readers.tell(shards._shard_path(store.root, 0), error))
+try:
+    store.read(key(0))
+except ValueError as error:
+    print(error)
+held.pop()
+print(store.read(key(0)).frames.shape)
+"""
+    lines = in_child(code, 64).splitlines()
+    assert lines[-1] == "(4, 64, 96, 3)"
+    assert len(lines) == 3
+    for line in lines[:2]:
+        assert "array_record-00000: cannot be read (Too many open files); raise ulimit -n" in line
+    for line in lines:
+        assert "delete" not in line
+    assert not list(tmp_path.glob("damaged-*"))
+
+
+@pytest.mark.parametrize("act", ["read", "write"])
+def test_a_disk_that_fails_is_told_as_one(tmp_path, monkeypatch, act):
+    fill(tmp_path)
+    store = ShardStore(tmp_path)
+    path = tmp_path / "media-train.array_record-00000"
+    path.write_bytes(path.read_bytes()[:1000])  # what a reader makes of it
+
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(shard_readers, "read_through", fail)
+    with pytest.raises(ValueError, match=r"00000: cannot be read \(Input/output error\)") as error:
+        store.read(key(0)) if act == "read" else ShardWriter(tmp_path)
+    assert "delete" not in str(error.value)
+    assert path.is_file()
+
+
+def test_a_shard_that_went_away_is_told_as_that(tmp_path):
+    fill(tmp_path)
+    store = ShardStore(tmp_path)
+    (tmp_path / "media-train.array_record-00000").unlink()
+    with pytest.raises(ValueError, match=r"cannot be read \(No such file or directory\); bring it"):
+        store.read(key(0))
+
+
+def test_completing_a_shard_opens_no_other(tmp_path, monkeypatch):
+    shard_copies(tmp_path, 30)
+    with ShardWriter(tmp_path, shard_bytes=1) as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr(shards, "_shards", lambda *_: pytest.fail("looked at every shard"))
+            patch.setattr(shard_readers, "ArrayRecordReader", lambda *_: pytest.fail("opened one"))
+            writer.add(key(777), medium(777), "a.mp4")
+        info = json.loads((tmp_path / "dataset_info.json").read_text())
+    [split] = info["splits"]
+    assert split["shardLengths"] == ["1"] * 31
+    sizes = [path.stat().st_size for path in tmp_path.glob("media-train.array_record-*")]
+    assert split["numBytes"] == str(sum(sizes))
+
+
+def test_an_open_shard_holds_no_pixels(tmp_path):
+    with ShardWriter(tmp_path) as writer:
+        media = medium(1)
+        gone = weakref.ref(media.frames)
+        writer.add(key(1), media, "a.mp4")
+        del media
+        assert gone() is None
