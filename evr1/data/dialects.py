@@ -55,6 +55,24 @@ def adapt(fields: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, An
     Raises:
         ValueError: `field: got ...; fix`.
     """
+    row, found = _worded(fields, columns)
+    _media(row, found)
+    _unread(row)
+    return row
+
+
+def words(fields: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `adapt` does, but leaves media as they are: to score a row, they are not read.
+
+    Raises:
+        ValueError: `field: got ...; fix`.
+    """
+    return _worded(fields, columns)[0]
+
+
+def _worded(
+    fields: Mapping[str, Any], columns: Mapping[str, Any]
+) -> tuple[dict[str, Any], chats.Chat | None]:
     row = {k: v for k, v in fields.items() if v is not None}
     _rename(row, columns)
     for name in _DECODED:
@@ -66,9 +84,7 @@ def adapt(fields: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, An
     _unwrap(row)
     found = _chat(row)
     _texts(row, found)
-    _media(row, found)
-    _unread(row)
-    return row
+    return row, found
 
 
 def check_columns(columns: Mapping[str, Any], names: Sequence[str], path: str) -> None:

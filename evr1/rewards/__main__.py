@@ -1,7 +1,8 @@
 """Scores responses without a model: python -m evr1.rewards --rows in.jsonl --out out.jsonl.
 
 A row holds problem_type, response (or completion), answer (or ground_truth), and optionally
-options, problem, what its type asks for, and think_open: true where its prompt left a think block
+options, problem, what its type asks for (or the shape of another tool, as docs/data.md has them),
+and think_open: true where its prompt left a think block
 open (--model DIR tells it for rows that do not say). An output row is the input row with overall,
 accuracy, format, status and extracted (and detail, where something went wrong; and terms, where
 they were asked for). A row that cannot be scored gets status error, and the others go on. "-" reads
@@ -26,6 +27,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from evr1 import rewards
+from evr1.config import columns
 from evr1.formats import box_frames, chat_template, problem_types, think_block
 from evr1.rewards import compose, extra, files
 from evr1.rewards.base import Score, Status, Task, Weights, make_task
@@ -84,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         help="what they set its enable_thinking to (default: nothing)",
     )
     add("--template_variables", default="", help="further ones that they set, a JSON object")
+    add("--columns", default="", help='our field to theirs, as JSON: \'{"answer": "gold"}\'')
+    add("--problem_type", default="", help="of rows without one and without options")
     add("--unknown_type", default="", help="what unknown problem types are read as")
     add("--extra", default="", help="own scorers and terms: path of a .py file or a module")
     add("--terms", default="", help="further terms of overall, e.g. repetition_penalty=0.1,...")
@@ -116,6 +120,8 @@ def run(args: argparse.Namespace) -> None:
         box_scale=args.box_scale,
         think_open=_is_left_open(args),
         has_terms=bool(terms.parts),
+        renamed=columns.parse(args.columns),
+        default_type=args.problem_type,
     )
     table: dict[str, list[Score]] = collections.defaultdict(list)
     with contextlib.ExitStack() as stack:
@@ -178,12 +184,16 @@ def _read(
     box_scale: str,
     think_open: bool,
     has_terms: bool,
+    renamed: Mapping[str, Any],
+    default_type: str,
 ) -> Task | str:
     """Returns the task of a row, or what is wrong with the row; terms go by its length too."""
     try:
         if not isinstance(_response(row), str | None):
             raise ValueError(f"response is {_response(row)!r}; give a text or null")
-        task = make_task(row, box_scale, types.canonical, think_open)
+        task = make_task(
+            _in_our_words(row, renamed, default_type), box_scale, types.canonical, think_open
+        )
         rewards.find_scorer(task.problem_type, scorers)
         if not {"response", "completion"} & row.keys():
             raise ValueError("response is missing; give a text or null")
@@ -192,6 +202,20 @@ def _read(
     except ValueError as e:
         return str(e)
     return task
+
+
+def _in_our_words(
+    row: dict[str, Any], renamed: Mapping[str, Any], default_type: str
+) -> dict[str, Any]:
+    """Returns a row with the fields that scoring reads, by whichever tool it was written."""
+    if renamed or (row.get("answer") is None and row.get("ground_truth") is None):
+        from evr1.data import dialects  # rows in our own words need none of it
+
+        # To other tools a response is the answer.
+        told = {k: v for k, v in row.items() if k not in ("response", "completion")}
+        row = dialects.words(told, renamed)
+    chosen = "multiple choice" if row.get("options") else default_type
+    return row if row.get("problem_type") or not chosen else row | {"problem_type": chosen}
 
 
 def _is_length(value: Any) -> bool:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from answers_rig import answer
@@ -215,6 +216,38 @@ def test_the_nearest_name_is_offered(tmp_path, monkeypatch):
         find("my_taks.py")
     with pytest.raises(ValueError, match=r"no task 'my_task'; did you mean my_task.py\?"):
         find("my_task")
+
+
+def test_rows_of_other_tools_are_asked_and_scored(tmp_path):
+    rows = [
+        {
+            "problem_id": 7,
+            "problem": "What is shown?",
+            "problem_type": "multiple choice",
+            "options": ["A. A dog", "B. Bars"],
+            "solution": "<answer>B</answer>",
+            "path": "./a.mp4",
+            "data_type": "video",
+        },
+        {
+            "id": "x",
+            "messages": [{"role": "user", "content": "<video>Which?"}],
+            "videos": ["a.mp4"],
+            "choices": {"A": "dog", "B": "bars"},
+            "solution": "B",
+        },
+        {"qid": "t", "video": "a.mp4", "timestamp": [1, 4], "sentence": "Bars are shown."},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    samples = list(data_rows.loader("rows.jsonl")(tmp_path))
+    assert [sample.id for sample in samples] == ["7", "x", "t"]
+    assert [Path(m.path).name for sample in samples for m in sample.media] == ["a.mp4"] * 3
+    right = ["<answer>B</answer>", "<answer>B</answer>", '<answer>{"time": [1, 4]}</answer>']
+    for sample, response in zip(samples, right, strict=True):
+        json.dumps(sample.doc)
+        assert any(isinstance(part, Show) for part in data_rows.ask(sample))
+        assert data_rows.by_reward(sample.doc, response).score == 1.0
+        assert data_rows.by_reward(sample.doc, "<answer>A</answer>").score == 0.0
 
 
 @pytest.mark.parametrize(

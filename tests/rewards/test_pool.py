@@ -118,6 +118,29 @@ def test_command_with_files(tmp_path, capsys):
     assert table.splitlines()[-1].split() == ["all", "4", "0.2500", "0.2500", "0.2500", *"101"]
 
 
+def test_command_reads_the_rows_of_other_tools(tmp_path):
+    chat = [{"role": "user", "content": "<video>Which?"}]
+    said = {"role": "assistant", "content": "<think>A?</think><answer>B</answer>"}
+    rows = [
+        {"problem_type": "mcq", "solution": "<answer>B</answer>", "path": "a.mp4", "clip": "b.mp4"},
+        {"prompt": chat, "reward_model": {"style": "rule", "ground_truth": "B"}},
+        {"messages": [*chat, said], "videos": ["a.mp4"]},
+        {"question": "Which?", "choices": {"A": "dog", "B": "bars"}, "gt": "B"},
+        {"query": "Which?", "solution": "B", "problem_type": "open-ended"},
+        {"meta": {"gold": "B"}},
+        {"problem": "Which?"},
+    ]
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given = [row | {"response": "<answer>B</answer>"} for row in rows]
+    source.write_text("\n".join(map(json.dumps, given)))
+    flags = ["--workers=1", "--problem_type=ocr", '--columns={"answer": "meta.gold"}']
+    __main__.main([f"--rows={source}", f"--out={out}", *flags])
+    scored = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [r["status"] for r in scored] == ["ok"] * 6 + ["error"]
+    assert [r["overall"] for r in scored] == [1.0] * 6 + [0.0]
+    assert all(row.items() <= made.items() for row, made in zip(given, scored, strict=True))
+
+
 def test_command_scores_its_own_output_again(tmp_path):
     once, twice = tmp_path / "once.jsonl", tmp_path / "twice.jsonl"
     row = {"problem_type": "riddle", "answer": 1, "response": "<answer>1</answer>"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from evr1 import rewards
-from evr1.data import prompts, rows
+from evr1.data import dialects, prompts, rows
 from evr1.data.records import Row
 from evr1.evals.tasks import files, ours
 from evr1.evals.tasks.base import Doc, Media, Part, Sample, Show, Verdict
@@ -29,11 +29,12 @@ def loader(*names: str, tags: tuple[str, ...] = ()) -> Callable[[Path], Iterator
         """Yields the rows; media are relative to the folder."""
         for where, fields in files.rows(folder, *names):
             try:
-                row = _parse(fields, where)
+                doc = _in_our_words(fields)
+                row = _parse(doc, where)
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from error
             labels = {tag: _label(files.field(fields, tag, where)) for tag in tags}
-            yield Sample(row.problem_id, fields, _media(row), labels)
+            yield Sample(row.problem_id, doc, _media(row), labels)
 
     return load
 
@@ -43,8 +44,18 @@ def _media(row: Row) -> tuple[Media, ...]:
     return tuple(Media(str(path), kind, *bounds[kind]) for kind, path in rows.media_refs(row))
 
 
+def _in_our_words(fields: Doc) -> Doc:
+    """Returns a row that another tool wrote in the words that prompts and rewards read."""
+    if all(fields.get(name) is not None for name in _REQUIRED):
+        return fields
+    row = dialects.adapt(fields, {})
+    if row.get("options"):
+        row.setdefault("problem_type", "multiple choice")
+    return row
+
+
 def _parse(fields: Doc, where: str) -> Row:
-    for name in _REQUIRED:  # in our own words: the rewards read them there
+    for name in _REQUIRED:
         if fields.get(name) is None:
             raise ValueError(f"{name}: got nothing; every row needs {', '.join(_REQUIRED)}")
     row = rows.parse_row(fields, 0, where)
