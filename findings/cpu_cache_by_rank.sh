@@ -52,7 +52,7 @@ for start in 1 2; do
     "$work/venv/bin/python" "$work/probe.py" $((port + start)) "$rank" "$work/cache" \
       > "$work/out$rank" 2> "$work/err$rank" &
   done
-  wait -n && wait -n || { cat "$work"/err*; exit 1; }
+  if ! { wait -n && wait -n; }; then cat "$work"/err*; exit 1; fi
   line="start $start: $(grep ^process "$work/out0"), $(grep ^process "$work/out1")"
   echo "$line"
   echo "$line" >> "$work/said"
