@@ -60,7 +60,11 @@ def read(field: str, value: Sequence[Any]) -> Chat:
         ValueError: `field: got ...; fix`.
     """
     if isinstance(value, Mapping):
-        value = [value]
+        columns = [v for v in value.values() if isinstance(v, list)]
+        is_turned = len(columns) == len(value) > 1 and len({len(v) for v in columns}) == 1
+        # Older versions of datasets keep a list of objects as an object of lists.
+        rows = zip(*columns, strict=True) if is_turned else [value.values()]
+        value = [dict(zip(value, row, strict=True)) for row in rows]
     media: dict[str, list[Any]] = {"image": [], "video": []}
     system, turns = None, []
     for entry in value:

@@ -199,8 +199,20 @@ def _featured(value: Any, feature: Any) -> Any:
         if isinstance(value, list):
             return [_featured(v, inner) for v in value]
         if isinstance(value, Mapping) and isinstance(inner, Mapping):  # a Sequence of objects
-            return {k: _featured(v, [inner[k]] if k in inner else None) for k, v in value.items()}
+            return _in_rows({k: _featured(v, [inner.get(k)]) for k, v in value.items()})
     return value
+
+
+def _in_rows(columns: Mapping[str, Any]) -> Any:
+    """Returns the list of objects that older versions of datasets kept as an object of lists.
+
+    >>> _in_rows({"from": ["human", "gpt"], "value": ["Why?", "So."]})
+    [{'from': 'human', 'value': 'Why?'}, {'from': 'gpt', 'value': 'So.'}]
+    """
+    if len({len(v) if isinstance(v, list) else -1 for v in columns.values()} - {-1}) != 1:
+        return dict(columns)
+    full = {k: v for k, v in columns.items() if isinstance(v, list)}
+    return [dict(zip(full, row, strict=True)) for row in zip(*full.values(), strict=True)]
 
 
 def _plain(value: Any, cache: MediaCache) -> Any:
@@ -220,7 +232,8 @@ def _plain(value: Any, cache: MediaCache) -> Any:
     if isinstance(value, Mapping):
         return _object(value, cache)
     if isinstance(value, list | tuple):
-        return [_plain(v, cache) for v in value]
+        is_map = bool(value) and all(isinstance(v, tuple) for v in value)  # of (key, value)
+        return _object(dict(value), cache) if is_map else [_plain(v, cache) for v in value]
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime.timedelta):

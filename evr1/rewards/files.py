@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import sys
 import uuid
 from collections.abc import Iterator
@@ -106,8 +107,26 @@ def _list(path: str) -> list[Row]:
 def _batches(file: Any) -> Iterator[Row]:
     for batch in file.iter_batches(batch_size=1024):
         for row in batch.to_pylist():
-            # dates and decimals have no JSON form of their own
-            yield json.loads(json.dumps(row, default=str))
+            yield {k: _plain(v) for k, v in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value of Arrow as JSON would hold it.
+
+    Nulls that Arrow fills into objects are left out; numbers that are none, and bytes, are null.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, list) and value and all(isinstance(v, tuple) for v in value):  # a map
+        value = dict(value)
+    if isinstance(value, dict):
+        plain = {str(k): _plain(v) for k, v in value.items()}
+        return {k: v for k, v in plain.items() if v is not None}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, bytes) else str(value)  # dates, decimals
 
 
 def _object(row: Any, place: str) -> Row:

@@ -178,3 +178,25 @@ def test_json_columns_of_arrow_are_decoded(tmp_path):
         {"problem": "q", "answer": {"boxes": [1, 2]}},
         {"problem": "q"},
     ]
+
+
+def test_maps_are_objects_and_objects_of_lists_are_lists_of_objects(tmp_path):
+    boxes = pa.struct([("boxes", pa.map_(pa.string(), pa.list_(pa.int64())))])
+    schema = pa.schema([("problem", pa.string()), ("answer", boxes)])
+    items = [{"problem": "q", "answer": {"boxes": [("1", [0, 0, 4, 4]), ("3", None)]}}]
+    [fields] = read(write(tmp_path / "map.parquet", items, schema=schema), tmp_path)
+    assert fields["answer"] == {"boxes": {"1": [0, 0, 4, 4]}}
+
+    turned = {"from": ["human", "gpt"], "value": ["<image>Why?", "So."]}
+    items = [{"conversations": turned, "images": {"bytes": [png()], "path": [None]}}]
+    value = {"_type": "Value"}
+    features = {
+        "conversations": {"_type": "Sequence", "feature": {"from": value, "value": value}},
+        "images": {"_type": "Sequence", "feature": {"bytes": value, "path": value}},
+    }
+    path = write(tmp_path / "turned.parquet", items, features)
+    [row] = rows.load_rows(path, rows.Schema(media_cache=str(tmp_path / "cache")))
+    assert (row.problem, row.answer, len(row.images)) == ("<image>Why?", "So.", 1)
+    bare = {"conversations": turned, "image": "a.png"}  # without a note of the features
+    [row] = rows.load_rows(write(tmp_path / "bare.parquet", [bare]))
+    assert (row.problem, row.answer, row.images) == ("<image>Why?", "So.", ("a.png",))

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import subprocess
 import sys
 import time
@@ -116,6 +117,22 @@ def test_command_with_files(tmp_path, capsys):
     table = capsys.readouterr().err
     assert "multiple choice     1   1.0000    1.0000  1.0000" in table
     assert table.splitlines()[-1].split() == ["all", "4", "0.2500", "0.2500", "0.2500", *"101"]
+
+
+def test_command_reads_what_arrow_fills_in(tmp_path):
+    import pyarrow.parquet
+
+    truths = [{"boxes": {"1": [0, 0, 4, 4]}}, {"boxes": {"3": [1, 1, 5, 5]}}]
+    rows = [
+        {"problem_type": "tracking", "answer": truth, "response": json.dumps(truth)}
+        | {"rate": math.nan, "image": b"\x89PNG"}
+        for truth in truths
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    __main__.main([f"--rows={tmp_path / 'a.parquet'}", f"--out={tmp_path / 'o'}", "--workers=1"])
+    scored = [json.loads(line) for line in (tmp_path / "o").read_text().splitlines()]
+    assert [(r["answer"], r["accuracy"]) for r in scored] == [(truth, 1.0) for truth in truths]
+    assert [(r["rate"], r["image"]) for r in scored] == [(None, None)] * 2
 
 
 def test_command_reads_the_rows_of_other_tools(tmp_path):
