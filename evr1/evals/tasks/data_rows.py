@@ -32,7 +32,7 @@ def loader(*names: str, tags: tuple[str, ...] = ()) -> Callable[[Path], Iterator
                 doc = _in_our_words(fields)
                 row = _parse(doc, where)
                 if row.answer != doc["answer"]:  # less the nulls that Arrow fills in
-                    doc = doc | {"answer": row.answer}
+                    doc = {**doc, "answer": row.answer}
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from error
             labels = {tag: _label(files.field(fields, tag, where)) for tag in tags}
