@@ -119,15 +119,18 @@ def read(recipe: Recipe, out: pathlib.Path) -> dict[str, Any] | None:
 
 def cells(plan: dict[str, Any]) -> dict[str, str]:
     """Returns what a plan says, in GiB a chip and seconds of a step, by column."""
-    largest = max(plan["programs"], key=lambda p: p["total"])
+    programs = plan["programs"]
+    largest = max(programs, key=lambda p: p["total"])
     decode = next(p for p in plan["phases"] if p["name"] == "decode")
-    found = {str(p["name"]): f"{p['total'] / GIB:.1f}" for p in plan["programs"]}
+    # What was compiled to fill the chip is a counter over it.
+    totals = {p["name"]: min(p["total"], p["limit"] if p["fits"] else p["total"]) for p in programs}
+    found = {str(name): f"{total / GIB:.1f}" for name, total in totals.items()}
     limit = f"{largest['limit'] / GIB:.1f}"
     return found | {
         "chips": str(plan["devices"]),
         "slots": str(plan["load"]["slots"]),
         "of": limit,
-        "largest program": f"{largest['name']} {largest['total'] / GIB:.1f} of {limit}",
+        "largest program": f"{largest['name']} {found[largest['name']]} of {limit}",
         "fits": "yes" if plan["fits"] else "no",
         "decode s": f"{max(decode['seconds'].values()):,.0f}",
         "step s": f"{plan['step']['seconds']:,.0f}",

@@ -5,7 +5,7 @@ the recipes in docs/pods.md.
 
     slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
     v5p-64          72.2   64.8     17.0     78.0      14.5  95.7       66    168  57%   compiler
-    v6e-64          28.2   26.7      6.5     31.3      10.4  31.2      113    139  17%   compiler
+    v6e-64          28.2   26.7      6.5     31.2      10.4  31.2      113    139  17%   compiler
     8xH100-80GB     53.6   48.5     19.8     40.7      57.9  75.6      292    482  37% arithmetic
     8xH200-141GB   104.9   96.9     48.8     83.1      57.9 133.4      151    341  52% arithmetic
 """

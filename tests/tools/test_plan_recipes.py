@@ -112,7 +112,7 @@ def planned(gib, decode_s, *, is_compiled):
     """A plan of two programs, the second of `gib`."""
     limit, sizes = 32 * 2**30, {"prefill": 2, "gradient": gib}
     programs = [
-        {"name": k, "total": v * 2**30, "limit": limit, "is_compiled": is_compiled}
+        {"name": k, "total": v * 2**30, "limit": limit, "fits": v <= 32, "is_compiled": is_compiled}
         for k, v in sizes.items()
     ]
     return {
