@@ -13,6 +13,8 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from evr1.config import reference
+
 STOPS = (signal.SIGINT, signal.SIGTERM)
 _HOME = "configs/base.py (evr1/config/evals.py for benchmarks)"
 
@@ -119,8 +121,7 @@ def _on_lost(lost: Any) -> None:
 
 def _parse_flags(argv: list[str], config: flags.FlagHolder) -> list[str]:
     """Parses the flags; what is wrong with them, or with the config file, ends in one line."""
-    if {"--help", "-h"} & set(argv):
-        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+    _help(argv)
     try:
         rest = flags.FLAGS(argv)
         config.value.to_dict()  # a file that could not be read says so only when it is used
@@ -129,6 +130,21 @@ def _parse_flags(argv: list[str], config: flags.FlagHolder) -> list[str]:
     if not isinstance(config.value, ml_collections.ConfigDict):
         sys.exit(f"error: get_config() of the config file gave a {type(config.value).__name__}")
     return rest
+
+
+def _help(argv: list[str]) -> None:
+    """Ends with what --help, -h or --help=GROUP asks for."""
+    for flag in argv[1:]:
+        if flag in ("--help", "-h"):
+            app.usage(shorthelp=True, writeto_stdout=True)
+            print(reference.overview())
+            sys.exit(0)
+        if flag.startswith("--help="):
+            try:
+                print(reference.help_of(flag.removeprefix("--help=")))
+            except ValueError as e:
+                sys.exit(f"error: {e}")
+            sys.exit(0)
 
 
 def _file_error(argv: list[str]) -> str:
@@ -151,9 +167,13 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
         unknown = "".join(re.findall(r"\w+", str(error.args[0]))[:1])  # a suggestion may follow
         for name in overrides:
             if unknown in name.split("."):
-                return f"unknown config field {name}; {_HOME} has every field"
+                return f"unknown config field {name}{_near(name)}; {_HOME} has every field"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        near = reference.did_you_mean(f"--{error.flagname}", [*_flag_names(), *_field_flags()])
+        return f"unknown flag --{error.flagname}{near}"
     if isinstance(error, flags.Error):
-        return str(error).strip().splitlines()[-1].strip()  # the last: a traceback may be before
+        line = str(error).strip().splitlines()[-1].strip()  # the last: a traceback may be before
+        return _wrong_value(line)
     if isinstance(error, ModuleNotFoundError) and error.name == "configs":
         return (
             "the config file imports configs, which is not to be found from here; run from the "
@@ -161,8 +181,44 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
         )
     locked = re.match(r'Key "(\w+)" does not exist and cannot be added', _one_line(error))
     if locked:
-        return f"the config file sets the unknown field {locked[1]}; {_HOME} has every field"
+        near = reference.did_you_mean(locked[1], _names())
+        return f"the config file sets the unknown field {locked[1]}{near}; {_HOME} has every field"
     return f"the config file: {type(error).__name__}: {_one_line(error)[:200]}"
+
+
+def _near(flag: str) -> str:
+    """Returns the fields that --config.FIELD may be a misspelling of."""
+    return reference.did_you_mean(flag, _field_flags())
+
+
+def _names() -> list[str]:
+    """Returns the names of all fields."""
+    tables = (reference.base_table(), reference.evals_table())
+    return list(dict.fromkeys(field.name for table in tables for field in table.fields))
+
+
+def _field_flags() -> list[str]:
+    return [f"--config.{name}" for name in _names()]
+
+
+def _flag_names() -> list[str]:
+    return [f"--{name}" for name in flags.FLAGS]
+
+
+def _wrong_value(line: str) -> str:
+    """Returns what a field needs, from absl's line about its flag; another line as it is."""
+    given = re.match(r"flag --config\.([\w.]+)=(.*?): ", line)
+    if given is None:
+        return line
+    name, value = given.groups()
+    for table in (reference.base_table(), reference.evals_table()):
+        for field in table.fields:
+            if field.name == name:
+                return f"config.{name}: got {value!r}; {field.need}"
+            if field.name.startswith(name + "."):
+                fix = f"set one of its fields, such as --config.{field.name}={field.default}"
+                return f"config.{name}: got {value!r}; it is a group: {fix}"
+    return line
 
 
 def _one_line(error: BaseException) -> str:

@@ -81,8 +81,7 @@ def _is_continued(run: RunCheckpoint) -> bool:
 
 def _first_adapter(run: RunCheckpoint) -> str:
     """Returns the adapter that the run started from; "": none, as in all runs of older versions."""
-    lora = run.config["lora"]
-    return lora["adapter"] if "adapter" in lora else ""
+    return {"adapter": "", **run.config["lora"]}["adapter"]
 
 
 def _load_policy(run: RunCheckpoint, model: Model, shardings: Any, dtype: Dtype) -> Params:
