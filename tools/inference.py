@@ -87,7 +87,8 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
 def name_flags(message: str, flags: argparse.Namespace) -> str:
     """Returns the message with the command's flags in the place of a config's fields."""
     fields = {field: f"--{name}" for name, field in RUN_FIELDS.items() if hasattr(flags, name)}
-    fields |= {"lora.adapter": "--adapter"} if hasattr(flags, "adapter") else {}
+    own = {"adapter": "lora.adapter", "timeout": "data.decode_timeout_s", "workers": "data.workers"}
+    fields |= {field: f"--{name}" for name, field in own.items() if hasattr(flags, name)}
     return re.sub(r"[a-z]+\.\w+", lambda found: fields.get(found[0], found[0]), message)
 
 

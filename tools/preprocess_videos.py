@@ -23,6 +23,11 @@ from evr1.data.media import preprocess, shards, video_budget
 from evr1.data.records import Geometry
 from evr1.formats import problem_types
 
+_TIMEOUT = (
+    "seconds for one medium, and 0.05 more for each frame to decode; media that took too long are "
+    "tried again under a larger one"
+)
+
 
 def main() -> int:
     """Runs the command; returns 0, or 1 with one line on standard error."""
@@ -79,7 +84,8 @@ def _run(flags: argparse.Namespace) -> int:
     for line in summary.warnings():
         out.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
     for error in summary.failed[:10]:
-        out.print(f"  failed: {error}", soft_wrap=True, highlight=False, markup=False)
+        line = inference.name_flags(str(error), flags)
+        out.print(f"  failed: {line}", soft_wrap=True, highlight=False, markup=False)
     if len(summary.failed) > flags.max_failed_share * summary.total:
         raise ValueError(
             f"{len(summary.failed)} of {summary.total} media failed, over --max_failed_share="
@@ -107,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--temporal_patch_size", type=int, default=2, help="frames in a patch")
     inference.add_budgets(parser)
     add("--workers", type=int, default=4, help="decoding processes")
-    add("--timeout", type=float, default=120.0, help="seconds for one medium")
+    add("--timeout", type=float, default=120.0, help=_TIMEOUT)
     add("--max_failed_share", type=float, default=0.01, help="exit 1 when more media fail")
     return parser
 

@@ -7,7 +7,7 @@ KINDS = {
     "undecodable": "repair or re-encode the file, or drop its rows",
     "empty": "drop its rows",
     "clip": "correct video_start and video_end",
-    "timeout": "raise data.decode_timeout_s or re-encode the file",
+    "timeout": "raise data.decode_timeout_s, with which it is tried again, or re-encode the file",
     "crashed": "re-encode the file or drop its rows",
     "error": "see the message above; this is a fault of evr1 or of its set-up",
     "uncached": "run tools/preprocess_videos.py with these budgets, or set data.source to "

@@ -3,10 +3,14 @@
 A decoder may hang in native code with the interpreter lock held; no thread, signal handler or
 timeout of its own process helps then. So every clip is decoded in a child that imports no JAX, has
 a deadline, and is replaced after a number of clips, because decoders leak.
+
+The deadline is `timeout_s`, and more for every frame that is to be decoded, which the child tells
+as soon as it knows. The kernel ends a child whose parent is gone, whatever it does.
 """
 
 import contextlib
 import dataclasses
+import fcntl
 import io
 import json
 import os
@@ -19,7 +23,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import av.logging
@@ -33,6 +37,7 @@ from evr1.data.records import Budgets, Geometry, Media
 from evr1.formats.video_size import VideoSize
 
 START_TIMEOUT_S = 120.0
+FRAME_S = 0.05  # more for each frame to decode: of the slowest codecs on a busy core
 ORPHAN_GRACE_S = 10.0  # a child outlives its deadline by this much where nobody kills it
 
 
@@ -78,24 +83,27 @@ class Job:
             return frames.measure(self.path, self.frames_per_s, *how, *clip, **self._pictures)
         return video.measure(self.path, *how, self.start, self.end)
 
-    def run(self) -> Media:
+    def run(self, on_work: Callable[[int], None] = lambda frames: None) -> Media:
         """Decodes the medium in this process, with remarks about what it shows.
+
+        Args:
+            on_work: called with the number of frames to decode, as soon as that is known.
 
         Raises:
             MediaError: see `video.decode`, `frames.decode` and `patches.load_image`.
         """
-        media = self._decode()
+        media = self._decode(on_work)
         about = remarks.of_frames(media.frames, media.is_video)
         return dataclasses.replace(media, remarks=media.remarks + about)
 
-    def _decode(self) -> Media:
+    def _decode(self, on_work: Callable[[int], None]) -> Media:
         how = self.budgets, self.geometry
         clip = self.start, self.end, self.times
         if self.kind == "image":
             return patches.load_image(self.path, *how)
         if self._of_pictures:
             return frames.decode(self.path, self.frames_per_s, *how, *clip, **self._pictures)
-        return video.decode(self.path, *how, *clip)
+        return video.decode(self.path, *how, *clip, on_work=on_work)
 
     def to_json(self) -> str:
         """Returns the job as one line, which `from_json` reads."""
@@ -132,7 +140,7 @@ class DecodePool:
 
         Args:
             workers: decoding processes.
-            timeout_s: wall-clock limit for one clip.
+            timeout_s: wall-clock limit for one clip; each frame to decode adds `FRAME_S`.
             quarantine: list to consult and to extend.
             clips_per_child: a child is replaced after this many.
         """
@@ -141,7 +149,7 @@ class DecodePool:
                 f"data.workers={workers}, data.decode_timeout_s={timeout_s}; "
                 "give at least 1 worker and a time over 0"
             )
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._quarantine = quarantine
         self._clips_per_child = clips_per_child
         self._closed = threading.Event()
@@ -191,13 +199,13 @@ class DecodePool:
     def _run(self, job: Job, command: str) -> tuple[patches.Shape, np.ndarray]:
         quarantine = None if job.frames else self._quarantine  # a list is no file to keep out
         if quarantine is not None:
-            quarantine.check(job.path)
+            quarantine.check(job.path, self.timeout_s)
         slot = self._idle.get()
         try:
             return self._run_in(slot, job, command)
         except MediaError as error:
             if quarantine is not None:
-                quarantine.add(error)
+                quarantine.add(error, self.timeout_s)
             raise
         finally:
             self._idle.put(slot)
@@ -212,10 +220,10 @@ class DecodePool:
         if child is None:
             child = self._children[slot] = _Child()
         try:
-            return child.run(job, command, self._timeout_s)
-        except _Late:
+            return child.run(job, command, self.timeout_s)
+        except _Late as late:
             child.end()
-            kind, reason = "timeout", f"not done within {self._timeout_s:g} s"
+            kind, reason = "timeout", f"not done within {self.timeout_s:g} s{late}"
         except (EOFError, BrokenPipeError):
             cause = child.end(patience_s=2.0)
             kind = "crashed" if cause.startswith("SIG") else "error"
@@ -267,6 +275,14 @@ class _Child:
         request = f"{command} {timeout_s + ORPHAN_GRACE_S} {job.to_json()}\n"
         self._requests.write(request.encode())
         answer = json.loads(self._read_line(deadline))
+        work = 0
+        try:
+            while "work" in answer:
+                work += answer["work"]
+                answer = json.loads(self._read_line(deadline + FRAME_S * work))
+        except _Late:
+            raise _Late(f" and {FRAME_S * work:g} s for {work} frames") from None
+        deadline += FRAME_S * work
         if "error" in answer:
             raise MediaError(answer["error"], job.path, answer["reason"])
         shape = patches.Shape(**answer | {"timestamps": np.array(answer["timestamps"], np.float64)})
@@ -315,7 +331,9 @@ class _Child:
             view = view[count:]
 
 
-def _answers(requests: Iterator[bytes]) -> Iterator[tuple[dict[str, Any], memoryview]]:
+def _answers(
+    requests: Iterator[bytes], announce: Callable[[int], None]
+) -> Iterator[tuple[dict[str, Any], memoryview]]:
     """Yields the child's answer to each request: (header, frames)."""
     for request in requests:
         command, limit, line = request.split(b" ", 2)
@@ -326,7 +344,7 @@ def _answers(requests: Iterator[bytes]) -> Iterator[tuple[dict[str, Any], memory
             if command == b"measure":
                 shape = job.measure()
             else:
-                media = job.run()
+                media = job.run(announce)
                 frames = np.ascontiguousarray(media.frames)
                 t, h, w, _ = frames.shape
                 shape = patches.Shape(
@@ -336,8 +354,34 @@ def _answers(requests: Iterator[bytes]) -> Iterator[tuple[dict[str, Any], memory
             yield {"error": error.kind, "reason": error.reason}, memoryview(b"")
             continue
         header = dataclasses.asdict(shape) | {"timestamps": shape.timestamps.tolist()}
-        yield header, frames.reshape(-1).data
+        pixels, media = frames.reshape(-1).data, None
+        del frames, media  # whoever reads them has the next copy
+        yield header, pixels
+        del pixels
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _requests() -> Iterator[bytes]:
+    """Yields the lines of standard input; while one is worked on, its end ends this process.
+
+    The kernel does that by a signal, also where a decoder hangs with the interpreter lock held; the
+    parent's end is that of the pipe, whatever it died of.
+    """
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETSIG, signal.SIGKILL)
+    ended = select.poll()
+    ended.register(0, 0)
+    while line := sys.stdin.buffer.readline():
+        _watch(True)
+        if ended.poll(0):  # before the kernel was asked to tell
+            return
+        yield line
+
+
+def _watch(is_on: bool) -> None:
+    """Has the kernel send its signal at whatever comes from the parent, or no longer."""
+    flags = fcntl.fcntl(0, fcntl.F_GETFL) & ~os.O_ASYNC
+    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC if is_on else flags)
 
 
 def _serve() -> None:
@@ -354,11 +398,21 @@ def _serve() -> None:
             while view:
                 view = view[out.write(view) :]
 
-        send(memoryview(b"\0\0\0\0"))
-        for header, frames in _answers(iter(sys.stdin.buffer.readline, b"")):
+        def send_line(header: dict[str, Any]) -> None:
             line = json.dumps(header).encode()
             send(memoryview(len(line).to_bytes(4, "little") + line))
+
+        def announce(frames: int) -> None:
+            left, _ = signal.getitimer(signal.ITIMER_REAL)
+            signal.setitimer(signal.ITIMER_REAL, left + FRAME_S * frames)
+            send_line({"work": frames})
+
+        send(memoryview(b"\0\0\0\0"))
+        for header, frames in _answers(_requests(), announce):
+            _watch(False)  # what comes after the answer is the next request
+            send_line(header)
             send(frames)
+            del frames
 
 
 if __name__ == "__main__":

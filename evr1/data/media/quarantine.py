@@ -26,9 +26,11 @@ class Quarantine:
         for number, entry in jsonl.read(self.path):
             try:
                 fields = ("path", "kind", "reason", "size", "mtime_ns")
-                self._entries[entry["path"]] = {name: entry[name] for name in fields}
+                known = {name: entry[name] for name in fields}
+                known["limit_s"] = float(entry.get("limit_s", 0.0))  # older lists do not say
+                self._entries[entry["path"]] = known
                 KINDS[entry["kind"]]  # one that exists
-            except (KeyError, TypeError):
+            except (KeyError, TypeError, ValueError, AttributeError):
                 raise ValueError(
                     f"{self.path}:{number}: not a quarantine entry; delete the line"
                 ) from None
@@ -36,18 +38,29 @@ class Quarantine:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def check(self, path: str) -> None:
+    def check(self, path: str, limit_s: float = 0.0) -> None:
         """Raises MediaError if the file failed before and has not changed since.
+
+        Args:
+            path: of the file.
+            limit_s: under which it would be tried; one that took too long is under a larger limit.
 
         Raises:
             MediaError: it failed before and has not changed since.
         """
         entry = self._entries.get(os.path.abspath(path))
-        if entry is not None and (entry["size"], entry["mtime_ns"]) == _stamp(path):
+        if entry is None or (entry["kind"] == "timeout" and entry["limit_s"] < limit_s):
+            return
+        if (entry["size"], entry["mtime_ns"]) == _stamp(path):
             raise MediaError(entry["kind"], path, f"{entry['reason']} (in {self.path})")
 
-    def add(self, error: MediaError) -> None:
-        """Appends the file of an error, if the fault is the file's own."""
+    def add(self, error: MediaError, limit_s: float = 0.0) -> None:
+        """Appends the file of an error, if the fault is the file's own.
+
+        Args:
+            error: what is wrong with it.
+            limit_s: under which it was tried.
+        """
         if error.kind not in QUARANTINED:
             return
         size, mtime_ns = _stamp(error.path)
@@ -57,6 +70,7 @@ class Quarantine:
             "reason": error.reason,
             "size": size,
             "mtime_ns": mtime_ns,
+            "limit_s": limit_s,
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         with self._lock:

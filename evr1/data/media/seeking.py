@@ -56,8 +56,13 @@ def plan(clock: Clock, indices: np.ndarray) -> list[Run]:
             runs[-1].indices.extend(group)
         else:
             runs.append(Run(key, group))
-    cost = sum(run.indices[-1] - clock.keys[run.key] + 1 + SEEK_COST_FRAMES for run in runs)
-    return runs if cost < int(indices[-1]) + 1 else []
+    jumps = SEEK_COST_FRAMES * len(runs)
+    return runs if cost(clock, runs) + jumps < int(indices[-1]) + 1 else []
+
+
+def cost(clock: Clock, runs: list[Run]) -> int:
+    """Returns how many frames the runs decode, those included that may be left out."""
+    return sum(run.indices[-1] - clock.keys[run.key] + 1 for run in runs)
 
 
 def fetch(container, stream, clock: Clock, runs: list[Run], add: Callable) -> bool:

@@ -154,7 +154,8 @@ class MediaSource:
         if key in self._store:
             return key
         if self._known_bad is not None:
-            self._known_bad.check(path)  # the reason why it is not there
+            limit_s = 0.0 if self._mode == "preprocessed_only" else self._pool.timeout_s
+            self._known_bad.check(path, limit_s)  # the reason why it is not there
         return self._uncached(path, f"not in {self._store.root} with these budgets")
 
     def _uncached(self, path: str, reason: str) -> None:

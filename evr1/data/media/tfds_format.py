@@ -6,7 +6,7 @@ A record is a serialized tf.train.Example; it is read here without TFDS and with
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,59 @@ def media_features() -> Any:
 
 
 def serialize(key: str, media: Media, path: str) -> bytes:
-    """Returns the record of a medium under a key; `path` is for people who look into it."""
-    fields = {**vars(media), "sample_fps": np.float64(media.sample_fps)}
-    del fields["remarks"]  # they were for whoever preprocessed
-    return media_features().serialize_example({**fields, "key": key, "path": path})
+    """Returns the record of a medium under a key; `path` is for people who look into it.
+
+    It says what TFDS's `serialize_example` does for `media_features`, in the order of the names,
+    with one copy of the pixels where that makes five.
+
+    Raises:
+        ValueError: over 2 GiB, which no protobuf message may have.
+    """
+    frames = np.ascontiguousarray(media.frames)
+    pixels = frames.reshape(-1).data
+    fields = [
+        ("frames/shape", 3, _packed(frames.shape)),
+        ("frames/value", 1, pixels),
+        ("is_video", 3, _packed([int(media.is_video)])),
+        ("key", 1, key.encode()),
+        ("path", 1, path.encode()),
+        ("sample_fps", 1, np.float64(media.sample_fps).tobytes()),
+        ("timestamps", 1, np.asarray(media.timestamps, np.float64).tobytes()),
+    ]
+    entries = []
+    for name, kind, value in fields:
+        values = _field(1, [value])
+        feature = _field(kind, values)
+        entries += _field(1, [*_field(1, [name.encode()]), *_field(2, feature)])
+    parts = _field(1, entries)
+    if sum(map(len, parts)) >= 2**31:
+        raise ValueError(
+            f"{path}: {frames.nbytes} bytes of pixels; a record holds 2 GiB: sample less"
+        )
+    return b"".join(parts)
+
+
+def _field(number: int, payload: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Returns the parts of a length-delimited field of a protobuf message."""
+    return [bytes([number << 3 | 2]) + _varint(sum(map(len, payload))), *payload]
+
+
+def _packed(values: Iterable[int]) -> bytes:
+    return b"".join(map(_varint, values))
+
+
+def _varint(value: int) -> bytes:
+    """Returns a non-negative integer, seven bits a byte.
+
+    >>> _varint(384).hex()
+    '8003'
+    """
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
 def parse(record: bytes) -> tuple[str, Media]:

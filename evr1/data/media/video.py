@@ -8,7 +8,7 @@ everything) is a question of speed only and never changes the result.
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import av
 import av.error
@@ -103,6 +103,7 @@ def decode(
     start: float | None = None,
     end: float | None = None,
     times: Sequence[float] = (),
+    on_work: Callable[[int], None] = lambda frames: None,
 ) -> Media:
     """Decodes the sampled frames of a video, resized and upright, with their times in the source.
 
@@ -118,11 +119,12 @@ def decode(
         start: seconds; None: from the beginning.
         end: seconds; None: to the end.
         times: seconds, ascending: the frames nearest to them are taken, and none are sampled.
+        on_work: called with the number of frames to decode, before that, at every attempt.
 
     Raises:
         MediaError: missing, undecodable, empty, cut off, or no frame within the clip.
     """
-    sampled = _Sampler(path, budgets, geometry, start, end, tuple(times))
+    sampled = _Sampler(path, budgets, geometry, start, end, tuple(times), on_work)
     with open_video(path) as (container, stream):
         clock = clocks.from_header(path, container, stream)
         media = sampled.decode(container, stream, clock) if clock else None
@@ -155,6 +157,7 @@ class _Sampler:
     start: float | None
     end: float | None
     times: tuple[float, ...]
+    on_work: Callable[[int], None]
 
     def decode(self, container, stream, clock: Clock) -> Media | list[int | None]:
         """Returns the frames that a clock promises, or the pts of all that the file really gives.
@@ -167,32 +170,35 @@ class _Sampler:
         indices, sample_fps = clock.take(self.path, self.budgets, self.start, self.end)
         if self.times:
             indices, sample_fps = sampling.nearest(clock.times, self.times)
-        keep = _Keep(len(indices), self.budgets, self.geometry, self.path)
-        pts = _fetch(container, stream, clock, indices, keep)
+        keep = _Keep(indices, self.budgets, self.geometry, self.path)
+        runs = seeking.plan(clock, indices)
+        self.on_work(seeking.cost(clock, runs) if runs else int(indices[-1]) + 1)
+        pts = _fetch(container, stream, clock, runs, keep)
         if pts is not None:
             return pts
-        frames, stamps = keep.stack(indices), clock.times[indices]
-        return Media(frames, stamps, is_video=True, sample_fps=sample_fps, remarks=keep.remarks)
+        stamps = clock.times[indices]
+        return Media(
+            keep.frames, stamps, is_video=True, sample_fps=sample_fps, remarks=keep.remarks
+        )
 
 
-def _fetch(container, stream, clock: Clock, indices: np.ndarray, keep: "_Keep"):
-    """Keeps the frames at `indices`, or returns the pts of all that the file really gives."""
-    runs = seeking.plan(clock, indices)
+def _fetch(container, stream, clock: Clock, runs: list[seeking.Run], keep: "_Keep"):
+    """Keeps the frames that are asked for, or returns the pts of all that the file really gives."""
     if runs and seeking.fetch(container, stream, clock, runs, keep.add):
         return None
-    chosen, pts, is_right = set(indices.tolist()), [], True
+    pts, is_right, last = [], True, max(keep.missing | keep.found)
     if runs and clock.is_surmised:
         return pts
     with open_video(keep.path) as (container, stream):  # not every format can seek to its start
         for frame in _frames(container, stream):
             index = len(pts)
             pts.append(frame.pts)
-            if index in chosen and index not in keep.frames:
+            if index in keep.missing:
                 keep.add(index, frame)
             is_right = is_right and _is_at(clock, index, frame.pts)
             if clock.is_surmised and not is_right:
                 return pts
-            if is_right and index >= indices[-1]:
+            if is_right and index >= last:
                 return None
     return pts
 
@@ -224,11 +230,12 @@ def _frames(container, stream) -> Iterator[av.VideoFrame]:
 class _Keep:
     """The chosen frames, resized to RGB as they come, so that no full-size frame is held."""
 
-    def __init__(self, n_frames: int, budgets: Budgets, geometry: Geometry, path):
+    def __init__(self, indices: np.ndarray, budgets: Budgets, geometry: Geometry, path):
         self.path = path
-        self.frames: dict[int, np.ndarray] = {}
+        self.missing, self.found = set(indices.tolist()), set[int]()
+        self.frames = np.zeros((0, 0, 0, 3), np.uint8)  # uint8[len(indices), height, width, 3]
         self.remarks: tuple[str, ...] = ()
-        self._how = n_frames, budgets, geometry
+        self._indices, self._how = indices, (budgets, geometry)
         self._converter = pixels.Converter()
         self._first: tuple[int, int] = (0, 0)
         self._size: tuple[int, int] = (0, 0)
@@ -236,19 +243,20 @@ class _Keep:
     def add(self, index: int, frame: av.VideoFrame) -> None:
         rgb = self._converter.rgb(frame)
         source = rgb.shape[0], rgb.shape[1]
-        if not self.frames:
-            n_frames, budgets, geometry = self._how
+        if not self.found:
+            n_frames = len(self._indices)
             self._first = source
-            self._size = sampling.frame_size(self.path, n_frames, *source, budgets, geometry)
+            self._size = sampling.frame_size(self.path, n_frames, *source, *self._how)
+            self.frames = np.empty((n_frames, *self._size, 3), np.uint8)
         elif source != self._first:
             self._remark(remarks.SIZES)
         if frame.is_corrupt:
             self._remark(remarks.DAMAGED)
-        self.frames[index] = pixels.fit_frame(rgb, self._first, self._size, self._how[1])
+        fitted = pixels.fit_frame(rgb, self._first, self._size, self._how[0])
+        self.frames[self._indices == index] = fitted  # a frame may be taken twice
+        self.missing.discard(index)
+        self.found.add(index)
 
     def _remark(self, remark: str) -> None:
         if remark not in self.remarks:
             self.remarks += (remark,)
-
-    def stack(self, indices: np.ndarray) -> np.ndarray:
-        return np.stack([self.frames[i] for i in indices.tolist()])

@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from clips import BUDGETS, GEOMETRY, write_clip, write_image
+from repo import ROOT
 
 from evr1.data.errors import MediaError
 from evr1.data.media import quarantine, video
@@ -84,23 +86,113 @@ def test_a_clip_that_hangs_is_given_up_and_never_tried_again(tmp_path):
     quarantine = tmp_path / "quarantine.jsonl"
     with DecodePool(1, 30.0, quarantine=Quarantine(quarantine)) as pool:
         pool.decode(job(good))  # the child is up: starting is not counted
-        pool._timeout_s = 0.3
+        pool.timeout_s = 0.3
         begin = time.monotonic()
         with pytest.raises(MediaError, match=r"hangs.mp4: not done within 0.3 s; raise") as error:
             pool.decode(job(path))
         assert error.value.kind == "timeout"
         assert time.monotonic() - begin < 5
-        pool._timeout_s = 30.0
+        pool.timeout_s = 30.0
         pool.decode(job(good))  # the next clip gets a new child
     [entry] = map(json.loads, quarantine.read_text().splitlines())
     assert entry["path"] == str(path)
     assert entry["kind"] == "timeout"
     with (
-        DecodePool(1, 30.0, quarantine=Quarantine(quarantine)) as pool,
+        DecodePool(1, 0.3, quarantine=Quarantine(quarantine)) as pool,
         pytest.raises(MediaError, match=r"within 0.3 s \(in .*quarantine.jsonl\)"),
     ):
         pool.decode(job(path))
     assert pool._children == [None]  # nothing was started for it
+    write = threading.Thread(target=path.write_bytes, args=[b"no video"], daemon=True)
+    write.start()  # what hangs there goes on, with nothing in it
+    with (
+        DecodePool(1, 30.0, quarantine=Quarantine(quarantine)) as pool,
+        pytest.raises(MediaError, match="cannot be read as a video") as error,
+    ):
+        pool.decode(job(path))  # a larger limit: tried again
+    assert error.value.kind == "undecodable"
+
+
+def test_how_many_frames_are_to_decode_is_told(tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", 100, gop=600)
+    worked = []
+    assert len(video.decode(clip, BUDGETS, GEOMETRY, on_work=worked.append).frames) == 6
+    assert worked == [100]
+    long = write_clip(tmp_path / "long.mp4", 300, gop=30)
+    video.decode(long, BUDGETS, GEOMETRY, times=[1.1, 9.0], on_work=worked.append)
+    assert worked == [100, 4 + 15]  # frames 33 and 270, of key frames at 30 and 256
+
+
+def test_announced_work_moves_the_deadline(tmp_path):
+    """The clip is slow, and was told to have frames that take so long."""
+    clip = write_clip(tmp_path / "a.mp4", 40)
+    code = (
+        "import time; from evr1.data.media import decode, video\n"
+        "plain = video._frames\n"
+        "def slow(*a):\n"
+        "    time.sleep(1.5)\n"
+        "    yield from plain(*a)\n"
+        "video._frames = slow\n"
+        "decode._serve()\n"
+    )
+    start = subprocess.Popen
+
+    def popen(command, **keywords):
+        return start([command[0], "-c", code], **keywords)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", popen)
+        with DecodePool(1, 1.0) as pool:  # and 2 s for 40 frames
+            assert len(pool.decode(job(clip)).frames) == 4
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_decoder_dies_with_its_parent(tmp_path):
+    """However that ends, and though the decoder hangs in native code."""
+    path = hanging(tmp_path / "a.mp4")
+    code = f"""
+import sys, threading, time
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/rigs")!r}]
+from clips import BUDGETS, GEOMETRY
+from evr1.data.media.decode import DecodePool, Job
+pool = DecodePool(1, 600.0)
+one = Job("video", {str(path)!r}, BUDGETS, GEOMETRY)
+threading.Thread(target=pool.decode, args=[one], daemon=True).start()
+while pool._children[0] is None or not pool._children[0]._clips:
+    time.sleep(0.01)
+print(pool._children[0]._process.pid, flush=True)
+time.sleep(600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child = int(parent.stdout.readline())
+    time.sleep(0.3)
+    assert alive(child)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until = time.monotonic() + 10
+    while alive(child) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not alive(child)
+
+
+def test_older_lists_of_what_took_too_long_are_tried_again(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_text("x")
+    Quarantine(tmp_path / "q.jsonl").add(MediaError("timeout", path, "not done within 120 s"))
+    [line] = (tmp_path / "q.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    del entry["limit_s"]
+    (tmp_path / "q.jsonl").write_text(json.dumps(entry) + "\n")
+    Quarantine(tmp_path / "q.jsonl").check(str(path), 120.0)
+    with pytest.raises(MediaError, match="not done within 120 s"):
+        Quarantine(tmp_path / "q.jsonl").check(str(path))
 
 
 def test_a_decoder_that_dies_is_replaced(tmp_path):
@@ -163,13 +255,11 @@ def test_closing_ends_children_and_what_they_do(tmp_path):
 def test_an_orphan_that_hangs_is_ended_by_the_kernel(tmp_path, monkeypatch):
     path = hanging(tmp_path / "a.mp4")
     line = f"decode 0.2 {job(path).to_json()}\n"
-    done = subprocess.run(
-        [sys.executable, "-m", "evr1.data.media.decode"],
-        input=line.encode(),
-        capture_output=True,
-        timeout=60,
-    )
-    assert done.returncode == -signal.SIGALRM
+    command = [sys.executable, "-m", "evr1.data.media.decode"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdin.write(line.encode())
+        child.stdin.flush()
+        assert child.wait(timeout=60) == -signal.SIGALRM
 
 
 def test_children_import_no_jax():
@@ -232,19 +322,24 @@ def test_what_a_library_prints_does_not_reach_the_answers(tmp_path):
         "import os, sys; sys.argv = ['x']\n"
         "from evr1.data.media import decode, video\n"
         "plain = video.decode\n"
-        "def noisy(*a): os.write(1, b'noise'); return plain(*a)\n"
+        "def noisy(*a, **k): os.write(1, b'noise'); return plain(*a, **k)\n"
         "video.decode = noisy\n"
         "decode._serve()\n"
     )
     line = f"decode 30 {job(clip).to_json()}\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=line.encode(), capture_output=True, timeout=60
-    )
-    size = int.from_bytes(done.stdout[4:8], "little")
-    header = json.loads(done.stdout[8 : 8 + size])
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
+        child.stdin.write(line.encode())
+        child.stdin.flush()
+        header, start = {}, child.stdout.read(4)
+        while "frames" not in header:  # before it comes how much there is to decode
+            header = json.loads(child.stdout.read(int.from_bytes(child.stdout.read(4), "little")))
+        child.stdin.close()  # nothing else is wanted
+        answers, noise = child.stdout.read(), child.stderr.read()
+    assert start == bytes(4)
     assert header["frames"] == 4
-    assert done.stdout[8 + size :] == video.decode(clip, BUDGETS, GEOMETRY).frames.tobytes()
-    assert done.stderr == b"noise"
+    assert answers == video.decode(clip, BUDGETS, GEOMETRY).frames.tobytes()
+    assert noise == b"noise"
 
 
 def test_every_quarantined_kind_has_a_fix():

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from repo import ROOT
 from shards_rig import key, medium
 
-from evr1.data.media import shard_readers, shards
+from evr1.data.media import shard_readers, shards, tfds_format
 from evr1.data.media.shards import ShardStore, ShardWriter
 
 
@@ -172,7 +173,7 @@ def test_a_killed_run_keeps_its_finished_shards(tmp_path):
 import os, signal, sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/rigs")!r}]
 from shards_rig import key, medium
-from evr1.data.media import shard_readers, shards
+from evr1.data.media import shard_readers, shards, tfds_format
 from evr1.data.media.shards import ShardWriter
 writer = ShardWriter({str(tmp_path)!r}, shard_bytes=2 * 4 * 64 * 96 * 3)
 for n in range(5):
@@ -379,7 +380,7 @@ import resource, sys, time
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/rigs")!r}]
 from pathlib import Path
 from shards_rig import key, medium
-from evr1.data.media import shard_readers, shards
+from evr1.data.media import shard_readers, shards, tfds_format
 shards.media_features()
 resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))
 {code}
@@ -479,3 +480,20 @@ def test_an_open_shard_holds_no_pixels(tmp_path):
         writer.add(key(1), media, "a.mp4")
         del media
         assert gone() is None
+
+
+def test_a_record_says_what_tfds_would(tmp_path):
+    for media, path in ((medium(1), "a.mp4"), (medium(2, 1, (32, 32), is_video=False), "ü" * 90)):
+        fields = {**vars(media), "sample_fps": np.float64(2.5), "key": key(1), "path": path}
+        del fields["remarks"]
+        media = dataclasses.replace(media, sample_fps=2.5)
+        record = tfds_format.serialize(key(1), media, path)
+        theirs = tfds_format.media_features().serialize_example(fields)
+        assert len(record) == len(theirs)
+        got = tfds_format.media_features().deserialize_example_np(record)
+        for name, value in fields.items():
+            expected = value.encode() if isinstance(value, str) else value
+            np.testing.assert_array_equal(got[name], expected)
+        k, parsed = tfds_format.parse(record)
+        assert (k, parsed.sample_fps) == (key(1), 2.5)
+        assert_same(parsed, media)
