@@ -5,8 +5,9 @@
 A row has a `completion` (text; <|im_end|> is added unless it ends so, and a <think> at its start is
 dropped where the prompt has opened the block) or `completion_token_ids`,
 which are taken as they are and go first. An output row is the input row with index,
-prompt_token_ids, completion_token_ids and logprobs, one a completion token. They come from the
-function that training uses, in the dtype asked for. Running it again continues.
+prompt_token_ids, completion_token_ids and logprobs, one a completion token; null where the model's
+logits are not finite, which is told. They come from the function that training uses, in the dtype
+asked for. Running it again continues.
 """
 
 import argparse
@@ -58,6 +59,7 @@ def _run(flags: argparse.Namespace) -> int:
         failures = inference.Failures(len(todo), flags.max_failed_share)
         bar = stack.enter_context(inference.bar(out, "scoring"))
         task = bar.add_task("", total=len(todo))
+        broken: list[str] = []
         for rows, encoded in session.chunks(todo, 16):
             examples, completions = [], []
             for row, example in zip(rows, encoded, strict=True):
@@ -72,12 +74,13 @@ def _run(flags: argparse.Namespace) -> int:
                 texts = [completions[i] for i in part]
                 scored = _score(session, logprobs, mine, texts)
                 for example, tokens, values in zip(mine, texts, scored, strict=True):
+                    broken += _broken(example.row, values)
                     results.add([_output(session, example, tokens, values)])
                     bar.advance(task)
         bar.stop()
         results.sort()
         failures.check(out)
-        inference.tell(out, session.remarks(todo))
+        inference.tell(out, [*broken, *session.remarks(todo)])
     return 0
 
 
@@ -145,6 +148,17 @@ def _score(
         row[0, : len(completion)] = completion
     values = np.asarray(logprobs(session.params, prompts, tokens))
     return [v[0, : len(c)] for v, c in zip(values, completions, strict=False)]
+
+
+def _broken(row: Row, values: np.ndarray) -> list[str]:
+    """Returns a line about log-probabilities that are none."""
+    bad = ~np.isfinite(values)
+    if not bad.any():
+        return []
+    return [
+        f"not finite: {row.source} ({row.problem_id}): log-probabilities of {bad.sum()} of "
+        f"{bad.size} tokens, the first after {int(bad.argmax())}; they are null"
+    ]
 
 
 def _output(

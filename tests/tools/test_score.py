@@ -8,6 +8,7 @@ import pytest
 import tools_rig as rig
 from hf import load_torch
 
+from evr1.data import rows as data_rows
 from evr1.data.processor import Processor
 
 generate = rig.load("generate")
@@ -129,3 +130,12 @@ def test_equals_transformers(files):
         want = full[torch.arange(len(full)), torch.tensor(row["completion_token_ids"])]
         np.testing.assert_allclose(row["logprobs"], want.numpy(), atol=1e-4)
         assert np.abs(np.array(row["logprobs"][1:]) - want.numpy()[:-1]).max() > 0.1
+
+
+def test_log_probabilities_that_are_none_are_told():
+    row = data_rows.parse_row({"problem": "q", "answer": "a"}, 0, "r.jsonl:7")
+    assert score._broken(row, np.array([-1.0, -2.0], np.float32)) == []
+    assert score._broken(row, np.array([-1.0, np.nan, -np.inf], np.float32)) == [
+        "not finite: r.jsonl:7 (0): log-probabilities of 2 of 3 tokens, the first after 1; they "
+        "are null"
+    ]
