@@ -12,7 +12,7 @@ from tqdm import tqdm
 from evr1.data.media.content import file_identity
 from evr1.formats import run_files
 from evr1.models import load_model
-from evr1.models.io import hf, orbax_dir, runs
+from evr1.models.io import hf, orbax_dir, peft_read, runs
 from evr1.models.tree import unflatten
 
 
@@ -57,21 +57,25 @@ def _digest(source: Path) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def orbax_to_hf(source: Path, out: Path, dtype: str | None, max_shard_bytes: int) -> str:
-    """Writes the HF directory; returns what was done, in a line.
+def orbax_to_hf(
+    source: Path, out: Path, dtype: str | None, max_shard_bytes: int, adapter: Path | None = None
+) -> str:
+    """Writes the HF directory, the adapter added to it; returns what was done, in a line.
 
     Raises:
-        ValueError: the source was not written by this tool, or does not fit its config.
+        ValueError: the source was not written by this tool, or does not fit its config, or the
+            adapter is of another model.
     """
     if not orbax_dir.is_orbax(source):
         raise ValueError(f"{source}: no {orbax_dir.RECORD}; give a directory that --to_orbax made")
     model = load_model(str(source))
+    known = peft_read.read(adapter, model) if adapter else None
     shapes, read = orbax_dir.reader(source, model.abstract_params())
     tensors, record = hf.listing(model, shapes, hf.layout(source)), orbax_dir.record(source)
     named = [(t.name, t.shape, np.dtype(dtype or record[t.name][0])) for t in tensors]
 
     def values() -> Iterator[np.ndarray]:
-        made = hf.values(tensors, read)
+        made = hf.values(tensors, peft_read.adding(known, read) if known else read)
         sizes = [math.prod(shape) * kind.itemsize for _, shape, kind in named]
         with _bar("convert", sum(sizes)) as bar:
             for size in sizes:

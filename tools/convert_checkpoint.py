@@ -1,12 +1,13 @@
 """Converts a model between a HF directory and an Orbax directory, and a run's checkpoint to HF.
 
 python tools/convert_checkpoint.py --from_hf D --to_orbax D2
-python tools/convert_checkpoint.py --from_orbax D2 --to_hf D3
+python tools/convert_checkpoint.py --from_orbax D2 --to_hf D3 [--adapter A]
 python tools/convert_checkpoint.py --run WORKDIR --step 10 --to_hf D4
 
 The Orbax directory keeps the tokenizer and the other side files, so evr1 takes it wherever it takes
 a HF directory. Without --dtype every tensor comes back as it was, byte for byte. A conversion that
-was interrupted starts over; a finished one is not repeated.
+was interrupted starts over; a finished one is not repeated. --adapter adds a LoRA adapter, of peft
+or of a run, to the model that is written.
 
 Of a run, --step is the number of a checkpoint, `best` (on the held-out rows) or, by default, the
 newest. Adapters are merged. Without --dtype the tensors have that of the run's exports; all of them
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to_orbax", metavar="DIR", type=Path)
     parser.add_argument("--from_orbax", metavar="DIR", type=Path)
     parser.add_argument("--to_hf", metavar="DIR", type=Path)
+    parser.add_argument("--adapter", metavar="DIR", type=Path, help="of LoRA, for --from_orbax")
     parser.add_argument("--run", metavar="WORKDIR", type=Path)
     parser.add_argument("--step", metavar="STEP", default="", help="of --run: a number, or best")
     parser.add_argument(
@@ -44,10 +46,13 @@ def main(argv: list[str] | None = None) -> int:
         "--max_shard_bytes", type=int, default=5 * 2**30, help="of a safetensors file"
     )
     flags = parser.parse_args(argv)
-    given = {k for k in ("from_hf", "to_orbax", "from_orbax", "to_hf", "run") if vars(flags)[k]}
+    ways = ("from_hf", "to_orbax", "from_orbax", "to_hf", "run")
+    given = {k for k in ways if vars(flags)[k]}
     try:
         if flags.step and not flags.run:
             raise ValueError("--step is of a run; give --run WORKDIR")
+        if flags.adapter and given != {"from_orbax", "to_hf"}:
+            raise ValueError("--adapter goes with --from_orbax and --to_hf; a run's is merged")
         if flags.max_shard_bytes < 1:
             raise ValueError(f"--max_shard_bytes={flags.max_shard_bytes}; give a positive number")
         import conversion  # jax, which --help must not wait for
@@ -56,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             done = conversion.hf_to_orbax(flags.from_hf, flags.to_orbax, flags.dtype)
         elif given == {"from_orbax", "to_hf"}:
             done = conversion.orbax_to_hf(
-                flags.from_orbax, flags.to_hf, flags.dtype, flags.max_shard_bytes
+                flags.from_orbax, flags.to_hf, flags.dtype, flags.max_shard_bytes, flags.adapter
             )
         elif given == {"run", "to_hf"}:
             done = conversion.run_to_hf(

@@ -3,6 +3,7 @@
 import json
 import re
 
+import convert_checkpoint
 import families_oracle
 import jax
 import ml_dtypes
@@ -105,6 +106,28 @@ def adapter(tmp_path):
     adapters = jax.tree.map(lambda x: x + 0.1, adapted.init_adapters(jax.random.key(0)))
     peft.save_adapter({"lora": adapters}, adapted, tmp_path / "adapter", source="base")
     return tmp_path / "adapter", model
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl_moe"])
+def test_conversion_merges_an_adapter(family, tmp_path, capsys):
+    """Of every matrix, experts and the tower included; on the way to Orbax it is refused."""
+    path = write_hf_dir(tmp_path / "hf", CONFIGS[family]())
+    model, params = family_model(family, has_tower=True)
+    root, middle, out = (tmp_path / name for name in ("adapter", "orbax", "out"))
+    peft.save_adapter(params, model, root, source="base")
+    there = [f"--from_hf={path}", f"--to_orbax={middle}"]
+    assert convert_checkpoint.main([*there, f"--adapter={root}"]) == 1
+    assert "--adapter goes with --from_orbax" in capsys.readouterr().err
+    assert convert_checkpoint.main(there) == 0
+    back = [f"--from_orbax={middle}", f"--to_hf={out}", f"--adapter={root}"]
+    assert convert_checkpoint.main(back) == 0
+    plain = load_model(str(path))
+    expected = flatten(peft_read.load_merged(path, plain, peft_read.read(root, plain)))
+    before = flatten(hf.load_params(path, plain))
+    for name, value in flatten(hf.load_params(out, plain)).items():
+        assert gap(value, expected[name]) < 1e-6, name
+    moved = {name for name, value in before.items() if gap(value, expected[name]) > 1e-6}
+    assert moved == {weight.path for weight in model.targets()}
 
 
 def _tensors(root):

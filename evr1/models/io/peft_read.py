@@ -109,6 +109,25 @@ def load_merged(
     return unflatten({k: x.astype(dtype[k]) if k in targets else x for k, x in merged.items()})
 
 
+def adding(
+    adapter: Adapter, read: Callable[[str, tuple[int, ...]], np.ndarray]
+) -> Callable[[str, tuple[int, ...]], np.ndarray]:
+    """Returns a `read` of `hf.values` with the adapter added to what the given one reads.
+
+    A sum is float32: whoever writes it rounds it once.
+    """
+    scale = np.float32(adapter.alpha / adapter.rank)
+
+    def read_sum(path: str, index: tuple[int, ...]) -> np.ndarray:
+        value = read(path, index)
+        if f"{path}/a" not in adapter.values:
+            return value
+        a, b = (adapter.values[f"{path}/{x}"][index] for x in "ab")
+        return value.astype(np.float32) + scale * np.matmul(a, b).reshape(value.shape)
+
+    return read_sum
+
+
 def read(directory: str | Path, model: Model) -> Adapter:
     """Returns the adapter in a directory.
 
