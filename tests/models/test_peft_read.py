@@ -187,6 +187,7 @@ BAD_SETTINGS = {
     "changed base": ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights=pissa_niter_4"),
     "rank": ({"r": 3}, "has rank 2, adapter_config.json says 3"),
     "alpha": ({"lora_alpha": "x"}, "lora_alpha='x' of"),
+    "no alpha": ({"lora_alpha": 0}, "lora_alpha=0 of .*; give a number, and not 0"),
 }
 
 
@@ -211,6 +212,10 @@ BAD_TENSORS = {
     "unknown": (
         {f"base_model.model.x.lora_{x}.weight": np.ones((2, 2), np.float32) for x in "AB"},
         "x is no matrix of the model",
+    ),
+    "not finite": (
+        {f"{MODULE}.lora_A.weight": np.full((2, 64), np.nan, np.float32)},
+        "lora_A.weight is not finite",
     ),
     "size": ({f"{MODULE}.lora_A.weight": np.ones((2, 5), np.float32)}, r"is for \[5, 64\]"),
 }

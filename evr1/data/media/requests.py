@@ -86,9 +86,9 @@ class Opener:
         if is_file and os.path.exists(path) and not os.path.isfile(path):
             reason = "not a regular file"  # a decoder waits for a pipe
             if os.path.isdir(path):
-                reason = (
-                    "not a regular file, but a folder: give its row fps (of its pictures) or times"
-                )
+                fix = "give its row fps (of its pictures) or times"
+                fix = "give an image in it" if request.kind == "image" else fix
+                reason = f"not a regular file, but a folder: {fix}"
             raise MediaError("undecodable", path, reason)
         return Job(
             request.kind,

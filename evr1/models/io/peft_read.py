@@ -7,6 +7,7 @@ adapter has one of zeros, which stays as it is.
 Source: peft 0.21, LoraConfig, `get_pattern_key`, ParamWrapper.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -181,6 +182,8 @@ def _modules(root: Path, tensors: Mapping[str, Entry]) -> dict[str, list[np.ndar
         if parsed[2] in both:
             raise ValueError(f"{root}: {parsed[1]} has two adapters; keep one")
         both[parsed[2]] = np.asarray(entry.open(), np.float32)
+        if not np.isfinite(both[parsed[2]]).all():
+            raise ValueError(f"{root}: {key} is not finite; give an adapter of an earlier step")
     for name, both in found.items():
         if len(both) < 2:
             raise ValueError(f"{root}: {name} has lora_{''.join(both)} alone; copy the files again")
@@ -231,8 +234,10 @@ class _Factor(NamedTuple):
                 " copy both files again"
             )
         alpha = self._at("alpha_pattern", full, self.fields.get("lora_alpha", 8))
-        if type(alpha) not in (int, float):
-            raise ValueError(f"{self.root}: lora_alpha={alpha!r} of {full[0]}; give a number")
+        if type(alpha) not in (int, float) or alpha == 0 or not math.isfinite(alpha):
+            raise ValueError(
+                f"{self.root}: lora_alpha={alpha!r} of {full[0]}; give a number, and not 0"
+            )
         return alpha / (rank**0.5 if self.fields.get("use_rslora") else rank)
 
     def _at(self, field: str, full: Sequence[str], default: Any) -> Any:

@@ -13,7 +13,7 @@ from evr1.data.media import frames, video
 from evr1.data.media.decode import DecodePool, Job
 from evr1.data.media.preprocess import preprocess
 from evr1.data.media.quarantine import Quarantine
-from evr1.data.media.requests import media_requests
+from evr1.data.media.requests import Opener, media_requests
 from evr1.data.media.shards import ShardWriter
 from evr1.data.media.source import MediaSource, Request
 from evr1.data.records import Budgets
@@ -310,3 +310,10 @@ def test_a_row_may_limit_its_own_media(tmp_path):
         assert source.load(large).frames.shape[1:3] == (64, 96)
         [over] = requests_of(["a.mov"], min_pixels=64 * 96)  # over the run's most: it gives way
         assert source.load(over).frames.shape[1:3] == (64, 96)
+
+
+def test_a_folder_is_no_image(tmp_path):
+    folder = write_folder(tmp_path / "a", pictures(3))
+    opener = Opener(str(tmp_path), BUDGETS, GEOMETRY)
+    with pytest.raises(MediaError, match="but a folder: give an image in it"):
+        opener.job(Request("image", folder.name))
