@@ -20,6 +20,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from evr1.config import arguments
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a conversion needs no accelerator
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -27,7 +29,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; 0 on success."""
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--from_hf", metavar="DIR", type=Path)

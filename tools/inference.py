@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 import numpy as np
 from rich import console, progress
 
-from evr1.config import columns
+from evr1.config import arguments, columns
 from evr1.data import jsonl, rows
 from evr1.data.records import Budgets, Row
 from evr1.formats import box_frames, video_size
@@ -195,7 +195,7 @@ def parser(
     description: str | None, out_help: str = ".jsonl to write; what it holds already is kept"
 ) -> argparse.ArgumentParser:
     """Returns the flags that every command has."""
-    out = argparse.ArgumentParser(
+    out = arguments.Parser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = out.add_argument

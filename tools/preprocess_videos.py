@@ -18,6 +18,7 @@ import inference
 import tensorflow_datasets  # noqa: F401
 from rich import console
 
+from evr1.config import arguments
 from evr1.data import processor, rows
 from evr1.data.media import preprocess, shards, video_budget
 from evr1.data.records import Geometry
@@ -96,7 +97,7 @@ def _run(flags: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument

@@ -163,6 +163,8 @@ def parse_row(
         problem_type = schema.canonical(_text(fields, "problem_type", "open-ended"))
     except ValueError as error:
         raise ValueError(f"problem_type: {error}") from None
+    if problem_type == "multiple choice" and not fields.get("options"):
+        notes.add("are multiple choice without options: what the question spells is all it shows")
     if fields.get("has_offline_trajectory"):
         offline_texts(fields)
     turns = fields.get("turns", ())

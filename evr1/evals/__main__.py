@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from evr1.config import arguments
 from evr1.evals import cases, compare, judge, prepare, rescore, show, view
 from evr1.evals.tasks import TASKS
 from evr1.rewards import files
@@ -76,7 +77,7 @@ def _score_cases(flags: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="python -m evr1.evals",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from evr1 import rewards
-from evr1.config import columns
+from evr1.config import arguments, columns
 from evr1.formats import box_frames, chat_template, problem_types, think_block
 from evr1.rewards import compose, extra, files
 from evr1.rewards.base import Score, Status, Task, Weights, make_task
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="python -m evr1.rewards",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

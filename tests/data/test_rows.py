@@ -229,3 +229,15 @@ def test_turns_that_can_be_read_two_ways_are_refused(tmp_path, fields, says):
     with pytest.raises(ValueError, match=rf"f\.jsonl:2: {says}") as error:
         rows.load_rows(path)
     assert "\n" not in str(error.value)
+
+
+def test_multiple_choice_without_options_is_told(tmp_path):
+    fields = {"problem": "q", "answer": "A", "problem_type": "multiple choice"}
+    lines = [fields, fields, fields | {"options": ["x", "y"]}]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    said = []
+    rows.load_rows(tmp_path / "r.jsonl", note=said.append)
+    assert said == [
+        f"{tmp_path / 'r.jsonl'}: 2 rows: are multiple choice without options: what the question "
+        "spells is all it shows"
+    ]

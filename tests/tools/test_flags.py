@@ -9,6 +9,7 @@ import tools_rig as rig
 from repo import ROOT
 
 from configs import base
+from evr1.config import arguments
 
 inference = rig.load("inference")
 COMMANDS = ("generate", "score_completions", "filter_by_pass_rate", "convert_checkpoint")
@@ -139,3 +140,15 @@ def test_help_does_not_wait_for_jax(name):
     )
     assert done.returncode == 0, done.stderr
     assert "--" in done.stdout
+
+
+def test_a_misspelt_flag_is_told_with_a_near_one(capsys):
+    parser = arguments.Parser(prog="tool")
+    parser.add_argument("--max_frames", type=int)
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--max_frame_s=3"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == (
+        "tool: error: unrecognized arguments: --max_frame_s=3; did you mean --max_frames?"
+    )

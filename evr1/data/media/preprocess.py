@@ -123,7 +123,9 @@ def preprocess(
     with (
         shards.ShardWriter(out, shard_bytes=shard_bytes) as writer,
         DecodePool(
-            workers, timeout_s, quarantine=Quarantine(os.path.join(out, shards.QUARANTINE))
+            workers,
+            timeout_s,
+            quarantine=(quarantine := Quarantine(os.path.join(out, shards.QUARANTINE))),
         ) as pool,
     ):
         summary.repairs = writer.repairs
@@ -139,6 +141,7 @@ def preprocess(
                     return "cached", 0, 0
                 decoded = pool.decode(opener.job(request))
             except MediaError as error:
+                quarantine.add_missing(error)  # the pool does not see files that are missing
                 return error
             path = opener.path(request)
             writer.add(key, decoded, path)

@@ -61,8 +61,15 @@ class Quarantine:
             error: what is wrong with it.
             limit_s: under which it was tried.
         """
-        if error.kind not in QUARANTINED:
-            return
+        if error.kind in QUARANTINED:
+            self._append(error, limit_s)
+
+    def add_missing(self, error: MediaError) -> None:
+        """Appends a file that is missing, once; it is tried again as soon as it is there."""
+        if error.kind == "missing" and os.path.abspath(error.path) not in self._entries:
+            self._append(error, 0.0)
+
+    def _append(self, error: MediaError, limit_s: float) -> None:
         size, mtime_ns = _stamp(error.path)
         entry = {
             "path": os.path.abspath(error.path),

@@ -12,9 +12,11 @@ import pytest
 from clips import BUDGETS, GEOMETRY, write_clip, write_image
 from repo import ROOT
 
+from evr1.data import rows
 from evr1.data.errors import MediaError
 from evr1.data.media import quarantine, video
 from evr1.data.media.decode import DecodePool, Job
+from evr1.data.media.preprocess import preprocess
 from evr1.data.media.quarantine import Quarantine
 
 
@@ -292,6 +294,19 @@ def test_a_path_is_never_a_url(pool, tmp_path):
         with pytest.raises(MediaError, match="no such video"):
             pool.measure(job(url))
     assert pool.measure(job(write_clip(tmp_path / "a:b.mp4"))).frames
+
+
+def test_preprocessing_lists_missing_files_once_until_they_are_there(tmp_path):
+    fields = {"problem": "q", "answer": "a", "problem_type": "math", "images": "later.png"}
+    made = [rows.parse_row(fields, 0, "rows.jsonl:1")]
+    kinds = {"budgets": BUDGETS, "geometry": GEOMETRY, "media_dir": str(tmp_path), "workers": 1}
+    listed = tmp_path / "s" / "quarantine.jsonl"
+    for _ in range(2):
+        assert len(preprocess(made, str(tmp_path / "s"), **kinds).failed) == 1
+        [entry] = map(json.loads, listed.read_text().splitlines())
+        assert (entry["kind"], entry["path"]) == ("missing", str(tmp_path / "later.png"))
+    write_image(tmp_path / "later.png")
+    assert preprocess(made, str(tmp_path / "s"), **kinds).failed == []
 
 
 def test_a_quarantine_line_cut_short_is_made_good(tmp_path):
