@@ -328,7 +328,8 @@ class Processor:
         if marks != [pads[s.is_video] for s in sizes]:
             raise ValueError(
                 f"{row.source} ({row.problem_id}): the chat prompt holds {len(marks)} placeholders "
-                f"for {len(sizes)} media; check the chat template and the problem's text"
+                f"for {len(sizes)} media; check the chat template and the problem's text, where "
+                "data.sanitize reads control tokens as text"
             )
         pending = parts[0]
         for size, after in zip(sizes, parts[1:], strict=True):

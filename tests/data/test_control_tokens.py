@@ -9,6 +9,7 @@ from hf import load_torch
 from repo import TINY
 from rows_rig import make_media, make_row, sizes_of
 
+from evr1.data import rows
 from evr1.data.processor import Processor
 from evr1.data.records import Turn
 
@@ -155,3 +156,11 @@ def test_keys_that_hold_none_are_dropped_before_a_template_sees_them():
     source = "{% for m in messages %}{{ 'name' in m }}{{ m.content }}{% endfor %}"
     messages = [{"role": "user", "content": "a", "name": None}]
     assert chat_template.render(source, messages, {}, {}) == "Falsea"
+
+
+def test_a_spelled_placeholder_is_named_with_the_way_out():
+    row = rows.parse_row({"problem": "What is <|image_pad|>?", "answer": "a"}, 0, "r.jsonl:4")
+    with pytest.raises(ValueError, match=r"r.jsonl:4 .* 1 placeholders for 0 media; .*sanitize"):
+        Processor.from_hf(str(TINY)).encode(row, [])
+    example = Processor.from_hf(str(TINY), sanitize=True).encode(row, [])
+    assert not example.is_visual.any()
