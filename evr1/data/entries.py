@@ -153,7 +153,8 @@ def number(field: str, value: Any, least: float = 0.0) -> float:
     except (TypeError, ValueError, OverflowError):
         result = math.nan
     if not math.isfinite(result) or result <= least:
-        raise ValueError(f"{field}: got {short(value)}; give a number over {least:g}")
+        bound = f"over {least:g}" if least >= 0 else "from 0 on"
+        raise ValueError(f"{field}: got {short(value)}; give a number {bound}")
     return result
 
 

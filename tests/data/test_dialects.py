@@ -297,6 +297,7 @@ BLIND = {"problem": "q", "answer": "a"}
         ({"videos": [["a.png", "b.png"]]}, "videos: got 2 frames from 'a.png' without a rate; add"),
         ({"videos": [["a.mp4", "b.mp4"]], "fps": 1}, "videos: got 'a.mp4' in a list in a list"),
         ({"videos": [["a.png"]], "times": [0, 1]}, "times: got 2 for 1 frames"),
+        ({"videos": [["a.png"]], "times": ["x"]}, "times: got 'x'; give a number from 0 on"),
         ({"videos": [["a.png", "b.png"]], "times": [1, 0]}, "times: got .* ascending order"),
         ({"videos": [[]], "fps": 1}, "videos: got an empty list of frames"),
         ({"videos": "a.mp4", "fps": "fast"}, "fps: got 'fast'; give a number over 0"),
