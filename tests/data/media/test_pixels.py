@@ -131,5 +131,6 @@ def test_one_size_is_resized_as_ever(tmp_path):
     assert (gray_of(media.frames) > 0).any()
     frame = np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
     np.testing.assert_array_equal(
-        pixels.fit_frame(frame, (70, 100), (64, 96)), resize_float(frame[None], 64, 96)[0]
+        pixels.fit_frame(frame, (70, 100), (64, 96), Budgets()),
+        resize_float(frame[None], 64, 96)[0],
     )
