@@ -5,7 +5,7 @@ the recipes in docs/pods.md.
 
     slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
     v5p-128         42.8   33.5      6.3     34.9       2.1  95.7       85    287  63%   compiler
-    v6e-64          24.0   14.8      4.3      9.0       2.1  31.2      201    303  30% arithmetic
+    v6e-64          24.9   15.2      5.3     23.3       2.6  31.2      201    303  30%   compiler
 """
 
 from configs import qwen_video
