@@ -51,16 +51,18 @@ def _run(flags: argparse.Namespace) -> int:
         row for path in flags.data for row in rows.load_rows(path, schema, inference.noter(out))
     ]
     geometry = Geometry(flags.patch_size, flags.temporal_patch_size, flags.merge_size)
+    side = None
     if flags.model:
         from evr1.models.io import hf  # it loads jax, which nothing else here needs
 
-        model = processor.Processor.from_hf(str(hf.side_dir(flags.model)))
+        side = hf.side_dir(flags.model)
+        model = processor.Processor.from_hf(str(side))
         geometry = model.geometry
         if told := model.spelled(data):
             out.print(told, soft_wrap=True, highlight=False, markup=False)
     budgets = inference.budgets(flags)
-    if flags.model:
-        budgets = video_budget.of_directory(budgets, hf.side_dir(flags.model), geometry, out.print)
+    if side is not None:
+        budgets = video_budget.of_directory(budgets, side, geometry, out.print)
     elif budgets.video_budget != "qwen_vl_utils":
         raise ValueError(
             f"--video_budget={budgets.video_budget} needs --model; give a HF directory"
