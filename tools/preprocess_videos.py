@@ -79,6 +79,7 @@ def _run(flags: argparse.Namespace) -> int:
             media_dir=flags.media_dir,
             workers=flags.workers,
             timeout_s=flags.timeout,
+            memory_bytes=int(flags.memory * 2**30),
             on_progress=show,
         )
     for repair in summary.repairs:
@@ -116,6 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--temporal_patch_size", type=int, default=2, help="frames in a patch")
     inference.add_budgets(parser)
     add("--workers", type=int, default=4, help="decoding processes")
+    add(
+        "--memory",
+        type=float,
+        default=0.0,
+        help="GiB for pixels in flight, over all processes; 0: half of the machine's",
+    )
     add("--timeout", type=float, default=120.0, help=_TIMEOUT)
     add("--max_failed_share", type=float, default=0.01, help="exit 1 when more media fail")
     return parser

@@ -2,21 +2,26 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
+from typing import TypeVar
 
 from rich import progress
 from rich.console import Console
 
 from evr1.data.errors import MediaError
-from evr1.data.media import remarks, shards
+from evr1.data.media import memory, remarks, shards
 from evr1.data.media.content import FileTable
-from evr1.data.media.decode import DecodePool
+from evr1.data.media.decode import DecodePool, Job
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.media.requests import Opener, Request, check_budgets, media_requests
 from evr1.data.records import Budgets, Geometry, Row
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclasses.dataclass
@@ -93,6 +98,7 @@ def preprocess(
     workers: int = 4,
     timeout_s: float = 120.0,
     shard_bytes: int = shards.SHARD_BYTES,
+    memory_bytes: int = 0,
     on_progress: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Decodes the media that are not in `out` yet; quarantines and counts those that fail.
@@ -108,12 +114,14 @@ def preprocess(
         workers: decoding processes.
         timeout_s: limit for one medium.
         shard_bytes: size at which a shard is completed.
+        memory_bytes: bound on the pixels in flight, see `memory.Memory`.
         on_progress: called after each medium, in the caller's thread.
 
     Raises:
         ValueError: budgets that cross, or another process writes to `out`.
     """
     check_budgets(budgets)
+    bound = memory.Memory(memory_bytes)
     summary = Summary()
     for row in rows:
         for request in media_requests(row):
@@ -139,27 +147,61 @@ def preprocess(
                     if about := notes.of(key):
                         summary.remarked[request] = about
                     return "cached", 0, 0
-                decoded = pool.decode(opener.job(request))
+                job, path = opener.job(request), opener.path(request)
+                with bound.hold(_pixel_bytes(pool, job, bound.limit // workers)):
+                    decoded = pool.decode(job)
+                    media, record = shards.hollow(decoded), shards.serialize(key, decoded, path)
+                    pixels = decoded.frames.nbytes
+                    del decoded  # before the record is written, which takes as much once more
+                    writer.add_record(key, media, record)
             except MediaError as error:
                 quarantine.add_missing(error)  # the pool does not see files that are missing
                 return error
-            path = opener.path(request)
-            writer.add(key, decoded, path)
-            notes.add(key, path, decoded.remarks)
-            if decoded.remarks:
-                summary.remarked[request] = decoded.remarks
-            return request.kind, len(decoded.frames), decoded.frames.nbytes
+            notes.add(key, path, media.remarks)
+            if media.remarks:
+                summary.remarked[request] = media.remarks
+            return request.kind, len(media.frames), pixels
 
         with futures.ThreadPoolExecutor(workers) as threads:
-            pending = {threads.submit(decode_one, request) for request in summary.sources}
             try:
-                for future in futures.as_completed(pending):
-                    _count(summary, future.result())
+                for outcome in _results(threads, decode_one, summary.sources, 2 * workers):
+                    _count(summary, outcome)
                     summary.seconds = time.monotonic() - begin
                     on_progress(summary)
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
     return summary
+
+
+def _pixel_bytes(pool: DecodePool, job: Job, share: int) -> int:
+    """Returns the bytes of a medium's pixels; 0 where its budgets keep them within a share anyway.
+
+    Raises:
+        MediaError: see `DecodePool.measure`.
+    """
+    budgets, is_image = job.budgets, job.kind == "image"
+    pixels = budgets.image_max_pixels
+    if not is_image:
+        pixels = max(budgets.video_max_pixels, budgets.video_min_pixels) * budgets.video_max_frames
+    is_bounded = is_image or budgets.video_budget == "qwen_vl_utils"
+    if is_bounded and memory.COPIES * 3 * pixels <= share:
+        return 0
+    shape = pool.measure(job)
+    return 3 * shape.frames * shape.height * shape.width
+
+
+def _results(
+    threads: futures.Executor, work: Callable[[T], R], items: Iterable[T], width: int
+) -> Iterator[R]:
+    """Yields what `work` returns for each item, as it is done; few items wait at a time."""
+    queue, pending = iter(items), set[futures.Future[R]]()
+    while True:
+        pending |= {threads.submit(work, x) for x in itertools.islice(queue, width - len(pending))}
+        if not pending:
+            return
+        done, pending = futures.wait(pending, return_when=futures.FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
 
 
 def _count(summary: Summary, outcome: tuple[str, int, int] | MediaError) -> None:

@@ -196,7 +196,16 @@ class ShardWriter:
             media: its frames.
             path: of its file, for people who look into the shard.
         """
-        record = serialize(key, media, path)
+        self.add_record(key, hollow(media), serialize(key, media, path))
+
+    def add_record(self, key: str, media: Media, record: bytes) -> None:
+        """Appends an entry that is serialized already, unless the key is there.
+
+        Args:
+            key: see `content_key`.
+            media: without its pixels, see `hollow`.
+            record: see `serialize`.
+        """
         with self._lock:
             if key in self._keys:
                 return
@@ -239,7 +248,7 @@ class _OpenShard:
 
     def add(self, key: str, media: Media, record: bytes) -> None:
         self._writer.write(record)
-        self._index.append((key, _hollow(media)))
+        self._index.append((key, media))
         self.size += len(record)
 
     def complete(self) -> tuple[int, int]:
@@ -345,11 +354,11 @@ def _read_all(path: pathlib.Path, count: int) -> Iterator[tuple[str, Media]]:
     for i in range(count):
         try:
             key, media = parse(readers.read(path, i, count))
-            yield key, _hollow(media)
+            yield key, hollow(media)
         except _UNREADABLE:
             yield shard_index.LOST, Media(np.zeros((0, 0, 0, 0), np.uint8), np.zeros(0), False)
 
 
-def _hollow(media: Media) -> Media:
+def hollow(media: Media) -> Media:
     """Returns the medium without its pixels, but with their shape; it holds no memory of them."""
     return dataclasses.replace(media, frames=np.empty((*media.frames.shape[:3], 0), np.uint8))
