@@ -68,7 +68,7 @@ def _to_json(size: MediaSize | MediaError) -> dict[str, Any]:
 def _from_json(size: dict[str, Any]) -> MediaSize | MediaError:
     if "kind" in size:
         return MediaError(**size)
-    return MediaSize(**size | {"grid_thw": tuple(size["grid_thw"])})
+    return MediaSize(**{**size, "grid_thw": tuple(size["grid_thw"])})
 
 
 def plan_lengths(

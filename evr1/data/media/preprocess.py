@@ -128,14 +128,10 @@ def preprocess(
             summary.sources.setdefault(request, row.source)
     summary.total = len(summary.sources)
     begin = time.monotonic()
-    with (
-        shards.ShardWriter(out, shard_bytes=shard_bytes) as writer,
-        DecodePool(
-            workers,
-            timeout_s,
-            quarantine=(quarantine := Quarantine(os.path.join(out, shards.QUARANTINE))),
-        ) as pool,
-    ):
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(shards.ShardWriter(out, shard_bytes=shard_bytes))
+        quarantine = Quarantine(os.path.join(out, shards.QUARANTINE))
+        pool = stack.enter_context(DecodePool(workers, timeout_s, quarantine=quarantine))
         summary.repairs = writer.repairs
         files, notes = FileTable(out), remarks.RemarkTable(out)
         opener = Opener(media_dir, budgets, geometry)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evr1.data.media import patches, sampling
+from evr1.data.media.requests import check_budgets
 from evr1.data.records import Budgets, Geometry
 from evr1.formats import processor_files, video_size
 
@@ -25,8 +26,9 @@ def of_directory(
         line: told what a typical clip costs.
 
     Raises:
-        ValueError: the directory has no usable size.
+        ValueError: the directory has no usable size, or budgets cross.
     """
+    check_budgets(budgets)
     size = video_size.read(root)
     is_usable = min(size.shortest_edge, size.longest_edge) > 0
     if budgets.video_budget != "qwen_vl_utils":
