@@ -238,9 +238,7 @@ def fill_shards(
         )
     for repair in summary.repairs:
         line(f"shards: {repair}")
-    line(f"shards: {summary.line()}")
-    for warning in summary.warnings():
-        line(f"  {warning}")
+    line(f"shards: {summary.line()}")  # what they show is told by describe_shards
 
 
 def open_source(
@@ -265,7 +263,7 @@ def open_source(
     pool = DecodePool(
         settings.workers, settings.decode_timeout_s, quarantine=Quarantine(quarantine)
     )
-    return MediaSource(
+    source = MediaSource(
         budgets=limits,
         geometry=geometry,
         pool=stack.enter_context(pool),
@@ -273,6 +271,8 @@ def open_source(
         shards=settings.shards,
         mode=settings.source,
     )
+    source.told.is_silent = settings.generate  # half of the demo's clips are to stand still
+    return source
 
 
 def open_dataset(

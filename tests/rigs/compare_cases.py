@@ -7,7 +7,8 @@ RUN = ("metrics.jsonl", "rollouts.jsonl", "export/*")
 CHECKED = (*RUN, "log.txt")  # with canaries, whose lines are compared
 
 # Fields of short runs on few rows; what stands later wins.
-SHORT = """num_steps=3 rollout.prompts=8 rollout.n=4 eval.prompts=16 eval.every_steps=2
+SHORT = """num_steps=3 rollout.prompts=8 rollout.n=4 rollout.slots=32 eval.prompts=16
+    eval.every_steps=2
     canaries=False rewards.timeout_s=60 train.microbatch_tokens=200 log.tensorboard=False
     log.report=False checkpoint.export_dtype=float32 data.generate=False data.media_dir={data}
     data.shards={out}/shards data.eval={data}/heldout.jsonl"""

@@ -69,9 +69,14 @@ def by_kind(remarks: Iterable[tuple[str, Iterable[str]]]) -> dict[str, list[str]
 
 
 class Told:
-    """What was told, so that each medium is named once for each remark."""
+    """What was told, so that each medium is named once for each remark.
+
+    Attributes:
+        is_silent: nothing is to be told.
+    """
 
     def __init__(self) -> None:
+        self.is_silent = False
         self._told: set[tuple[str, str]] = set()
 
     def lines(self, found: Iterable[tuple[str, str, Iterable[str]]], total: int) -> list[str]:
@@ -87,6 +92,8 @@ class Told:
             found: (name of a medium, its row, its remarks).
             total: media looked at, or to look at.
         """
+        if self.is_silent:
+            return []
         named = []
         for name, row, kinds in found:
             new = [kind for kind in kinds if (name, kind) not in self._told]
