@@ -140,6 +140,12 @@ def test_bytes_are_files_by_their_content(tmp_path):
     assert fields == {"images": [found[1]["image"]], "deep": {"url": found[1]["image"]}}
 
 
+def test_files_of_a_relative_cache_are_named_by_whole_paths(tmp_path, monkeypatch):
+    # A relative path in a row would be one under data.media_dir.
+    monkeypatch.chdir(tmp_path)
+    assert MediaCache("cache").put(png()).startswith(f"{tmp_path}/cache/")
+
+
 def test_large_rows_are_read_one_by_one(tmp_path):
     big = [{"image": png() + bytes(2**22) + bytes([i])} for i in range(24)]  # 100 MB
     table = pa.Table.from_pylist(big)

@@ -35,7 +35,8 @@ class MediaCache:
 
     def __init__(self, directory: str = ""):
         """Takes the folder; empty: evr1/media in the user's cache directory."""
-        self.root = pathlib.Path(directory) if directory else default_directory()
+        # Absolute: a relative path in a row is one under data.media_dir.
+        self.root = pathlib.Path(directory).absolute() if directory else default_directory()
         self._written: set[str] = set()
         self._lock = threading.Lock()
 
