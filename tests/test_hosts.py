@@ -100,7 +100,12 @@ OTHERS = {
         "algorithm.temporal_margin": 0.8,
     },
     "a benchmark": {"eval.benchmark_limit": 4, "eval.benchmark_preset": "smoke"},
-    "qwen3_5": {"model": "qwen3_5", "data.max_prompt_tokens": 200, "shapes.prompt_tokens": ()},
+    "qwen3_5": {
+        "model": "qwen3_5",
+        "data.max_prompt_tokens": 200,
+        "shapes.prompt_tokens": (),
+        "train.microbatch_tokens": 2048,
+    },
 }
 
 
