@@ -355,8 +355,7 @@ def _restore(run: Run) -> LearnerState:
     run.dataset.train.set_state(saved.extra["data"])
     draw = without_rows(saved.extra["draw"], run.dataset.train.is_skipped)
     run.collector.set_state(draw)
-    if "skipped_updates" in saved.extra:  # older checkpoints have none
-        run.skipped.count = saved.extra["skipped_updates"]
+    run.skipped.count = saved.extra["skipped_updates"]
     memory = AlgorithmState.from_json(saved.extra["algorithm"])
     if settings.algorithm.kl_controller == "fixed":  # then the config may have a new one
         memory = memory._replace(kl_coef=state.memory.kl_coef)

@@ -362,13 +362,9 @@ class Loader:
 
 
 def _order_identity(sources: Sequence[Source], curriculum: str) -> dict[str, Any]:
-    """Returns what else a position is of; unequal shares were drawn otherwise once."""
+    """Returns what else a position is of."""
     identity: dict[str, Any] = {"curriculum": curriculum} if curriculum else {}
-    if not sources:
-        return identity
-    is_even = len({source.weight for source in sources}) == 1
-    exact = {} if is_even else {"shares": "exact"}
-    return identity | {"sources": [list(s) for s in sources]} | exact
+    return identity | ({"sources": [list(s) for s in sources]} if sources else {})
 
 
 def _named(medium: Medium) -> str:

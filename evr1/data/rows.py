@@ -192,10 +192,12 @@ def parse_row(
 def _fill_type(fields: dict[str, Any], schema: Schema, notes: dialects.Notes) -> None:
     if fields.get("problem_type") not in (None, ""):
         return
-    chosen = "multiple choice" if fields.get("options") else schema.problem_type
+    has_options = bool(fields.get("options"))
+    chosen = "multiple choice" if has_options else schema.problem_type
     if chosen:
         fields["problem_type"] = chosen
-        notes.add(f"state no problem_type; it is {chosen} (data.problem_type)")
+        why = "they have options" if has_options else "data.problem_type"
+        notes.add(f"state no problem_type; it is {chosen} ({why})")
 
 
 def _fill_question(fields: dict[str, Any], notes: dialects.Notes) -> None:
@@ -209,7 +211,13 @@ def _fill_question(fields: dict[str, Any], notes: dialects.Notes) -> None:
 
 def _note_media(fields: Mapping[str, Any], media: Sequence[Medium], notes: dialects.Notes) -> None:
     """Counts limits that a row has for its own media, and those that nobody reads."""
-    limits = {name for item in media if not isinstance(item, str) for name, _ in item.limits}
+    limits = {
+        name
+        for item in media
+        if not isinstance(item, str)
+        for name, _ in item.limits
+        if name != "fps" or entries.suffix(item.path)  # a folder's is the rate of its pictures
+    }
     if limits:
         said = ", ".join(n for n in entries.VIDEO_LIMITS if n in limits)
         notes.add(f"have {said} of their own, which goes before the run's budgets")

@@ -1,8 +1,9 @@
 """Directories of adapters, which users take for models."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from evr1.formats import processor_files
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
@@ -18,13 +19,7 @@ def read_settings(root: Path) -> dict[str, Any]:
     file = root / CONFIG
     if not file.is_file():
         raise ValueError(f"{root}: no {CONFIG}; give a directory that peft or evr1 wrote")
-    try:
-        settings = json.loads(file.read_text("utf-8"))
-    except ValueError as e:
-        raise ValueError(f"{file}: not JSON ({e}); copy the file again") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file}: holds no JSON object; copy the file again")
-    return settings
+    return processor_files.read_json(file)
 
 
 def refuse_as_model(root: Path) -> None:

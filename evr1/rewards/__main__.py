@@ -87,7 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--template_variables", default="", help="further ones that they set, a JSON object")
     add("--columns", default="", help='our field to theirs, as JSON: \'{"answer": "gold"}\'')
-    add("--problem_type", default="", help="of rows without one and without options")
+    add(
+        "--problem_type",
+        default="",
+        help="of rows without one and without options; default: they get status error",
+    )
     add("--unknown_type", default="", help="what unknown problem types are read as")
     add("--extra", default="", help="own scorers and terms: path of a .py file or a module")
     add("--terms", default="", help="further terms of overall, e.g. repetition_penalty=0.1,...")
@@ -112,6 +116,8 @@ def run(args: argparse.Namespace) -> None:
     weights = Weights(args.accuracy_weight, args.format_weight).check()
     scorers = extra.all_scorers(args.extra)
     types = problem_types.Types(scorers, args.unknown_type)
+    if args.problem_type:
+        problem_types.canonical(args.problem_type, types.own)
     terms = _terms(args)
     read = functools.partial(
         _read,

@@ -387,6 +387,16 @@ def test_what_is_read_otherwise_is_told_once(tmp_path):
     ]
 
 
+def test_the_rate_of_a_folder_is_no_limit_and_options_are_the_reason(tmp_path):
+    path, said = tmp_path / "r.jsonl", []
+    row = BLIND | {"videos": [{"video": "frames", "fps": 2.0}], "options": ["A. x", "B. y"]}
+    path.write_text(json.dumps(row | {"answer": "A"}) + "\n")
+    rows.load_rows(path, note=said.append)
+    assert said == [
+        f"{path}: 1 rows: state no problem_type; it is multiple choice (they have options)"
+    ]
+
+
 def test_bad_rows_are_passed_over_where_that_is_asked_for(tmp_path):
     path, said = tmp_path / "r.jsonl", []
     good = json.dumps(BLIND | {"problem_type": "math"}) + "\n"

@@ -202,6 +202,14 @@ def test_command_names_the_bad_line(tmp_path, line, message):
         __main__.main([f"--rows={source}", f"--out={tmp_path / 'out'}", "--workers=1"])
 
 
+def test_a_type_that_is_none_is_a_wrong_flag(tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text(json.dumps(ROWS[0]) + "\n")
+    with pytest.raises(SystemExit, match="unknown problem_type 'openended'"):
+        __main__.main([f"--rows={source}", f"--out={tmp_path / 'o'}", "--problem_type=openended"])
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize(
     ("row", "name", "detail"),
     [

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from evr1.data import rows
 from evr1.data.errors import MediaError
@@ -48,7 +49,8 @@ def _request(row: Row, kind: str, medium: Medium) -> Request:
     clip = (row.video_start, row.video_end) if kind == "video" else (None, None)
     if isinstance(medium, str):
         return Request(kind, medium, *clip)
-    start, end = (b if a is None else a for a, b in zip((medium.start, medium.end), clip))  # noqa: B905
+    start = clip[0] if medium.start is None else medium.start
+    end = clip[1] if medium.end is None else medium.end
     if medium.frames:
         return Request(
             kind, medium.frames[0], start, end, medium.fps, medium.frames, medium.times,
@@ -134,7 +136,7 @@ class Opener:
         Raises:
             MediaError: the row's least pixels are more than its most.
         """
-        changed: dict[str, float] = {}
+        changed: dict[str, Any] = {}
         for word, value in request.limits:
             if word == "nframes":
                 changed["video_fps"] = _ALL_FRAMES_FPS
@@ -143,7 +145,7 @@ class Opener:
                 changed[_FIELDS[request.kind, word]] = value
         if "video_max_frames" in changed:
             changed["video_max_frames"] = max(int(changed["video_max_frames"]), 2)
-        budgets = dataclasses.replace(self.budgets, **changed)  # pyright: ignore[reportArgumentType]
+        budgets = dataclasses.replace(self.budgets, **changed)
         if any(name.startswith("video") and name.endswith("pixels") for name in changed):
             # They are qwen-vl-utils' words, whoever has the other rows' budget.
             budgets = dataclasses.replace(budgets, video_budget="qwen_vl_utils", video_size=None)

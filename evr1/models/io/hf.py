@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from evr1.formats import adapter_files, run_files
+from evr1.formats import adapter_files, processor_files, run_files
 from evr1.models.base import Model
 from evr1.models.io import atomic, fused, names, orbax_dir, safetensors, tensor_files
 from evr1.models.io.orbax_dir import Block, Dtype, Stack, pick
@@ -69,13 +69,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"{path}: no config.json; give a HF model directory, one made by"
             " tools/convert_checkpoint.py, or a run's checkpoint (RUN/checkpoints/STEP)"
         )
-    try:
-        config = json.loads(file.read_text("utf-8"))
-    except ValueError as e:
-        raise ValueError(f"{file}: not JSON ({e}); copy the file again") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: holds no JSON object; copy the file again")
-    return config
+    return processor_files.read_json(file)
 
 
 def is_hf(path: str | Path) -> bool:

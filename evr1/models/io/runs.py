@@ -80,8 +80,8 @@ def _is_continued(run: RunCheckpoint) -> bool:
 
 
 def _first_adapter(run: RunCheckpoint) -> str:
-    """Returns the adapter that the run started from; "": none, as in all runs of older versions."""
-    return {"adapter": "", **run.config["lora"]}["adapter"]
+    """Returns the adapter that the run started from; "": none."""
+    return run.config["lora"]["adapter"]
 
 
 def _load_policy(run: RunCheckpoint, model: Model, shardings: Any, dtype: Dtype) -> Params:
