@@ -13,9 +13,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-# TFDS replaces the import statement while it loads, so it has to be there before threads start.
 import inference
-import tensorflow_datasets  # noqa: F401
 from rich import console
 
 from evr1.config import arguments

@@ -66,6 +66,10 @@ class Summary:
 @contextlib.contextmanager
 def progress_bar(console: Console | None = None) -> Iterator[Callable[[Summary], None]]:
     """Shows a bar on the console; yields a function to pass as `on_progress` of `preprocess`."""
+    # TFDS, which writes shards, replaces the import statement of the whole process while it loads,
+    # and the bar's thread imports as it draws: first the one, then the other.
+    import tensorflow_datasets  # noqa: F401
+
     columns = (
         progress.TextColumn("decoding"),
         progress.BarColumn(),
