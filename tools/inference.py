@@ -64,9 +64,6 @@ FREE = frozenset(
 )
 
 
-LATER = {"columns": "", "problem_type": "open-ended", "sanitize": False}
-
-
 def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[str] | None) -> int:
     """Runs a command. Exit status: 0, or 1 with one line on standard error."""
     flags, in_flags = parser.parse_args(argv), str  # a run's config names its own fields
@@ -271,8 +268,6 @@ def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
         if name == "thinking" and isinstance(value, bool | None):  # three states
             found[name] = value
             continue
-        if name == "video_budget" and value is None:
-            continue  # a run from before there was a choice
         wanted = type(flags[name])
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -357,9 +352,6 @@ def settings(flags: argparse.Namespace) -> dict[str, Any]:
     with open(flags.rows, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     changing = {k: v for k, v in vars(flags).items() if k not in FREE}
-    for name, default in LATER.items():  # outputs from before they were there say nothing of them
-        if changing.get(name) == default:
-            del changing[name]
     return changing | {"rows": f"{flags.rows} (sha256 {digest})"}
 
 

@@ -368,6 +368,7 @@ def describe_shards(settings: DataSettings, dataset: Dataset, share: Share) -> l
     own = dataset.source.count_cached(r for r in requests if share.owns(r.name))
     cached = sum(share.gather(own))
     lines = [f"shards: {cached} of {len(requests)} media are there with these budgets"]
+    lines += [f"  {line}" for line in dataset.source.lost_shards]
     if cached < len(requests):
         lines.append(
             "  the others are decoded at every use: run tools/preprocess_videos.py on all data "

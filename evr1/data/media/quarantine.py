@@ -25,10 +25,9 @@ class Quarantine:
         self._entries: dict[str, dict[str, Any]] = {}
         for number, entry in jsonl.read(self.path):
             try:
-                fields = ("path", "kind", "reason", "size", "mtime_ns")
-                known = {name: entry[name] for name in fields}
-                known["limit_s"] = float(entry.get("limit_s", 0.0))  # older lists do not say
-                self._entries[entry["path"]] = known
+                fields = ("path", "kind", "reason", "size", "mtime_ns", "limit_s")
+                self._entries[entry["path"]] = {name: entry[name] for name in fields}
+                float(entry["limit_s"])
                 KINDS[entry["kind"]]  # one that exists
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise ValueError(

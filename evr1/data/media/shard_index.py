@@ -40,7 +40,7 @@ def write(path: pathlib.Path, shard: pathlib.Path, entries: Sequence[tuple[str, 
 
 
 def read(path: pathlib.Path) -> tuple[list[tuple[str, patches.Shape]], int]:
-    """Returns the (key, shape) of every record, and the bytes of the shard; -1: not known.
+    """Returns the (key, shape) of every record, and the bytes of the shard.
 
     Raises:
         ValueError: the index is damaged; names it.
@@ -49,8 +49,7 @@ def read(path: pathlib.Path) -> tuple[list[tuple[str, patches.Shape]], int]:
         data = io.BytesIO(path.read_bytes())  # NumPy leaves a file open that it cannot read
         with np.load(data, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        size = int(arrays.get("shard_bytes", -1))  # older indexes do not say
-        return list(_entries(arrays)), size
+        return list(_entries(arrays)), int(arrays["shard_bytes"])
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(

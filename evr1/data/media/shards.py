@@ -11,7 +11,8 @@ An entry is found by its content key, so it does not matter who asks or where th
 shard file appears by one rename when it is complete; what a killed run left half-written is
 discarded by the next. A writer mends what it can: an index that is lost, damaged or of another
 shard is made anew from the records, and a shard that does not open (cut off, overwritten) is set
-aside as `damaged-NNNNN.array_record`, so that its media are decoded again.
+aside as `damaged-NNNNN.array_record`, so that its media are decoded again, as are those of a shard
+of which only the index is left.
 """
 
 import dataclasses
@@ -52,7 +53,11 @@ class Entry:
 
 
 class ShardStore:
-    """A reader of a directory of shards; safe to use from many threads."""
+    """A reader of a directory of shards; safe to use from many threads.
+
+    Attributes:
+        lost: a line for each shard file that is gone while its index is there.
+    """
 
     def __init__(self, root: str | pathlib.Path):
         """Reads the indexes.
@@ -78,6 +83,7 @@ class ShardStore:
                 for record, (key, shape) in enumerate(records):
                     self._entries[key] = Entry(shard, record, shape)
         self._entries.pop(shard_index.LOST, None)
+        self.lost = [_lost(*shard) for shard in _without_shard(self.root)]
 
     def check(self) -> None:
         """Checks that every shard has its index, and that it is as long as the index says.
@@ -89,7 +95,7 @@ class ShardStore:
             size = self._bytes.get(shard)
             if size is None:
                 reason = f"its index {_index_path(self.root, shard).name} is gone"
-            elif size not in (-1, path.stat().st_size):
+            elif size != path.stat().st_size:
                 reason = f"{path.stat().st_size} bytes, {size} in its index"
             else:
                 continue
@@ -280,6 +286,21 @@ def _numbered(root: pathlib.Path, prefix: str, suffix: str) -> Iterator[tuple[in
             yield int(digits), path
 
 
+def _without_shard(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """Yields the (missing shard, index) of every index that is left alone."""
+    for number, path in _numbered(root, "index-", ".npz"):
+        if not _shard_path(root, number).is_file():
+            yield _shard_path(root, number), path
+
+
+def _lost(shard: pathlib.Path, index: pathlib.Path) -> str:
+    try:
+        media = f"the {len(shard_index.read(index)[0])} media"
+    except ValueError:
+        media = "the media"
+    return f"{shard}: gone, and with it {media} that {index.name} names"
+
+
 def _damage(path: pathlib.Path, key: str, reason: str) -> str:
     return (
         f"{path}: entry {key} is damaged ({reason[:120]}); delete this shard file and run "
@@ -296,10 +317,10 @@ def _repair(root: pathlib.Path) -> tuple[set[str], dict[int, tuple[int, int]], l
     Raises:
         ValueError: a shard cannot be read; nothing is done to it.
     """
-    for number, path in _numbered(root, "index-", ".npz"):
-        if not _shard_path(root, number).is_file():
-            path.unlink()
     keys, repairs, shards = set[str](), list[str](), dict[int, tuple[int, int]]()
+    for shard, index in list(_without_shard(root)):
+        repairs.append(f"{_lost(shard, index)}, and are decoded again")
+        index.unlink()
     for number, path in list(_shards(root)):
         index = _index_path(root, number)
         try:
@@ -337,7 +358,7 @@ def _misfit(index: pathlib.Path, shard: pathlib.Path, count: int) -> tuple[str, 
         records, size = shard_index.read(index)
     except ValueError:
         return f"{index.name} is damaged", []
-    if len(records) != count or size not in (-1, shard.stat().st_size):
+    if len(records) != count or size != shard.stat().st_size:
         return f"{index.name} is of another file ({len(records)} records, {count} here)", []
     return "", [key for key, _ in records]
 

@@ -80,6 +80,11 @@ class MediaSource:
         """The media that may not show what they should, as far as they were looked at, and why."""
         return dict(self._remarked)
 
+    @property
+    def lost_shards(self) -> list[str]:
+        """A line for each shard file that is gone while its index is there."""
+        return self._store.lost if self._store else []
+
     def remarks(self, request: Request) -> tuple[str, ...]:
         """Returns what `remarked` holds of a medium."""
         return self._remarked.get(request, ())

@@ -141,9 +141,15 @@ def test_a_shard_that_holds_something_else_is_named(tmp_path):
 def test_deleting_a_shard_and_running_again_repairs(tmp_path):
     media = fill(tmp_path)
     (tmp_path / "media-train.array_record-00001").unlink()
-    assert len(ShardStore(tmp_path)) == 4
+    store = ShardStore(tmp_path)
+    assert len(store) == 4
+    store.check()
+    name = tmp_path / "media-train.array_record-00001"
+    gone = f"{name}: gone, and with it the 2 media that index-00001.npz names"
+    assert store.lost == [gone]
     added = []
     with ShardWriter(tmp_path) as writer:
+        assert writer.repairs == [f"{gone}, and are decoded again"]
         for k, m in media.items():
             if k not in writer:
                 writer.add(k, m, "again.mp4")
@@ -152,6 +158,7 @@ def test_deleting_a_shard_and_running_again_repairs(tmp_path):
     store = ShardStore(tmp_path)
     for k, m in media.items():
         assert_same(store.read(k), m)
+    assert store.lost == []
     assert sorted(p.name[-5:] for p in tmp_path.glob("media-train*")) == ["00000", "00001", "00002"]
 
 
@@ -306,7 +313,7 @@ def test_the_only_shard_may_be_the_one_that_is_cut_off(tmp_path):
     assert len(ShardStore(tmp_path)) == len(media)
 
 
-@pytest.mark.parametrize("index", ["damaged", "of_a_longer_shard", "of_another_shard", "older"])
+@pytest.mark.parametrize("index", ["damaged", "of_a_longer_shard", "of_another_shard", "sizeless"])
 def test_an_index_that_is_not_the_shards_is_rebuilt(tmp_path, index):
     media = fill(tmp_path)
     path = tmp_path / "index-00001.npz"
@@ -317,12 +324,12 @@ def test_an_index_that_is_not_the_shards_is_rebuilt(tmp_path, index):
         path.write_bytes((tmp_path / "longer" / "index-00000.npz").read_bytes())
     elif index == "of_another_shard":  # one image more, one video less
         path.write_bytes((tmp_path / "index-00002.npz").read_bytes())
-    else:  # of before its size was kept: nothing to mend
+    else:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files if name != "shard_bytes"}
         np.savez(path, **arrays)
     with ShardWriter(tmp_path) as writer:
-        assert len(writer.repairs) == (index != "older")
+        assert len(writer.repairs) == 1
         assert all(k in writer for k in media)
     store = ShardStore(tmp_path)
     store.check()
