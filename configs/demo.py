@@ -33,7 +33,6 @@ def get_config():
     c.rollout.n = 8
     c.rollout.max_completion_tokens = 24
     c.rollout.window_steps = 8
-    c.algorithm.old_logprobs = "on_policy"  # one update per rollout batch
     c.optim.learning_rate = 4e-4
     c.optim.schedule = "linear"
     c.optim.weight_decay = 0.0

@@ -234,17 +234,21 @@ def _on_policy(
     grads = programs.update.zeros(params)
     for part in parts:
         old = _logprobs(learner, params, batch, part)
-        placed = learner.place(batch, part._replace(old_logprobs=old))
+        scored = part._replace(old_logprobs=old, behavior_logprobs=old)
+        placed = learner.place(batch, scored)
         grads, more = programs.update.accumulate(params, grads, placed)
         sums = diagnostics.add(sums, more) if sums else more
     means = diagnostics.means(sums)
     ratio, kl = means["policy/ratio"], means["policy/kl_old"]
+    # Where the update takes its own log-probabilities for the old ones the ratio says nothing.
+    name = "sampler/gap" if "sampler/gap" in means else "policy/abs_log_ratio"
+    gap, gap_limit = means[name], GAP_LIMIT[learner.model.dtype]
     # bf16 programs may round differently where XLA fuses differently
     limit = 1e-5 if learner.model.dtype == "float32" else 2e-2
     return Finding(
         "on policy: ratio 1, KL 0",
-        abs(ratio - 1) <= limit and abs(kl) <= limit,
-        f"ratio {ratio:.6f}, KL {kl:.1e}",
+        abs(ratio - 1) <= limit and abs(kl) <= limit and gap <= gap_limit,
+        f"ratio {ratio:.6f}, KL {kl:.1e}, mean |log-probability difference| {gap:.1e}",
     )
 
 

@@ -14,9 +14,11 @@ from evr1 import preflight, train
 from evr1.config import resolve
 from evr1.data.demo.files import make_demo
 from evr1.exchange import publish
+from evr1.learner.update import make_update
 from evr1.parallel.mesh import make_mesh
 from evr1.rewards import Score, Status
 from evr1.rewards.pool import RewardPool
+from evr1.rl.losses import LossConfig
 
 NAMES = (
     "placeholders = features",
@@ -154,6 +156,20 @@ def test_an_update_that_sees_another_policy(run):
 
     broken = with_programs(opened.chain, update=update._replace(accumulate=accumulate))
     assert failed(broken, opened.learner, params) == [NAMES[4]]
+
+
+def test_an_update_of_its_own_ratio_that_sees_another_policy(run):
+    opened, params = run
+    learner = opened.learner
+    loss = LossConfig(on_policy=True)
+    update = make_update(learner.model, learner.programs.optimizer, loss)
+
+    def shifted(params, grads, part):
+        return update.accumulate(jax.tree.map(lambda x: 1.1 * x, params), grads, part)
+
+    for accumulate, names in ((update.accumulate, []), (shifted, [NAMES[4]])):
+        chain = with_programs(opened.chain, update=update._replace(accumulate=accumulate))
+        assert failed(chain, learner, params) == names
 
 
 def test_no_end_token(run):

@@ -174,8 +174,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.algorithm.updates_per_rollout = 1  # minibatches of a rollout batch, an optimizer update each
     c.algorithm.epochs_per_rollout = 1  # times that each of them is trained on
     # What the ratio compares with. recompute: one more forward pass before the first update;
-    # sampler: the sampler's own; on_policy: the policy itself (one update per rollout batch only).
-    c.algorithm.old_logprobs = "recompute"
+    # sampler: the sampler's own; on_policy: the policy itself (one update per rollout batch only);
+    # auto: on_policy where that is the same, else recompute.
+    c.algorithm.old_logprobs = "auto"
 
     # The critic of algorithm.advantage=gae (PPO).
     c.critic = ml_collections.ConfigDict()

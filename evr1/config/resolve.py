@@ -86,7 +86,7 @@ def derive(settings: Settings) -> Settings:
         workdir=settings.workdir or "",
         model=settings.model or "",
         data=derive_data(settings.data, settings.workdir),
-        algorithm=derive_algorithm(settings.algorithm, settings.rollout.n),
+        algorithm=derive_algorithm(settings.algorithm, settings.rollout.n, settings.lora.dropout),
         rewards=dataclasses.replace(
             rewards, overlong_cache_tokens=rewards.overlong_cache_tokens or max(1, limit // 5)
         ),
@@ -114,8 +114,14 @@ def derive_data(data: DataSettings, workdir: str | None) -> DataSettings:
     return dataclasses.replace(data, train=data.train or "", eval=data.eval or "")
 
 
-def derive_algorithm(a: AlgorithmSettings, n: int) -> AlgorithmSettings:
-    """Returns the section with the defaults of its policy and correction; 0: not looked at."""
+def derive_algorithm(a: AlgorithmSettings, n: int, dropout: float) -> AlgorithmSettings:
+    """Returns the section with the defaults of its policy and correction; 0: not looked at.
+
+    Args:
+        a: as given.
+        n: completions of a group.
+        dropout: of the adapters.
+    """
     fields = {
         **algorithms.POLICIES[a.policy]._asdict(),
         "correction_low": algorithms.bounds(a.correction).low,
@@ -125,7 +131,22 @@ def derive_algorithm(a: AlgorithmSettings, n: int) -> AlgorithmSettings:
     }
     unset = {k: default or 0.0 for k, default in fields.items() if getattr(a, k) is None}
     rollouts = a.temporal_rollouts or max(1, n // 2)
-    return dataclasses.replace(a, temporal_rollouts=rollouts, **unset)
+    return dataclasses.replace(
+        a,
+        temporal_rollouts=rollouts,
+        old_logprobs=derive_old_logprobs(a, dropout),
+        **unset,
+    )
+
+
+def derive_old_logprobs(a: AlgorithmSettings, dropout: float) -> str:
+    """Returns on_policy for auto where it is the same as recompute: one update, whose own
+    log-probabilities come soon enough and without noise; else recompute."""
+    if a.old_logprobs != "auto":
+        return a.old_logprobs
+    is_needed_before = a.has_batch_statistics or (a.kl_coef > 0 and a.kl_placement == "reward")
+    is_same = a.total_updates_per_rollout == 1 and not is_needed_before and not dropout
+    return "on_policy" if is_same else "recompute"
 
 
 # What concerns several sections
@@ -261,7 +282,7 @@ def check_offline(mix: MixSettings, a: AlgorithmSettings, n: int) -> None:
         "use recompute: no sampler has log-probabilities of offline trajectories",
     )
     require(
-        not (a.kl_coef and a.kl_placement == "reward") or a.old_logprobs == "recompute",
+        not (a.kl_coef and a.kl_placement == "reward") or a.old_logprobs in ("recompute", "auto"),
         "algorithm.old_logprobs",
         f"is {a.old_logprobs} with algorithm.kl_placement=reward and offline completions",
         "use recompute: their penalty needs the policy's own log-probabilities of them",

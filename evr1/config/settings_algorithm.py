@@ -61,6 +61,11 @@ class AlgorithmSettings(Section):
     old_logprobs: str
 
     @property
+    def total_updates_per_rollout(self) -> int:
+        """Optimizer updates of a rollout batch."""
+        return self.updates_per_rollout * self.epochs_per_rollout
+
+    @property
     def has_policy_weights(self) -> bool:
         """Whether a minibatch as a whole says how much its tokens count in the policy loss."""
         return self.entropy_share < 1 or self.covariance == "clip" or self.correction_normalized
@@ -78,13 +83,11 @@ class AlgorithmSettings(Section):
 
     def check(self) -> None:
         checks.choice("algorithm.advantage", self.advantage, algorithms.ADVANTAGES)
-        checks.choice(
-            "algorithm.old_logprobs", self.old_logprobs, ("recompute", "sampler", "on_policy")
-        )
+        checks.choice("algorithm.old_logprobs", self.old_logprobs, algorithms.OLD_LOGPROBS)
         checks.share("algorithm.ema_decay", self.ema_decay)
         checks.at_least_0("algorithm", self, ("temporal_bonus", "temporal_rollouts"))
         checks.positive("algorithm", self, ("temporal_margin", "epochs_per_rollout"))
-        updates = self.updates_per_rollout * self.epochs_per_rollout
+        updates = self.total_updates_per_rollout
         require(
             self.old_logprobs != "on_policy" or updates == 1,
             "algorithm.old_logprobs",
@@ -301,13 +304,14 @@ class AlgorithmSettings(Section):
         checks.positive("algorithm", self, ("covariance_coef",))
         checks.at_least_0("algorithm", self, ("off_policy_bound",))
         old, fix = self.old_logprobs, "use recompute: this is worked out before the update"
+        is_recomputed = old in ("recompute", "auto")
         for name, value, allowed in (
-            ("entropy_share", self.entropy_share, self.entropy_share == 1 or old == "recompute"),
+            ("entropy_share", self.entropy_share, self.entropy_share == 1 or is_recomputed),
             ("covariance", self.covariance, not self.covariance or old != "on_policy"),
             (
                 "correction_normalized",
                 self.correction_normalized,
-                not self.correction_normalized or old == "recompute",
+                not self.correction_normalized or is_recomputed,
             ),
         ):
             got = f"is {old} with algorithm.{name}={value}"

@@ -466,6 +466,31 @@ def test_offline_trajectories_as_sampled_need_recomputed_logprobs(config):
     assert resolve(config).mix.treatment == "luffy"
 
 
+def test_one_update_takes_its_own_logprobs_for_the_old_ones(config):
+    assert resolve(config).algorithm.old_logprobs == "on_policy"
+    config.algorithm.update({"kl_coef": 0.1, "correction": "token_tis"})
+    assert resolve(config).algorithm.old_logprobs == "on_policy"
+    config.algorithm.old_logprobs = "recompute"
+    assert resolve(config).algorithm.old_logprobs == "recompute"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"algorithm.updates_per_rollout": 2},
+        {"algorithm.epochs_per_rollout": 2},
+        {"algorithm.entropy_share": 0.2},
+        {"algorithm.covariance": "kl"},
+        {"algorithm.correction": "token_tis", "algorithm.correction_normalized": True},
+        {"algorithm.kl_coef": 0.1, "algorithm.kl_placement": "reward"},
+        {"lora.rank": 4, "lora.dropout": 0.1},
+    ],
+)
+def test_old_logprobs_are_recomputed_where_the_update_s_own_are_not_the_same(config, fields):
+    config.update_from_flattened_dict(fields)
+    assert resolve(config).algorithm.old_logprobs == "recompute"
+
+
 def test_imitated_completions_leave_a_group_to_the_policy(config):
     config.mix.update({"enabled": True, "treatment": "sft", "per_group": 7})
     says = "mix.per_group is 7 with rollout.n=8, mix.treatment=sft and algorithm.advantage=grpo"

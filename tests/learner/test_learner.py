@@ -62,7 +62,7 @@ def test_they_are_kept_where_something_else_has_a_gradient(field):
     assert groups_in(minibatch) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("old", ["sampler", "on_policy"])
+@pytest.mark.parametrize("old", ["sampler", "on_policy", "auto"])
 def test_no_pass_where_nothing_is_to_be_computed(old):
     prepared, metrics, program = prepare(settings(old_logprobs=old), SPREAD)
     assert program.groups == []

@@ -1,5 +1,7 @@
 """Gradients in the group layout against separate sequences; splits, padding, a mesh, updates."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ from evr1.batch.cut import microbatches
 from evr1.batch.shapes import ShapeTable
 from evr1.learner.update import init_state, make_logprobs, make_update
 from evr1.parallel.mesh import make_mesh
-from evr1.rl.diagnostics import means
+from evr1.rl.diagnostics import means, sampler_sums
 from evr1.rl.losses import LossConfig
 
 
@@ -162,6 +164,18 @@ def test_old_logprobs_of_make_logprobs_make_the_first_ratio_one():
     names = ("ratio", "kl_old", "kl_ref", "abs_log_ratio")
     assert tuple(got[f"policy/{name}"] for name in names) == close
     assert got["policy/clip_low_share"] == got["policy/clip_high_share"] == 0
+
+
+def test_one_update_needs_no_old_logprobs():
+    """The loss, its gradient and all metrics are those with recomputed ones."""
+    now = logprobs()(params(), batch().prompts, batch().completions)
+    recomputed = batch()._replace(old_logprobs=now)
+    expected, old = update().accumulate(params(), update().zeros(params()), recomputed)
+    on_policy = update(dataclasses.replace(LOSS, on_policy=True))
+    got, new = on_policy.accumulate(params(), update().zeros(params()), batch())
+    assert distance(host(got), host(expected)) < 1e-5
+    gap = sampler_sums(now, batch().behavior_logprobs, batch().completion_mask)
+    assert means(new) == pytest.approx(means(old | gap), rel=1e-5, abs=1e-6)
 
 
 def test_ratios_are_of_what_the_policy_sampled():

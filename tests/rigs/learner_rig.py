@@ -34,6 +34,7 @@ def settings(**fields):
     c = base.get_config()
     c.rollout.prompts, c.rollout.n, c.rollout.max_completion_tokens = 4, N, R
     c.train.microbatch_tokens = 2 * (16 + N * R)
+    c.algorithm.old_logprobs = "recompute"
     for name, value in fields.items():
         if isinstance(value, dict):
             c[name].update(value)
