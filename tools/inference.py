@@ -134,6 +134,7 @@ def schema(flags: argparse.Namespace, **fields: Any) -> rows.Schema:
         columns=columns.parse(flags.columns),
         problem_type=flags.problem_type,
         max_bad_share=flags.max_bad_rows_share,
+        media_dir=flags.media_dir,
         media_cache=flags.media_cache,
         **fields,
     )

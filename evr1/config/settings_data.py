@@ -68,7 +68,7 @@ class DataSettings(Section):
                 0 < low <= high,
                 f"data.{kind}_min_pixels",
                 f"is {low} with data.{kind}_max_pixels={high}",
-                "need 0 < min <= max",
+                "need 0 < min <= max: set both",
             )
         need = 'need texts, as in ("7f3a", "rows.jsonl:12", "bad_rows.txt")'
         checks.items("data.skip", self.skip, str, need)

@@ -173,6 +173,7 @@ def read_rows(
         columns=columns.parse(settings.columns),
         problem_type=settings.problem_type,
         max_bad_share=settings.max_bad_rows_share,
+        media_dir=settings.media_dir,
         media_cache=settings.media_cache,
         check=check,
     )

@@ -12,6 +12,7 @@ from typing import Any
 from evr1.config.columns import IGNORE as IGNORED
 from evr1.data import chats, entries
 from evr1.data.records import Turn
+from evr1.formats.words import counted
 
 ALIASES: dict[str, tuple[tuple[str, ...], ...]] = {  # of each field, in the order they are tried
     "problem": (("question", "query", "prompt", "instruction"),),
@@ -361,9 +362,18 @@ class Notes:
         self.counts: collections.Counter[str] = collections.Counter()
 
     def add(self, text: str) -> None:
-        """Counts a row."""
+        """Counts a row that has what the text says.
+
+        >>> notes = Notes()
+        >>> notes.add("no options")
+        >>> notes.lines("a.jsonl")
+        ['a.jsonl: 1 row has no options']
+        """
         self.counts[text] += 1
 
     def lines(self, path: str) -> list[str]:
         """Returns a line for each kind."""
-        return [f"{path}: {n} rows: {text}" for text, n in self.counts.items()]
+        return [
+            f"{path}: {counted(n, 'row')} {'has' if n == 1 else 'have'} {text}"
+            for text, n in self.counts.items()
+        ]

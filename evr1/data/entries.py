@@ -208,7 +208,7 @@ def _item(kind: str, field: str, entry: Any, row: Mapping[str, Any]) -> Medium:
     if kind == "video" and ending in PICTURES - _MOVING:
         raise ValueError(f"videos: got {short(path)}, a picture; {FRAMES_FORM}")
     limits = _limits(kind, how)
-    times = _times(how) if kind == "video" and not ending else ()
+    times = _times(how) if kind == "video" and ending not in VIDEOS else ()  # of a folder
     start, end = _bounds(said) if kind == "video" else (None, None)
     if not limits and not times and start is None and end is None:
         return path
@@ -245,6 +245,33 @@ def _frames(value: Sequence[Any], how: Mapping[str, Any], said: Mapping[str, Any
     start, end = _bounds(said)
     rate = None if times else rate
     return MediaItem("", tuple(paths), rate, times, start, end, limits=limits)
+
+
+def check_folders(kind: str, items: Sequence[Medium], media_dir: str) -> None:
+    """Raises ValueError for a folder that is no medium, as its row has it.
+
+    Args:
+        kind: image or video.
+        items: media of a row.
+        media_dir: put in front of relative paths.
+    """
+    for item in items:
+        path = item if isinstance(item, str) else item.path
+        if not path or suffix(path) in PICTURES | VIDEOS:
+            continue
+        has_rate = not isinstance(item, str) and (item.times or "fps" in dict(item.limits))
+        if (kind == "image" or not has_rate) and os.path.isdir(os.path.join(media_dir, path)):
+            raise ValueError(f"{kind}s: got {short(path)}, {folder_fault(kind)}")
+
+
+def folder_fault(kind: str) -> str:
+    """Returns what is wrong with a folder as an image, or as a video without a rate."""
+    if kind == "image":
+        return "a folder; give the paths of images in it"
+    return (
+        "a folder of pictures without a rate; add fps (pictures a second) or times (the seconds of "
+        "each) to the row"
+    )
 
 
 def local_path(field: str, value: Any) -> str:

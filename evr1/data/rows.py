@@ -16,7 +16,7 @@ from evr1.data.entries import short as _short
 from evr1.data.media.cache import MediaCache
 from evr1.data.readers import BadLine, read_fields, read_lines
 from evr1.data.records import Medium, Row, Turn
-from evr1.formats import problem_types
+from evr1.formats import problem_types, words
 
 __all__ = ["load_rows", "media_refs", "offline_texts", "parse_row", "read_fields"]
 
@@ -44,6 +44,7 @@ class Schema:
         columns: our field -> theirs; see `dialects.adapt`.
         problem_type: of a row that states none and has no options; "": it must state one.
         max_bad_share: of a file's rows that may be bad, and are passed over.
+        media_dir: put in front of relative paths, to see which of them are folders.
         media_cache: where media that stand in a file as bytes are written; "": the default.
         check: raises ValueError for a row that is bad for another reason; None: no other.
     """
@@ -53,6 +54,7 @@ class Schema:
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     problem_type: str = "open-ended"
     max_bad_share: float = 0.0
+    media_dir: str = ""
     media_cache: str = ""
     check: Callable[[Row], None] | None = None
 
@@ -109,7 +111,7 @@ def load_rows(
     for line in notes.lines(str(path)):
         note(line)
     if bad:
-        note(f"{path}: {len(bad)} of {index + 1} rows are bad and passed over")
+        note(f"{path}: passed over as bad: {len(bad)} of {words.counted(index + 1, 'row')}")
         for each in bad[:_SHOWN_BAD]:
             note(f"  passed over {each}")
     return rows
@@ -157,6 +159,8 @@ def parse_row(
             )
     images = entries.media("image", fields.get("images"), fields)
     videos = entries.media("video", fields.get("videos"), fields)
+    entries.check_folders("image", images, schema.media_dir)
+    entries.check_folders("video", videos, schema.media_dir)
     _note_media(fields, [*images, *videos], notes)
     start, end = _clip(fields, videos)
     try:
@@ -164,7 +168,7 @@ def parse_row(
     except ValueError as error:
         raise ValueError(f"problem_type: {error}") from None
     if problem_type == "multiple choice" and not fields.get("options"):
-        notes.add("are multiple choice without options: what the question spells is all it shows")
+        notes.add("no options, of multiple choice: what the question spells is all it shows")
     if fields.get("has_offline_trajectory"):
         offline_texts(fields)
     turns = fields.get("turns", ())
@@ -196,8 +200,8 @@ def _fill_type(fields: dict[str, Any], schema: Schema, notes: dialects.Notes) ->
     chosen = "multiple choice" if has_options else schema.problem_type
     if chosen:
         fields["problem_type"] = chosen
-        why = "they have options" if has_options else "data.problem_type"
-        notes.add(f"state no problem_type; it is {chosen} ({why})")
+        why = "there are options" if has_options else "data.problem_type"
+        notes.add(f"no problem_type; it is {chosen} ({why})")
 
 
 def _fill_question(fields: dict[str, Any], notes: dialects.Notes) -> None:
@@ -206,7 +210,7 @@ def _fill_question(fields: dict[str, Any], notes: dialects.Notes) -> None:
     is_caption = problem_types.plain_name(str(fields.get("problem_type"))) in _CAPTIONS
     if kind and is_caption and fields.get("problem") in (None, ""):
         fields["problem"] = f"Describe what the {kind} shows."
-        notes.add(f"ask nothing and hold a caption; the question is {fields['problem']!r}")
+        notes.add(f"a caption and no question, which is {fields['problem']!r}")
 
 
 def _note_media(fields: Mapping[str, Any], media: Sequence[Medium], notes: dialects.Notes) -> None:
@@ -220,14 +224,14 @@ def _note_media(fields: Mapping[str, Any], media: Sequence[Medium], notes: diale
     }
     if limits:
         said = ", ".join(n for n in entries.VIDEO_LIMITS if n in limits)
-        notes.add(f"have {said} of their own, which goes before the run's budgets")
+        notes.add(f"{said} of their own, which goes before the run's budgets")
     listed = [*_listed(fields.get("images")), *_listed(fields.get("videos"))]
     said = [fields, *(entry for entry in listed if isinstance(entry, Mapping))]
     unread = [n for n in entries.UNREAD if any(each.get(n) not in (None, "", []) for each in said)]
     if fields.get("videos"):
         unread += [n for n in entries.SPANS if isinstance(fields.get(n), int | float)]
     if unread:
-        notes.add(f"have {', '.join(unread)}, which is not read")
+        notes.add(f"{', '.join(unread)}, which is not read")
 
 
 def _listed(value: Any) -> Sequence[Any]:
@@ -265,10 +269,16 @@ def _with_markers(
         if count == 0 and not (turns and items):
             front += MARKERS[kind] * len(items)
         elif count != len(items):
+            other = "video" if kind == "image" else "image"
+            is_other = not items and count == len(media[other]) and not markers.count(other)
+            fix = f"one marker per {kind}"
+            fix = f"{MARKERS[other]} for each {other}" if is_other else fix
             raise ValueError(
-                f"problem: got {count} {MARKERS[kind]} markers for {len(items)} {kind}s; write one "
-                f"marker per {kind}, or none at all to have them put in front"
-                + (" (not of a chat with earlier turns)" if turns else "")
+                f"problem: got {words.counted(count, f'{MARKERS[kind]} marker')} for "
+                + words.counted(len(items), kind)
+                + (f" and {words.counted(count, other)}" if is_other else "")
+                + f"; write {fix}"
+                + ("" if turns else ", or none at all to have them put in front")
             )
     return front + problem
 
@@ -321,7 +331,8 @@ def _clip(fields: Mapping[str, Any], videos: Sequence[Medium]) -> tuple[float | 
                 raise ValueError(f"{name}: got {value}; give seconds from 0 upwards")
             if len(videos) != 1:
                 raise ValueError(
-                    f"{name}: got {value} with {len(videos)} videos; it needs exactly one video"
+                    f"{name}: got {value} with {words.counted(len(videos), 'video')}; it needs "
+                    "exactly one"
                 )
         bounds.append(value)
     start, end = bounds
@@ -345,8 +356,8 @@ def _data_type(
     if actual == "mixed" and stated != "text":
         return actual
     raise ValueError(
-        f"data_type: got {stated!r} for a row with {len(images)} images and {len(videos)} videos; "
-        f"write {actual!r} or leave it out"
+        f"data_type: got {stated!r} for a row with {words.counted(len(images), 'image')} and "
+        f"{words.counted(len(videos), 'video')}; write {actual!r} or leave it out"
     )
 
 

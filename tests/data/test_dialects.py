@@ -381,9 +381,9 @@ def test_what_is_read_otherwise_is_told_once(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows.load_rows(path, note=said.append)
     assert said == [
-        f"{path}: 2 rows: state no problem_type; it is open-ended (data.problem_type)",
-        f"{path}: 2 rows: have fps of their own, which goes before the run's budgets",
-        f"{path}: 2 rows: have resized_height, start, end, which is not read",
+        f"{path}: 2 rows have no problem_type; it is open-ended (data.problem_type)",
+        f"{path}: 2 rows have fps of their own, which goes before the run's budgets",
+        f"{path}: 2 rows have resized_height, start, end, which is not read",
     ]
 
 
@@ -392,9 +392,7 @@ def test_the_rate_of_a_folder_is_no_limit_and_options_are_the_reason(tmp_path):
     row = BLIND | {"videos": [{"video": "frames", "fps": 2.0}], "options": ["A. x", "B. y"]}
     path.write_text(json.dumps(row | {"answer": "A"}) + "\n")
     rows.load_rows(path, note=said.append)
-    assert said == [
-        f"{path}: 1 rows: state no problem_type; it is multiple choice (they have options)"
-    ]
+    assert said == [f"{path}: 1 row has no problem_type; it is multiple choice (there are options)"]
 
 
 def test_bad_rows_are_passed_over_where_that_is_asked_for(tmp_path):
@@ -408,6 +406,6 @@ def test_bad_rows_are_passed_over_where_that_is_asked_for(tmp_path):
     path.write_text(good + "{broken\n" + '{"problem": "", "answer": 1}\n' + good)
     kept = rows.load_rows(path, rows.Schema(max_bad_share=0.5), said.append)
     assert [row.index for row in kept] == [0, 3]
-    assert said[0] == f"{path}: 2 of 4 rows are bad and passed over"
+    assert said[0] == f"{path}: passed over as bad: 2 of 4 rows"
     assert said[1].startswith(f"  passed over {path}:2: JSON: ")
     assert said[2].startswith(f"  passed over {path}:3: problem: got ''")

@@ -68,8 +68,15 @@ def test_media_come_in_the_order_of_their_markers():
         ({"problem": 5}, "problem: got 5"),
         ({"answer": None}, "answer: got nothing"),
         ({"problem_type": "multiple chioce"}, "problem_type: unknown.*multiple choice"),
-        ({"problem": "<video>a<video>", "videos": ["v"]}, "got 2 <video> markers for 1 videos"),
-        ({"problem": "<image>a"}, "got 1 <image> markers for 0 images"),
+        (
+            {"problem": "<video>a<video>", "videos": ["v"]},
+            "got 2 <video> markers for 1 video; write one marker per video, or none at all",
+        ),
+        (  # LLaVA's habit
+            {"problem": "<image>a", "videos": ["v"]},
+            "got 1 <image> marker for 0 images and 1 video; write <video> for each video, or none",
+        ),
+        ({"problem": "<image>a"}, "got 1 <image> marker for 0 images; write one marker per"),
         ({"videos": [3]}, "videos: got 3"),
         ({"videos": ["a\0.mp4"]}, "videos: got 'a"),
         ({"problem": "a\ud800"}, "problem: got half a surrogate pair"),
@@ -81,7 +88,10 @@ def test_media_come_in_the_order_of_their_markers():
         ({"videos": 3}, "videos: got 3; give a path or a list of paths"),
         ({"problem_id": 1.5}, "problem_id: got 1.5"),
         ({"data_type": "audio"}, "data_type: got 'audio'; give one of"),
-        ({"data_type": "video", "images": ["i"]}, "got 'video' for a row with 1 images"),
+        (
+            {"data_type": "video", "images": ["i"]},
+            "got 'video' for a row with 1 image and 0 videos",
+        ),
         ({"data_type": "text", "videos": ["v"]}, "write 'video'"),
         ({"videos": "v", "video_start": "3"}, "video_start: got '3'"),
         ({"videos": "v", "video_start": -1}, "video_start: got -1"),
@@ -95,6 +105,25 @@ def test_a_bad_field_is_named(fields, message):
     with pytest.raises(ValueError, match=message) as error:
         parse(**fields)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["clip", "clip.v1"])
+def test_a_folder_says_its_rate(tmp_path, name):
+    (tmp_path / "media" / name).mkdir(parents=True)
+    schema = rows.Schema(media_dir=str(tmp_path / "media"))
+    path = write(tmp_path / "r.jsonl", [GOOD, GOOD | {"videos": [name]}])
+    with pytest.raises(
+        ValueError, match=r"r.jsonl:2: videos: got .* without a rate; add fps .* or"
+    ):
+        rows.load_rows(path, schema)
+    for rate in ({"fps": 2.0}, {"times": [0.0, 0.5]}):
+        [row] = rows.load_rows(
+            write(tmp_path / "r.jsonl", [GOOD | {"videos": [name]} | rate]), schema
+        )
+        assert row.videos[0].path == name
+    path = write(tmp_path / "r.jsonl", [GOOD | {"images": [name], "fps": 2.0}])
+    with pytest.raises(ValueError, match=r"r.jsonl:1: images: got .*, a folder; give the paths"):
+        rows.load_rows(path, schema)
 
 
 def test_ids_may_repeat_and_default_to_the_index(tmp_path):
@@ -238,6 +267,6 @@ def test_multiple_choice_without_options_is_told(tmp_path):
     said = []
     rows.load_rows(tmp_path / "r.jsonl", note=said.append)
     assert said == [
-        f"{tmp_path / 'r.jsonl'}: 2 rows: are multiple choice without options: what the question "
+        f"{tmp_path / 'r.jsonl'}: 2 rows have no options, of multiple choice: what the question "
         "spells is all it shows"
     ]

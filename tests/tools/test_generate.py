@@ -150,7 +150,8 @@ def test_bad_input_is_one_line(files, capsys):
     assert "no such data file" in run_bad(files, capsys, "nowhere.jsonl")
     assert "temperature=-1.0" in run_bad(files, capsys, [question], "--temperature", "-1")
     assert "--n 0" in run_bad(files, capsys, [question], "--n", "0")
-    assert "--max_pixels=64" in run_bad(files, capsys, [question], "--max_pixels", "64")
+    said = run_bad(files, capsys, [question], "--max_pixels", "64")
+    assert "--min_pixels=3136 (the default) is over --max_pixels=64; give --min_pixels of" in said
     assert "problem" in run_bad(files, capsys, [{"answer": 1}])
     assert "must be a HF directory" in run_bad(files, capsys, [question], "--model", str(files[0]))
     missing = {**rig.QUESTIONS[1], "videos": ["gone.mp4"]}

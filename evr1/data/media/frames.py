@@ -130,7 +130,7 @@ def _take(
     """Returns which images are taken; of a list, or where there are stamps, all if they may be."""
     if stamps and len(stamps) != count:
         reason = f"{count} pictures and {len(stamps)} times; give one for each"
-        raise MediaError("undecodable", path, reason)
+        raise MediaError("row", path, reason)
     if fps and not is_list:
         taken = sampling.take(path, count, fps, budgets, start, end)
         return _Taken(taken.indices, taken.indices / fps, taken.sample_fps)
@@ -138,7 +138,7 @@ def _take(
     low, high = start or 0.0, np.inf if end is None else end
     inside = np.flatnonzero((known >= low) & (known <= high))
     if not len(inside):
-        raise MediaError("clip", path, f"no frame between {low:g} s and {high:g} s")
+        raise MediaError("clip", path, sampling.no_frame(start, end, float(known[-1])))
     limit = budgets.video_max_frames // sampling.FRAME_STEP * sampling.FRAME_STEP
     if len(inside) > limit:
         inside = inside[sampling.spread(len(inside), limit)]

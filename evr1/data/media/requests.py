@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from evr1.data import rows
+from evr1.data import entries, rows
 from evr1.data.errors import MediaError
 from evr1.data.media.content import FileTable, content_key
 from evr1.data.media.decode import Job
@@ -81,17 +81,14 @@ class Opener:
         """Returns how to decode a medium.
 
         Raises:
-            MediaError: it is no regular file, or a folder of pictures without a rate.
+            MediaError: it is no regular file, or a folder where there is to be none.
         """
         path, how = self.path(request), self._folder(request)
         is_file = how.frames_per_s is None and not how.frames and not how.times
         if is_file and os.path.exists(path) and not os.path.isfile(path):
-            reason = "not a regular file"  # a decoder waits for a pipe
-            if os.path.isdir(path):
-                fix = "give its row fps (of its pictures) or times"
-                fix = "give an image in it" if request.kind == "image" else fix
-                reason = f"not a regular file, but a folder: {fix}"
-            raise MediaError("undecodable", path, reason)
+            if os.path.isdir(path):  # rows are checked for it where they are read
+                raise MediaError("row", path, entries.folder_fault(request.kind))
+            raise MediaError("undecodable", path, "not a regular file")  # decoders wait for a pipe
         return Job(
             request.kind,
             path,
@@ -152,7 +149,7 @@ class Opener:
         try:
             check_budgets(_crossed(budgets, changed))
         except ValueError as error:
-            raise MediaError("undecodable", self.path(request), str(error)) from None
+            raise MediaError("row", self.path(request), str(error)) from None
         return _crossed(budgets, changed)
 
     def _folder(self, request: Request) -> Request:
@@ -170,16 +167,20 @@ def check_budgets(budgets: Budgets) -> None:
     """Raises ValueError if the least pixels exceed the most.
 
     Raises:
-        ValueError: names the two fields.
+        ValueError: names the two fields, which of them is the default, and what to give.
     """
+    limits, defaults = dataclasses.asdict(budgets), dataclasses.asdict(Budgets())
     for kind in ("video", "image"):
         low, high = f"{kind}_min_pixels", f"{kind}_max_pixels"
-        limits = dataclasses.asdict(budgets)
-        if not 0 < limits[low] <= limits[high]:
-            raise ValueError(
-                f"data.{low}={limits[low]}, data.{high}={limits[high]}; the first must be over 0 "
-                "and at most the second"
-            )
+        least, most = limits[low], limits[high]
+        if 0 < least <= most:
+            continue
+        said = {n: f"data.{n}={limits[n]}" for n in (low, high)}
+        said |= {n: f"{said[n]} (the default)" for n in said if limits[n] == defaults[n]}
+        if least <= 0:
+            raise ValueError(f"{said[low]}; give more than 0")
+        fix = f"give data.{low} of at most {most}, or a larger data.{high}"
+        raise ValueError(f"{said[low]} is over {said[high]}; {fix}")
 
 
 def _without_times(request: Request) -> Request:

@@ -95,8 +95,7 @@ def take_by_times(
     length = len(times) / mean
     low, high = max(start or 0.0, 0.0), length if end is None else end
     if low > high or low >= length or last < 0:
-        reason = f"no frame between {low:g} s and {high:g} s of {length:.2f} s"
-        raise MediaError("clip", path, reason)
+        raise MediaError("clip", path, no_frame(start, end, float(times[-1])))
     first = min(first, last)  # the one on display
     count, rate = last - first + 1, mean
     if count > 1 and times[last] > times[first]:
@@ -211,7 +210,20 @@ def clip_range(
     if end is not None:
         last = min(last, math.floor(min(end, length) * source_fps))
     if first > last:
-        raise ValueError(
-            f"no frame between {start or 0.0:g} s and {end or length:g} s of {length:.2f} s"
-        )
+        raise ValueError(no_frame(start, end, (total_frames - 1) / source_fps))
     return first, last - first + 1
+
+
+def no_frame(start: float | None, end: float | None, last: float) -> str:
+    """Returns what is said of a clip that holds none of the frames of its video.
+
+    >>> no_frame(9.0, None, 8.0)
+    'no frame between 9 s and the end; the last one is at 8.00 s'
+
+    Args:
+        start: seconds; None: from the beginning.
+        end: seconds; None: to the end.
+        last: seconds of the last frame.
+    """
+    until = "the end" if end is None else f"{end:g} s"
+    return f"no frame between {start or 0.0:g} s and {until}; the last one is at {last:.2f} s"

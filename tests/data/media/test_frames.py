@@ -150,7 +150,12 @@ def test_no_folder_and_no_frame_within_the_bounds(tmp_path):
     for path, clip, kind, message in (
         (tmp_path / "none", (), "missing", "no such folder of frames"),
         (folder / "00001.png", (), "undecodable", "cannot be read as a folder of frames"),
-        (folder, (2.0, None), "clip", "no frame between 2 s and 2 s of 2.00 s"),
+        (
+            folder,
+            (2.0, None),
+            "clip",
+            "no frame between 2 s and the end; the last one is at 1.67 s",
+        ),
         (folder, (1.5, 1.0), "clip", "no frame between 1.5 s and 1 s"),
     ):
         for read in (frames.decode, frames.measure):
@@ -189,7 +194,7 @@ def test_a_source_decodes_folders_whatever_is_in_its_shards(tmp_path):
         assert source.count_cached([request]) == 0
         with pytest.raises(MediaError, match="cannot be opened"):
             source.load(Request("video", "a"))
-        with pytest.raises(MediaError, match="not a regular file"):
+        with pytest.raises(MediaError, match="a folder of pictures without a rate"):
             MediaSource(**how).load(Request("video", "a"))
         only = MediaSource(**how, shards=str(tmp_path / "shards"), mode="preprocessed_only")
         with pytest.raises(MediaError, match="not in .* with these budgets") as error:
@@ -276,7 +281,7 @@ def test_rows_name_lists_and_folders_and_preprocessing_keeps_them(tmp_path):
             assert list(live.size(request).timestamps) == media.timestamps.tolist()
             np.testing.assert_array_equal(kept.load(request).frames, media.frames)
         [bare] = requests_of(["a"])
-        with pytest.raises(MediaError, match="not a regular file, but a folder: give its row fps"):
+        with pytest.raises(MediaError, match="a folder of pictures without a rate; add fps"):
             live.load(bare)
 
 
@@ -315,5 +320,7 @@ def test_a_row_may_limit_its_own_media(tmp_path):
 def test_a_folder_is_no_image(tmp_path):
     folder = write_folder(tmp_path / "a", pictures(3))
     opener = Opener(str(tmp_path), BUDGETS, GEOMETRY)
-    with pytest.raises(MediaError, match="but a folder: give an image in it"):
+    with pytest.raises(
+        MediaError, match="a folder; give the paths of images in it; correct the row"
+    ):
         opener.job(Request("image", folder.name))

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from hf import load_torch
 
+from evr1.data.errors import MediaError
 from evr1.data.media import sampling
+from evr1.data.records import Budgets
 
 
 @pytest.mark.parametrize(
@@ -78,3 +80,11 @@ def test_a_clip_without_a_frame_is_refused():
     for start, end in ((2.01, 2.02), (11.0, None)):
         with pytest.raises(ValueError, match="no frame between"):
             sampling.clip_range(300, 30.0, start, end)
+
+
+def test_a_clip_past_the_last_frame_names_it():
+    times = (
+        np.arange(11) * 0.8
+    )  # of a varying rate: the last is at 8 s, 11 at the mean rate end 8.8
+    with pytest.raises(MediaError, match=r"between 9 s and the end; the last one is at 8\.00 s"):
+        sampling.take_by_times("v", times, Budgets(), 9.0, None)
