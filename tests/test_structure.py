@@ -11,18 +11,18 @@ FILES = [path for name in ("evr1", "tools") for path in sorted((ROOT / name).rgl
 MAX_PARAMETERS, MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_ROOT_MODULES = 6, 80, 500, 6
 # The commands: they hold all of a config and hand out its sections.
 WHOLE = ("evr1/main.py", "evr1/train.py", "evr1/evaluate.py", "evr1/preflight.py", "evr1/config/")
-PLAN = ("tools/plan.py", "tools/plan_phases.py")
+PLAN = ("evr1/plan/plan.py", "evr1/plan/phases.py")
 # Where something is made, by the name that makes it; conversion.py moves weights, and
 # make_demo_model.py makes them: neither draws anything.
 MAKERS = {
     "load_model": {
         "evr1/sampler/actor.py",
         "evr1/train.py",
-        "tools/conversion.py",
+        "evr1/cli/conversion.py",
         "tools/make_demo_model.py",
     },
     "Sampler": {"evr1/sampler/actor.py"},
-    "ShapeTable": {"evr1/batch/shapes.py", "tools/make_demo_model.py", "tools/plan.py"},
+    "ShapeTable": {"evr1/batch/shapes.py", "tools/make_demo_model.py", "evr1/plan/plan.py"},
     "Program": {"evr1/learner/programs.py"},
     "Published": {"evr1/evaluate.py", "evr1/exchange/published.py"},
 }
@@ -136,7 +136,7 @@ def listed_programs(source):
 
 
 def test_a_plan_knows_every_program_that_is_listed():
-    plan = ast.parse(sources()["tools/plan.py"]).body
+    plan = ast.parse(sources()["evr1/plan/plan.py"]).body
     (known,) = (
         ast.literal_eval(node.value)
         for node in plan
@@ -174,7 +174,8 @@ def test_only_the_commands_see_a_whole_config():
     wholes = {
         path: whole_configs(source)
         for path, source in sources().items()
-        if not path.startswith(WHOLE) and path != "tools/plan.py"  # it plans a whole run
+        if not path.startswith(WHOLE)
+        and path not in ("evr1/cli/plan.py", "evr1/plan/plan.py")  # it plans a whole run
     }
     assert len(wholes) > 100
     assert {path: found for path, found in wholes.items() if found} == {}

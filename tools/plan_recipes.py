@@ -32,7 +32,7 @@ class Recipe(NamedTuple):
 
     name: str  # of the file
     slice: str  # an accelerator type, or GPUs of one machine
-    sizes: str  # of the model, in tpu/
+    sizes: str  # of the model, in evr1/assets/plan/
 
     @property
     def is_gpu(self) -> bool:

@@ -14,7 +14,7 @@ the recipes in docs/pods.md.
 
 from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
 
-SIZES = "qwen3.5-9b"  # in tpu/, for the plan
+SIZES = "qwen3.5-9b"  # in evr1/assets/plan/, for the plan
 SLICES = {
     "v5litepod-64": {
         **OFFLOAD,

@@ -14,7 +14,7 @@ the recipes in docs/pods.md.
 
 from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
 
-SIZES = "qwen3-vl-2b"  # in tpu/, for the plan
+SIZES = "qwen3-vl-2b"  # in evr1/assets/plan/, for the plan
 SLICES = {
     "v5litepod-16": {**OFFLOAD, "rollout.slots": 24, "train.microbatch_tokens": 16 * GROUP},
     "v5p-8": {"rollout.slots": 32, "train.microbatch_tokens": 4 * GROUP},

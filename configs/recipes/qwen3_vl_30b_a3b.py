@@ -12,7 +12,7 @@ the recipes in docs/pods.md.
 
 from configs.recipes import GROUP, OFFLOAD, at_paper_shape
 
-SIZES = "qwen3-vl-30b-a3b"  # in tpu/, for the plan
+SIZES = "qwen3-vl-30b-a3b"  # in evr1/assets/plan/, for the plan
 SLICES = {
     "v5p-64": {"rollout.slots": 256, "train.microbatch_tokens": 32 * GROUP},
     "v6e-64": {**OFFLOAD, "rollout.slots": 128, "train.microbatch_tokens": 64 * GROUP},

@@ -14,7 +14,7 @@ the recipes in docs/pods.md.
 
 from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
 
-SIZES = "qwen3-vl-4b"  # in tpu/, for the plan
+SIZES = "qwen3-vl-4b"  # in evr1/assets/plan/, for the plan
 SLICES = {
     "v5litepod-32": {**OFFLOAD, "rollout.slots": 32, "train.microbatch_tokens": 32 * GROUP},
     "v5p-16": {"rollout.slots": 64, "train.microbatch_tokens": 8 * GROUP},

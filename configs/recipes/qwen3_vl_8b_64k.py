@@ -11,7 +11,7 @@ the recipes in docs/pods.md.
 from configs import qwen_video
 from configs.recipes import OFFLOAD, on_slice
 
-SIZES = "qwen3-vl-8b"  # in tpu/, for the plan
+SIZES = "qwen3-vl-8b"  # in evr1/assets/plan/, for the plan
 GROUP = 65_536 + 8 * 4096  # padded tokens of a group: prompt, completions
 # Four chips share the tokens of a group.
 SLICES = {

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import convert_checkpoint
 import jax
 import ml_dtypes
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 from models_oracle import config, write_hf_dir
 from repo import ROOT
 
+from evr1.cli import convert_checkpoint
 from evr1.models import load_model
 from evr1.models.io import hf, orbax_dir, safetensors
 from evr1.models.tree import flatten
@@ -405,5 +405,8 @@ def test_an_orbax_directory_of_another_shape_is_refused(original, tmp_path):
 
 
 def test_the_command_line_imports_no_torch():
-    code = "import sys, conversion; sys.exit(bool({'torch','tensorflow'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tools").returncode == 0
+    code = (
+        "import sys; from evr1.cli import conversion; "
+        "sys.exit(bool({'torch', 'tensorflow'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -5,7 +5,6 @@ import json
 import shutil
 from pathlib import Path
 
-import convert_checkpoint
 import families_oracle
 import jax
 import ml_dtypes
@@ -15,6 +14,7 @@ from adapters_rig import CONFIGS
 from hf import load_torch
 from models_oracle import write_hf_dir
 
+from evr1.cli import convert_checkpoint
 from evr1.data.processor import Processor
 from evr1.models import FAMILIES, load_model
 from evr1.models.io import hf, names, safetensors

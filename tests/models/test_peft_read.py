@@ -3,7 +3,6 @@
 import json
 import re
 
-import convert_checkpoint
 import families_oracle
 import jax
 import ml_dtypes
@@ -13,6 +12,7 @@ from adapters_rig import CONFIGS, family_model
 from hf import load_torch
 from models_oracle import config, gap, write_hf_dir
 
+from evr1.cli import convert_checkpoint
 from evr1.models import load_model, lora
 from evr1.models.io import hf, names, peft, peft_read, safetensors
 from evr1.models.tree import flatten

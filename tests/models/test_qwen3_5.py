@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import conversion
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from models_oracle import (
     write_hf_dir,
 )
 
+from evr1.cli import conversion
 from evr1.models import load_model
 from evr1.models.families.qwen3_5 import text
 from evr1.models.io import hf, safetensors

@@ -1,6 +1,5 @@
 """Qwen3.5 with experts against transformers in float32; what it shares is tested with the dense."""
 
-import conversion
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ from flax import nnx
 from hf import load_torch
 from models_oracle import CASES, gap, hf_inputs, hf_model, jit, pack, prompts
 
+from evr1.cli import conversion
 from evr1.models import load_model
 from evr1.models.io import hf, safetensors
 from evr1.models.nn.experts import Experts, ExpertsConfig

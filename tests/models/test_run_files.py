@@ -2,7 +2,6 @@
 
 import json
 
-import conversion
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from repo import DEMO_MODEL
 
 from configs import demo
+from evr1.cli import conversion
 from evr1.formats import run_files
 from evr1.learner.checkpoint import Checkpoints
 from evr1.models import load_model, lora

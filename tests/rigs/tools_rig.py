@@ -2,9 +2,7 @@
 
 import importlib
 import json
-import os
 import pathlib
-from unittest import mock
 
 from clips import write_clip, write_image
 from repo import DEMO_MODEL
@@ -14,9 +12,8 @@ BUDGETS = ["--fps", "2", "--max_frames", "4", "--max_pixels", "4096", "--image_m
 
 
 def load(name: str):
-    """The module of a command in tools/; the variables that some set at import are not kept."""
-    with mock.patch.dict(os.environ):
-        return importlib.import_module(name)
+    """A module of evr1/cli."""
+    return importlib.import_module(f"evr1.cli.{name}")
 
 
 def write_rows(path: pathlib.Path, rows: list[dict]) -> str:

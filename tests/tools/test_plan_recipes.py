@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import numpy as np
+import plan_recipes as tool
 import pytest
-import tools_rig as rig
 from jax.sharding import Mesh
 from repo import ROOT
 
@@ -20,7 +20,6 @@ from evr1.models import FAMILIES
 from evr1.parallel import mesh as mesh_lib
 from evr1.parallel.sharding import batch_shards
 
-tool = rig.load("plan_recipes")
 RECIPES = tool.recipes()
 # What differs between machines: nothing of what is learnt, but where adapters alone are.
 MACHINE = {
@@ -62,7 +61,9 @@ def test_a_recipe_fits_its_slice(recipe, monkeypatch):
     monkeypatch.setattr(mesh_lib.jax, "make_mesh", on_one_host)
     s, devices = settings(recipe), chips(recipe)
     mesh = mesh_lib.make_mesh(**dataclasses.asdict(s.mesh), devices=devices)
-    sizes = json.loads((ROOT / "tpu" / f"{re.sub('[-.]', '_', recipe.sizes)}.json").read_text())
+    sizes = json.loads(
+        (ROOT / "evr1/assets/plan" / f"{re.sub('[-.]', '_', recipe.sizes)}.json").read_text()
+    )
     model = FAMILIES[sizes["model_type"]](sizes, dtype="bfloat16", remat=s.train.remat)
     drawing = mesh_lib.actor_mesh(mesh, model.config.kv_heads, s.rollout.tensor)
     assert mesh.size == drawing.size == len(devices)

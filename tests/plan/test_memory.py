@@ -5,9 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-import tools_rig as rig
 
-plan_memory = rig.load("plan_memory")
+from evr1.plan import memory
 
 OUT_OF_HBM = (
     "Ran out of memory in memory space hbm. Used 134.20G of 95.74G hbm. Exceeded hbm by 3G."
@@ -26,7 +25,7 @@ temporaries (34.67G) exceeds available HBM (31.25G)."""
 def test_out_of_memory_is_read_from_the_message(message, parts, limit):
     """Of a program whose arguments are 5 GiB."""
     error = jax.errors.JaxRuntimeError(message)
-    got, most = plan_memory.out_of_memory("gradient", error, 5 * 2**30)
+    got, most = memory.out_of_memory("gradient", error, 5 * 2**30)
     assert np.array(got) / 2**30 == pytest.approx(parts)
     assert most / 2**30 == pytest.approx(limit)
 
@@ -34,13 +33,13 @@ def test_out_of_memory_is_read_from_the_message(message, parts, limit):
 def test_another_refusal_is_one_line():
     error = jax.errors.JaxRuntimeError("INTERNAL: Mosaic failed\nto compile: a kernel")
     with pytest.raises(ValueError, match="the compiler refuses decode: INTERNAL: Mosaic failed to"):
-        plan_memory.out_of_memory("decode", error, 0)
+        memory.out_of_memory("decode", error, 0)
 
 
 def test_a_counter_beside_a_full_chip_fits():
     """What libtpu has compiled fills the chip at most; 12 bytes of an optimizer's counters too."""
     limit = 31 * 2**29
-    full = plan_memory.Compiled("x", 0, 0, limit, 12, limit + 12, limit, 0, False, {}, {}, 0.0, 0.0)
+    full = memory.Compiled("x", 0, 0, limit, 12, limit + 12, limit, 0, False, {}, {}, 0.0, 0.0)
     assert full.fits
     assert not dataclasses.replace(full, total=limit + 2**30).fits
 
@@ -54,7 +53,6 @@ def test_a_host_callback_would_be_seen():
         return x + 1
 
     seen = [
-        bool(plan_memory.HOST_CALL.search(jax.jit(f).lower(1.0).as_text()))
-        for f in (plain, calls_back)
+        bool(memory.HOST_CALL.search(jax.jit(f).lower(1.0).as_text())) for f in (plain, calls_back)
     ]
     assert seen == [False, True]

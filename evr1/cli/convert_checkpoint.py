@@ -1,8 +1,8 @@
 """Converts a model between a HF directory and an Orbax directory, and a run's checkpoint to HF.
 
-python tools/convert_checkpoint.py --from_hf D --to_orbax D2
-python tools/convert_checkpoint.py --from_orbax D2 --to_hf D3 [--adapter A]
-python tools/convert_checkpoint.py --run WORKDIR --step 10 --to_hf D4
+evr1 convert --from_hf D --to_orbax D2
+evr1 convert --from_orbax D2 --to_hf D3 [--adapter A]
+evr1 convert --run WORKDIR --step 10 --to_hf D4
 
 The Orbax directory keeps the tokenizer and the other side files, so evr1 takes it wherever it takes
 a HF directory. Without --dtype every tensor comes back as it was, byte for byte. A conversion that
@@ -19,10 +19,7 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from evr1.config import arguments
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a conversion needs no accelerator
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -57,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--adapter goes with --from_orbax and --to_hf; a run's is merged")
         if flags.max_shard_bytes < 1:
             raise ValueError(f"--max_shard_bytes={flags.max_shard_bytes}; give a positive number")
-        import conversion  # jax, which --help must not wait for
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a conversion needs no accelerator
+        from evr1.cli import conversion  # jax, which --help must not wait for
 
         if given == {"from_hf", "to_orbax"}:
             done = conversion.hf_to_orbax(flags.from_hf, flags.to_orbax, flags.dtype)

@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
-import tools_rig as rig
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-tool = rig.load("plan_collectives")
+from evr1.plan import collectives as tool
 
 LAYERS, WIDTH, ROWS = 3, 64, 16
 MATRIX = WIDTH * WIDTH

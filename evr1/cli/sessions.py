@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING
 
-import inference
-
+from evr1.cli import inference
 from evr1.data.errors import MediaError
 from evr1.data.media import video_budget
 from evr1.data.media.decode import DecodePool

@@ -1,10 +1,7 @@
-"""Writes the demo's clips, images and rows: `python tools/make_demo.py --out DIR`."""
+"""Writes the demo's clips, images and rows: `evr1 make_demo --out DIR`."""
 
 import argparse
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from evr1.data.demo.files import HELDOUT_ROWS, TRAIN_ROWS, make_demo
 

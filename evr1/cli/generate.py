@@ -1,6 +1,6 @@
 """Draws n completions for every row of a data file.
 
-    python tools/generate.py --model HF_DIR --rows rows.jsonl --out out.jsonl --n 8 --temperature 1
+    evr1 generate --model HF_DIR --rows rows.jsonl --out out.jsonl --n 8 --temperature 1
 
 An output row is the input row with index, sample (0 to n-1), prompt_token_ids,
 completion_token_ids, logprobs (one a completion token, the end token included, of the full softmax
@@ -13,16 +13,12 @@ or where a run was interrupted.
 
 import argparse
 import contextlib
-import pathlib
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-import inference
-import sessions
 from rich import console
 
+from evr1.cli import inference, sessions
 from evr1.data.errors import MediaError
 from evr1.data.records import Row
 from evr1.types import Rollouts

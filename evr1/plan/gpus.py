@@ -13,18 +13,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from plan_advice import context_ways, layer_inputs
-from plan_memory import Compiled, arrays
-from plan_phases import GIB, Chip, Work
 
 from evr1.learner.loss import LOGITS_BYTES
 from evr1.learner.programs import Program, bytes_of
 from evr1.models import lora
 from evr1.parallel.sharding import batch_shards
+from evr1.plan.advice import context_ways, layer_inputs
+from evr1.plan.memory import Compiled, arrays
+from evr1.plan.phases import GIB, Chip, Work
 from evr1.sampler import room
 from evr1.telemetry import flops
 
-GPUS = pathlib.Path(__file__).resolve().parents[1] / "tpu" / "gpus.json"
+GPUS = pathlib.Path(__file__).resolve().parents[1] / "assets" / "plan" / "gpus.json"
 # Of a card's memory, what XLA gets with XLA_PYTHON_CLIENT_MEM_FRACTION=0.95.
 SHARE = 0.95
 SOURCE = "by arithmetic; arguments are exact, temporaries estimated, nothing was compiled"

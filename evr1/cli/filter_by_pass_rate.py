@@ -1,6 +1,6 @@
 """Keeps the rows that a model solves sometimes: k completions of each, scored as in training.
 
-    python tools/filter_by_pass_rate.py --model HF_DIR --rows rows.jsonl --out DIR --k 8
+    evr1 filter --model HF_DIR --rows rows.jsonl --out DIR --k 8
 
 A completion passes when its accuracy is --pass_at or more, and a row is kept when --min < share of
 passes < --max. DIR gets kept.jsonl, too_easy.jsonl, too_hard.jsonl and failed.jsonl (media or
@@ -27,15 +27,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-import inference
-import pass_rates
-import sessions
 from rich import console, progress
 
 from evr1 import rewards
 from evr1.batch.shapes import shapes_of_examples
+from evr1.cli import inference, pass_rates, sessions
 from evr1.data import jsonl, readers, rows
 from evr1.data.errors import MediaError
 from evr1.data.media.cache import MediaCache

@@ -1,4 +1,4 @@
-"""Flags of the commands in tools/: what --run fills in, and that --help does not wait for jax."""
+"""Flags of the commands in evr1/cli: what --run fills in, and that --help does not wait for jax."""
 
 import json
 import subprocess
@@ -125,7 +125,7 @@ def test_a_field_of_another_type_is_named(capsys, tmp_path):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_does_not_wait_for_jax(name):
     code = (
-        f"import sys, {name}\n"
+        f"import sys; from evr1.cli import {name}\n"
         "try:\n    "
         f"{name}.main(['--help'])\n"
         "except SystemExit as end:\n"
@@ -133,7 +133,7 @@ def test_help_does_not_wait_for_jax(name):
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT / "tools",
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

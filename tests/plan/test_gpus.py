@@ -4,7 +4,6 @@ import dataclasses
 import os
 
 import pytest
-import tools_rig as rig
 
 from configs import qwen_video
 from evr1.config import resolve
@@ -12,10 +11,8 @@ from evr1.config.learner import learner_settings
 from evr1.learner.programs import list_programs, make_programs
 from evr1.parallel.mesh import make_mesh
 from evr1.parallel.sharding import batch_shards
-
-tool = rig.load("plan")
-gpus = rig.load("plan_gpus")
-phases = rig.load("plan_phases")
+from evr1.plan import gpus, phases
+from evr1.plan import plan as tool
 
 
 def work(devices=8, hf_config="", **fields):

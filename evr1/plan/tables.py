@@ -1,10 +1,11 @@
-"""A plan as tables. `plan.py` prints it."""
+"""A plan as tables."""
 
 from typing import Any
 
-from plan_phases import GIB
 from rich.console import Console
 from rich.table import Table
+
+from evr1.plan.phases import GIB
 
 
 def show(result: dict[str, Any], console: Console) -> None:

@@ -1,6 +1,6 @@
 """Log-probabilities of given completions, a number a token.
 
-    python tools/score_completions.py --model HF_DIR --rows rows.jsonl --out out.jsonl
+    evr1 score --model HF_DIR --rows rows.jsonl --out out.jsonl
 
 A row has a `completion` (text; <|im_end|> is added unless it ends so, and a <think> at its start is
 dropped where the prompt has opened the block) or `completion_token_ids`,
@@ -12,18 +12,14 @@ asked for. Running it again continues.
 
 import argparse
 import contextlib
-import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-import inference
 import numpy as np
-import sessions
 from rich import console
 
 from evr1.batch.shapes import round_up, shapes_of_examples
+from evr1.cli import inference, sessions
 from evr1.data.errors import MediaError
 from evr1.data.records import Example, Row
 

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from plan_memory import Compiled
-from plan_phases import GIB, Work, moment_bytes
 
 from evr1.models import lora
 from evr1.parallel.sharding import batch_shards
+from evr1.plan.memory import Compiled
+from evr1.plan.phases import GIB, Work, moment_bytes
 
 
 def advice(work: Work, compiled: Sequence[Compiled]) -> list[str]:

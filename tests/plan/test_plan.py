@@ -9,7 +9,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-import tools_rig as rig
 from repo import ROOT
 from rows_rig import make_example
 
@@ -22,11 +21,9 @@ from evr1.data.records import Geometry
 from evr1.learner.programs import list_programs, make_programs
 from evr1.parallel.mesh import make_mesh
 from evr1.parallel.sharding import batch_shards
+from evr1.plan import advice, memory, phases, plan
 from evr1.telemetry import flops
 from evr1.types import Rollouts
-
-plan_phases = rig.load("plan_phases")
-plan_memory = rig.load("plan_memory")
 
 TINY = {
     "model_type": "qwen3_vl",
@@ -58,7 +55,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def tool():
-    return rig.load("plan")
+    return plan
 
 
 @pytest.fixture
@@ -94,7 +91,7 @@ def work(tool, config, hf_config):
     copies = batch_shards(programs.actor_mesh)
     shapes = tool.largest_shapes(settings(config), model)
     load, _ = tool.largest_load(settings(config), shapes, shards=8, copies=copies, slots=8)
-    return plan_phases.Work(learner, programs, load, prompt=100, completion=20)
+    return phases.Work(learner, programs, load, prompt=100, completion=20)
 
 
 def arguments(tool, config, hf_config, name):
@@ -174,7 +171,7 @@ def test_the_abstract_batch_is_that_of_the_rollouts(tool, hf_config):
 
 def test_phases_add_up_to_the_passes(tool, hf_config):
     made = work(tool, small_config(), hf_config)
-    by_name = {p.name: p for p in plan_phases.phases(made)}
+    by_name = {p.name: p for p in phases.phases(made)}
     model = made.programs.model
     # a forward pass is a prefill of the prompts and a decode of the completions, but for the
     # head: prefill has it once a prompt
@@ -199,10 +196,10 @@ def test_phases_add_up_to_the_passes(tool, hf_config):
 def test_a_frozen_tower_is_passed_through_once(tool, hf_config):
     """The same operations as with a trained one, less the tower in all passes but one."""
     config = small_config()
-    trained = plan_phases.phases(work(tool, config, hf_config))
+    trained = phases.phases(work(tool, config, hf_config))
     config.optim.freeze = ("vision/.*",)
     made = work(tool, config, hf_config)
-    once = plan_phases.phases(made)
+    once = phases.phases(made)
     assert [p.name for p in once] == ["publish", "encode", *(p.name for p in trained[1:])]
     tower = once[1].flops
     assert tower == flops.vision_flops(made.programs.model, np.full(16, 64.0))
@@ -210,7 +207,7 @@ def test_a_frozen_tower_is_passed_through_once(tool, hf_config):
     for before, after in zip(trained[1:], once[2:], strict=True):
         assert after.flops == pytest.approx(before.flops - passes[after.name] * tower)
     config.lora.rank = 4  # no gradient of the matrices: one product in four less
-    adapted = plan_phases.phases(work(tool, config, hf_config))
+    adapted = phases.phases(work(tool, config, hf_config))
     assert adapted[-1].flops == pytest.approx(0.75 * once[-1].flops)
     assert adapted[-1].hbm < once[-1].hbm
 
@@ -223,16 +220,16 @@ def test_phases_of_a_critic_and_a_reference(tool, hf_config):
     """An own trunk is passed through and updated as the policy is; on a shared one there is no
     gradient, so its update is one more pass."""
     config = small_config()
-    plain = {p.name: p for p in plan_phases.phases(work(tool, config, hf_config))}
+    plain = {p.name: p for p in phases.phases(work(tool, config, hf_config))}
     config.algorithm.advantage, config.algorithm.kl_coef = "gae", 0.1
-    own = {p.name: p for p in plan_phases.phases(work(tool, config, hf_config))}
+    own = {p.name: p for p in phases.phases(work(tool, config, hf_config))}
     assert list(own) == [*list(plain)[:-1], "reference", "values", "critic", "update"]
     forward = unnamed(plain["logprobs"])
     assert unnamed(own["reference"]) == unnamed(own["values"]) == forward
     assert unnamed(own["critic"]) == unnamed(plain["update"])
     assert [name for name, _, _ in own["critic"].runs] == ["critic_gradient", "critic_optimizer"]
     config.critic.trunk = "shared"
-    shared = {p.name: p for p in plan_phases.phases(work(tool, config, hf_config))}
+    shared = {p.name: p for p in phases.phases(work(tool, config, hf_config))}
     assert unnamed(shared["critic"]) == forward
     assert {n: p for n, p in shared.items() if n != "critic"} == {
         n: p for n, p in own.items() if n != "critic"
@@ -242,7 +239,7 @@ def test_phases_of_a_critic_and_a_reference(tool, hf_config):
 def test_seconds_at_peak(tool):
     chip = tool.find_chip("TPU v5")
     assert (chip.flops, chip.hbm / 2**30) == (459e12, 95.74)
-    seconds = plan_phases.Phase("x", flops=459e12 * 8, hbm=2765e9 * 3, ici=600e9).seconds(chip, 4)
+    seconds = phases.Phase("x", flops=459e12 * 8, hbm=2765e9 * 3, ici=600e9).seconds(chip, 4)
     assert seconds == pytest.approx({"compute": 2.0, "hbm": 3.0, "ici": 1.0})
 
 
@@ -253,7 +250,9 @@ def test_bad_input_is_one_line(tool, hf_config):
         tool.plan(config, topology="v5e:2x2", names=["embed"])
     with pytest.raises(ValueError, match=r"no data sheet for 'TPU v99'"):
         tool.find_chip("TPU v99")
-    with pytest.raises(ValueError, match=r"--hf_config=gpt: no such file and no such name in tpu/"):
+    with pytest.raises(
+        ValueError, match=r"--hf_config=gpt: no such file and no model of that name"
+    ):
         tool.find_model(settings(config), "gpt")
 
 
@@ -297,12 +296,12 @@ def compiled(name, *, total=1.0, limit=2.0, **more):
     sizes |= {"collectives": {}, "in_loop": {}, "weights": 0.0, "host_calls": False}
     total, limit = int(total * 2**30), int(limit * 2**30)
     values = sizes | {"total": total, "limit": limit, "compile_s": 0.0} | more
-    return plan_memory.Compiled(name=name, **values)
+    return memory.Compiled(name=name, **values)
 
 
 def test_phases_move_what_their_programs_say(tool):
     """Two windows of 16 tokens, 3 bytes each and 5 a token; a program is missing: arithmetic."""
-    phase = plan_phases.Phase("decode", 1.0, 1.0, 7.0, runs=(("decode", 2, 32),))
+    phase = phases.Phase("decode", 1.0, 1.0, 7.0, runs=(("decode", 2, 32),))
     in_loop = {"all-reduce": (1, 5.0)}
     program = compiled("decode", collectives={"all-gather": (2, 3.0)}, in_loop=in_loop)
     found = tool.measured(phase, [program])
@@ -320,32 +319,31 @@ def test_decoding_that_gathers_weights_is_told(tool):
 
 
 def test_what_to_change_where_a_program_does_not_fit(tool, hf_config):
-    advise = rig.load("plan_advice")
     made = work(tool, small_config(), hf_config)
     # a group of 128 + 2 x 32 tokens through 2 layers, of 2 x 64 patches through 2 blocks; bfloat16
-    assert advise.layer_inputs(made) == 2 * 2 * 128 * (128 + 2 * 32 + 2 * 64)
-    assert advise.advice(made, [compiled("gradient")]) == []
-    (line,) = advise.advice(made, [compiled("gradient", total=3.5)])
+    assert advice.layer_inputs(made) == 2 * 2 * 128 * (128 + 2 * 32 + 2 * 64)
+    assert advice.advice(made, [compiled("gradient")]) == []
+    (line,) = advice.advice(made, [compiled("gradient", total=3.5)])
     names = ("1.50 GiB over", "train.remat=offload", "optim.offload=True", "moments_dtype=bfloat16")
     assert all(name in line for name in names)
     config = small_config()
     config.train.remat, config.optim.moments_dtype = "offload", "bfloat16"
     made = work(tool, config, hf_config)
-    (line,) = advise.advice(made, [compiled("gradient", total=3.5)])
+    (line,) = advice.advice(made, [compiled("gradient", total=3.5)])
     assert "remat" not in line
     assert "moments_dtype" not in line
-    (line,) = advise.advice(made, [compiled("init_slots", total=3.5)])
+    (line,) = advice.advice(made, [compiled("init_slots", total=3.5)])
     assert "rollout.tensor" in line
 
 
 def test_a_step_in_one_line():
     """Decoding takes 3 of 4 seconds; half of what the update computes is done again."""
-    chip = plan_phases.Chip("x", flops=10.0, hbm=1.0, hbm_rate=1.0, ici_rate=1.0)
+    chip = phases.Chip("x", flops=10.0, hbm=1.0, hbm_rate=1.0, ici_rate=1.0)
     parts = [
-        plan_phases.Phase("decode", 0.0, 3.0, 0.0),
-        plan_phases.Phase("update", 10.0, 0.0, 0.0, again=5.0),
+        phases.Phase("decode", 0.0, 3.0, 0.0),
+        phases.Phase("update", 10.0, 0.0, 0.0, again=5.0),
     ]
-    step = plan_phases.step(parts, chip, devices=1)
+    step = phases.step(parts, chip, devices=1)
     assert step == {"seconds": 4.0, "decode_share": 0.75, "mfu": 5.0 / 40}
 
 
@@ -356,7 +354,7 @@ def test_a_step_in_one_line():
 def test_what_is_kept_is_not_computed_again(tool, hf_config, remat, products, reads):
     config = small_config()
     config.train.remat = remat
-    by_name = {p.name: p for p in plan_phases.phases(work(tool, config, hf_config))}
+    by_name = {p.name: p for p in phases.phases(work(tool, config, hf_config))}
     update, forward = by_name["update"], by_name["logprobs"]
     assert update.flops == products * forward.flops
     assert update.again == (products - 3) * forward.flops

@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 import jax
-from plan_collectives import Collective, collectives, totals, weights_received
-from plan_phases import Chip
 
 from evr1.learner.programs import Program, bytes_of
+from evr1.plan.collectives import Collective, collectives, totals, weights_received
+from evr1.plan.phases import Chip
 
 # What would make the device wait for the host in the middle of a program.
 HOST_CALL = re.compile(r"callback|infeed|outfeed|host_transfer", re.IGNORECASE)

@@ -1,54 +1,31 @@
-"""Compiles a config's update and sampler for TPUs that are not there, and says what they need.
-
-    python tools/plan.py --config=configs/qwen_video.py --topology=v5p:4x4x4
-
-The programs are those of the run, lowered from shapes and shardings alone: bytes, and what moves
-between devices, are the TPU compiler's own. Operations and seconds are arithmetic from shapes and
-data sheets, at peak rates, because the compiler counts the body of a loop once: orders of
-magnitude, nothing is measured.
-Needs libtpu: pip install 'evr1[tpu-compiler]'. With --estimate, and for GPUs
-(--topology=gpu:8xH100-80GB), nothing is compiled: temporaries are estimated, in seconds. Exit
-status: 0 it fits, 2 it does not, 1 bad input.
-"""
+"""What a config's programs need on devices that are not there."""
 
 import dataclasses
 import importlib.util
 import json
-import os
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-os.environ["JAX_PLATFORMS"] = "cpu"  # compile for the TPU, run nothing on it
-os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # several plans at a time
-os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # no search for a cloud machine's metadata
-os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"  # nor for its neighbours
-os.environ["TPU_ACCELERATOR_TYPE"] = "v5litepod-1"  # of this machine; the topology is a flag
-
 import jax
 import numpy as np
-from absl import flags
 from jax.experimental import topologies
-from plan_advice import advice
-from plan_collectives import WEIGHT_SHARE
-from plan_gpus import SOURCE, estimate, find_gpus
-from plan_memory import Compiled, compile_program, out_of_memory
-from plan_phases import GIB, Chip, Phase, Work, find_chip, phases, step, weight_bytes
-from plan_tables import show
-from rich.console import Console
 
 from evr1.batch.shapes import ShapeTable, groups_per_part
-from evr1.config import Settings, command, resolve
+from evr1.config import Settings, resolve
 from evr1.config.learner import LearnerSettings, drawn_groups, held_prompts, learner_settings
 from evr1.learner.programs import Load, Program, Programs, list_programs, make_programs
 from evr1.learner.slots import plan_slots
 from evr1.models import FAMILIES, Model
 from evr1.parallel.mesh import make_mesh
 from evr1.parallel.sharding import batch_shards
+from evr1.plan.advice import advice
+from evr1.plan.collectives import WEIGHT_SHARE
+from evr1.plan.gpus import SOURCE, estimate, find_gpus
+from evr1.plan.memory import Compiled, compile_program, out_of_memory
+from evr1.plan.phases import GIB, Chip, Phase, Work, find_chip, phases, step, weight_bytes
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+SIZES = pathlib.Path(__file__).resolve().parents[1] / "assets" / "plan"
 PROGRAMS = (
     "encode",
     "prefill",
@@ -79,6 +56,18 @@ def find_devices(topology: str) -> list[Any]:
         ) from error
 
 
+def find_chips(topology: str) -> tuple[list[Any], Chip]:
+    """Returns the devices of a TPU slice, or of a machine with GPUs, and their data sheet.
+
+    Raises:
+        ValueError: no such topology, or no data sheet.
+    """
+    if topology.startswith("gpu"):
+        return find_gpus(topology)
+    devices = find_devices(topology)
+    return devices, find_chip(devices[0].device_kind)
+
+
 def find_model(settings: Settings, name: str) -> Model:
     """Returns the model to plan for, with the attention kernel of TPUs, whatever the host is.
 
@@ -87,10 +76,10 @@ def find_model(settings: Settings, name: str) -> Model:
     """
     default = str(pathlib.Path(settings.model) / "config.json") if settings.model else "qwen3-vl-8b"
     name = name or default
-    built_in = ROOT / "tpu" / f"{name.replace('-', '_').replace('.', '_').lower()}.json"
+    built_in = SIZES / f"{name.replace('-', '_').replace('.', '_').lower()}.json"
     path = built_in if built_in.is_file() else pathlib.Path(name)
     if not path.is_file():
-        raise ValueError(f"--hf_config={name}: no such file and no such name in tpu/")
+        raise ValueError(f"--hf_config={name}: no such file and no model of that name")
     sizes = json.loads(path.read_text())
     if sizes.get("model_type") not in FAMILIES:
         raise ValueError(f"{path}: model_type {sizes.get('model_type')!r} is not supported")
@@ -203,12 +192,8 @@ def plan(
     if unknown:
         raise ValueError(f"--programs={unknown[0]}: there is {', '.join(PROGRAMS)}")
     settings = resolve(config, has_paths=False)
-    if topology.startswith("gpu"):
-        has_compiler = False
-        devices, chip = find_gpus(topology)
-    else:
-        devices = find_devices(topology)
-        chip = find_chip(devices[0].device_kind)
+    has_compiler = has_compiler and not topology.startswith("gpu")
+    devices, chip = find_chips(topology)
     mesh = find_mesh(settings, topology, devices)
     model = find_model(settings, hf_config)
     learner = learner_settings(settings)
@@ -226,26 +211,17 @@ def plan(
     load, problems = largest_load(settings, shapes, batch_shards(mesh), copies, slots.rollout)
     line(f"{topology}: {len(devices)} x {chip.kind}, mesh {dict(mesh.shape)}")
     line(f"to draw: {copies} copies of the weights, each over {mesh.size // copies} devices")
-    line(slots.line)
-    line(
-        f"{load.prefill_groups} groups a prefill: an eighth of the slots, a multiple of the "
-        f"copies; {load.micro_groups} groups a microbatch: what train.microbatch_tokens holds"
-    )
-    line(f"{load.shapes}")
+    for text in (slots.line, groups_line(load), f"{load.shapes}"):
+        line(text)
     every, failed = listed_programs(learner, programs, load)
     chosen = [p for p in every if p.name in names]
     if not chosen and not failed:
-        has = ", ".join(p.name for p in every)
-        raise ValueError(
-            f"--programs={','.join(names)}: this config has none of them; it has {has}"
-        )
+        raise none_of(names, every)
     prompt = min(mean_tokens[0] or load.shapes.prompt_tokens[-1], load.shapes.prompt_tokens[-1])
     completion = min(mean_tokens[1] or load.shapes.completion_tokens, load.shapes.completion_tokens)
     work = Work(learner, programs, load, prompt, completion)
-    if has_compiler:
-        compiled = failed + compile_all(chosen, chip, line)
-    else:
-        compiled = failed + [estimate(p, work, chip) for p in chosen]
+    estimated = [] if has_compiler else [estimate(p, work, chip) for p in chosen]
+    compiled = failed + (compile_all(chosen, chip, line) if has_compiler else estimated)
     parts = [measured(p, compiled) for p in phases(work)]
     problems += gathers(compiled, weight_bytes(work))
     return {
@@ -267,6 +243,20 @@ def plan(
         "advice": advice(work, compiled),
         "fits": all(c.fits for c in compiled),
     }
+
+
+def groups_line(load: Load) -> str:
+    """Returns how many groups go into a prefill and into a microbatch, in words."""
+    return (
+        f"{load.prefill_groups} groups a prefill: an eighth of the slots, a multiple of the "
+        f"copies; {load.micro_groups} groups a microbatch: what train.microbatch_tokens holds"
+    )
+
+
+def none_of(names: Sequence[str], every: Sequence[Program]) -> ValueError:
+    """Returns the error that a config has none of the programs that were asked for."""
+    has = ", ".join(p.name for p in every)
+    return ValueError(f"--programs={','.join(names)}: this config has none of them; it has {has}")
 
 
 def find_mesh(settings: Settings, topology: str, devices: Sequence[Any]) -> jax.sharding.Mesh:
@@ -309,51 +299,3 @@ def gathers(compiled: Sequence[Compiled], weights: float) -> list[str]:
         for c in compiled
         if c.name == "decode" and c.weights > WEIGHT_SHARE * weights
     ]
-
-
-def define_flags() -> None:
-    """Defines the flags of the command line, but for that of the config."""
-    flags.DEFINE_string(
-        "topology", "v5p:4x4x4", "TPU generation and shape of the slice; or gpu:8xH100-80GB."
-    )
-    flags.DEFINE_string(
-        "hf_config",
-        "",
-        "HF config.json, or a name in tpu/. Empty: that of the config's model, else qwen3-vl-8b.",
-    )
-    flags.DEFINE_list("programs", list(PROGRAMS), "Which to compile.")
-    flags.DEFINE_bool("estimate", False, "Compile nothing; what temporaries take is estimated.")
-    flags.DEFINE_integer(
-        "mean_prompt_tokens", 0, "Of the estimate of seconds; 0: the longest prompt."
-    )
-    flags.DEFINE_integer(
-        "mean_completion_tokens", 0, "Of the estimate of seconds; 0: the completion limit."
-    )
-    flags.DEFINE_string("json", "", "Also write the plan to this file.")
-
-
-def main(config: Any) -> None:
-    """Runs the command; bad input ends in one line and exit status 1."""
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    f = flags.FLAGS
-    try:
-        result = plan(
-            config,
-            topology=f.topology,
-            hf_config=f.hf_config,
-            names=f.programs,
-            mean_tokens=(f.mean_prompt_tokens, f.mean_completion_tokens),
-            has_compiler=not f.estimate,
-            line=lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False),
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"plan: {error}")
-    show(result, console)
-    if f.json:
-        pathlib.Path(f.json).write_text(json.dumps(result, indent=2) + "\n")
-    sys.exit(0 if result["fits"] else 2)
-
-
-if __name__ == "__main__":
-    define_flags()
-    command.run(main, "plan: interrupted")

@@ -1,6 +1,6 @@
 """What an RL step computes and moves, by arithmetic from shapes and data sheets.
 
-Not a command of its own: `plan.py` prints it. At peak rates, so orders of magnitude; nothing is
+Not a command of its own: `tables.py` prints it. At peak rates, so orders of magnitude; nothing is
 measured.
 """
 
@@ -19,7 +19,7 @@ from evr1.learner.programs import Load, Programs
 from evr1.models import lora
 from evr1.telemetry import flops
 
-CHIPS = pathlib.Path(__file__).resolve().parents[1] / "tpu" / "chips.json"
+CHIPS = pathlib.Path(__file__).resolve().parents[1] / "assets" / "plan" / "chips.json"
 GIB = 2**30
 
 
@@ -86,13 +86,13 @@ def find_chip(kind: str) -> Chip:
     """Returns the data sheet of a device kind.
 
     Raises:
-        ValueError: it is not in tpu/chips.json.
+        ValueError: it is not in chips.json.
     """
     sheets = json.loads(CHIPS.read_text())
     peak = flops.peak_flops(kind)
     if kind not in sheets or peak is None:
         known = ", ".join(k for k in sheets if k != "source")
-        raise ValueError(f"no data sheet for {kind!r}; tpu/chips.json has {known}")
+        raise ValueError(f"no data sheet for {kind!r}; chips.json has {known}")
     sheet = sheets[kind]
     rates = (1e9 * sheet["hbm_gb_per_s"], 1e9 * sheet["ici_gb_per_s"])
     return Chip(kind, peak, sheet["hbm_gib"] * GIB, *rates)

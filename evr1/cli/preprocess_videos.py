@@ -1,6 +1,6 @@
 """Decodes every image and video of data files once, into shards that training reads.
 
-    python tools/preprocess_videos.py --data rows.jsonl --media_dir D --out SHARDS --model HF_DIR
+    evr1 preprocess --data rows.jsonl --media_dir D --out SHARDS --model HF_DIR
 
 Running it again continues: what is in the shards is not decoded a second time. What cannot be
 decoded is listed in SHARDS/quarantine.jsonl with the reason, and is not tried again until the file
@@ -11,11 +11,9 @@ import argparse
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-
-import inference
 from rich import console
 
+from evr1.cli import inference
 from evr1.config import arguments
 from evr1.data import processor, rows
 from evr1.data.media import preprocess, shards, video_budget

@@ -1,0 +1,1 @@
+"""The commands, a module each; `tools/NAME.py` are the same ones in a checkout."""

@@ -1,0 +1,1 @@
+"""Plans of runs on machines that are not there: memory, collectives, operations, seconds."""
