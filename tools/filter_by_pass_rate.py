@@ -1,0 +1,11 @@
+"""`evr1 filter` in a checkout; its code is evr1/cli/filter_by_pass_rate.py."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from evr1.cli.filter_by_pass_rate import main
+
+if __name__ == "__main__":
+    sys.exit(main())
