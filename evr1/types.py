@@ -106,6 +106,12 @@ class Rollouts(NamedTuple):
         return np.asarray(np.isfinite(self.logprobs).all(axis=-1))
 
     @property
+    def is_open(self) -> np.ndarray:
+        """bool[G, N], completions that were carried over before they ended: they go on."""
+        is_short = self.lengths < self.completions.shape[-1]
+        return is_short & ~self.finished & self.is_finite
+
+    @property
     def drawn(self) -> np.ndarray:
         """int32[G, N], tokens of each completion: its length less the place that holds none."""
         return self.lengths - ~self.is_finite

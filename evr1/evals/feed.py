@@ -18,7 +18,7 @@ from evr1.evals.packs import Asker, Bundle, Key, Pack, sizes_of
 from evr1.evals.samples import Frames
 from evr1.evals.subtitles import SubtitlesError
 from evr1.evals.tasks.base import Sample
-from evr1.sampler.driver import Feed, Group
+from evr1.sampler.groups import Feed, Group
 from evr1.sampler.sampling import RowIds
 
 Encode = Callable[[Sequence[Example]], list[Example]]

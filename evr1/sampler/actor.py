@@ -23,7 +23,8 @@ from evr1.models import Model, load_model
 from evr1.models.io import hf, runs
 from evr1.parallel import hosts, sharding
 from evr1.parallel.mesh import actor_mesh
-from evr1.sampler.driver import OnFinish, Sampler
+from evr1.sampler.driver import Sampler
+from evr1.sampler.groups import OnFinish, Stretch
 from evr1.sampler.sampling import Sampling
 from evr1.types import Params, Rollouts
 
@@ -148,6 +149,7 @@ class Actor:
         n: int = 1,
         slots: int = 0,
         on_finish: OnFinish | None = None,
+        stretch: Stretch | None = None,
     ) -> Rollouts:
         """Draws n completions for each example, and the greedy ones that `sampling` asks for.
 
@@ -159,12 +161,13 @@ class Actor:
             n: completions of a prompt.
             slots: see `sampler`.
             on_finish: see `Sampler.generate`.
+            stretch: likewise.
         """
         shapes = self.shapes or shapes_of_examples(
             examples, self.processor.geometry, sampling.max_tokens
         )
         sampler = self.sampler(n + sampling.greedy_rows, shapes, slots)
-        return sampler.generate(params, examples, request_ids, sampling, on_finish)
+        return sampler.generate(params, examples, request_ids, sampling, on_finish, stretch)
 
     def collator(self, shapes: ShapeTable) -> Collator:
         """Returns what makes one record of many prompts."""

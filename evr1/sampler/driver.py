@@ -8,12 +8,11 @@ window behind. Nothing that the loop decides changes a token: that depends on th
 and the request id alone.
 """
 
-import abc
 import collections
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,97 +28,13 @@ from evr1.models import Model
 from evr1.parallel import hosts
 from evr1.parallel.sharding import batch_shards, put_batch
 from evr1.sampler.engine import Engine, Prefix, ResultTokens
+from evr1.sampler.groups import Feed, Group, ListFeed, OnFinish, Progress, Stats, Stretch
 from evr1.sampler.sampling import RowIds, Sampling
 from evr1.types import Params, Prompts, Questions, Rollouts
 
-OnFinish = Callable[[Any, Rollouts], None]
+IsOver = Callable[[Mapping[Any, Progress]], bool]
 
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """A prompt, and what is drawn for it.
-
-    Attributes:
-        key: handed to `on_finish`.
-        example: the prompt, or what the questions share of theirs.
-        ids: int32[N] each, of the rows.
-        questions: what stands behind the shared part in the prompt of each row; fewer than N where
-            the last rows are not used. Empty: there are no questions.
-    """
-
-    key: Any
-    example: Example
-    ids: RowIds
-    questions: tuple[Int[np.ndarray, " _"], ...] = ()
-
-
-class Feed(abc.ABC):
-    """Where the event loop takes groups from, in the order in which they are to be prefilled."""
-
-    @property
-    @abc.abstractmethod
-    def left(self) -> int:
-        """Groups that may still come."""
-
-    @abc.abstractmethod
-    def take(self, count: int, wait: bool) -> list[Group]:
-        """Returns up to so many groups that are ready.
-
-        Args:
-            count: how many fit.
-            wait: until there is one, or none is left.
-        """
-
-
-class ListFeed(Feed):
-    """Groups that are there already."""
-
-    def __init__(self, groups: Sequence[Group]):
-        self._groups = collections.deque(groups)
-
-    @property
-    def left(self) -> int:
-        """See Feed."""
-        return len(self._groups)
-
-    def take(self, count: int, wait: bool) -> list[Group]:
-        """See Feed."""
-        del wait
-        return [self._groups.popleft() for _ in range(min(count, self.left))]
-
-
-@dataclasses.dataclass(frozen=True)
-class Stats:
-    """What one `generate` did.
-
-    Attributes:
-        prompts: groups.
-        tokens: completion tokens.
-        prefills: prefill batches.
-        windows: decode dispatches.
-        steps: decode steps.
-        idle_row_share: of the rows that were decoded, how many belonged to a finished row or an
-            empty slot.
-        prefill_s: seconds until prefilled prompts were ready, everything before them in the queue
-            excluded.
-        decode_s: the same for windows.
-        total_s: seconds from call to return.
-    """
-
-    prompts: int = 0
-    tokens: int = 0
-    prefills: int = 0
-    windows: int = 0
-    steps: int = 0
-    idle_row_share: float = 0.0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    total_s: float = 0.0
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Completion tokens per second of the whole call."""
-        return self.tokens / max(self.total_s, 1e-9)
+LEAST_ROOM = 32  # tokens of a row that a prefill has room for, where it goes on with what was drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +115,7 @@ class Sampler:
         request_ids: Sequence[int] | Int[np.ndarray, " g"],
         sampling: Sampling,
         on_finish: OnFinish | None = None,
+        stretch: Stretch | None = None,
     ) -> Rollouts:
         """Returns n completions for each example, in the order of `examples`. `self.stats` then
         tells how it went.
@@ -212,6 +128,8 @@ class Sampler:
             sampling: how to draw and when to stop.
             on_finish: called with (index of the example, its rollouts without the G axis) as soon
                 as all its completions are there, while others still decode.
+            stretch: where completions begin and end; groups are then prefilled in their order, and
+                those whose turn has not come have no tokens. None: completions as a whole.
 
         Raises:
             ValueError: lengths differ, or a prompt or `sampling.max_tokens` exceeds the shapes.
@@ -222,12 +140,15 @@ class Sampler:
             )
         # Prompts of like size are prefilled together, the large ones first: less padding, fewer
         # shapes.
-        order = sorted(
-            range(len(examples)),
-            key=lambda i: (-len(examples[i].patches), -len(examples[i].tokens)),
-        )
+        order = list(range(len(examples)))
+        begun = [None] * len(examples) if stretch is None else stretch.begun
+        if stretch is None:
+            order.sort(key=lambda i: (-len(examples[i].patches), -len(examples[i].tokens)))
         ids = RowIds.of_groups(np.asarray(request_ids, np.int64), self.n)
-        feed = ListFeed([Group(i, examples[i], RowIds(*(x[i] for x in ids))) for i in order])
+        rows = [RowIds(*(x[i] for x in ids)) for i in order]
+        feed = ListFeed(
+            [Group(i, examples[i], row, begun=begun[i]) for i, row in zip(order, rows, strict=True)]
+        )
         out = self._empty(len(examples), sampling.max_tokens)
 
         def collect(i: int, rollouts: Rollouts) -> None:
@@ -237,7 +158,8 @@ class Sampler:
                 on_finish(i, rollouts)
 
         longest = max((len(e.tokens) for e in examples), default=1)
-        self.run(params, feed, sampling, collect, prompt_tokens=longest)
+        is_over = None if stretch is None else stretch.is_over
+        self.run(params, feed, sampling, collect, prompt_tokens=longest, is_over=is_over)
         return out
 
     def run(
@@ -249,6 +171,7 @@ class Sampler:
         *,
         prompt_tokens: int,
         question_tokens: int = 0,
+        is_over: IsOver | None = None,
     ) -> None:
         """Draws for groups that come one after the other; holds as many as there are slots.
 
@@ -259,26 +182,31 @@ class Sampler:
             on_finish: called with the key of each group and its rollouts without the G axis.
             prompt_tokens: of the longest prompt.
             question_tokens: room for the question of a row; 0: there are none.
+            is_over: see Stretch; None: it is once all groups are done.
 
         Raises:
             ValueError: see `generate`.
         """
-        engine = Engine(
+        engine = self.engine(sampling, self.shapes.prompt_bucket(prompt_tokens), question_tokens)
+        call = _Call(self, engine, params, feed, on_finish, is_over)
+        with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+            call.run()
+        self.stats = call.stats()
+
+    def engine(self, sampling: Sampling, prompt_tokens: int, question_tokens: int = 0) -> Engine:
+        """Returns the device's programs for prompts of a bucket."""
+        return Engine(
             model=self.model,
             sampling=sampling,
             n=self.n,
             slots=self.slots,
-            prompt_tokens=self.shapes.prompt_bucket(prompt_tokens),
+            prompt_tokens=prompt_tokens,
             completion_tokens=self.shapes.completion_tokens,
             window=self.window,
             question_tokens=question_tokens,
             devices=self.mesh,
             stop_early=self.stop_early,
         )
-        call = _Call(self, engine, params, feed, on_finish)
-        with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
-            call.run()
-        self.stats = call.stats()
 
     def prompts(self, examples: Sequence[Example]) -> Prompts:
         """The prompts of one prefill, padded to `prefill_groups` and placed on the devices."""
@@ -287,16 +215,35 @@ class Sampler:
         return put_batch(self.mesh, with_vision(prompts, [*examples, *padding], self._merge))
 
     def questions(self, groups: Sequence[Group], tokens: int) -> Questions | None:
-        """The questions of one prefill, padded likewise; None where there are none."""
+        """The questions of one prefill, or what its rows have drawn before, padded likewise; None
+        where there are none."""
+        if groups[0].begun is not None:
+            tokens = self._room(max(len(given) for group in groups for given in group.given))
         if not tokens:
             return None
         shape = self.prefill_groups, self.n
         out = Questions(np.full((*shape, tokens), self.pad_id, np.int32), np.zeros(shape, np.int32))
         for g, group in enumerate(groups):
-            for row, question in enumerate(group.questions):
-                out.tokens[g, row, : len(question)] = question
-                out.lengths[g, row] = len(question)
+            for row, given in enumerate(group.given):
+                out.tokens[g, row, : len(given)] = given
+                out.lengths[g, row] = len(given)
         return put_batch(self.mesh, out)
+
+    def is_open(self, groups: Sequence[Group]) -> jax.Array | None:
+        """bool[G, N], the rows of one prefill that have not ended; None where none has begun."""
+        if groups[0].begun is None:
+            return None
+        out = np.zeros((self.prefill_groups, self.n), bool)
+        out[: len(groups)] = [group.is_open for group in groups]
+        return put_batch(self.mesh, out)
+
+    def _room(self, tokens: int) -> int:
+        """Returns the room for completions, or its half, quarter, ...: the least that holds so many
+        tokens, since each is a program."""
+        room = self.shapes.completion_tokens
+        while room % 2 == 0 and tokens <= room // 2 and room > 2 * LEAST_ROOM:
+            room //= 2
+        return room
 
     def _empty(self, groups: int, limit: int) -> Rollouts:
         return Rollouts(
@@ -314,7 +261,17 @@ class _Call:
     be read after the next one has come, so places are used again as late as possible.
     """
 
-    def __init__(self, sampler: Sampler, engine: Engine, params, feed: Feed, on_finish: OnFinish):
+    def __init__(
+        self,
+        sampler: Sampler,
+        engine: Engine,
+        params: Params,
+        feed: Feed,
+        on_finish: OnFinish,
+        is_over: IsOver | None,
+    ):
+        self.is_over = is_over
+        self.progress: dict[Any, Progress] = {}
         self.sampler = sampler
         self.engine = engine
         self.params = params
@@ -351,6 +308,10 @@ class _Call:
                 self.starts += self.sampler.window
             while len(self.flying) > self.sampler.dispatch_ahead:
                 self._collect(self.flying.popleft())
+            if self.is_over is not None and self.is_over(self.progress):
+                for place in list(self.keys):
+                    self._finish(place)
+                return
 
     def _refill(self, state):
         """Prefills into the free slots, as soon as a whole batch of them is free."""
@@ -378,20 +339,27 @@ class _Call:
                 jax.block_until_ready(state)  # simulated CPU devices hang in overlapping prefills
             owners = np.full(batch, -1)
             owners[: len(groups)] = [self._enter(group) for group in groups]
-            self.owners[slots], self.starts[slots] = owners[: len(groups)], 1
+            starts = np.zeros(batch, np.int64)
+            starts[: len(groups)] = [group.drawn for group in groups]
+            self.owners[slots] = owners[: len(groups)]
+            self.starts[slots] = starts[: len(groups)] + 1
             first = ResultTokens(prefix.data, self.sampler.n)
             first.copy_to_host_async()
-            self.flying.append(
-                _Dispatched(first, owners, np.zeros(batch, np.int64), is_window=False)
-            )
+            self.flying.append(_Dispatched(first, owners, starts, is_window=False))
         return state
 
     def _enter(self, group: Group) -> int:
         """Returns the place of a group."""
         place = self.places.popleft()
         self.keys[place] = group.key
+        self.progress[group.key] = Progress(0, False)
         self.out.completions[place] = self.sampler.pad_id
         self.out.logprobs[place] = 0
+        self.out.lengths[place] = 0
+        if group.begun is not None:
+            for mine, before in zip(self.out, group.begun, strict=True):
+                mine[place] = before
+            self.counts["tokens"] -= int(group.begun.lengths.sum())
         return place
 
     def _prefill(self, groups: list[Group]) -> Prefix:
@@ -403,6 +371,7 @@ class _Call:
             prompts=self.sampler.prompts([group.example for group in groups]),
             ids=ids,
             questions=self.sampler.questions(groups, self.engine.question_tokens),
+            is_open=self.sampler.is_open(groups),
         )
 
     def _collect(self, item: _Dispatched) -> None:
@@ -416,14 +385,19 @@ class _Call:
         out.logprobs[group, row, position] = slots.logprobs[at, row, column]
         got = item.owners >= 0
         out.lengths[item.owners[got]] = slots.lengths[got]
-        over = got & slots.done.all(axis=1)
         if item.is_window:
-            over &= self.owners == item.owners  # of an older window: its group is gone already
+            got &= self.owners == item.owners  # of an older window: its group is gone already
+            for place in item.owners[got].tolist():
+                key = self.keys[place]
+                self.progress[key] = Progress(self.progress[key].windows + 1, False)
+        over = got & slots.done.all(axis=1)
         ended = item.owners[over]
         broken = ended[~np.isfinite(out.logprobs[ended]).all(axis=(1, 2))]
         self.spoilt |= np.isin(self.owners, broken)
         self.owners[np.isin(self.owners, ended)] = -1
         for place in ended.tolist():
+            key = self.keys[place]
+            self.progress[key] = Progress(self.progress[key].windows, True)
             self._finish(place)
 
     def _finish(self, place: int) -> None:
@@ -432,6 +406,7 @@ class _Call:
         out.completions[~is_token], out.logprobs[~is_token] = self.sampler.pad_id, np.nan
         last = np.take_along_axis(out.completions, out.lengths[:, None] - 1, axis=1)
         is_end = np.isin(last[:, 0], self.end_ids)
+        is_end &= out.lengths > 0  # else of a prefill that was not read
         out = out._replace(finished=is_end & is_token.all(axis=1))
         self.places.append(place)
         self.counts["groups"] += 1

@@ -33,7 +33,8 @@ class Prefix(NamedTuple):
     cache: Any  # keys and values of the prompts, g at axis 1
     lengths: jax.Array  # int32[g], prompt tokens
     next_positions: jax.Array  # int32[g], position of the first token behind the prompt
-    steps: jax.Array  # int32[g, N], tokens of the questions; 0 without
+    steps: jax.Array  # int32[g, N], tokens of the questions, or those drawn before; 0 without
+    drawn: jax.Array  # int32[g, N], tokens of the completions so far, the next one included
     keys: jax.Array  # uint32[g, N, 2], random state of the rows
     tokens: jax.Array  # int32[g, N], the first tokens
     done: jax.Array  # bool[g, N], the first token is the last one
@@ -208,7 +209,13 @@ class Engine:
         return init_slots(self.model, self.slots, self.n, self.prompt_tokens, room, self.devices)
 
     def prefill(
-        self, *, params: Params, prompts: Prompts, ids: RowIds, questions: Questions | None = None
+        self,
+        *,
+        params: Params,
+        prompts: Prompts,
+        ids: RowIds,
+        questions: Questions | None = None,
+        is_open: Array | None = None,
     ) -> Prefix:
         """Runs g prompts through the model and draws the first token of each of their rows.
 
@@ -218,15 +225,20 @@ class Engine:
             ids: of the rows.
             questions: what each row asks behind its prompt, padded to at most `question_tokens`;
                 None: all rows draw for the prompt.
+            is_open: bool[g, N]: `questions` are what the rows have drawn before, and these go on;
+                None: nothing was drawn.
         """
         logits, cache = read_prompts(self.model, params, prompts, questions)
         steps = jnp.zeros(ids.requests.shape, jnp.int32) if questions is None else questions.lengths
         is_row = None if questions is None else questions.lengths > 0
-        keys, tokens, done, data = draw_first(
-            logits, ids, is_row, self.draws, mode=self.sampling.mode
+        before = None
+        if is_open is not None:
+            is_row, before = is_open, steps
+        drawn, keys, tokens, done, data = draw_first(
+            logits, ids, is_row, self.draws, before, mode=self.sampling.mode
         )
         return Prefix(
-            cache, prompts.lengths, prompts.next_positions, steps, keys, tokens, done, data
+            cache, prompts.lengths, prompts.next_positions, steps, drawn, keys, tokens, done, data
         )
 
     def insert(self, prefix: Prefix, decode_state: DecodeState, slots: Array) -> DecodeState:
@@ -287,30 +299,33 @@ def read_prompts(model, params, prompts, questions=None):
 
 
 @functools.partial(jax.jit, static_argnames="mode")
-def draw_first(logits, ids, is_row, draws, *, mode):
-    """Makes the random states of rows and draws their first tokens.
+def draw_first(logits, ids, is_row, draws, before=None, *, mode):
+    """Makes the random states of rows and draws their first tokens, or their next ones.
 
     Args:
         logits: float32[g, V], or [g, N, V] where each row has its own.
         ids: RowIds of g groups.
         is_row: bool[g, N], false where there is no row; None: all are there.
         draws: what to draw.
+        before: int32[g, N], tokens that each row has drawn; None: none yet.
         mode: `Sampling.mode`.
 
-    Returns (keys, tokens, done, data).
+    Returns (drawn, keys, tokens, done, data).
     """
     groups, n = ids.requests.shape
     keys = row_keys(draws.seed, ids)
-    positions = jnp.zeros((groups, n), jnp.int32)
+    positions = jnp.zeros((groups, n), jnp.int32) if before is None else before
     if logits.ndim == 2:
         logits = jnp.repeat(logits, n, axis=0)
     tokens, logprobs = _draw(logits.reshape(groups * n, -1), keys, positions, draws, mode)
-    drawn = jnp.ones((groups, n), bool) if is_row is None else is_row
-    done = _ends(tokens, draws) | (draws.limit <= 1) | ~drawn | ~jnp.isfinite(logprobs)
-    data = _pack(
-        tokens[..., None], drawn[..., None], logprobs[..., None], drawn.astype(jnp.int32), done
-    )
-    return keys, tokens, done, data
+    is_drawn = jnp.ones((groups, n), bool) if is_row is None else is_row
+    done = _ends(tokens, draws) | (draws.limit <= positions + 1) | ~is_drawn
+    done |= ~jnp.isfinite(logprobs)
+    lengths = positions + is_drawn
+    data = _pack(tokens[..., None], is_drawn[..., None], logprobs[..., None], lengths, done)
+    # Without a row nothing decodes, whatever the length of nothing is.
+    drawn = jnp.ones_like(tokens) if before is None else lengths
+    return drawn, keys, tokens, done, data
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="mesh", donate_argnums=1)
@@ -322,7 +337,7 @@ def insert_prompts(model, state, prefix, slots, *, mesh) -> DecodeState:
         cache=model.insert(state.cache, prefix.cache, prefix.lengths, slots),
         tokens=put(state.tokens, prefix.tokens),
         done=put(state.done, prefix.done),
-        lengths=put(state.lengths, jnp.ones_like(prefix.tokens)),
+        lengths=put(state.lengths, prefix.drawn),
         steps=put(state.steps, prefix.steps),
         next_positions=put(state.next_positions, prefix.next_positions),
         keys=put(state.keys, prefix.keys),

@@ -13,7 +13,7 @@ from evr1.batch.shapes import ShapeTable
 from evr1.learner.update import make_logprobs
 from evr1.parallel.mesh import make_mesh
 from evr1.sampler import Engine, Sampler, Sampling
-from evr1.sampler.driver import Group, ListFeed
+from evr1.sampler.groups import Group, ListFeed
 from evr1.sampler.sampling import RowIds
 from evr1.sampler.weights import lay_out
 from evr1.types import Rollouts
