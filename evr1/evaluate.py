@@ -118,7 +118,8 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
     rows = read_rows(alone, types.canonical, check=check, note=print).train
     rows = rows[: s.eval.prompts or None]
     quarantine = Path(s.workdir) / "quarantine.jsonl"
-    limits = budgets(d, side, processor.geometry, print)
+    has_videos = any(row.videos for row in rows)
+    limits = budgets(d, side, processor.geometry, print if has_videos else None)
     source = open_source(d, limits, processor.geometry, quarantine, stack)
     loader = functools.partial(heldout_loader, d, rows, processor, source)
     with loader(1) as planned:

@@ -241,7 +241,8 @@ def _open_data(
         hosts.say(line)
     hosts.agree(rows_identity(rows.all, bool(d.curriculum)), "set of rows")
     geometry = processor.geometry
-    limits = budgets(d, side, geometry, hosts.say)
+    has_videos = any(row.videos for row in rows.all)
+    limits = budgets(d, side, geometry, hosts.say if has_videos else None)
     if d.preprocess:
         hosts.once(lambda: fill_shards(d, rows.all, limits, geometry, print))
     source = open_source(d, limits, geometry, Path(s.workdir) / "quarantine.jsonl", stack)

@@ -37,6 +37,7 @@ from evr1.data.errors import MediaError
 from evr1.data.media.cache import MediaCache
 from evr1.data.records import Row
 from evr1.formats import problem_types
+from evr1.formats.words import counted
 from evr1.rewards import Score, extra
 from evr1.rewards.pool import RewardPool
 from evr1.types import Rollouts
@@ -52,10 +53,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(flags: argparse.Namespace) -> int:
     out, folder = console.Console(), pathlib.Path(flags.out)
+    say = inference.noter(out, flags)
     rule = _check(flags)
     types = problem_types.Types(extra.all_scorers(flags.extra), flags.unknown_type)
     schema = inference.schema(flags, canonical=types.canonical)
-    data = rows.load_rows(flags.rows, schema, inference.noter(out))
+    data = rows.load_rows(flags.rows, schema, say)
     kept = {row.index for row in data}
     read = readers.read_lines(flags.rows, MediaCache(flags.media_cache))
     originals: list[Any] = [fields for index, (_, fields) in enumerate(read) if index in kept]
@@ -69,28 +71,29 @@ def _run(flags: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         settings = inference.settings(flags) | {"extra": _with_digest(flags.extra)}
         results = stack.enter_context(inference.Results(str(folder / PROGRESS), settings, 1))
-        out.print(
-            f"{len(data)} rows, {len(results.done)} done before; {flags.k} completions of each at"
-            f" temperature {flags.temperature:g}; {flags.model}",
-            soft_wrap=True,
+        say(
+            f"{counted(len(data), 'row')}, {len(results.done)} done before; "
+            f"{counted(flags.k, 'completion')} of each at temperature {flags.temperature:g}; "
+            f"{flags.model}"
         )
         if types.counts:
-            out.print(types.summary(), soft_wrap=True, highlight=False, markup=False)
+            say(types.summary())
         scorable = [row for row in data if row.index not in failed]
         todo = _unfinished(scorable, results.done, 2 * flags.slots)
         failures.check()
         if todo:
-            measure = _Measure(flags, stack, results, failures, failed)
+            session = sessions.open_session(flags, stack, data, say)
+            measure = _Measure(flags, session, stack, results, failures, failed)
             bar = stack.enter_context(inference.bar(out, "measuring"))
             measure.run(todo, min(flags.slots, len(scorable)), bar, len(data))
             bar.stop()
-        failures.check(out)
+        failures.check(say)
     measured = {v["index"]: v["accuracies"] for _, v in jsonl.read(folder / PROGRESS)} | failed
     summary = _write(folder, data, originals, [measured[r.index] for r in data], rule, flags.k)
     out.print(pass_rates.table(summary))
     if not any(rule.low < j / flags.k < rule.high for j in range(flags.k + 1)):
-        out.print(f"no pass rate of k={flags.k} lies between --min and --max; raise --k")
-    out.print(f"{folder}: kept {summary['kept']} of {len(data)} rows", highlight=False)
+        say(f"no pass rate of k={flags.k} lies between --min and --max; raise --k")
+    say(f"{folder}: kept {summary['kept']} of {counted(len(data), 'row')}")
     return 0
 
 
@@ -143,6 +146,7 @@ class _Measure:
     def __init__(
         self,
         flags: argparse.Namespace,
+        session: sessions.Session,
         stack: contextlib.ExitStack,
         results: inference.Results,
         failures: inference.Failures,
@@ -151,7 +155,7 @@ class _Measure:
         self._flags, self._results = flags, results
         self._failures, self._failed = failures, failed
         self._waiting: list[tuple[Row, Future[list[Score]]]] = []
-        self._session = sessions.open_session(flags, stack)
+        self._session = session
         self._sampling = self._session.actor.sampling(
             temperature=flags.temperature, max_tokens=flags.max_tokens, seed=flags.seed
         )
@@ -185,7 +189,7 @@ class _Measure:
         for chunk, encoded in session.chunks(todo, 2 * flags.slots):
             for row, example in zip(chunk, encoded, strict=True):
                 if isinstance(example, MediaError):
-                    self._fail(row, str(example))
+                    self._fail(row, inference.name_flags(str(example), flags))
                     bar.advance(task)
             examples = [e for e in encoded if not isinstance(e, MediaError)]
             pending = [e for e in examples if e.row.index not in done]
@@ -213,14 +217,15 @@ class _Measure:
                 seconds += time.perf_counter() - begun
                 bar.update(task, description=f"{tokens / seconds:.0f} tokens/s")
             self._collect(wait=True)
-            inference.tell(bar.console, session.remarks(chunk))
+            for line in session.remarks(chunk):
+                inference.noter(bar.console, flags)(f"  {line}")
             self._failures.check()
 
     def _submit(self, row: Row, rollouts: Rollouts) -> None:
         """Starts scoring the completions of a row, and writes what is scored by now."""
         broken = int((~rollouts.is_finite).sum())
         if broken:
-            self._fail(row, f"the model's logits of {broken} completions are not finite")
+            self._fail(row, f"logits that are not finite in {counted(broken, 'completion')}")
             return
         texts = self._session.actor.texts(rollouts)
         self._waiting.append((row, self._pool.submit(texts, [row] * len(texts))))

@@ -21,6 +21,7 @@ from rich import console
 from evr1.cli import inference, sessions
 from evr1.data.errors import MediaError
 from evr1.data.records import Row
+from evr1.formats.words import counted
 from evr1.types import Rollouts
 
 
@@ -31,22 +32,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(flags: argparse.Namespace) -> int:
     out = console.Console()
+    say = inference.noter(out, flags)
     if flags.n < 1 or flags.slots < 1:
         raise ValueError(f"--n {flags.n}, --slots {flags.slots}; give at least 1 of each")
-    data = inference.load_rows(flags, out)
+    data = inference.load_rows(flags, say)
     with contextlib.ExitStack() as stack:
         results = stack.enter_context(
             inference.Results(flags.out, inference.settings(flags), flags.n)
         )
         todo = [row for row in data if row.index not in results.done]
-        out.print(
-            f"{len(data)} rows, {len(data) - len(todo)} done before; {flags.n} completions of each"
-            f" at temperature {flags.temperature:g}; {flags.model}",
-            soft_wrap=True,
+        say(
+            f"{counted(len(data), 'row')}, {len(data) - len(todo)} done before; "
+            f"{counted(flags.n, 'completion')} of each at temperature {flags.temperature:g}; "
+            f"{flags.model}"
         )
         if not todo:
             return 0
-        session = sessions.open_session(flags, stack)
+        session = sessions.open_session(flags, stack, data, say)
         actor = session.actor
         sampling = actor.sampling(
             temperature=flags.temperature,
@@ -86,13 +88,10 @@ def _run(flags: argparse.Namespace) -> int:
             bar.update(task, description=f"{tokens / seconds:.0f} tokens/s")
         bar.stop()
         results.sort()
-        failures.check(out)
-        inference.tell(out, session.remarks(todo))
-        for line in broken:
-            out.print(f"  not finite: {line}", soft_wrap=True, highlight=False, markup=False)
-        out.print(
-            f"{flags.out}: {tokens} tokens in {seconds:.1f} s", soft_wrap=True, highlight=False
-        )
+        failures.check(say)
+        for line in [*session.remarks(todo), *(f"not finite: {line}" for line in broken)]:
+            say(f"  {line}")
+        say(f"{flags.out}: {tokens} tokens in {seconds:.1f} s")
     return 0
 
 

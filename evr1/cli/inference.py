@@ -12,16 +12,18 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 from rich import console, progress
 
+from evr1 import rewards
 from evr1.config import arguments, columns
 from evr1.data import jsonl, rows
 from evr1.data.records import Budgets, Row
 from evr1.formats import box_frames, video_size
+from evr1.formats.words import counted
 
 # flag: the field of a run's config that --run takes its default from
 RUN_FIELDS = {
@@ -48,6 +50,7 @@ RUN_FIELDS = {
     "extra": "rewards.extra",
     "unknown_type": "rewards.unknown_type",
 }
+NAMED = 3  # rows in a line about many
 # flags that change no result
 FREE = frozenset(
     ("run", "out", "workers", "timeout", "max_failed_share", "slots", "window", "batch_tokens")
@@ -83,10 +86,9 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
 
 def name_flags(message: str, flags: argparse.Namespace) -> str:
     """Returns the message with the command's flags in the place of a config's fields."""
-    fields = {field: f"--{name}" for name, field in RUN_FIELDS.items() if hasattr(flags, name)}
     own = {"adapter": "lora.adapter", "timeout": "data.decode_timeout_s", "workers": "data.workers"}
-    fields |= {field: f"--{name}" for name, field in own.items() if hasattr(flags, name)}
-    return re.sub(r"[a-z]+\.\w+", lambda found: fields.get(found[0], found[0]), message)
+    fields = {field: name for name, field in (RUN_FIELDS | own).items() if name in vars(flags)}
+    return arguments.name_flags(message, fields)
 
 
 def add_budgets(parser: argparse.ArgumentParser) -> None:
@@ -190,7 +192,7 @@ def mesh_sizes(text: str) -> MeshSizes | None:
 
 
 def parser(
-    description: str | None, out_help: str = ".jsonl to write; what it holds already is kept"
+    description: str | None, out_help: str = ".jsonl to write, rows as above; those there are kept"
 ) -> argparse.ArgumentParser:
     """Returns the flags that every command has."""
     out = arguments.Parser(
@@ -278,14 +280,43 @@ def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def load_rows(flags: argparse.Namespace, out: console.Console) -> list[Row]:
+def load_rows(flags: argparse.Namespace, say: Callable[[str], None]) -> list[Row]:
     """Returns the rows of --rows; neither an answer nor a problem type is needed."""
-    return rows.load_rows(flags.rows, schema(flags, required=("problem",)), noter(out))
+    data = rows.load_rows(flags.rows, schema(flags, required=("problem",)), say)
+    for text in unscorable(data, flags.box_scale):
+        say(text)
+    return data
 
 
-def noter(out: console.Console) -> Callable[[str], None]:
-    """Returns what prints a line about rows."""
-    return lambda line: out.print(line, soft_wrap=True, highlight=False, markup=False)
+def unscorable(data: Sequence[Row], box_scale: str = "") -> list[str]:
+    """Returns a line about rows whose answers no completion could be right by; else none.
+
+    Args:
+        data: the rows; those without an answer are passed over.
+        box_scale: the frame that boxes are asked in; empty: the one of the ground truth.
+    """
+    faults = []
+    for row in data:
+        try:
+            if row.answer is not None:
+                rewards.check_row(row, box_scale=box_scale)
+        except ValueError as error:
+            faults.append(f"{row.source}: {error}")
+    if not faults:
+        return []
+    more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+    head = f"warning: {len(faults)} of {counted(len(data), 'row')} cannot be scored"
+    return [f"{head}, and training refuses such: {'; '.join(faults[:NAMED])}{more}"]
+
+
+def noter(out: console.Console, flags: argparse.Namespace) -> Callable[[str], None]:
+    """Returns what prints a line, in the words of the command's flags."""
+
+    def say(line: str) -> None:
+        line = name_flags(line, flags)
+        out.print(line, soft_wrap=True, highlight=False, markup=False)
+
+    return say
 
 
 class Results:
@@ -398,26 +429,20 @@ class Failures:
         """Counts a row."""
         self._errors.append(f"{row.source} ({row.problem_id}): {error}")
 
-    def check(self, out: console.Console | None = None) -> None:
-        """Tells what was skipped, where there is a console.
+    def check(self, say: Callable[[str], None] | None = None) -> None:
+        """Tells what was skipped, where there is somebody to tell.
 
         Raises:
             ValueError: more than the allowed share failed.
         """
-        if out is not None:
+        if say is not None:
             for error in self._errors[:10]:
-                out.print(f"  skipped {error}", soft_wrap=True, highlight=False, markup=False)
+                say(f"  skipped {error}")
         if len(self._errors) > self._max_share * self._total:
             raise ValueError(
                 f"{len(self._errors)} of {self._total} rows {self._what}, over"
                 f" --max_failed_share={self._max_share:g}; first: {self._errors[0]}"
             )
-
-
-def tell(out: console.Console, lines: Iterable[str]) -> None:
-    """Prints lines as they are."""
-    for text in lines:
-        out.print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
 
 
 def bar(out: console.Console, what: str) -> progress.Progress:

@@ -16,9 +16,10 @@ from rich import console
 from evr1.cli import inference
 from evr1.config import arguments
 from evr1.data import processor, rows
-from evr1.data.media import preprocess, shards, video_budget
+from evr1.data.media import preprocess, requests, shards, video_budget
 from evr1.data.records import Geometry
 from evr1.formats import problem_types
+from evr1.formats.words import counted
 
 _TIMEOUT = (
     "seconds for one medium, and 0.05 more for each frame to decode; media that took too long are "
@@ -26,9 +27,9 @@ _TIMEOUT = (
 )
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 with one line on standard error."""
-    flags = _parser().parse_args()
+    flags = _parser().parse_args(argv)
     try:
         return _run(flags)
     except (ValueError, OSError) as error:
@@ -41,11 +42,14 @@ def main() -> int:
 
 def _run(flags: argparse.Namespace) -> int:
     out = console.Console()
+    say = inference.noter(out, flags)
+    budgets = inference.budgets(flags)
+    requests.check_budgets(budgets)
     types = problem_types.Types(unknown="open-ended")  # what a row asks does not matter here
     schema = inference.schema(flags, required=("problem",), canonical=types.canonical)
-    data = [
-        row for path in flags.data for row in rows.load_rows(path, schema, inference.noter(out))
-    ]
+    data = [row for path in flags.data for row in rows.load_rows(path, schema, say)]
+    for line in inference.unscorable(data):
+        say(line)
     geometry = Geometry(flags.patch_size, flags.temporal_patch_size, flags.merge_size)
     side = None
     if flags.model:
@@ -55,17 +59,16 @@ def _run(flags: argparse.Namespace) -> int:
         model = processor.Processor.from_hf(str(side))
         geometry = model.geometry
         if told := model.spelled(data):
-            out.print(told, soft_wrap=True, highlight=False, markup=False)
-    budgets = inference.budgets(flags)
+            say(told)
     if side is not None:
-        budgets = video_budget.of_directory(budgets, side, geometry, out.print)
+        has_videos = any(row.videos for row in data)
+        budgets = video_budget.of_directory(budgets, side, geometry, say if has_videos else None)
     elif budgets.video_budget != "qwen_vl_utils":
         raise ValueError(
             f"--video_budget={budgets.video_budget} needs --model; give a HF directory"
         )
-    out.print(
-        f"{len(data)} rows from {', '.join(flags.data)}; {budgets}; {geometry}", soft_wrap=True
-    )
+    say(f"{counted(len(data), 'row')} from {', '.join(flags.data)}")
+    say(video_budget.spell(budgets, geometry))
     with preprocess.progress_bar(out) as show:
         summary = preprocess.preprocess(
             data,
@@ -79,13 +82,10 @@ def _run(flags: argparse.Namespace) -> int:
             on_progress=show,
         )
     for repair in summary.repairs:
-        out.print(f"  mended: {repair}", soft_wrap=True, highlight=False, markup=False)
-    out.print(f"{flags.out}: {summary.line()}", soft_wrap=True, highlight=False)
-    for line in summary.warnings():
-        out.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
-    for error in summary.failed[:10]:
-        line = inference.name_flags(str(error), flags)
-        out.print(f"  failed: {line}", soft_wrap=True, highlight=False, markup=False)
+        say(f"  mended: {repair}")
+    say(f"{flags.out}: {summary.line()}")
+    for line in [*summary.warnings(), *(f"failed: {error}" for error in summary.failed[:10])]:
+        say(f"  {line}")
     if len(summary.failed) > flags.max_failed_share * summary.total:
         raise ValueError(
             f"{len(summary.failed)} of {summary.total} media failed, over --max_failed_share="

@@ -22,6 +22,7 @@ from evr1.batch.shapes import round_up, shapes_of_examples
 from evr1.cli import inference, sessions
 from evr1.data.errors import MediaError
 from evr1.data.records import Example, Row
+from evr1.formats.words import counted
 
 END = "<|im_end|>"
 
@@ -35,21 +36,20 @@ def _run(flags: argparse.Namespace) -> int:
     from evr1.learner.update import make_logprobs  # seconds, which --help must not wait for
 
     out = console.Console()
+    say = inference.noter(out, flags)
     if not flags.temperature > 0:
         raise ValueError(f"--temperature {flags.temperature}; give a number over 0")
-    data = inference.load_rows(flags, out)
+    data = inference.load_rows(flags, say)
     for row in data:
         _check(row)
     with contextlib.ExitStack() as stack:
         results = stack.enter_context(inference.Results(flags.out, inference.settings(flags), 1))
         todo = [row for row in data if row.index not in results.done]
-        out.print(
-            f"{len(data)} rows, {len(data) - len(todo)} done before; {flags.model}",
-            soft_wrap=True,
-        )
+        done = len(data) - len(todo)
+        say(f"{counted(len(data), 'row')}, {done} done before; {flags.model}")
         if not todo:
             return 0
-        session = sessions.open_session(flags, stack)
+        session = sessions.open_session(flags, stack, data, say)
         model, mesh = session.actor.model, session.actor.mesh
         logprobs = make_logprobs(model, temperature=flags.temperature, mesh=mesh)
         failures = inference.Failures(len(todo), flags.max_failed_share)
@@ -75,8 +75,9 @@ def _run(flags: argparse.Namespace) -> int:
                     bar.advance(task)
         bar.stop()
         results.sort()
-        failures.check(out)
-        inference.tell(out, [*broken, *session.remarks(todo)])
+        failures.check(say)
+        for line in [*broken, *session.remarks(todo)]:
+            say(f"  {line}")
     return 0
 
 

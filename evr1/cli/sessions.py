@@ -6,7 +6,7 @@ Not a command of its own. Importing it is quick: jax comes with `open_session`.
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING
 
@@ -53,8 +53,19 @@ class Session:
         return self.source.told.lines(found, len(media))
 
 
-def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Session:
+def open_session(
+    flags: argparse.Namespace,
+    stack: contextlib.ExitStack,
+    rows: Sequence[Row],
+    say: Callable[[str], None],
+) -> Session:
     """Reads the model.
+
+    Args:
+        flags: of the command.
+        stack: closes the decoding processes.
+        rows: that will be shown.
+        say: told what a typical clip costs, where the rows have any.
 
     Raises:
         ValueError: the directory is no model that evr1 knows, budgets cross, or the mesh does not
@@ -75,7 +86,10 @@ def open_session(flags: argparse.Namespace, stack: contextlib.ExitStack) -> Sess
     sizes = inference.mesh_sizes(flags.mesh)
     source = MediaSource(
         budgets=video_budget.of_directory(
-            inference.budgets(flags), hf.side_dir(flags.model), processor.geometry, print
+            inference.budgets(flags),
+            hf.side_dir(flags.model),
+            processor.geometry,
+            say if any(row.videos for row in rows) else None,
         ),
         geometry=processor.geometry,
         pool=stack.enter_context(DecodePool(flags.workers, flags.timeout)),

@@ -1,7 +1,8 @@
-"""A parser of flags that tells what a misspelt one may be."""
+"""Flags of commands: what a misspelt one may be, and messages that name them."""
 
 import argparse
 import re
+from collections.abc import Mapping
 from typing import NoReturn
 
 from evr1.config.reference import did_you_mean
@@ -17,3 +18,20 @@ class Parser(argparse.ArgumentParser):
             given = [x.partition("=")[0] for x in message.split() if x.startswith("--")]
             message += "".join(did_you_mean(flag, known) for flag in given[:1])
         super().error(message)
+
+
+def name_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Returns a message with the command's flags in the place of a config's fields.
+
+    >>> name_flags("correct the path or config.data.media_dir", {"data.media_dir": "media_dir"})
+    'correct the path or --media_dir'
+
+    Args:
+        message: that may name fields.
+        flags: field -> flag, without its dashes.
+    """
+
+    def named(found: re.Match[str]) -> str:
+        return f"--{flags[found[1]]}" if found[1] in flags else found[0]
+
+    return re.sub(r"(?<![\w./])(?:config\.)?([a-z]+(?:\.\w+)+)", named, message)

@@ -169,4 +169,4 @@ def check_row(
     # the truth is read first, so nothing is compared
     result = score("", row, scorers=scorers, box_scale=box_scale)
     if result.status is Status.ERROR:
-        raise ValueError(result.detail)
+        raise ValueError(result.detail.removeprefix("ValueError: "))

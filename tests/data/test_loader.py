@@ -451,7 +451,7 @@ def test_the_tool_fills_shards_and_continues(folder, tmp_path):
     flags = ["--data", data, "--media_dir", folder, "--out", tmp_path / "s", "--max_frames", 4]
     first = run_tool(*flags, "--max_failed_share", "0.5")
     assert first.returncode == 0, first.stderr
-    assert "1 videos and 1 images written (5 frames" in first.stdout
+    assert "1 video and 1 image written (5 frames" in first.stdout
     assert "bad.mp4: cannot be read as a video" in first.stdout
     assert len(ShardStore(tmp_path / "s")) == 2
     assert len((tmp_path / "s" / "quarantine.jsonl").read_text().splitlines()) == 1

@@ -19,6 +19,7 @@ from evr1.data.media.decode import DecodePool, Job
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.media.requests import Opener, Request, check_budgets, media_requests
 from evr1.data.records import Budgets, Geometry, Row
+from evr1.formats.words import counted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,7 +50,8 @@ class Summary:
         """Returns the summary in words."""
         rate = self.frames / self.seconds if self.seconds else 0.0
         return (
-            f"{self.videos} videos and {self.images} images written ({self.frames} frames, "
+            f"{counted(self.videos, 'video')} and {counted(self.images, 'image')} written "
+            f"({counted(self.frames, 'frame')}, "
             f"{rate:.0f} frames/s, {self.pixel_bytes / 1e6:.1f} MB), {self.cached} there before, "
             f"{len(self.failed)} failed, {self.seconds:.1f} s"
         )

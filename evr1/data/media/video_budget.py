@@ -59,18 +59,40 @@ def describe(budgets: Budgets, size: video_size.VideoSize | None, geometry: Geom
         t, h, w = patches.grid_of(frames, rows, columns, geometry)
         return f"{t * h * w // geometry.merge_size**2:,}"
 
-    said = f"frames: {frames} of 8 s in 1080p are {tokens(budgets)} tokens"
+    said = f"videos: 8 s in 1080p are {frames} frames of {tokens(budgets)} tokens together"
     said += f" (data.video_budget={budgets.video_budget})"
     if size is None:
         return f"{said}; the model's directory has no size that transformers could read"
     names = {False: "without", True: "with"}
     others = [
-        f"{tokens(dataclasses.replace(budgets, video_budget=name, video_size=size))}"
+        f"{tokens(dataclasses.replace(budgets, video_budget=name, video_size=size))} tokens"
         f" {names[is_capped]} cap_pixels_per_frame"
         + (" (the directory's)" if is_capped == size.is_capped else "")
         for name, is_capped in (("hf", False), ("hf_capped", True))
     ]
-    return f"{said}; transformers has {others[0]}, {others[1]}"
+    return f"{said}; in transformers these frames are {others[0]}, {others[1]}"
+
+
+def spell(budgets: Budgets, geometry: Geometry) -> str:
+    """Returns a line: the limits on media, and what a visual token is of.
+
+    >>> spell(Budgets(), Geometry(16, 2, 2)).partition("; ")[0]
+    'videos: 2 frames a second, at most 128, of 3136 to 262144 pixels'
+    """
+    b, size = budgets, budgets.video_size
+    pixels = f"{b.video_min_pixels} to {b.video_max_pixels} pixels"
+    if size is not None:
+        pixels = f"{size.shortest_edge} to {size.longest_edge} pixels"
+        pixels += " together" if size.is_volume else ""
+        pixels += f" ({b.video_budget}: by the model's directory)"
+    elif b.video_total_pixels:
+        pixels += f", {b.video_total_pixels} together"
+    return (
+        f"videos: {b.video_fps:g} frames a second, at most {b.video_max_frames}, of {pixels}; "
+        f"images: {b.image_min_pixels} to {b.image_max_pixels} pixels; a visual token: "
+        f"{geometry.factor} x {geometry.factor} pixels, of videos in {geometry.temporal_patch_size}"
+        " frames"
+    )
 
 
 def exported(root: Path, budgets: Budgets, geometry: Geometry) -> dict[str, str]:

@@ -205,8 +205,11 @@ def test_the_line_at_the_start(tmp_path):
     lines = []
     for name in video_size.BUDGETS:
         video_budget.of_directory(_budgets(name, None), tmp_path, QWEN3, lines.append)
-    others = "transformers has 12,064 without cap_pixels_per_frame (the directory's), 5,760 with"
-    assert [line.partition("; ")[2] for line in lines] == [others + " cap_pixels_per_frame"] * 3
+    others = (
+        "in transformers these frames are 12,064 tokens without cap_pixels_per_frame (the "
+        "directory's), 5,760 tokens with cap_pixels_per_frame"
+    )
+    assert [line.partition("; ")[2] for line in lines] == [others] * 3
     assert [line.split(" tokens")[0].rpartition(" ")[2] for line in lines] == [
         "2,016",
         "12,064",
