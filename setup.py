@@ -1,6 +1,10 @@
 """Package metadata. The core is light; everything else is an extra."""
 
+import shutil
+from pathlib import Path
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 CORE = [
     "jax>=0.10.2",  # 0.10.2 is the newest for Python 3.11
@@ -57,6 +61,19 @@ EXTRAS = {
     "parity": ["torch==2.13.0", "peft==0.21.2"],
 }
 
+
+class BuildPy(build_py):
+    """Puts configs/ into the package, where evr1/config/named.py finds them by name."""
+
+    def run(self):
+        """Builds the package; an editable one reads configs/ where it is."""
+        super().run()
+        if not self.editable_mode:
+            unwanted = shutil.ignore_patterns("__pycache__")
+            target = Path(self.build_lib, "evr1", "configs")
+            shutil.copytree("configs", target, ignore=unwanted, dirs_exist_ok=True)
+
+
 setup(
     name="evr1",
     version="0.1.0",
@@ -66,4 +83,6 @@ setup(
     package_data={"evr1": ["**/*.jinja", "assets/**/*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
+    entry_points={"console_scripts": ["evr1=evr1.cli.main:main"]},
+    cmdclass={"build_py": BuildPy},
 )

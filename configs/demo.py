@@ -6,14 +6,16 @@
 
 from pathlib import Path
 
-from configs import base
+import evr1
+from evr1.config import base
 
-MODEL = Path(__file__).parents[1] / "evr1" / "assets" / "demo_model"
+MODEL = Path(evr1.__file__).parent / "assets" / "demo_model"
 
 
 def get_config():
     """Returns the demo's config."""
     c = base.get_config()
+    c.workdir = "runs/demo"
     c.num_steps = 60
     c.model = str(MODEL)  # made by tools/make_demo_model.py
     c.data.generate = True

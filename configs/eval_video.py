@@ -1,4 +1,4 @@
-"""Benchmarks as a job: `python -m evr1.evaluate --config=configs/eval_video.py`.
+"""Benchmarks as a job: `evr1 evaluate --config=eval_video`.
 
 --config.model=DIR --config.workdir=DIR --config.tasks='("lvbench",)' --config.data_dir=DIR
 evr1/config/evals.py has every field.

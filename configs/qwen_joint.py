@@ -5,12 +5,12 @@ Give the paths on the command line: --config.model --config.data.sources --confi
 --config.data.sources='(("videos.jsonl", 0.6), ("images.jsonl", 0.4))'
 """
 
-from configs import qwen_video
+from evr1.config import named
 
 
 def get_config():
     """Returns the joint config."""
-    c = qwen_video.get_config()
+    c = named.load("qwen_video")
     c.data.video_fps = 2.0
     c.data.video_max_frames = 128
     c.data.video_min_pixels = 3136  # of a frame

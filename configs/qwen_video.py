@@ -4,7 +4,7 @@ Give the paths on the command line: --config.model --config.data.train --config.
 --config.data.media_dir --config.data.shards --config.workdir
 """
 
-from configs import base
+from evr1.config import base
 
 
 def get_config():

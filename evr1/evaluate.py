@@ -1,13 +1,13 @@
 """Answers benchmarks, or held-out rows, with a model.
 
-    python -m evr1.evaluate --config=configs/eval_video.py --config.workdir=DIR \\
+    evr1 evaluate --config=eval_video --config.workdir=DIR \\
         --config.model=MODEL_DIR --config.tasks='("lvbench",)' --config.data_dir=DATA
 
 DATA holds each benchmark in a folder of its name. DIR gets every answer as it comes, and the scores
 at the end; the same command goes on after a stop. --part 2/8 answers the second of eight shares of
 the videos, on another machine say; --retry answers once more what has failed.
 
-    python -m evr1.evaluate --config=CONFIG.py --config.workdir=DIR --config.model=MODEL_DIR \\
+    evr1 evaluate --config=CONFIG --config.workdir=DIR --config.model=MODEL_DIR \\
         --config.data.eval=rows.jsonl --config.data.media_dir=videos/
 
 With the config of a run its held-out rows are answered, as at its evaluations: its data, rewards
@@ -200,11 +200,17 @@ def main(config: ml_collections.ConfigDict, part: str = "1/1", retry: bool = Fal
         print(f"held-out rows: {note}")
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Runs the command line; does not return."""
     flags.DEFINE_string("part", "1/1", "Of benchmarks: i/N, the i-th of N shares of the videos.")
     flags.DEFINE_bool("retry", False, "Of benchmarks: answer once more what has failed.")
     use_whole_vectors()
     command.run(
         lambda config: main(config, flags.FLAGS.part, flags.FLAGS.retry),
         "interrupted; answers of benchmarks are kept, the same command goes on",
+        __doc__,
     )
+
+
+if __name__ == "__main__":
+    run()

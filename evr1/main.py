@@ -1,4 +1,7 @@
-"""The training command: `python -m evr1.main --config=CONFIG.py --config.workdir=DIR`."""
+"""Trains, or goes on with a training.
+
+evr1 train --config=CONFIG --config.workdir=DIR          (python -m evr1.main is the same)
+"""
 
 import ml_collections
 
@@ -22,5 +25,10 @@ def main(config: ml_collections.ConfigDict) -> None:
     train.train(settings)
 
 
+def run() -> None:
+    """Runs the command line; does not return."""
+    command.run(main, "interrupted; the same command goes on from the last checkpoint", __doc__)
+
+
 if __name__ == "__main__":
-    command.run(main, "interrupted; the same command goes on from the last checkpoint")
+    run()

@@ -2,6 +2,9 @@
 
 import ast
 import importlib.metadata
+import os
+import subprocess
+import sys
 
 import pytest
 from packaging.requirements import Requirement
@@ -68,3 +71,47 @@ def test_constraints_keep_the_minima():
 @pytest.mark.parametrize("extra", SETUP["EXTRAS"])
 def test_an_extra_is_in_the_readme(extra):
     assert f"`{extra}`" in (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The package as a wheel has it, in a folder of its own."""
+    lib = tmp_path_factory.mktemp("built")
+    command = [sys.executable, "setup.py", "-q", "build_py", f"--build-lib={lib}"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return lib
+
+
+def files_of(folder):
+    """Name -> bytes of the files of a folder, without what Python makes."""
+    names = (f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    return {str(f.relative_to(folder)): f.read_bytes() for f in names}
+
+
+def test_the_package_holds_all_its_files_and_the_configs(built):
+    files = files_of(built / "evr1")
+    assert files == files_of(ROOT / "evr1") | {
+        f"configs/{name}": text for name, text in files_of(ROOT / "configs").items()
+    }
+
+
+def test_an_installed_command_finds_configs_by_name(built, tmp_path):
+    """Without a checkout beside it, from a folder that has nothing of evr1's."""
+    code = (
+        "import sys; from evr1.cli.main import main; "
+        "sys.argv = ['evr1', 'train', '--config=demo_joint', '--config.num_steps=-1']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(built)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: config.num_steps is -1")
+
+
+def test_the_command_is_installed():
+    assert '{"console_scripts": ["evr1=evr1.cli.main:main"]}' in (ROOT / "setup.py").read_text()

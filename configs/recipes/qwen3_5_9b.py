@@ -12,7 +12,7 @@ the recipes in docs/pods.md.
     1xH100-80GB     64.4   61.1     41.8     62.6      35.7  75.6    1,847  2,900  34% arithmetic
 """
 
-from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
+from evr1.config.slices import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
 
 SIZES = "qwen3.5-9b"  # in evr1/assets/plan/, for the plan
 SLICES = {

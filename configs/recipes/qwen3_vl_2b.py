@@ -12,7 +12,7 @@ the recipes in docs/pods.md.
     1xH100-80GB     60.8   57.3     11.5     21.3       8.2  75.6    1,476  1,911  21% arithmetic
 """
 
-from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
+from evr1.config.slices import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
 
 SIZES = "qwen3-vl-2b"  # in evr1/assets/plan/, for the plan
 SLICES = {

@@ -10,7 +10,7 @@ the recipes in docs/pods.md.
     8xH200-141GB   104.9   96.9     48.8     83.1      57.9 133.4      151    341  52% arithmetic
 """
 
-from configs.recipes import GROUP, OFFLOAD, at_paper_shape
+from evr1.config.slices import GROUP, OFFLOAD, at_paper_shape
 
 SIZES = "qwen3-vl-30b-a3b"  # in evr1/assets/plan/, for the plan
 SLICES = {

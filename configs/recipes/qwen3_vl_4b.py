@@ -12,7 +12,7 @@ the recipes in docs/pods.md.
     1xH100-80GB     59.0   54.3     21.5     36.7      17.0  75.6    2,378  3,450  29% arithmetic
 """
 
-from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
+from evr1.config.slices import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
 
 SIZES = "qwen3-vl-4b"  # in evr1/assets/plan/, for the plan
 SLICES = {

@@ -12,7 +12,7 @@ the recipes in docs/pods.md.
     1xH100-80GB     69.8   64.0     39.7     62.1      33.3  75.6    4,428  5,918  23% arithmetic
 """
 
-from configs.recipes import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
+from evr1.config.slices import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
 
 SIZES = "qwen3-vl-8b"  # in evr1/assets/plan/, for the plan
 SLICES = {

@@ -8,8 +8,8 @@ the recipes in docs/pods.md.
     v6e-64          24.9   15.2      5.3     23.3       2.6  31.2      201    303  30%   compiler
 """
 
-from configs import qwen_video
-from configs.recipes import OFFLOAD, on_slice
+from evr1.config import named
+from evr1.config.slices import OFFLOAD, on_slice
 
 SIZES = "qwen3-vl-8b"  # in evr1/assets/plan/, for the plan
 GROUP = 65_536 + 8 * 4096  # padded tokens of a group: prompt, completions
@@ -27,7 +27,7 @@ SLICES = {
 
 def get_config(name=""):
     """Returns the config for a slice."""
-    c = on_slice(qwen_video.get_config(), SLICES, name)
+    c = on_slice(named.load("qwen_video"), SLICES, name)
     c.data.max_prompt_tokens = 65_536
     c.data.video_max_frames = 2048
     # 52 visual tokens for two frames, beside about 11 of their timestamp: 1,024 times.

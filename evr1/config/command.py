@@ -13,24 +13,33 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from evr1.config import reference
+from evr1.config import named, reference
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 _HOME = "configs/base.py (evr1/config/evals.py for benchmarks)"
 
 
-def run(command: Callable[[ml_collections.ConfigDict], None], interrupted: str) -> None:
+def run(
+    command: Callable[[ml_collections.ConfigDict], None], interrupted: str, doc: str | None = None
+) -> None:
     """Runs a command on the config that the flags name; does not return.
 
     Args:
         command: takes the config; its imports may wait until it is called, so that --help is quick.
         interrupted: what is said after an interrupt or a request to end.
+        doc: what --help says of it.
     """
     config = config_flags.DEFINE_config_file(
-        "config", None, "Config file; --config.FIELD=VALUE overrides one field.", lock_config=True
+        "config",
+        None,
+        f"Config file, or one of {', '.join(named.names())}; --config.FIELD=VALUE overrides one "
+        "field.",
+        lock_config=True,
     )
     flags.mark_flag_as_required("config")
-    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])  # for --help
+    own = flags.FLAGS.flags_by_module_dict().get(command.__module__, [])
+    for flag in (flags.FLAGS["config"], *own):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # for --help
 
     def leave(number: int, frame: Any) -> None:
         """Ends at once: nothing is held yet, and an exception amid native imports is a crash."""
@@ -43,7 +52,7 @@ def run(command: Callable[[ml_collections.ConfigDict], None], interrupted: str) 
         _guarded(command, config.value, interrupted)
 
     _on_stop(leave)
-    app.run(main, flags_parser=lambda argv: _parse_flags(argv, config))
+    app.run(main, flags_parser=lambda argv: _parse_flags(argv, config, doc))
 
 
 def unwind_on_stop(*, has_watch: bool = False) -> None:
@@ -119,25 +128,28 @@ def _on_lost(lost: Any) -> None:
         sys.__unraisablehook__(lost)
 
 
-def _parse_flags(argv: list[str], config: flags.FlagHolder) -> list[str]:
+def _parse_flags(argv: list[str], config: flags.FlagHolder, doc: str | None) -> list[str]:
     """Parses the flags; what is wrong with them, or with the config file, ends in one line."""
-    _help(argv)
+    _help(argv, doc)
     try:
-        rest = flags.FLAGS(argv)
+        with_path = _with_path(argv)
+    except ValueError as e:
+        sys.exit(f"error: {e}")
+    try:
+        rest = flags.FLAGS(with_path)
         config.value.to_dict()  # a file that could not be read says so only when it is used
     except Exception as e:  # noqa: BLE001  a config file is a program: it may raise anything
-        sys.exit(f"error: {_file_error(argv) or _flag_error(e, argv)}")
+        sys.exit(f"error: {_flag_error(e, argv)}")
     if not isinstance(config.value, ml_collections.ConfigDict):
         sys.exit(f"error: get_config() of the config file gave a {type(config.value).__name__}")
     return rest
 
 
-def _help(argv: list[str]) -> None:
+def _help(argv: list[str], doc: str | None) -> None:
     """Ends with what --help, -h or --help=GROUP asks for."""
     for flag in argv[1:]:
         if flag in ("--help", "-h"):
-            app.usage(shorthelp=True, writeto_stdout=True)
-            print(reference.overview())
+            print(doc or "", flags.FLAGS.main_module_help(), "", reference.overview(), sep="\n")
             sys.exit(0)
         if flag.startswith("--help="):
             try:
@@ -147,18 +159,22 @@ def _help(argv: list[str]) -> None:
             sys.exit(0)
 
 
-def _file_error(argv: list[str]) -> str:
-    """What is wrong with the name of the config file; empty where nothing is."""
-    given = ""
-    for flag, after in zip(argv, [*argv[1:], ""], strict=True):
-        name, _, value = flag.partition("=")
+def _with_path(argv: list[str]) -> list[str]:
+    """Returns the arguments with the path of the config file in the place of its name.
+
+    Raises:
+        ValueError: there is no such file and no such name, or neither is given.
+    """
+    out = list(argv)
+    for i, flag in enumerate(argv):
+        name, sign, value = flag.partition("=")
         if name in ("--config", "-config"):
-            given = value or after
-    path = given.partition(":")[0]  # an argument of get_config() may follow
-    fix = "give a config file, e.g. --config=configs/demo.py"
-    if not path:
-        return f"--config is not given; {fix}"
-    return "" if os.path.isfile(path) else f"--config={path}: no such file; {fix}"
+            value = value if sign else "".join(argv[i + 1 : i + 2])
+            if not value:
+                break
+            out[i : i + 1 if sign else i + 2] = [f"--config={named.find(value)}"]
+            return out
+    raise ValueError("--config is not given; give a name or a file, e.g. --config=demo")
 
 
 def _flag_error(error: Exception, argv: list[str]) -> str:
@@ -176,8 +192,8 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
         return _wrong_value(line)
     if isinstance(error, ModuleNotFoundError) and error.name == "configs":
         return (
-            "the config file imports configs, which is not to be found from here; run from the "
-            "repository's root, or import evr1.config.base"
+            "the config file imports configs, which is not to be found from here; write `from "
+            'evr1.config import base`, or named.load("qwen_video") of evr1.config.named'
         )
     locked = re.match(r'Key "(\w+)" does not exist and cannot be added', _one_line(error))
     if locked:

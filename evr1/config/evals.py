@@ -1,6 +1,6 @@
 """Every field of a config of benchmarks, with its default, unit and meaning; and the settings.
 
-`python -m evr1.evaluate --config=configs/eval_video.py` reads it. Units stand in the names.
+`evr1 evaluate --config=eval_video` reads it. Units stand in the names.
 """
 
 import dataclasses

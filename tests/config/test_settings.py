@@ -90,7 +90,7 @@ def test_paths_change_nothing_but_paths(name, tmp_path):
     plan, run = resolved(name, tmp_path, has_paths=False), resolved(name, tmp_path)
     paths = {"train": "", "eval": "", "media_dir": "", "shards": "", "sources": ()}
     same = dataclasses.replace(run, workdir="", data=dataclasses.replace(run.data, **paths))
-    expected = dataclasses.replace(plan, data=dataclasses.replace(plan.data, sources=()))
+    expected = dataclasses.replace(plan, workdir="", data=dataclasses.replace(plan.data, **paths))
     assert dataclasses.replace(same, model=plan.model) == expected
 
 

@@ -13,9 +13,9 @@ import pytest
 from jax.sharding import Mesh
 from repo import ROOT
 
-from configs import qwen_video, recipes
+from configs import qwen_video
 from evr1.batch.shapes import groups_per_part
-from evr1.config import changes, resolve
+from evr1.config import changes, resolve, slices
 from evr1.models import FAMILIES
 from evr1.parallel import mesh as mesh_lib
 from evr1.parallel.sharding import batch_shards
@@ -83,7 +83,7 @@ def test_a_recipe_learns_what_the_reference_run_does(recipe):
     changed = {line.split(" = ")[0] for line in changes(settings(recipe), qwen_video.get_config())}
     reference = resolve(qwen_video.get_config(), has_paths=False)
     derived = {line.split(" = ")[0] for line in changes(reference, qwen_video.get_config())}
-    adapters = set(recipes.ADAPTERS) if recipe.slice.startswith("1x") else set()
+    adapters = set(slices.ADAPTERS) if recipe.slice.startswith("1x") else set()
     longer = LONGER if recipe.name.endswith("_64k") else set()
     assert changed <= MACHINE | derived | adapters | longer
     assert adapters | longer <= changed
