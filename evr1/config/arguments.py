@@ -1,15 +1,28 @@
-"""Flags of commands: what a misspelt one may be, and messages that name them."""
+"""Flags of commands: what a misspelt one may be, no addresses for paths, messages that name them."""
 
 import argparse
 import re
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from evr1.config import urls
 from evr1.config.reference import did_you_mean
+
+_ENDPOINT = re.compile("url|judge")  # what takes an address
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors name near flags."""
+    """An ArgumentParser whose errors name near flags; of addresses it takes only endpoints."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Ends with a line and exit status 2 where a value is an address."""
+        parsed = super().parse_args(args, namespace)
+        for name, value in vars(parsed).items():
+            for text in value if isinstance(value, list) else [value]:
+                is_path = isinstance(text, str) and not _ENDPOINT.search(name)
+                if is_path and urls.is_remote(text):
+                    self.error(f"--{name} {text}: {urls.FIX}")
+        return parsed
 
     def error(self, message: str) -> NoReturn:
         """Ends with a line and exit status 2."""

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from evr1.config import urls
+
 LONGEST_TIMEOUT_S = 86400.0  # poll and setitimer take no more than some weeks
 
 
@@ -85,6 +87,23 @@ def numbers(prefix: str, section: Section) -> None:
             require(math.isfinite(value), prefix + name, f"is {value}", "need a finite number")
         elif isinstance(value, int) and name != "seed":
             require(abs(value) < 2**31, prefix + name, f"is {value}", "need less than 2**31")
+
+
+def local_paths(prefix: str, section: Section) -> None:
+    """Requires that no text, in any section, is an address, but for those named `url`."""
+    for name, value in vars(section).items():
+        if isinstance(value, Section):
+            local_paths(f"{prefix}{name}.", value)
+        elif name != "url":
+            for text in _texts(value):
+                require(not urls.is_remote(text), prefix + name, f"is {text}", urls.FIX)
+
+
+def _texts(value: Any) -> list[str]:
+    """Returns the texts in nested tuples."""
+    if isinstance(value, str):
+        return [value]
+    return [text for part in value for text in _texts(part)] if isinstance(value, tuple) else []
 
 
 def items(field: str, values: tuple[Any, ...], kind: type, need: str) -> None:

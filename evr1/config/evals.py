@@ -125,6 +125,7 @@ def resolve(config: ml_collections.ConfigDict) -> BenchmarkSettings:
     """
     settings = read_section(BenchmarkSettings, config.to_dict(), get_config().to_dict())
     checks.numbers("", settings)
+    checks.local_paths("", settings)
     for name, value in (("workdir", settings.workdir), ("model", settings.model)):
         require(bool(value), name, "is not given", f"add --config.{name}=DIR")
     shards = settings.shards

@@ -36,6 +36,7 @@ def resolve(config: ml_collections.ConfigDict, *, has_paths: bool = True) -> Set
     """
     settings = read(config.to_dict(), base.get_config().to_dict())
     checks.numbers("", settings)
+    checks.local_paths("", settings)
     if has_paths:
         check_needed_paths(settings)
     settings.check()

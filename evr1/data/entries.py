@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evr1.config import urls
 from evr1.data.records import MediaItem, Medium
 
 PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif"))
@@ -45,7 +46,6 @@ _PATHS = {
     "image": ("image", "path", "image_path", "file_name", "file", "url", "image_url"),
     "video": ("video", "path", "video_path", "frames", "file_name", "file", "url", "video_url"),
 }
-_REMOTE = re.compile(r"(?i)^(https?|ftp|s3|gs|hf|oss|hdfs)://")
 _FILE = re.compile(r"(?i)^file:(//(localhost(?=/))?)?")
 _MAX_PATH = 4096
 FRAMES_FORM = (
@@ -126,7 +126,7 @@ def suffix(path: str) -> str:
     >>> suffix("https://a.b/c.MP4?x=1")
     '.mp4'
     """
-    if _REMOTE.match(path):
+    if urls.is_remote(path):
         path = re.split("[?#]", path)[0]
     return os.path.splitext(path.strip())[1].lower()
 
@@ -282,7 +282,7 @@ def local_path(field: str, value: Any) -> str:
     """
     if not isinstance(value, str) or not value.strip() or "\0" in value or len(value) > _MAX_PATH:
         raise ValueError(f"{field}: got {short(value)}; every entry is the path of a file")
-    if _REMOTE.match(value):
+    if urls.is_remote(value):
         raise ValueError(
             f"{field}: got {short(value)}; nothing is downloaded: fetch the file, give its path"
         )

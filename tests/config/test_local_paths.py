@@ -1,0 +1,48 @@
+"""Addresses in the place of paths are refused: they were made into folders of this machine."""
+
+import re
+
+import pytest
+
+from configs import base, eval_video
+from evr1.config import arguments, evals, resolve
+
+FIX = "nothing is read from or written to other machines: mount the bucket, or copy it"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("workdir", "gs://bucket/run"),
+        ("data.shards", "S3://bucket/shards"),
+        ("model", "hf://Qwen/Qwen3-VL-2B"),
+        ("data.train", "https://host/rows.jsonl"),
+        ("eval.benchmarks", (("mvbench", "abfss://box@host/mvbench"),)),
+    ],
+)
+def test_a_config(field, value):
+    c = base.get_config()
+    group, _, name = field.rpartition(".")
+    section = c[group] if group else c
+    section[name] = value
+    shown = value if isinstance(value, str) else value[0][1]
+    with pytest.raises(ValueError, match=f"^config.{field} is {re.escape(shown)}; {FIX}$"):
+        resolve(c, has_paths=False)
+
+
+def test_the_config_of_benchmarks():
+    c = eval_video.get_config()
+    c.workdir, c.model = "gs://bucket/run", "model"
+    with pytest.raises(ValueError, match=f"^config.workdir is gs://bucket/run; {FIX}$"):
+        evals.resolve(c)
+
+
+def test_a_flag(capsys):
+    parser = arguments.Parser(prog="tool")
+    parser.add_argument("--out")
+    parser.add_argument("--data", nargs="+")
+    parser.add_argument("--judge_url")
+    assert parser.parse_args(["--judge_url", "http://localhost:8000/v1"]).judge_url
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--data", "rows.jsonl", "gs://bucket/rows.jsonl"])
+    assert capsys.readouterr().err.endswith(f"tool: error: --data gs://bucket/rows.jsonl: {FIX}\n")
