@@ -423,7 +423,8 @@ def _evaluate(run: Run, writer: Writer, state: LearnerState) -> bool:
     records: list[RolloutRecord] = []
     if not (run.dataset.rows.heldout or run.benchmarks.tasks):
         return False
-    with run.timer("eval"), hosts.staying():  # a step has its evaluation, or is not saved
+    # A step has its evaluation, or is not saved; before the first one there is nothing to save.
+    with run.timer("eval"), hosts.staying() if state.step else contextlib.nullcontext():
         published = run.learner.publish(state)
         if run.dataset.rows.heldout:
             metrics, records = run.heldout.evaluate(published, state.step)

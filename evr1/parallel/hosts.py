@@ -282,6 +282,8 @@ def as_one(explain: Callable[[BaseException], str | None]) -> Iterator[None]:
 
 def _fail(error: BaseException, explain: Callable[[BaseException], str | None]) -> None:
     """Prints why, tells the others, and ends the process; waits for nobody."""
+    if isinstance(error, Leave):
+        say("asked to end before a step of this start; the same command goes on")
     if isinstance(error, Leave | SystemExit):
         status = error.code if isinstance(error, SystemExit) else LOST
         if is_primary():
@@ -409,10 +411,14 @@ class _Watch:
         self._client.wait_at_barrier(f"evr1/{self._met}", 1000 * DAY_S)
 
     def _run(self) -> None:
+        is_asked = False
         while True:
-            is_asked = bool(select.select([self._asked], [], [], POLL_S)[0])
-            if is_asked and signal.SIGTERM in os.read(self._asked, 64):
-                self.tell("leave", name())
+            signals = b""
+            if select.select([self._asked], [], [], POLL_S)[0]:
+                signals = os.read(self._asked, 64)
+            if signal.SIGTERM in signals and not is_asked:
+                is_asked = True
+                print(f"{name()}: asked to end; all hosts do together", file=sys.stderr, flush=True)
             try:
                 words = dict(self._client.key_value_dir_get("evr1/"))
             except jax.errors.JaxRuntimeError:  # jax ends the process if nobody answers for long
@@ -422,12 +428,14 @@ class _Watch:
                 _exit(1, f"error: {name()} ends: {told['failed']}")
             if "leave" in told:
                 self._hold(told)
+            elif is_asked:  # and again until it is seen: a word may be lost on the way
+                self.tell("leave", name())
 
     def _hold(self, told: Mapping[str, str]) -> None:
         """Stops the main thread at its next sync point until all hosts have said where they are."""
         with self._lock:
-            if not self._is_held:
-                self._is_held = True
+            self._is_held = True  # from here on the number passed stands still
+            if f"passed/{index()}" not in told and self._until is None:
                 self.tell(f"passed/{index()}", str(self._passed))
             places = [int(v) for k, v in told.items() if k.startswith("passed/")]
             if len(places) == count() and self._until is None:
