@@ -15,7 +15,6 @@ import importlib.util
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,11 +28,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import av  # noqa: E402  the path comes first
-import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from benchmarks import common  # noqa: E402
+from benchmarks.random_model import DEMO, WIDER, write_model  # noqa: E402
 from evr1.config import evals  # noqa: E402
 from evr1.data.media.source import MediaSource  # noqa: E402
 from evr1.data.records import Example  # noqa: E402
@@ -41,32 +40,7 @@ from evr1.evals import job  # noqa: E402
 from evr1.evals.packs import Asker, bundles  # noqa: E402
 from evr1.evals.samples import Answer  # noqa: E402
 from evr1.evaluate import use_whole_vectors  # noqa: E402
-from evr1.models import load_model  # noqa: E402
-from evr1.models.io import hf  # noqa: E402
 
-DEMO = ROOT / "evr1" / "assets" / "demo_model"
-WIDER = {  # 30 million parameters
-    "text_config": {
-        "hidden_size": 512,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 64,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "mrope_section": [12, 10, 10],
-            "mrope_interleaved": True,
-        },
-    },
-    "vision_config": {
-        "depth": 4,
-        "hidden_size": 256,
-        "intermediate_size": 512,
-        "out_hidden_size": 512,
-    },
-}
 WORDS = (
     "red",
     "blue",
@@ -128,18 +102,6 @@ def _write_clip(path: Path, colours: np.ndarray, seconds: int) -> None:
             image[80:160, (7 * t) % 260 :][:, :60] = colours[1]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-
-
-def write_model(folder: Path) -> None:
-    """Writes a random model of 30 million parameters with the demo's tokenizer."""
-    side = folder.with_name("side")
-    shutil.copytree(DEMO, side, ignore=shutil.ignore_patterns("*.safetensors"))
-    config = json.loads((side / "config.json").read_text())
-    for section, sizes in WIDER.items():
-        config[section].update(sizes)
-    (side / "config.json").write_text(json.dumps(config))
-    model = load_model(str(side))
-    hf.save_params(model.init(jax.random.key(0)), model, folder, source_dir=side, dtype="float32")
 
 
 def settings(
@@ -323,7 +285,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as root:
         wider = Path(root) / "model"
-        write_model(wider)
+        write_model(wider, WIDER)
         models = {"demo": DEMO, "30M": wider}
         for name in flags.models:
             for questions in flags.questions:

@@ -1,6 +1,7 @@
 """What every benchmark shares: timing side by side, a table, JSON."""
 
 import json
+import os
 import platform
 import statistics
 import time
@@ -32,6 +33,11 @@ def time_side_by_side(
             work()
             seconds[name].append(time.perf_counter() - begin)
     return seconds
+
+
+def use_one_core() -> None:
+    """Keeps this process to one core; called before there are threads."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
@@ -68,8 +74,6 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], json_path: str | None) -
 
 
 def _cpu() -> str:
-    import os
-
     return f"{os.cpu_count()} CPU cores, {platform.machine()}"
 
 
