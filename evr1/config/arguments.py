@@ -1,4 +1,4 @@
-"""Flags of commands: what a misspelt one may be, no addresses for paths, messages that name them."""
+"""Flags of commands: what a misspelt one may be, no addresses, messages that name them."""
 
 import argparse
 import re
