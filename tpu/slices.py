@@ -15,7 +15,7 @@ class Slice(NamedTuple):
     topology: str  # its chips by side, e.g. 4x4x4
     hosts: int  # virtual machines; one process each
     chips_per_host: int
-    plan: str  # what `tools/plan.py --topology` takes; empty: it knows no single chip
+    plan: str  # what `evr1 plan --topology` takes; empty: it knows no single chip
     runtime: str  # `gcloud --runtime-version`
     gke_accelerator: str  # node label cloud.google.com/gke-tpu-accelerator
     machine: str  # of a GKE node

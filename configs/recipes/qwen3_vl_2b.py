@@ -1,6 +1,6 @@
 """Qwen3-VL-2B at the paper's shape.
 
-By tools/plan.py, GiB a device of each program and of its memory, and a step at peak rates; see
+By evr1 plan, GiB a device of each program and of its memory, and a step at peak rates; see
 the recipes in docs/pods.md.
 
     slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by

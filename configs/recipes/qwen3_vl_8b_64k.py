@@ -1,6 +1,6 @@
 """Qwen3-VL-8B on prompts of 64k tokens: 17 minutes of video at 2 fps, 2,048 frames.
 
-By tools/plan.py, GiB a device of each program and of its memory, and a step at peak rates; see
+By evr1 plan, GiB a device of each program and of its memory, and a step at peak rates; see
 the recipes in docs/pods.md.
 
     slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by

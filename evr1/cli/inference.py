@@ -199,7 +199,7 @@ def parser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = out.add_argument
-    add("--model", required=True, help="HF directory, or one of tools/convert_checkpoint.py")
+    add("--model", required=True, help="HF directory, or one of evr1 convert")
     add("--adapter", default="", help="directory of a LoRA adapter, which is added to the model")
     add("--rows", required=True, help="rows: .json, .jsonl or .parquet")
     add("--out", required=True, help=out_help)

@@ -6,7 +6,7 @@ The programs are those of the run, lowered from shapes and shardings alone: byte
 between devices, are the TPU compiler's own. Operations and seconds are arithmetic from shapes and
 data sheets, at peak rates, because the compiler counts the body of a loop once: orders of
 magnitude, nothing is measured.
-Needs libtpu: pip install 'evr1[tpu-compiler]'. With --estimate, and for GPUs
+Needs libtpu, which is the extra tpu-compiler. With --estimate, and for GPUs
 (--topology=gpu:8xH100-80GB), nothing is compiled: temporaries are estimated, in seconds. Exit
 status: 0 it fits, 2 it does not, 1 bad input.
 """

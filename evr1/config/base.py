@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.workdir = config_dict.placeholder(str)  # everything the run writes goes here
     c.seed = 0
     c.num_steps = 200  # RL steps: one rollout batch each
-    # HF directory, one of tools/convert_checkpoint.py, or a run's checkpoint: RUN/checkpoints/STEP,
+    # HF directory, one of evr1 convert, or a run's checkpoint: RUN/checkpoints/STEP,
     # RUN/checkpoints/best, or RUN, the newest one.
     c.model = config_dict.placeholder(str)
     c.canaries = True  # check the whole chain on one batch before the first step
@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.media_dir = ""  # joined in front of relative media paths
     # Directory for media that rows hold as bytes. Empty: evr1/media in the user's cache directory.
     c.data.media_cache = ""
-    c.data.shards = ""  # directory written by tools/preprocess_videos.py
+    c.data.shards = ""  # directory written by evr1 preprocess
     c.data.generate = False  # first write the demo's clips and rows to workdir/data
     c.data.preprocess = False  # fill data.shards before the first step
     c.data.source = "prefer_preprocessed"  # or preprocessed_only, realtime_only
@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
     # a run that goes on: problem ids, FILE:LINE as messages name a row, or files that list these.
     c.data.skip = ()
     c.data.shuffle = True  # another order in every epoch; False: file order
-    # easy_first or hard_first: order by the rows' pass_rate (tools/filter_by_pass_rate.py) instead.
+    # easy_first or hard_first: order by the rows' pass_rate (evr1 filter) instead.
     c.data.curriculum = ""
     c.data.video_fps = 2.0  # frames sampled per second of video
     c.data.video_max_frames = 128  # per clip
@@ -320,7 +320,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.checkpoint.every_steps = 20  # 0: only at the end
     c.checkpoint.keep = 3  # the newest ones
     # Also the one that was best on the held-out rows, saved whenever an evaluation is better than
-    # all before it; tools/convert_checkpoint.py --run WORKDIR --step best exports it.
+    # all before it; evr1 convert --run WORKDIR --step best exports it.
     c.checkpoint.keep_best = True
     c.checkpoint.export = True  # write a HF directory at the end
     c.checkpoint.export_dtype = "bfloat16"  # of its tensors; or float32

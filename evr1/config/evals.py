@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     c = ml_collections.ConfigDict()
 
     c.workdir = config_dict.placeholder(str)  # the folder of the run: answers, scores, report
-    c.model = config_dict.placeholder(str)  # HF directory, or one of tools/convert_checkpoint.py
+    c.model = config_dict.placeholder(str)  # HF directory, or one of evr1 convert
     c.tasks = ()  # names of `python -m evr1.evals list`, or paths of .py files; "all": the list
     c.data_dir = "benchmarks"  # each benchmark lies in the folder of its name here, ...
     c.folders = ()  # ... unless it is named: (("lvbench", "/data/LVBench"),)
@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.slots = 8  # packs (a video with its questions) that decode at the same time
     c.rows = 8  # questions on a video that are answered at the same time
     c.window_steps = 16  # decode steps per dispatch, 8 to 32
-    c.shards = ""  # directory of pre-decoded media (tools/preprocess_videos.py)
+    c.shards = ""  # directory of pre-decoded media (evr1 preprocess)
     c.workers = 4  # decoding processes
     c.decode_timeout_s = 120.0  # a decoding child process is killed after this
     # Media decoded before their turn, with all that is asked about them; each is up to six bytes

@@ -96,7 +96,7 @@ class DataSettings(Section):
             self.source != "preprocessed_only" or has_shards,
             "data.shards",
             "is empty while data.source is preprocessed_only",
-            "give the directory that tools/preprocess_videos.py wrote",
+            "give the directory that evr1 preprocess wrote",
         )
 
     def _check_sources(self) -> None:

@@ -372,7 +372,7 @@ def describe_shards(settings: DataSettings, dataset: Dataset, share: Share) -> l
     lines += [f"  {line}" for line in dataset.source.lost_shards]
     if cached < len(requests):
         lines.append(
-            "  the others are decoded at every use: run tools/preprocess_videos.py on all data "
+            "  the others are decoded at every use: run evr1 preprocess on all data "
             "files with the budgets of this config, or set data.preprocess"
         )
     about = dataset.source.remarked.items()

@@ -11,8 +11,7 @@ KINDS = {
     "timeout": "raise data.decode_timeout_s, with which it is tried again, or re-encode the file",
     "crashed": "re-encode the file or drop its rows",
     "error": "see the message above; this is a fault of evr1 or of its set-up",
-    "uncached": "run tools/preprocess_videos.py with these budgets, or set data.source to "
-    "prefer_preprocessed",
+    "uncached": "run evr1 preprocess with these budgets, or set data.source to prefer_preprocessed",
 }
 
 

@@ -78,7 +78,7 @@ def _by_pass_rate(
 
 
 def pass_rate(row: Row) -> float:
-    """Returns the share of completions that passed, as tools/filter_by_pass_rate.py writes it.
+    """Returns the share of completions that passed, as evr1 filter writes it.
 
     Raises:
         ValueError: there is none, or it is no number from 0 to 1; names the row.
@@ -87,6 +87,6 @@ def pass_rate(row: Row) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(
             f"{row.source}: pass_rate: got {value!r}; data.curriculum orders rows by this number "
-            "from 0 to 1: use rows that tools/filter_by_pass_rate.py wrote"
+            "from 0 to 1: use rows that evr1 filter wrote"
         )
     return float(value)

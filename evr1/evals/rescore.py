@@ -15,6 +15,7 @@ from evr1.evals.results import TaskResults
 from evr1.evals.samples import Run
 from evr1.evals.scoring import Result
 from evr1.evals.tasks.base import Task
+from evr1.formats import extras
 
 _SHOWN = 2  # rules in the table, unless all are asked for
 
@@ -40,7 +41,8 @@ def run(folder: Path, all_profiles: bool = False, has_logs: bool = True) -> None
         inspect_log.write(folder, scored, read.manifest)
         console.print(f"inspect view --log-dir {folder / inspect_log.FOLDER}", soft_wrap=True)
     elif has_logs:
-        console.print("no logs for inspect view: pip install inspect-ai, or --no-logs")
+        fix = f"no logs for inspect view: {extras.install('inspect')}, or --no-logs"
+        console.print(fix, markup=False, highlight=False, soft_wrap=True)
 
 
 def wide_console() -> Console:

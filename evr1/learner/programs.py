@@ -1,6 +1,6 @@
 """Every jitted program of a run's device, with the arguments of its largest call.
 
-The learner and the actor call these functions; `tools/plan.py` compiles the same ones for devices
+The learner and the actor call these functions; `evr1 plan` compiles the same ones for devices
 that are not there.
 """
 

@@ -26,7 +26,7 @@ def load_model(hf_dir: str | Path, *, dtype: str = "float32", remat: str = "full
     """Returns the model that a directory's config.json describes, without its weights.
 
     Args:
-        hf_dir: HF directory, Orbax directory made by tools/convert_checkpoint.py, or a run's
+        hf_dir: HF directory, Orbax directory made by evr1 convert, or a run's
             checkpoint (see `evr1.formats.run_files`).
         dtype: of the computation: float32 or bfloat16.
         remat: what a layer keeps for the backward pass, see evr1.models.nn.remat.

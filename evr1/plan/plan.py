@@ -14,6 +14,7 @@ from jax.experimental import topologies
 from evr1.batch.shapes import ShapeTable, groups_per_part
 from evr1.config import Settings, resolve
 from evr1.config.learner import LearnerSettings, drawn_groups, held_prompts, learner_settings
+from evr1.formats import extras
 from evr1.learner.programs import Load, Program, Programs, list_programs, make_programs
 from evr1.learner.slots import plan_slots
 from evr1.models import FAMILIES, Model
@@ -46,7 +47,7 @@ def find_devices(topology: str) -> list[Any]:
         ValueError: libtpu is missing, or there is no such topology.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError("libtpu is not installed; pip install 'evr1[tpu-compiler]'")
+        raise ValueError(f"libtpu is not installed; {extras.install('tpu-compiler')}")
     try:
         return list(topologies.get_topology_desc(topology, "tpu").devices)
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:

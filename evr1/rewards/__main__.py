@@ -173,7 +173,7 @@ def _is_left_open(args: argparse.Namespace) -> bool:
             raise ValueError("--thinking and --template_variables need --model DIR")
         return False
     root = Path(args.model)
-    root = root / "hf" if (root / "hf").is_dir() else root  # as tools/convert_checkpoint.py has it
+    root = root / "hf" if (root / "hf").is_dir() else root  # as evr1 convert has it
     try:
         variables = chat_template.choose_variables(root, args.thinking, args.template_variables)
     except ValueError as e:
@@ -233,7 +233,7 @@ def _is_length(value: Any) -> bool:
 
 
 def _response(row: Mapping[str, Any]) -> Any:
-    """Returns the text to score; rows of rollouts and of tools/generate.py call it completion."""
+    """Returns the text to score; rows of rollouts and of evr1 generate call it completion."""
     return row["response"] if "response" in row else row.get("completion")
 
 

@@ -1,7 +1,7 @@
 """How many groups decode at the same time: as many as the devices have room for.
 
 A slot keeps the keys and values of its prompt and of its rows: 144 KiB a token of Qwen3-VL-8B, tens
-of GiB for long videos. Rollouts, held-out evaluation, benchmarks and `tools/plan.py` count here.
+of GiB for long videos. Rollouts, held-out evaluation, benchmarks and `evr1 plan` count here.
 """
 
 import math

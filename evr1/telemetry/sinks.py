@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from evr1.formats import extras
+
 
 class Sink(Protocol):
     """Where metrics go."""
@@ -73,7 +75,7 @@ class WandB:
         except ImportError as error:
             raise ValueError(
                 f"log.wandb={project!r} needs the wandb package, which is not installed; "
-                "pip install 'evr1[wandb]', or leave log.wandb empty"
+                f"{extras.install('wandb')}, or leave log.wandb empty"
             ) from error
         id_file = workdir / "wandb_id"
         if not id_file.exists():

@@ -1,4 +1,4 @@
-"""tools/filter_by_pass_rate.py on the demo's model and real clips: rates, resume, bad input."""
+"""evr1 filter on the demo's model and real clips: rates, resume, bad input."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""tools/generate.py: what it writes, that it resumes, what it says about bad input."""
+"""evr1 generate: what it writes, that it resumes, what it says about bad input."""
 
 import json
 import pathlib

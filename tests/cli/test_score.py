@@ -1,4 +1,4 @@
-"""tools/score_completions.py against the sampler's log-probabilities and transformers' own."""
+"""evr1 score against the sampler's log-probabilities and transformers' own."""
 
 import json
 import pathlib

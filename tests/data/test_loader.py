@@ -410,7 +410,7 @@ def test_shards_are_used_where_they_are_preferred(folder, cached):
 def test_what_is_not_in_the_shards_is_decoded_or_refused(folder, cached, pool):
     with make(make_rows(*GRAYS), folder, pool, shards=str(cached), groups=6) as batches:
         assert sorted(tokens(next(batches))) == [[10 * n] for n in range(1, 7)]
-    with pytest.raises(ValueError, match=r"2 of 6 media .* not in .*; run tools/preprocess"):
+    with pytest.raises(ValueError, match=r"2 of 6 media .* not in .*; run evr1 preprocess"):
         make(make_rows(*GRAYS), folder, pool, shards=str(cached), mode="preprocessed_only")
 
 

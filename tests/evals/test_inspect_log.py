@@ -113,7 +113,7 @@ def test_without_it_a_line_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(inspect_log, "is_available", lambda: False)
     run = write_run(tmp_path, ANSWERS, n_expected=3)
     main(["score", str(run)])
-    assert "no logs for inspect view: pip install inspect-ai" in capsys.readouterr().out
+    assert "no logs for inspect view: pip install -e '" in capsys.readouterr().out
     main(["score", str(run), "--no-logs"])
     assert "inspect" not in capsys.readouterr().out
     assert not (run / "logs").exists()

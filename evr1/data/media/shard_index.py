@@ -53,7 +53,7 @@ def read(path: pathlib.Path) -> tuple[list[tuple[str, patches.Shape]], int]:
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{path}: damaged index ({reason}); delete it and run tools/preprocess_videos.py "
+            f"{path}: damaged index ({reason}); delete it and run evr1 preprocess "
             "again, which rebuilds it from the shard"
         ) from None
 

@@ -128,7 +128,7 @@ def tell(path: pathlib.Path, error: OSError) -> str:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         fix = f"raise ulimit -n, now {soft} of at most {hard}"
     elif error.errno == errno.ENOENT:
-        fix = "bring it back, or run tools/preprocess_videos.py again, which writes what is missing"
+        fix = "bring it back, or run evr1 preprocess again, which writes what is missing"
     else:
         fix = "look at the disk or the connection, and run again"
     reason = error.strerror or error

@@ -69,7 +69,7 @@ class ShardStore:
         if not self.root.is_dir():
             raise ValueError(
                 f"data.shards={str(self.root)!r}: no such directory; "
-                "run tools/preprocess_videos.py --out, or leave data.shards empty"
+                "run evr1 preprocess --out, or leave data.shards empty"
             )
         self._entries: dict[str, Entry] = {}
         self._counts: dict[int, int] = {}
@@ -100,7 +100,7 @@ class ShardStore:
             else:
                 continue
             raise ValueError(
-                f"{path}: {reason}; run tools/preprocess_videos.py again on this directory, which "
+                f"{path}: {reason}; run evr1 preprocess again on this directory, which "
                 "rebuilds the index, or sets the shard aside and decodes its media anew"
             )
 
@@ -304,7 +304,7 @@ def _lost(shard: pathlib.Path, index: pathlib.Path) -> str:
 def _damage(path: pathlib.Path, key: str, reason: str) -> str:
     return (
         f"{path}: entry {key} is damaged ({reason[:120]}); delete this shard file and run "
-        "tools/preprocess_videos.py again, which writes only what is missing"
+        "evr1 preprocess again, which writes only what is missing"
     )
 
 

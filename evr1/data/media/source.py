@@ -43,7 +43,7 @@ class MediaSource:
             geometry: of the model.
             pool: where files are decoded.
             media_dir: put in front of relative paths.
-            shards: directory of tools/preprocess_videos.py; empty: none.
+            shards: directory of evr1 preprocess; empty: none.
             mode: one of `MODES`.
 
         Raises:

@@ -67,7 +67,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(
             f"{path}: no config.json; give a HF model directory, one made by"
-            " tools/convert_checkpoint.py, or a run's checkpoint (RUN/checkpoints/STEP)"
+            " evr1 convert, or a run's checkpoint (RUN/checkpoints/STEP)"
         )
     return processor_files.read_json(file)
 

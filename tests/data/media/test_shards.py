@@ -96,7 +96,7 @@ def test_a_flipped_byte_is_named(tmp_path):
         store.read(key(3))
     message = str(error.value)
     assert message.startswith(f"{path}: entry {key(3)} is damaged")
-    assert "delete this shard file and run tools/preprocess_videos.py" in message
+    assert "delete this shard file and run evr1 preprocess" in message
     assert "\n" not in message
 
 
@@ -213,7 +213,9 @@ def test_two_writers_are_refused(tmp_path):
 
 
 def test_no_directory_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"data.shards=.*/none': no such directory; run tools"):
+    with pytest.raises(
+        ValueError, match=r"data.shards=.*/none': no such directory; run evr1 preprocess"
+    ):
         ShardStore(tmp_path / "none")
 
 
@@ -282,7 +284,7 @@ def test_a_shard_that_does_not_open_is_set_aside_and_written_anew(tmp_path, how,
     spoil(path, how)
     if not has_index:
         (tmp_path / "index-00001.npz").unlink()
-    with pytest.raises(ValueError, match=r"array_record-00001: .* run tools/preprocess_videos.py"):
+    with pytest.raises(ValueError, match=r"array_record-00001: .* run evr1 preprocess"):
         check_and_read(tmp_path, key(2))
     added = []
     with ShardWriter(tmp_path) as writer:
