@@ -406,7 +406,7 @@ def _begin(
         left = run.settings.num_steps - state.step
         writer.line(f"resumed from the checkpoint of step {state.step}; {left} steps to go")
         return
-    head = f"config: all of it is in {run.workdir / 'config.json'}; not as in base.py:"
+    head = f"config: all of it is in {run.workdir / 'config.json'}; set otherwise than in base.py:"
     writer.line("\n  ".join([head, *changes(run.settings, get_config())]))
     if run.settings.canaries:
         # Not bound to a name: the evaluation publishes weights of its own.

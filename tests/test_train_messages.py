@@ -27,11 +27,12 @@ def test_only_what_was_changed_is_printed():
 
     config = base.get_config()
     config.workdir, config.canaries = "runs/none", False
-    before = told(config)[1:]  # what is derived is among them
+    before = told(config)[1:]  # nothing of what is derived is among them
+    assert before == ["  canaries = False", "  workdir = 'runs/none'"]
     config.workdir = "runs/one"
     config.rollout.prompts = 4
     head, *lines = told(config)
-    assert head == "config: all of it is in runs/one/config.json; not as in base.py:"
+    assert head == "config: all of it is in runs/one/config.json; set otherwise than in base.py:"
     assert set(lines) - set(before) == {"  rollout.prompts = 4", "  workdir = 'runs/one'"}
     assert lines == sorted(lines)
 

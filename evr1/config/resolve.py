@@ -61,9 +61,28 @@ def check_hosts(config: ml_collections.ConfigDict) -> HostsSettings:
 
 
 def changes(settings: Settings, defaults: ml_collections.ConfigDict) -> list[str]:
-    """Returns a line for each field that is not as in `defaults`, sorted: 'rollout.n = 4'."""
+    """Returns a line for each field that was set otherwise than in `defaults`: 'rollout.n = 4'.
+
+    They are sorted. What only follows from other fields is not among them.
+    """
     now, before = _fields("", settings.to_dict()), _fields("", defaults.to_dict())
-    return sorted(f"{k} = {v!r}" for k, v in now.items() if k not in before or v != before[k])
+    return sorted(
+        f"{name} = {value!r}"
+        for name, value in now.items()
+        if value != before[name] and not _follows(settings, name, value, before[name])
+    )
+
+
+def _follows(settings: Settings, name: str, value: Any, default: Any) -> bool:
+    """Returns whether a field would have its value if it had been left alone."""
+    left_alone = derive(_replaced(settings, name, default))
+    return _fields("", left_alone.to_dict())[name] == value
+
+
+def _replaced(section: Any, name: str, value: Any) -> Any:
+    head, _, rest = name.partition(".")
+    value = _replaced(vars(section)[head], rest, value) if rest else value
+    return dataclasses.replace(section, **{head: value})
 
 
 def _fields(prefix: str, tree: dict[str, Any]) -> dict[str, Any]:

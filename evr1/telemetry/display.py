@@ -49,11 +49,12 @@ class Display:
         # (step, time without compiling) of the last few steps: few, to follow a change of pace
         self._marks = collections.deque([(start_step, self._start)], maxlen=5)
         self._is_first_step_in = True  # the first step of a process also traces, reads and warms up
-        self._compile_s = 0.0
+        self._compile_s = self._told_compile_s = 0.0
         self._compiling_since: float | None = None
         self._long_s, self._timer = long_s, threading.Timer(0, print)
         self._status = ""
         self._latest: dict[str, float] = {}
+        self._latest_compile_s = 0.0
         self._spinner = Spinner("dots", text="")
         self._live: Live | None = None
         if console.is_terminal:
@@ -66,6 +67,9 @@ class Display:
         self._mark(step)
         self._step = step
         self._latest.update(values)
+        if _STEP_TIME in values:
+            self._latest_compile_s = self._compile_s - self._told_compile_s
+            self._told_compile_s = self._compile_s
         if self._live is None:
             self._console.print(
                 self.describe(values), highlight=False, markup=False, soft_wrap=True
@@ -110,8 +114,14 @@ class Display:
         parts += [f"{label} {text}" for label, text in _numbers(values)]
         if _STEP_TIME in values:
             phases = ", ".join(f"{name} {s:.1f}" for name, s in _phases(values))
+            phases += self._compiled()
             parts.append(f"{values[_STEP_TIME]:.1f} s" + (f" ({phases})" if phases else ""))
         return "  ".join([*parts, *self._time_left()])
+
+    def _compiled(self) -> str:
+        """'; 58.0 of it compiling' of the latest step; empty where that is next to nothing."""
+        seconds = self._latest_compile_s
+        return f"; {seconds:.1f} of it compiling" if seconds >= 0.1 else ""
 
     def _mark(self, step: int) -> None:
         """Notes when a step ended, for the time left."""
@@ -144,9 +154,8 @@ class Display:
             Text.from_markup(f"{label} [bold]{escape(text)}[/]")
             for label, text in _numbers(self._latest)
         )
-        phases = Text(
-            "  ".join(f"{name} {s:.1f} s" for name, s in _phases(self._latest)), style="dim"
-        )
+        phases = "  ".join(f"{name} {s:.1f} s" for name, s in _phases(self._latest))
+        phases = Text(phases + self._compiled(), style="dim")
         self._spinner.update(text=Text(self._doing()))
         return Group(head, numbers, phases, self._spinner)
 

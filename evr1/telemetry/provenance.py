@@ -1,8 +1,9 @@
-"""config.json: the config of a run, and the command, commit and versions that it ran with."""
+"""config.json: the config of a run, and the command, folder, commit and versions it ran with."""
 
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -16,7 +17,8 @@ _PACKAGES = ("evr1", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grai
 
 
 def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> list[str]:
-    """Writes config.json: the config's fields, and under "run" the command, commit and versions.
+    """Writes config.json: the config's fields, and under "run" the command, folder, commit and
+    versions.
 
     Args:
         path: replaced atomically.
@@ -33,6 +35,7 @@ def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> lis
     changes = _changes(_read(path), config) if resumed and path.exists() else []
     run = {
         "command": sys.argv,
+        "folder": os.getcwd(),
         "git_commit": git_commit(Path(__file__).parents[2]),
         "python": platform.python_version(),
         "versions": _versions(),
@@ -60,11 +63,21 @@ def git_commit(repository: Path) -> str:
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for every field that differs; what the file says of its run is not compared."""
     old, new = _flat(before), _flat(now)
+    folder = str(old.get("run.folder", ""))
     return [
         f"config changed since the run began: {name} was {old.get(name)!r}, is {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and not name.startswith("run.")
+        if not name.startswith("run.") and not _is_same(old.get(name), new.get(name), folder)
     ]
+
+
+def _is_same(old: Any, new: Any, folder: str) -> bool:
+    """Returns whether two values are equal, or name the same file: the old one from a folder."""
+    if isinstance(old, str) and isinstance(new, str) and old and new:
+        return old == new or os.path.realpath(os.path.join(folder, old)) == os.path.realpath(new)
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return all(_is_same(a, b, folder) for a, b in zip(old, new, strict=True))
+    return old == new
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -86,13 +86,16 @@ def test_neither_rows_nor_sources_is_refused(config):
 
 
 def test_changes_are_what_differs_from_the_defaults_and_sorted(config):
-    """A field that was given, one that was derived, and no field that is as it was."""
+    """Fields that were given, none that follows from others, and no field that is as it was."""
     config.rollout.n = 4
+    config.rewards.overlong_cache_tokens = 7
+    config.eval.max_completion_tokens = config.rollout.max_completion_tokens  # as without it
     config.optim.freeze = ("vision/.*",)
     lines = changes(resolve(config), base.get_config())
     assert lines == sorted(lines)
     assert {"rollout.n = 4", "optim.freeze = ('vision/.*',)"} <= set(lines)
-    assert "algorithm.clip_high = 0.28" in lines
+    assert "rewards.overlong_cache_tokens = 7" in lines
+    assert not any(c.startswith(("algorithm.", "eval.", "data.eval = ''")) for c in lines)
     assert f"model = {config.model!r}" in lines
     assert not any(c.startswith(("seed", "rollout.prompts", "data.video_fps")) for c in lines)
 

@@ -34,6 +34,21 @@ def test_plain_line_a_step():
     )
 
 
+def test_what_compiling_took_of_a_step_is_told():
+    out = io.StringIO()
+    display = Display(20, 2, Console(file=out, width=40), clock=lambda: 100.0)
+    values = {"time/step_s": 60.0, "time/rollout_s": 20.0, "time/update_s": 39.0}
+    display.compiling(18.0)
+    display.compiling(40.0)
+    display.metrics(2, {"reward/overall": 0.5})  # of no step: they stay to be told
+    display.metrics(3, values)
+    display.metrics(4, values)
+    assert [line.partition("60.0 s ")[2] for line in out.getvalue().splitlines()][1:] == [
+        "(update 39.0, rollout 20.0; 58.0 of it compiling)  0s left",
+        "(update 39.0, rollout 20.0)  0s left",
+    ]
+
+
 def test_held_out_rows_that_failed_stand_beside_the_accuracy():
     out = io.StringIO()
     display = Display(20, 2, Console(file=out, width=40), clock=clock_of(100.0, 110.0, 120.0))

@@ -25,3 +25,17 @@ def test_a_garbled_config_record_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{gar")
     with pytest.raises(ValueError, match=r"config.json: no JSON object; remove it"):
         write_config(tmp_path / "config.json", {"a": 1}, resumed=True)
+
+
+def test_another_spelling_of_a_path_is_no_change(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    path = tmp_path / "runs" / "config.json"
+    monkeypatch.chdir(tmp_path)
+    relative = {"workdir": "runs", "data": {"sources": [["a.jsonl", 1.0]]}, "dtype": "bfloat16"}
+    write_config(path, relative, resumed=False)
+    monkeypatch.chdir(tmp_path / "runs")
+    sources = [[str(tmp_path / "a.jsonl"), 1.0]]
+    absolute = {"workdir": f"{tmp_path}/runs/", "data": {"sources": sources}, "dtype": "bfloat16"}
+    assert write_config(path, absolute, resumed=True) == []
+    [line] = write_config(path, absolute | {"workdir": "elsewhere"}, resumed=True)
+    assert "workdir was" in line
