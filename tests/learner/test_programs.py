@@ -81,6 +81,7 @@ class Run:
         c.rollout.slots, c.rollout.window_steps = 8, 8
         c.rollout.max_completion_tokens = SHAPES.completion_tokens
         c.train.microbatch_tokens = SHARDS * (32 + N * SHAPES.completion_tokens)
+        c.algorithm.old_logprobs = "recompute"
         for name, value in fields.items():
             section, field = name.split(".")
             c[section][field] = value
