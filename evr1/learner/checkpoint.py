@@ -124,7 +124,7 @@ class Checkpoints:
             restored, problem = self._read(candidate, abstract)
             if restored is not None:
                 self._set_aside(damaged)
-                best = restored.extra.pop(_BEST, None)  # older checkpoints have none
+                best = restored.extra.pop(_BEST)
                 self.best = (best[0], best[1]) if best else None
                 return restored
             self._log(f"{self.directory / str(candidate)}: damaged checkpoint ignored: {problem}")

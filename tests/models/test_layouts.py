@@ -283,3 +283,18 @@ def test_embeddings_are_tied_where_transformers_ties_them(family, outer, inner):
     assert FAMILIES[family](raw, dtype="float32", remat="none").config.tied == bool(
         theirs.tie_word_embeddings
     )
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "prefix"),
+    [
+        ("module.model.visual.x.weight", "module."),
+        ("_orig_mod.model.visual.x.weight", "_orig_mod."),
+        ("model.layers.0._fsdp_wrapped_module.mlp.weight", "_fsdp_wrapped_module."),
+    ],
+)
+def test_names_of_a_wrapper_are_told_as_that(wrapped, prefix):
+    with pytest.raises(ValueError, match="save the model inside it, or take") as error:
+        names.find((), [], [wrapped, "spare"])
+    assert f"1 tensor with {prefix} in the name, such as {wrapped}: " in str(error.value)
+    assert names.find((), [], ["module.score.weight"]).strays  # a head beside the model, as before

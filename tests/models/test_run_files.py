@@ -82,10 +82,11 @@ def test_a_run_without_the_checkpoint_asked_for_says_why(tmp_path):
         run_files.find(tmp_path / "checkpoints" / "best")
 
 
-def test_the_policy_alone_is_read_in_the_dtype_that_is_asked_for(run, model, moved):
+def test_the_policy_alone_is_read_in_the_dtype_that_is_asked_for(run, model, moved, caplog):
     read = runs.load_params(run / "checkpoints" / "best", load_model(run), dtype="bfloat16")
     for name, x in flatten(moved).items():
         np.testing.assert_array_equal(flatten(read)[name], x.astype("bfloat16"), err_msg=name)
+    assert [record.getMessage() for record in caplog.records] == []  # Orbax has nothing to warn of
 
 
 def test_another_checkpoint_is_another_model(run):

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from evr1.formats.words import counted
 from evr1.models.weights import Weight
 from evr1.parallel import hosts
 
@@ -36,6 +37,10 @@ _OTHER_HEAD = re.compile(
     r"(v|value|values|critic|reward|score|rm|rank|regression|classification|cls)"
     r"(_?(head|model|proj|projection|layer|out|output|predictor))?s?(\..+)?"
 )
+
+
+# What wraps a module while it is trained, and stays in the names where the wrapper was saved.
+_WRAPPER = re.compile(r"(?:^module|(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module))\.")
 
 
 class Names(NamedTuple):
@@ -61,7 +66,7 @@ def find(weights: Collection[Weight], expected: Iterable[str], names: Iterable[s
         names: in the checkpoint.
 
     Raises:
-        ValueError: two tensors are the same parameter.
+        ValueError: two tensors are the same parameter, or names hold what wrapped the model.
     """
     rules, expected = renamings(weights), list(expected)
     modules = {module(name, rules): name for name in [*expected, HEAD]}
@@ -77,6 +82,14 @@ def find(weights: Collection[Weight], expected: Iterable[str], names: Iterable[s
             )
         else:
             found.stored[known] = name
+    wrapped = [name for name in found.unknown if _WRAPPER.search(name)]
+    if wrapped:
+        wrapper = _WRAPPER.findall(wrapped[0])[0]
+        raise ValueError(
+            f"{counted(len(wrapped), 'tensor')} with {wrapper} in the name, such as {wrapped[0]}: "
+            "a wrapper of the model was saved, which transformers does not read either; save the "
+            f"model inside it, or take {wrapper} out of the names"
+        )
     return found
 
 

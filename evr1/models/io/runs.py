@@ -4,6 +4,7 @@ Of a checkpoint the policy's parameters alone are read, each straight to its dev
 were trained, they are added to what the run started from.
 """
 
+import contextlib
 import functools
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from evr1.formats import run_files
 from evr1.formats.run_files import RunCheckpoint
@@ -104,9 +106,9 @@ def _load_policy(run: RunCheckpoint, model: Model, shardings: Any, dtype: Dtype)
 
 def _stored(run: RunCheckpoint) -> Any:
     """Returns the shapes and dtypes of the policy's parameters in a checkpoint, nested."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _handler() as handler:
         try:
-            return checkpointer.metadata(_state(run)).item_metadata.tree["params"]
+            return handler.metadata(_state(run)).tree["params"]
         except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError) as e:
             raise ValueError(f"{run.directory}: damaged ({e}); give another step") from None
 
@@ -119,13 +121,18 @@ def _restore(run: RunCheckpoint, target: Any) -> Any:
         restore_args=ocp.checkpoint_utils.construct_restore_args(item),
         partial_restore=True,
     )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _handler() as handler:
         try:
-            return checkpointer.restore(_state(run), args=arguments)["params"]
+            return handler.restore(_state(run), args=arguments)["params"]
         except (FileNotFoundError, ValueError) as e:
             first = str(e).splitlines()[0]
             raise ValueError(f"{run.directory}: damaged ({first}); give another step") from None
 
 
-def _state(run: RunCheckpoint) -> Path:
-    return (run.directory / run_files.STATE).absolute()
+def _handler() -> contextlib.closing[ocp.PyTreeCheckpointHandler]:
+    """Returns a reader of an item; a Checkpointer would look there for what its parent has."""
+    return contextlib.closing(ocp.PyTreeCheckpointHandler())
+
+
+def _state(run: RunCheckpoint) -> epath.Path:
+    return epath.Path((run.directory / run_files.STATE).absolute())
