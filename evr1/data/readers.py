@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from evr1.data.media.cache import MediaCache, kind_of
+from evr1.data.media.cache import MediaCache
+from evr1.formats.media_bytes import kind_of
 
 _BATCH_ROWS, _BATCH_BYTES, _BUFFER_BYTES = 1024, 2**25, 2**20
 _NOT_SPACE = re.compile(r"\S")

@@ -5,9 +5,9 @@ options, problem, what its type asks for (or the shape of another tool, as docs/
 and think_open: true where its prompt left a think block
 open (--model DIR tells it for rows that do not say). An output row is the input row with overall,
 accuracy, format, status and extracted (and detail, where something went wrong; and terms, where
-they were asked for). A row that cannot be scored gets status error, and the others go on. "-" reads
-JSONL from stdin or writes to stdout; .json and .parquet files are read too. A table by problem type
-goes to stderr.
+they were asked for); media that Parquet holds as bytes are data: URLs in it. A row that cannot be
+scored gets status error, and the others go on. "-" reads JSONL from stdin or writes to stdout;
+.json and .parquet files are read too. A table by problem type goes to stderr.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import functools
 import itertools
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,14 @@ from evr1.rewards.judging.judge_http import HttpJudge
 from evr1.rewards.pool import RewardPool
 
 BATCH = 1024  # rows in flight
+_FLAGS = {  # by the field of a run's config
+    f"{group}.{name}": name
+    for group, names in (
+        ("data", ("columns", "problem_type", "thinking", "template_variables")),
+        ("rewards", ("box_scale", "unknown_type", "extra", "terms", "timeout_s", "workers")),
+    )
+    for name in names
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as e:
         sys.exit(f"error: {f'{e.filename}: {e.strerror}; check the path' if e.filename else e}")
     except ValueError as e:
-        sys.exit(f"error: {e}")
+        sys.exit(f"error: {arguments.name_flags(str(e), _FLAGS)}")
     except KeyboardInterrupt:
         sys.exit("interrupted; nothing was written to --out")
 
@@ -174,10 +181,7 @@ def _is_left_open(args: argparse.Namespace) -> bool:
         return False
     root = Path(args.model)
     root = root / "hf" if (root / "hf").is_dir() else root  # as evr1 convert has it
-    try:
-        variables = chat_template.choose_variables(root, args.thinking, args.template_variables)
-    except ValueError as e:
-        raise ValueError(re.sub(r"\bdata\.(?=thinking|template_)", "--", str(e))) from None
+    variables = chat_template.choose_variables(root, args.thinking, args.template_variables)
     special = chat_template.special_tokens(root)
     start = chat_template.start_of_answer(chat_template.read(root), special, variables)
     return think_block.is_left_open(start)
@@ -195,18 +199,18 @@ def _read(
 ) -> Task | str:
     """Returns the task of a row, or what is wrong with the row; terms go by its length too."""
     try:
+        if not {"response", "completion"} & row.keys():
+            raise ValueError("response is missing; give a text or null")
         if not isinstance(_response(row), str | None):
             raise ValueError(f"response is {_response(row)!r}; give a text or null")
         task = make_task(
             _in_our_words(row, renamed, default_type), box_scale, types.canonical, think_open
         )
         rewards.find_scorer(task.problem_type, scorers)
-        if not {"response", "completion"} & row.keys():
-            raise ValueError("response is missing; give a text or null")
         if has_terms and not _is_length(row.get("length")):
             raise ValueError(f"length is {row['length']!r}; give a whole number, such as 90")
     except ValueError as e:
-        return str(e)
+        return arguments.name_flags(str(e), _FLAGS)
     return task
 
 

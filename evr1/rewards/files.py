@@ -1,6 +1,8 @@
 """Files of scored rows: JSONL, JSON and Parquet in, JSONL out."""
 
 import contextlib
+import datetime
+import decimal
 import json
 import math
 import sys
@@ -8,6 +10,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+from evr1.formats import media_bytes
 
 Row = dict[str, Any]
 MAX_DEPTH = 64  # of a row: what can be read as JSON cannot always be written again
@@ -113,7 +117,8 @@ def _batches(file: Any) -> Iterator[Row]:
 def _plain(value: Any) -> Any:
     """Returns a value of Arrow as JSON would hold it.
 
-    Nulls that Arrow fills into objects are left out; numbers that are none, and bytes, are null.
+    Nulls that Arrow fills into objects are left out; numbers that are none are null. Media that
+    stand there as bytes are data: URLs, as evr1's rows may have them.
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -122,11 +127,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(v, tuple) for v in value):  # a map
         value = dict(value)
     if isinstance(value, dict):
+        data, name = value.get("bytes"), value.get("path")
+        if isinstance(data, bytes) and (name is None or isinstance(name, str)):
+            url = media_bytes.url_of(data, name or "")
+            value = {k: v for k, v in value.items() if k != "bytes"} | {"path": url}
         plain = {str(k): _plain(v) for k, v in value.items()}
         return {k: v for k, v in plain.items() if v is not None}
     if isinstance(value, list):
         return [_plain(v) for v in value]
-    return None if isinstance(value, bytes) else str(value)  # dates, decimals
+    if isinstance(value, bytes):
+        return media_bytes.url_of(value)
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value)
 
 
 def _object(row: Any, place: str) -> Row:

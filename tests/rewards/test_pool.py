@@ -1,8 +1,10 @@
 """The scoring processes: order, deadlines, death, and the command."""
 
 import datetime
+import decimal
 import json
 import math
+import pathlib
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from evr1 import rewards
+from evr1.data.media.cache import MediaCache
 from evr1.rewards import Status, Task, __main__
 from evr1.rewards.base import make_task
 from evr1.rewards.pool import CHUNK, RewardPool, _encode
@@ -125,14 +128,21 @@ def test_command_reads_what_arrow_fills_in(tmp_path):
     truths = [{"boxes": {"1": [0, 0, 4, 4]}}, {"boxes": {"3": [1, 1, 5, 5]}}]
     rows = [
         {"problem_type": "tracking", "answer": truth, "response": json.dumps(truth)}
-        | {"rate": math.nan, "image": b"\x89PNG"}
+        | {"rate": math.nan, "images": [{"bytes": b"\x89PNG\r\n", "path": None}]}
+        | {"cover": b"\xff\xd8\xff", "note": b"plain", "price": decimal.Decimal("3.50")}
         for truth in truths
     ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     __main__.main([f"--rows={tmp_path / 'a.parquet'}", f"--out={tmp_path / 'o'}", "--workers=1"])
     scored = [json.loads(line) for line in (tmp_path / "o").read_text().splitlines()]
     assert [(r["answer"], r["accuracy"]) for r in scored] == [(truth, 1.0) for truth in truths]
-    assert [(r["rate"], r["image"]) for r in scored] == [(None, None)] * 2
+    for row in scored:  # nothing is lost on the way through
+        assert row["rate"] is None
+        assert row["images"] == [{"path": "data:image/png;base64,iVBORw0K"}]
+        cached = MediaCache(str(tmp_path / "cache")).put_url(row["images"][0]["path"])
+        assert pathlib.Path(cached).read_bytes() == b"\x89PNG\r\n"
+        assert row["cover"] == "data:image/jpeg;base64,/9j/"
+        assert (row["note"], row["price"]) == ("plain", 3.5)
 
 
 def test_command_reads_the_rows_of_other_tools(tmp_path):
@@ -224,6 +234,7 @@ def test_a_type_that_is_none_is_a_wrong_flag(tmp_path):
 )
 def test_command_marks_the_row_and_goes_on(tmp_path, capsys, row, name, detail):
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    row = {"response": "x"} | row
     source.write_text("\n".join(map(json.dumps, [ROWS[0], row, ROWS[0]])))
     __main__.main([f"--rows={source}", f"--out={out}", "--workers=1"])
     first, bad, last = map(json.loads, out.read_text().splitlines())
@@ -232,6 +243,18 @@ def test_command_marks_the_row_and_goes_on(tmp_path, capsys, row, name, detail):
     assert detail in bad["detail"]
     assert bad.items() >= row.items()
     assert f"\n{name} " in capsys.readouterr().err
+
+
+def test_a_missing_response_comes_first_and_flags_are_named(tmp_path):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"answer": 1}, {"problem_type": "ocr", "response": "x", "gt": "b", "label": "c"}]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    __main__.main([f"--rows={source}", f"--out={out}", "--workers=1"])
+    first, second = map(json.loads, out.read_text().splitlines())
+    assert first["detail"] == "response is missing; give a text or null"
+    assert "gt and label differ; name the one in --columns, e.g." in second["detail"]
+    with pytest.raises(SystemExit, match="^error: --unknown_type='nothing'"):
+        __main__.main([f"--rows={source}", f"--out={out}", "--unknown_type=nothing"])
 
 
 def test_command_reads_what_data_files_are_written_in(tmp_path):

@@ -12,20 +12,7 @@ import re
 import tempfile
 import threading
 
-_MAGIC = (
-    (b"\x89PNG\r\n", ".png"),
-    (b"\xff\xd8\xff", ".jpg"),
-    (b"GIF8", ".gif"),
-    (b"BM", ".bmp"),
-    (b"II*\0", ".tif"),
-    (b"MM\0*", ".tif"),
-    (b"\x1aE\xdf\xa3", ".mkv"),
-    (b"FLV\1", ".flv"),
-    (b"OggS", ".ogv"),
-    (b"\0\0\1\xba", ".mpg"),
-    (b"\x47\x40", ".ts"),
-)
-
+from evr1.formats.media_bytes import kind_of
 
 _CACHED = re.compile(r"[0-9a-f]{32}(\.\w+)?")
 
@@ -99,19 +86,6 @@ def default_directory() -> pathlib.Path:
     """The folder of media in the user's cache directory."""
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(home) / "evr1" / "media"
-
-
-def kind_of(data: bytes) -> str:
-    """Returns the ending that belongs to the first bytes of a medium; empty where they are unknown.
-
-    >>> kind_of(b"\\x89PNG\\r\\n\\x1a\\n")
-    '.png'
-    """
-    if data[:4] == b"RIFF":
-        return {b"WEBP": ".webp", b"AVI ": ".avi"}.get(data[8:12], "")
-    if data[4:8] == b"ftyp":
-        return ".avif" if data[8:12] in (b"avif", b"avis") else ".mp4"
-    return next((ending for magic, ending in _MAGIC if data.startswith(magic)), "")
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:
