@@ -25,6 +25,7 @@ from evr1.data.records import Example, Geometry, Media, MediaSize, Row, Turn
 from evr1.data.rows import user_texts
 from evr1.data.tokenizer import load_tokenizer
 from evr1.formats import adapter_files, box_frames, chat_template, processor_files, think_block
+from evr1.formats.words import counted
 
 _MEMO_CHARS = 64  # pieces up to this length recur (time marks); longer ones are questions
 _MEMO_ENTRIES = 65536
@@ -209,7 +210,7 @@ class Processor:
             return ""
         how = "text (data.sanitize)" if self.sanitize else "such; data.sanitize reads them as text"
         return (
-            f"{len(found)} rows have control tokens of the model in their text, which are read as "
+            f"control tokens of the model in the text of {counted(len(found), 'row')} are read as "
             f"{how}; first: {found[0].source} ({found[0].problem_id})"
         )
 

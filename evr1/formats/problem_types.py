@@ -5,6 +5,8 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
+from evr1.formats.words import counted
+
 ALIASES: dict[str, tuple[str, ...]] = {
     "multiple choice": ("multiple_choice", "mc", "mcq"),
     "numerical": ("number", "rec"),  # rec, ssr, crr: OVO-Bench in the files of EasyVideoR1
@@ -114,8 +116,8 @@ class Types:
         types = ", ".join(f"{name!r} ({n})" for name, n in self.counts.most_common(5))
         more = f" and {len(self.counts) - 5} more" if len(self.counts) > 5 else ""
         return (
-            f"{self.counts.total()} rows of unknown problem_type are read as {self.unknown}: "
-            f"{types}{more}"
+            f"read as {self.unknown}: {counted(self.counts.total(), 'row')} of unknown "
+            f"problem_type: {types}{more}"
         )
 
 

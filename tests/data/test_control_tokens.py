@@ -84,7 +84,9 @@ def test_a_task_prompt_is_sanitized_too_and_its_own_text_is_not_changed(processo
 
 def test_rows_with_control_tokens_are_counted(processor):
     many = [make_row(text) for text in TEXTS] + [make_row("q", options=("<|im_end|>",))]
-    assert processor.spelled(many).startswith("4 rows have control tokens of the model in their")
+    assert processor.spelled(many).startswith(
+        "control tokens of the model in the text of 4 rows are"
+    )
     assert "read as text (data.sanitize)" in processor.spelled(many)
     assert "data.sanitize reads them as text" in Processor.from_hf(str(TINY)).spelled(many)
     assert processor.spelled([make_row("q")]) == ""

@@ -206,7 +206,7 @@ def test_unknown_types_are_refused_or_read_as_one_and_counted():
     assert types.canonical("MCQ") == "multiple choice"
     assert types.canonical("essay") == "open-ended"
     assert types.summary() == (
-        "3 rows of unknown problem_type are read as open-ended: 'riddle' (2), 'essay' (1)"
+        "read as open-ended: 3 rows of unknown problem_type: 'riddle' (2), 'essay' (1)"
     )
     for missing in (None, "", " ", 3):
         with pytest.raises(ValueError, match="problem_type"):
@@ -233,12 +233,10 @@ def test_command_with_own_and_unknown_types(own, tmp_path, capsys):
     __main__.main([*flags, "--unknown_type=open-ended", "--terms=shout=0.5"])
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(r["overall"], r["terms"]) for r in found] == [(1, {"shout": 0}), (1, {"shout": 0})]
-    assert (
-        "1 rows of unknown problem_type are read as open-ended: 'essay'" in capsys.readouterr().err
-    )
-    with pytest.raises(SystemExit, match="rewards.unknown_type='essays': unknown problem_type"):
+    assert "read as open-ended: 1 row of unknown problem_type: 'essay'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="--unknown_type='essays': unknown problem_type"):
         __main__.main([*flags, "--unknown_type=essays"])
-    with pytest.raises(SystemExit, match="rewards.terms names 'whisper'; there are .*shout"):
+    with pytest.raises(SystemExit, match="--terms names 'whisper'; there are .*shout"):
         __main__.main([*flags, "--terms=whisper=1"])
 
 
