@@ -151,7 +151,7 @@ def _read_parquet(path: pathlib.Path, cache: MediaCache) -> Iterator[tuple[int, 
                 for row in batch.to_pylist():
                     number += 1
                     row = {k: _featured(v, features.get(k)) for k, v in row.items()}
-                    yield number, _plain(row, cache)
+                    yield number, plain(row, cache)
     except (pyarrow.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: Parquet: {reason}; write the file again") from None
@@ -216,7 +216,7 @@ def _in_rows(columns: Mapping[str, Any]) -> Any:
     return [dict(zip(full, row, strict=True)) for row in zip(*full.values(), strict=True)]
 
 
-def _plain(value: Any, cache: MediaCache) -> Any:
+def plain(value: Any, cache: MediaCache) -> Any:
     """Returns a value of Arrow as JSON would hold it.
 
     Arrow gives every object of a column all keys that one of them has: those without a value are
@@ -234,7 +234,7 @@ def _plain(value: Any, cache: MediaCache) -> Any:
         return _object(value, cache)
     if isinstance(value, list | tuple):
         is_map = bool(value) and all(isinstance(v, tuple) for v in value)  # of (key, value)
-        return _object(dict(value), cache) if is_map else [_plain(v, cache) for v in value]
+        return _object(dict(value), cache) if is_map else [plain(v, cache) for v in value]
     if isinstance(value, decimal.Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime.timedelta):
@@ -247,8 +247,8 @@ def _object(value: Mapping[Any, Any], cache: MediaCache) -> dict[str, Any]:
     if isinstance(data, bytes) and (name is None or isinstance(name, str)):
         path = _of_bytes(data, name or "", cache)
         value = {k: v for k, v in value.items() if k != "bytes"} | {"path": path}
-    plain = {str(k): _plain(v, cache) for k, v in value.items()}
-    return {k: v for k, v in plain.items() if v is not None}
+    fields = {str(k): plain(v, cache) for k, v in value.items()}
+    return {k: v for k, v in fields.items() if v is not None}
 
 
 def _of_bytes(data: bytes, name: str, cache: MediaCache) -> str:

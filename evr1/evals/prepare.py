@@ -16,6 +16,7 @@ from typing import Any
 from evr1.evals.tasks import TASK_HELP, files, find
 from evr1.evals.tasks.base import Part, Sample, Source, Subtitles, Task
 from evr1.evals.unpack import unpack
+from evr1.formats.words import counted
 
 _SHOWN = 20  # missing files that are named in print; the manifest names all
 _POINTER = b"version https://git-lfs"
@@ -247,7 +248,8 @@ def report(stock: Stock) -> list[str]:
     annotations = stock.annotations.values()
     lines = [
         f"{stock.task}: {stock.n} of {stock.expected} questions",
-        f"annotations: {len(annotations)} files, {_size(sum(a['bytes'] for a in annotations))}",
+        f"annotations: {counted(len(annotations), 'file')}, "
+        + _size(sum(a["bytes"] for a in annotations)),
         stock.media.line("media"),
         *([stock.subtitles.line("subtitles")] if stock.subtitles != Files({}, {}) else []),
         *(f"wrong: {line}" for line in stock.wrong),

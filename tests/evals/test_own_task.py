@@ -218,6 +218,24 @@ def test_the_nearest_name_is_offered(tmp_path, monkeypatch):
         find("my_task")
 
 
+def test_media_that_parquet_holds_as_bytes_are_cached(tmp_path, monkeypatch):
+    from pyarrow import Table, parquet
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    clip = write_clip(tmp_path / "a.mp4", frames=4).read_bytes()
+    stored = [{"bytes": clip, "path": "a.mp4"}]
+    row = {"problem_id": "1", "problem": "Who?", "options": ["a man", "a dog"], "answer": "B"}
+    row |= {"problem_type": "multiple choice", "videos": stored, "kind": "who"}
+    (tmp_path / "data").mkdir()
+    parquet.write_table(Table.from_pylist([row]), tmp_path / "data" / "rows.parquet")
+    [sample] = data_rows.loader("rows.parquet", tags=("kind",))(tmp_path / "data")
+    [medium] = sample.media
+    assert (medium.kind, Path(medium.path).read_bytes()) == ("video", clip)
+    assert Path(medium.path).is_relative_to(tmp_path / "cache")
+    assert data_rows.ask(sample)[0] == Show(0)
+    json.dumps(sample.doc)
+
+
 def test_rows_of_other_tools_are_asked_and_scored(tmp_path):
     rows = [
         {

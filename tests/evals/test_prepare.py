@@ -52,7 +52,7 @@ def test_a_complete_folder(tmp_path):
     assert stock.is_complete
     assert prepare.report(stock) == [
         "lvbench: 3 of 3 questions",
-        f"annotations: 1 files, {(tmp_path / 'video_info.meta.jsonl').stat().st_size} B",
+        f"annotations: 1 file, {(tmp_path / 'video_info.meta.jsonl').stat().st_size} B",
         "media: 2 of 2, 2.9 KiB",
     ]
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from evr1 import rewards
-from evr1.data import dialects, prompts, rows
+from evr1.data import dialects, prompts, readers, rows
+from evr1.data.media.cache import MediaCache
 from evr1.data.records import Row
 from evr1.evals.tasks import files, ours
 from evr1.evals.tasks.base import Doc, Media, Part, Sample, Show, Verdict
@@ -26,9 +27,11 @@ def loader(*names: str, tags: tuple[str, ...] = ()) -> Callable[[Path], Iterator
     """
 
     def load(folder: Path) -> Iterator[Sample]:
-        """Yields the rows; media are relative to the folder."""
-        for where, fields in files.rows(folder, *names):
+        """Yields the rows; media are relative to the folder, or cached where they are bytes."""
+        cache = MediaCache()
+        for where, stored in files.rows(folder, *names):
             try:
+                fields = {name: readers.plain(value, cache) for name, value in stored.items()}
                 doc = _in_our_words(fields)
                 row = _parse(doc, where)
                 if row.answer != doc["answer"]:  # less the nulls that Arrow fills in
