@@ -10,7 +10,14 @@ from repo import ROOT
 FILES = [path for name in ("evr1", "tools") for path in sorted((ROOT / name).rglob("*.py"))]
 MAX_PARAMETERS, MAX_FUNCTION_LINES, MAX_FILE_LINES, MAX_ROOT_MODULES = 6, 80, 500, 6
 # The commands: they hold all of a config and hand out its sections.
-WHOLE = ("evr1/main.py", "evr1/train.py", "evr1/evaluate.py", "evr1/preflight.py", "evr1/config/")
+WHOLE = (
+    "evr1/api.py",
+    "evr1/main.py",
+    "evr1/train.py",
+    "evr1/evaluate.py",
+    "evr1/preflight.py",
+    "evr1/config/",
+)
 PLAN = ("evr1/plan/plan.py", "evr1/plan/phases.py")
 # Where something is made, by the name that makes it; conversion.py moves weights, and
 # make_demo_model.py makes them: neither draws anything.

@@ -27,7 +27,7 @@ from evr1.types import Rollouts
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 with one line on standard error."""
-    return inference.main("generate", _parser(), _run, argv)
+    return inference.main("generate", make_parser(), _run, argv)
 
 
 def _run(flags: argparse.Namespace) -> int:
@@ -75,7 +75,7 @@ def _run(flags: argparse.Namespace) -> int:
             def finish(i: int, rollouts: Rollouts, examples=examples) -> None:
                 if not rollouts.is_finite.all():
                     broken.append(_broken(examples[i].row, rollouts))
-                results.add(_output(actor.processor, examples[i], rollouts))
+                results.add(output(actor.processor, examples[i], rollouts))
                 bar.advance(task)
 
             ids = [e.row.index for e in examples]
@@ -103,7 +103,7 @@ def _broken(row: Row, rollouts: Rollouts) -> str:
     )
 
 
-def _output(processor, example, rollouts: Rollouts) -> list[dict]:
+def output(processor, example, rollouts: Rollouts) -> list[dict]:
     """Returns the output rows of one input row."""
     made = []
     states = zip(rollouts.drawn, rollouts.is_finite, rollouts.finished, strict=True)
@@ -127,7 +127,8 @@ def _output(processor, example, rollouts: Rollouts) -> list[dict]:
     return made
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = inference.parser(__doc__)
     add = parser.add_argument
     add("--n", type=int, default=1, help="completions of a row (default 1)")

@@ -1,6 +1,9 @@
 """Flags of commands: what a misspelt one may be, no addresses, messages that name them."""
 
 import argparse
+import contextlib
+import io
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -31,6 +34,31 @@ class Parser(argparse.ArgumentParser):
             given = [x.partition("=")[0] for x in message.split() if x.startswith("--")]
             message += "".join(did_you_mean(flag, known) for flag in given[:1])
         super().error(message)
+
+
+def of_options(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> argparse.Namespace:
+    """Returns the flags of a call from Python, checked as those of a command line are.
+
+    Args:
+        parser: of a command.
+        options: flag, without its dashes -> value; None: as if it were not given.
+
+    Raises:
+        ValueError: no such flag, or no such value; in one line.
+    """
+    argv = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            argv.append(f"--{name}" if value else f"--no-{name}")
+        elif value is not None:
+            argv.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return parser.parse_args(argv)
+    except SystemExit:
+        line = errors.getvalue().strip().splitlines()[-1]
+        raise ValueError(line.partition(": error: ")[2]) from None
 
 
 def name_flags(message: str, flags: Mapping[str, str]) -> str:

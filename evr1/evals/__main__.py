@@ -1,14 +1,14 @@
 """Everything about benchmarks besides asking the model that is tested.
 
-python -m evr1.evals list
-python -m evr1.evals show TASK
-python -m evr1.evals prepare TASK --data DIR [--unpack]
-python -m evr1.evals score RUN
-python -m evr1.evals judge RUN --judge http://localhost:8000/v1 --model NAME
-python -m evr1.evals judge RUN --judge MODEL_DIR
-python -m evr1.evals score --cases cases.jsonl --out verdicts.jsonl
-python -m evr1.evals compare A B
-python -m evr1.evals view RUN --compare OTHER_RUN
+evr1 benchmarks list
+evr1 benchmarks show TASK
+evr1 benchmarks prepare TASK --data DIR [--unpack]
+evr1 benchmarks score RUN
+evr1 benchmarks judge RUN --judge http://localhost:8000/v1 --model NAME
+evr1 benchmarks judge RUN --judge MODEL_DIR
+evr1 benchmarks score --cases cases.jsonl --out verdicts.jsonl
+evr1 benchmarks compare A B
+evr1 benchmarks view RUN --compare OTHER_RUN
 
 TASK is a name of the list, or the path of a .py file of your own (docs/own_benchmark.md).
 """
@@ -78,7 +78,7 @@ def _score_cases(flags: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = arguments.Parser(
-        prog="python -m evr1.evals",
+        prog=None if sys.argv[0].startswith("evr1 ") else "python -m evr1.evals",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

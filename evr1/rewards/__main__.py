@@ -1,4 +1,4 @@
-"""Scores responses without a model: python -m evr1.rewards --rows in.jsonl --out out.jsonl.
+"""Scores responses without a model: evr1 rewards --rows in.jsonl --out out.jsonl.
 
 A row holds problem_type, response (or completion), answer (or ground_truth), and optionally
 options, problem, what its type asks for (or the shape of another tool, as docs/data.md has them),
@@ -48,7 +48,7 @@ _FLAGS = {  # by the field of a run's config
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command; bad input ends in one line and exit code 1."""
-    args = _parser().parse_args(argv)
+    args = make_parser().parse_args(argv)
     try:
         run(args)
     except BrokenPipeError:
@@ -62,9 +62,10 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit("interrupted; nothing was written to --out")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = arguments.Parser(
-        prog="python -m evr1.rewards",
+        prog=None if sys.argv[0].startswith("evr1 ") else "python -m evr1.rewards",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -120,41 +121,73 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: a flag is wrong, or the file cannot be read as rows; names its line.
     """
-    weights = Weights(args.accuracy_weight, args.format_weight).check()
-    scorers = extra.all_scorers(args.extra)
-    types = problem_types.Types(scorers, args.unknown_type)
-    if args.problem_type:
-        problem_types.canonical(args.problem_type, types.own)
-    terms = _terms(args)
-    read = functools.partial(
-        _read,
-        types=types,
-        scorers=scorers,
-        box_scale=args.box_scale,
-        think_open=_is_left_open(args),
-        has_terms=bool(terms.parts),
-        renamed=columns.parse(args.columns),
-        default_type=args.problem_type,
-    )
     table: dict[str, list[Score]] = collections.defaultdict(list)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(files.reading(args.rows))
-        pool = RewardPool(args.workers, args.timeout_s, weights, args.extra, args.box_scale)
-        scorer = _with_judge(args, stack.enter_context(pool), weights)
+        scoring = stack.enter_context(Scoring(args))
         out = stack.enter_context(files.writing(args.out))
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # an own term may print
         advance = stack.enter_context(_progress(source.total))
         while rows := list(itertools.islice(source.rows, BATCH)):
-            tasks = [read(row) for row in rows]
-            scores = compose.add_terms(_score(scorer, rows, tasks), _outcomes(rows, tasks), terms)
-            for row, task, score in zip(rows, tasks, scores, strict=True):
-                name = task.problem_type if isinstance(task, Task) else _name_of(row, types)
+            for name, row, score in scoring.of(rows):
                 table[name].append(score)
-                print(json.dumps(_scored(row, score), ensure_ascii=False), file=out)
+                print(json.dumps(row, ensure_ascii=False), file=out)
             advance(len(rows))
         if not table:
             raise ValueError(f"{args.rows}: no rows")
-    print(*filter(None, [types.summary(), format_table(table)]), sep="\n", file=sys.stderr)
+    print(*filter(None, [scoring.summary(), format_table(table)]), sep="\n", file=sys.stderr)
+
+
+class Scoring:
+    """What the flags ask for, with its worker processes; a context manager.
+
+    Raises:
+        ValueError: a flag is wrong.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        weights = Weights(args.accuracy_weight, args.format_weight).check()
+        scorers = extra.all_scorers(args.extra)
+        self._types = problem_types.Types(scorers, args.unknown_type)
+        if args.problem_type:
+            problem_types.canonical(args.problem_type, self._types.own)
+        self._terms = _terms(args)
+        self._read = functools.partial(
+            _read,
+            types=self._types,
+            scorers=scorers,
+            box_scale=args.box_scale,
+            think_open=_is_left_open(args),
+            has_terms=bool(self._terms.parts),
+            renamed=columns.parse(args.columns),
+            default_type=args.problem_type,
+        )
+        self._pool = RewardPool(args.workers, args.timeout_s, weights, args.extra, args.box_scale)
+        try:
+            self._scorer = _with_judge(args, self._pool, weights)
+        except ValueError:
+            self._pool.close()
+            raise
+
+    def __enter__(self) -> "Scoring":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pool.close()
+
+    def of(self, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any], Score]]:
+        """Yields the problem type, the row with its score, and the score, of each row."""
+        tasks = [self._read(row) for row in rows]
+        scores = compose.add_terms(
+            _score(self._scorer, rows, tasks), _outcomes(rows, tasks), self._terms
+        )
+        for row, task, score in zip(rows, tasks, scores, strict=True):
+            name = task.problem_type if isinstance(task, Task) else _name_of(row, self._types)
+            yield name, _scored(row, score), score
+
+    def summary(self) -> str:
+        """Returns a line about problem types that were read as others; empty: none was."""
+        return self._types.summary()
 
 
 def _with_judge(args: argparse.Namespace, scorer: BatchScorer, weights: Weights) -> Judged:
@@ -329,7 +362,7 @@ def format_table(table: dict[str, list[Score]]) -> str:
 
 def _scored(row: dict[str, Any], score: Score) -> dict[str, Any]:
     """Returns the row with its score and without any earlier one."""
-    fields = {**score._asdict(), "terms": dict(score.terms)}
+    fields = {**score._asdict(), "status": str(score.status), "terms": dict(score.terms)}
     unsaid = [name for name in ("detail", "terms") if not fields[name]]
     was_scored = {"overall", "status"} <= row.keys()
     kept = {k: v for k, v in row.items() if not (was_scored and k in unsaid)}
