@@ -127,7 +127,7 @@ def _unscorable(data: Sequence[Row], flags: argparse.Namespace) -> dict[int, str
         try:
             rewards.check_row(row, scorers, flags.box_scale)
         except ValueError as error:
-            reasons[row.index] = str(error)
+            reasons[row.index] = inference.name_flags(str(error), flags)
     return reasons
 
 
