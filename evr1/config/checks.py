@@ -19,7 +19,7 @@ class Section:
         home: the file that names the fields.
     """
 
-    home = "configs/base.py"
+    home = "evr1/config/base.py"
 
     def check(self) -> None:
         """Raises ValueError where the section is wrong whatever the others hold."""

@@ -16,7 +16,7 @@ from ml_collections import config_flags
 from evr1.config import named, reference
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
-_HOME = "configs/base.py (evr1/config/evals.py for benchmarks)"
+_HOME = "evr1/config/base.py (evr1/config/evals.py for benchmarks)"
 
 
 def run(

@@ -49,9 +49,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Media decoded before their turn, with all that is asked about them; each is up to six bytes
     # for every pixel of the preset's total: 0.8 GB with a preset for long videos.
     c.ahead = 8
-    c.compile_cache = ""  # see configs/base.py
+    c.compile_cache = ""  # see evr1/config/base.py
 
-    c.mesh = ml_collections.ConfigDict()  # see configs/base.py
+    c.mesh = ml_collections.ConfigDict()  # see evr1/config/base.py
     c.mesh.data = 1
     c.mesh.fsdp = -1
     c.mesh.tensor = 1

@@ -55,7 +55,7 @@ def _section(
         if name not in fields:
             raise ValueError(
                 f"the config has no field {prefix}{name}; start from get_config() of "
-                "configs/base.py"
+                "evr1/config/base.py"
             )
     return kind(
         **{

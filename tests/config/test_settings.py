@@ -145,10 +145,10 @@ def test_what_is_written_is_sorted_at_every_depth(tmp_path):
             {"rewards.judge.modle": ""},
             'config.rewards.judge.modle: no such field; did you mean "rewards.judge.model"?',
         ),
-        ({"quantum": 1}, "config.quantum: no such field; configs/base.py has every field"),
+        ({"quantum": 1}, "config.quantum: no such field; evr1/config/base.py has every field"),
         (
             {"rollout.n": ...},
-            "the config has no field rollout.n; start from get_config() of configs/base.py",
+            "the config has no field rollout.n; start from get_config() of evr1/config/base.py",
         ),
         ({"data": ...}, "the config has no field data; start from get_config()"),
         ({"data": 3}, "config.data is 3; need a section of fields"),
