@@ -1,13 +1,18 @@
 """How weights and caches lie on the devices that draw."""
 
 import dataclasses
+import json
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 import sampler_rig as rig
+from families import delta_config
 from jax.sharding import PartitionSpec as P
+from repo import ROOT
 
 from evr1.parallel.mesh import actor_mesh, make_mesh
 from evr1.sampler import engine
@@ -157,3 +162,40 @@ def test_published_weights_go_from_mesh_to_mesh():
         jax.tree.leaves(got), jax.tree.leaves(model.shardings(drawing)), strict=True
     ):
         assert x.sharding == place
+
+
+ON_TPU = """
+import json, os, sys
+os.environ.update(
+    JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost",
+    TPU_ACCELERATOR_TYPE="v5litepod-1", ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+)
+import jax
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+from evr1.models.families import qwen3_5
+from evr1.learner.programs import bytes_of, placed
+from evr1.sampler import engine
+from evr1.sampler.sampling import Sampling, make_draws
+
+model = qwen3_5.build(json.loads(sys.argv[1]), dtype="bfloat16", remat="none")
+place = SingleDeviceSharding(topologies.get_topology_desc("v5e:2x2", "tpu").devices[0])
+state = jax.eval_shape(lambda: engine.init_slots(model, 8, 4, 512, 128, None))
+params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, "bfloat16"), model.abstract_params())
+draws = make_draws(Sampling(max_tokens=128), model.config.vocab_size)
+arrays = [placed(x, place) for x in (params, state, draws)]
+statics = dict(window=8, mode=Sampling().mode, mesh=None, stop_early=True)
+memory = engine.decode_window.lower(model, *arrays, **statics).compile().memory_analysis()
+print(memory.temp_size_in_bytes, bytes_of(arrays[1].cache.states))
+"""
+
+
+def test_states_are_updated_in_place():
+    """By the TPU compiler: of a model with six delta nets, one layer's states are there twice."""
+    pytest.importorskip("libtpu")
+    sizes = {"linear_num_value_heads": 8, "linear_key_head_dim": 128, "linear_value_head_dim": 128}
+    program = [sys.executable, "-c", ON_TPU, json.dumps(delta_config(**sizes))]
+    run = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    temporaries, states = (int(n) for n in run.stdout.split())
+    assert temporaries < states / 2

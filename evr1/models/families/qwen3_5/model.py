@@ -55,6 +55,8 @@ class Qwen35(VisionLanguageModel):
         """See Model."""
         g, n = tokens.shape
         prefix_seen, suffix_seen = cache.seen(steps)
+        # A row that has come to the end of its cache keeps its states, as it keeps its keys.
+        moves = (steps >= 0) & (steps < suffix_seen.shape[2])
 
         def attend(q, k, v, layer):
             prefix, suffix = layer
@@ -62,10 +64,14 @@ class Qwen35(VisionLanguageModel):
 
         def fold(x, kernel, state):
             rows = delta.Inputs(*(y.reshape(g * n, 1, *y.shape[2:]) for y in x))
-            state = delta.State(*(y.reshape(g * n, *y.shape[2:]) for y in state))
-            out, state = delta.decode(rows, kernel, state)
-            state = delta.State(*(y.reshape(g, n, *y.shape[1:]) for y in state))
-            return out.reshape(g, n, *out.shape[2:]), state
+            before = delta.State(*(y.reshape(g * n, *y.shape[2:]) for y in state))
+            out, after = delta.decode(rows, kernel, before)
+
+            def advance(old, new):
+                own = moves.reshape(g, n, *[1] * (old.ndim - 2))
+                return jnp.where(own, new.reshape(old.shape).astype(old.dtype), old)
+
+            return out.reshape(g, n, *out.shape[2:]), jax.tree.map(advance, state, after)
 
         hidden, new, _ = text.run(
             self.config,
@@ -76,15 +82,7 @@ class Qwen35(VisionLanguageModel):
             extra=text.Extra((cache.prefix, cache.suffix), cache.states),
             keep_cache=True,
         )
-        # A row that has come to the end of its cache keeps its states, as it keeps its keys.
-        moves = (steps >= 0) & (steps < suffix_seen.shape[2])
-
-        def advance(old, new):
-            shape = (1, g, n, *[1] * (old.ndim - 3))
-            return jnp.where(moves.reshape(shape), new.astype(old.dtype), old)
-
-        if new.delta:
-            cache = cache._replace(states=jax.tree.map(advance, cache.states, new.delta))
+        cache = cache._replace(states=new.delta)
         return hidden, append(cache, new.full, steps) if new.full else cache
 
     def _forward(

@@ -32,7 +32,10 @@ class Mixing(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """Pytrees with a leading axis of layers of that kind, handed to `Mixing` slice by slice."""
+    """Pytrees with a leading axis of layers of that kind, handed to `Mixing` slice by slice.
+
+    States (`delta`) are replaced by what `Mixing` returns for them, each layer's in its place.
+    """
 
     full: Any = ()
     delta: Any = ()
@@ -168,29 +171,50 @@ def run(
     """
     angles = rope.mrope(positions, c.rope_freqs, c.rope_axes)
     number = [sum(c.pattern[:i]) if f else i - sum(c.pattern[:i]) for i, f in enumerate(c.pattern)]
+    nets = len(c.pattern) - sum(c.pattern)
+    extra = extra or Extra()
 
-    def body(x, block):
-        weights, extra = block
+    def body(carry, block):
+        x, states = carry
+        first, weights, full = block
         kept, routers = Extra([], []), []
         for i, is_full in enumerate(c.pattern):
-            own = extra.full if is_full else extra.delta
-            own = jax.tree.map(lambda y, n=number[i]: y[n], own)
+            if is_full:
+                own = jax.tree.map(lambda y, n=number[i]: y[n], full)
+            else:
+                own = _layer_of(states, first + number[i])
 
             def layer(x, weights, own, is_full=is_full):
                 return layers.bind(Layer, c, is_full, params=weights)(x, angles, mixing, own)
 
             layer = checkpointed(layer, remat)
             x, out, router = layer(x, weights[str(i)], own)
-            (kept.full if is_full else kept.delta).append(out)
+            if is_full or not states:
+                (kept.full if is_full else kept.delta).append(out)
+            else:
+                states = _with_layer(states, out, first + number[i])
             routers.append(router)
         new = Extra(*(_stack(parts) for parts in kept)) if keep_cache else Extra()
-        return x, (new, jnp.stack(routers) if keep_router and c.experts else None)
+        return (x, states), (new, jnp.stack(routers) if keep_router and c.experts else None)
 
-    blocks = jax.tree.map(lambda y: y.reshape(c.blocks, -1, *y.shape[1:]), extra or Extra())
-    x, kept = jax.lax.scan(body, x, (params["blocks"], blocks))
-    kept = jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), kept)
+    full = jax.tree.map(lambda y: y.reshape(c.blocks, -1, *y.shape[1:]), extra.full)
+    # States go round as they are: stacked anew by the scan they would take a second memory.
+    blocks = (nets * jnp.arange(c.blocks), params["blocks"], full)
+    (x, states), kept = jax.lax.scan(body, (x, extra.delta), blocks)
+    new, routers = jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), kept)
     norm = layers.bind(layers.CentredRMSNorm, c.width, c.norm_eps, params=params["norm"])
-    return norm(x), *kept
+    return norm(x), new._replace(delta=states or new.delta), routers
+
+
+def _layer_of(states: Any, layer: jax.Array) -> Any:
+    return jax.tree.map(lambda y: jax.lax.dynamic_index_in_dim(y, layer, 0, False), states)
+
+
+def _with_layer(states: Any, new: Any, layer: jax.Array) -> Any:
+    def put(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(old, new, layer, 0)
+
+    return jax.tree.map(put, states, new)
 
 
 def _stack(parts: list) -> Any:
