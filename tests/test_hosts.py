@@ -54,6 +54,10 @@ def assert_close(got, expected, rel=1e-5):
     for name, value in expected.items():
         # What is the difference of two roundings has no digits to compare.
         least = 1e-5 if name.startswith("sampler/") else 1e-6
+        if name == "sampler/chi2_sequence":
+            # Near 0 it is 2 T times the mean difference of two log-probabilities, here of T = 24
+            # tokens. These round by up to 2e-6 (`sampler/gap`), in one direction in the worst case.
+            least = 1e-4
         assert math.isclose(got[name], value, rel_tol=rel, abs_tol=least), (got["step"], name)
 
 
