@@ -352,7 +352,7 @@ class _Call:
         """Returns the place of a group."""
         place = self.places.popleft()
         self.keys[place] = group.key
-        self.progress[group.key] = Progress(0, False)
+        self._note(group.key, windows=0)
         self.out.completions[place] = self.sampler.pad_id
         self.out.logprobs[place] = 0
         self.out.lengths[place] = 0
@@ -388,17 +388,21 @@ class _Call:
         if item.is_window:
             got &= self.owners == item.owners  # of an older window: its group is gone already
             for place in item.owners[got].tolist():
-                key = self.keys[place]
-                self.progress[key] = Progress(self.progress[key].windows + 1, False)
+                self._note(self.keys[place], windows=1)
         over = got & slots.done.all(axis=1)
         ended = item.owners[over]
         broken = ended[~np.isfinite(out.logprobs[ended]).all(axis=(1, 2))]
         self.spoilt |= np.isin(self.owners, broken)
         self.owners[np.isin(self.owners, ended)] = -1
         for place in ended.tolist():
-            key = self.keys[place]
-            self.progress[key] = Progress(self.progress[key].windows, True)
+            self._note(self.keys[place], windows=0, is_done=True)
             self._finish(place)
+
+    def _note(self, key: Any, *, windows: int, is_done: bool = False) -> None:
+        """Keeps how far a group is for `is_over`; keys that it never sees need no hash."""
+        if self.is_over is not None:
+            before = self.progress.get(key, Progress(0, False))
+            self.progress[key] = Progress(before.windows + windows, is_done)
 
     def _finish(self, place: int) -> None:
         out = Rollouts(*(part[place].copy() for part in self.out))
