@@ -215,7 +215,7 @@ class _TaskRun:
         actor, limit = self.answerer.actor, self.sampling.max_tokens
         found = room.of_key(actor, self.answerer.params, key, limit)
         if found is not None:
-            found.check(key, key.rows)
+            room.check(found, key)
         count = room.slots(actor.slots, found, actor.mesh)
         if count < actor.slots and count not in self.told:
             self.told.add(count)
