@@ -1,6 +1,7 @@
 """The command `evr1`: one line for each subcommand, the code of tools/, and quick help."""
 
 import importlib.util
+import re
 import runpy
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from repo import ROOT
 
 from evr1.cli import main as cli
+from evr1.config import named
 
 TOOLS = ("convert_checkpoint", "filter_by_pass_rate", "generate", "make_demo", "plan")
 TOOLS += ("preprocess_videos", "score_completions")
@@ -64,3 +66,33 @@ def test_a_misspelt_command_is_told(monkeypatch, capsys):
     assert "evr1: no command 'genrate'; did you mean generate?" in capsys.readouterr().err
     assert run(monkeypatch) == 2
     assert run(monkeypatch, "--version") == 0
+
+
+def written_commands():
+    """(command, its arguments) of every `evr1 ...` in the pages, lines that go on joined."""
+    found = set()
+    for page in (ROOT / "README.md", ROOT / "tpu" / "README.md", *(ROOT / "docs").glob("*.md")):
+        text, *blocks = page.read_text().replace("\\\n", " ").split("```")
+        prose, code = text + "".join(blocks[1::2]), "\n".join(blocks[::2])
+        calls = re.findall(r"`evr1 ([a-z_]+)([^`]*)`", prose)
+        for name, rest in calls + re.findall(r"^evr1 ([a-z_]+)(.*)$", code, re.M):
+            found.add((name, rest.strip()))
+    return sorted(found)
+
+
+def test_what_the_pages_write_is_there(monkeypatch, capsys):
+    """Commands, the flags of those that have a parser, and the names of configs."""
+    written = written_commands()
+    assert len(written) > 20
+    helps = {}
+    for name, rest in written:
+        assert name in cli.COMMANDS
+        for config in re.findall(r"--config=([\w/]+)(?=[ :]|$)", rest):
+            assert config in {*named.names(), "CONFIG"}, rest
+        if name in ("train", "evaluate", "plan", "benchmarks"):
+            continue
+        if name not in helps:
+            with pytest.raises(SystemExit):
+                run(monkeypatch, name, "--help")
+            helps[name] = set(re.findall(r"--\w+", capsys.readouterr().out))
+        assert set(re.findall(r"--\w+", rest)) <= helps[name], f"{name} {rest}"
