@@ -30,7 +30,9 @@ T = TypeVar("T")
 
 HEARTBEAT_S = 30  # after so long without a sign of life a host is lost, and with it the run
 POLL_S = 0.3  # how often a host looks whether another one has failed or is to leave
-GRACE_S = 3.0  # what the process that all others report to leaves them to end before it
+# What the process that all others report to leaves them at most to end before it:
+GRACE_S = 3.0  # where one has failed
+LEAVE_S = 20.0  # where all were asked to
 DAY_S = 86400
 LOST = 143  # exit status where something outside ended the run: the same command goes on
 _BUCKET = 1 << 16  # gathered bytes are padded to powers of two from here on: few programs
@@ -286,8 +288,7 @@ def _fail(error: BaseException, explain: Callable[[BaseException], str | None]) 
         say("asked to end before a step of this start; the same command goes on")
     if isinstance(error, Leave | SystemExit):
         status = error.code if isinstance(error, SystemExit) else LOST
-        if is_primary():
-            time.sleep(GRACE_S)  # the others abort where the process that they report to is gone
+        _end_last(LEAVE_S)
         _exit(int(status or 0), "")
     is_told = not _broken(error)
     if is_told and _Watch.current is not None:
@@ -302,9 +303,20 @@ def _fail(error: BaseException, explain: Callable[[BaseException], str | None]) 
     line = f"{name()}: {line}"
     _Watch.tell("failed", line)
     print(f"error: {line}", file=sys.stderr, flush=True)
-    if is_primary():
-        time.sleep(GRACE_S)  # the others ask this process why it ends
+    _end_last(GRACE_S)  # the others ask the primary why it ends
     _exit(1, "")
+
+
+def _end_last(limit_s: float) -> None:
+    """The primary ends last: the others abort where the process that they report to is gone."""
+    if _Watch.current is None:
+        return
+    if not is_primary():
+        _Watch.tell(f"gone/{index()}", "")
+        return
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until and _Watch.current.gone() < count() - 1:
+        time.sleep(0.1)
 
 
 def _broken(error: BaseException) -> bool:
@@ -391,6 +403,12 @@ class _Watch:
             with contextlib.suppress(jax.errors.JaxRuntimeError):
                 cls.current._client.key_value_set(f"evr1/{key}", value)
 
+    def gone(self) -> int:
+        """Returns how many other hosts have said that they end."""
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            return len(dict(self._client.key_value_dir_get("evr1/gone/")))
+        return 0
+
     @property
     def is_next(self) -> bool:
         """Whether the next sync point is where all leave."""
@@ -425,6 +443,7 @@ class _Watch:
                 continue
             told = {key.removeprefix("evr1/"): value for key, value in words.items()}
             if "failed" in told and not self.is_ending:
+                _end_last(GRACE_S)
                 _exit(1, f"error: {name()} ends: {told['failed']}")
             if "leave" in told:
                 self._hold(told)
