@@ -69,13 +69,18 @@ TWO_B = {  # Qwen3-VL-2B, but for its vocabulary and patches
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One line of the table: G prompts of a clip, and n completions of R tokens each."""
+    """G prompts of a clip, and n completions of R tokens each.
+
+    Attributes:
+        rows: sequences of a pass of `transformers`, so that it has room.
+    """
 
     groups: int
     n: int
     frames: int
     size: tuple[int, int]  # height, width
     tokens: int
+    rows: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,15 +88,21 @@ class Preset:
     """A model, and what it is run on."""
 
     sizes: dict[str, Any]
-    shapes: tuple[Shape, ...]
+    shapes: dict[str, Shape]
     dtype: str = "float32"
     device: str = "cpu"
     is_checkpointed: bool = False
 
 
 PRESETS = {
-    "cpu": Preset(WIDER, (Shape(2, 8, 16, (112, 128), 64), Shape(1, 8, 16, (240, 240), 64))),
-    "gpu": Preset(TWO_B, (Shape(4, 8, 32, (288, 512), 256),), "bfloat16", "cuda", True),
+    "cpu": Preset(
+        WIDER,
+        {
+            "short": Shape(2, 8, 16, (112, 128), 64, rows=8),
+            "long": Shape(1, 8, 16, (240, 240), 64, rows=2),
+        },
+    ),
+    "gpu": Preset(TWO_B, {"long": Shape(4, 8, 32, (288, 512), 256, 8)}, "bfloat16", "cuda", True),
 }
 
 
@@ -214,6 +225,7 @@ def measure(
     fields: dict[str, Any] = {
         "n": shape.n,
         "tokens": shape.tokens,
+        "rows": shape.rows,
         "banned": ours.actor.processor.banned_ids,
         "device": preset.device,
         "dtype": preset.dtype,
@@ -263,6 +275,7 @@ def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--shapes", nargs="+", help="of short and long; all unless given")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", help="where to write the figures")
     args = parser.parse_args()
@@ -274,7 +287,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         directory = Path(root) / "model"
         write_model(directory, preset.sizes, preset.dtype)
-        for shape in preset.shapes:
+        for shape in [preset.shapes[name] for name in args.shapes or preset.shapes]:
             lines, differences = measure(directory, shape, preset, args.repeats)
             rows += lines
             for name, value in differences.items():

@@ -44,6 +44,7 @@ class Loop:
         examples: G prompts of one length.
         n: completions of a prompt.
         tokens: R, of a completion.
+        rows: sequences of a pass that computes log-probabilities.
         banned: ids that are not drawn.
         device: of torch.
         dtype: of the weights.
@@ -58,13 +59,14 @@ class Loop:
         *,
         n: int,
         tokens: int,
+        rows: int,
         banned: Sequence[int],
         device: str,
         dtype: str,
         learning_rate: float,
         is_checkpointed: bool,
     ) -> None:
-        self.n, self.tokens, self.banned = n, tokens, list(banned)
+        self.n, self.tokens, self.rows, self.banned = n, tokens, rows, list(banned)
         made: Any = transformers.Qwen3VLForConditionalGeneration
         self.model = made.from_pretrained(directory, dtype=getattr(torch, dtype)).to(device)
         self.model.generation_config.eos_token_id = None  # completions are of one length
@@ -107,8 +109,8 @@ class Loop:
         return out[:, batch["input_ids"].shape[1] :]
 
     def logprobs(self, prompt: int, completions: Any) -> Any:
-        """Returns float32[n, R] of the completions of a prompt."""
-        batch = _repeated(self.prompts[prompt], self.n)
+        """Returns float32[rows, R] of completions of a prompt."""
+        batch = _repeated(self.prompts[prompt], len(completions))
         batch["input_ids"] = torch.cat([batch["input_ids"], completions], 1)
         kinds = batch["mm_token_type_ids"]
         batch["mm_token_type_ids"] = torch.cat([kinds, torch.zeros_like(completions)], 1)
@@ -121,16 +123,21 @@ class Loop:
         return _picked(logits[:, :-1], completions)
 
     def old_logprobs(self, completions: Any) -> Any:
-        """Returns float32[G * n, R], a prompt at a time."""
-        parts = completions.split(self.n)
+        """Returns float32[G * n, R]."""
         with torch.no_grad():
-            return torch.cat([self.logprobs(i, part) for i, part in enumerate(parts)])
+            passes = self._passes(len(completions))
+            return torch.cat([self.logprobs(i, completions[rows]) for i, rows in passes])
+
+    def _passes(self, total: int) -> list[tuple[int, Any]]:
+        """Returns the prompt and the completions of each pass."""
+        parts = torch.arange(total).split(self.rows)
+        return [(int(rows[0]) // self.n, rows) for rows in parts]
 
     def update(self, drawn: Drawn) -> float:
         """Makes one clipped update; returns the norm of the gradient."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        for place, rows in enumerate(torch.arange(len(drawn.tokens)).split(self.n)):
+        for place, rows in self._passes(len(drawn.tokens)):
             new = self.logprobs(place, drawn.tokens[rows])
             ratio = torch.exp(new - drawn.old[rows])
             gain = drawn.advantages[rows][:, None]
@@ -175,6 +182,7 @@ class Grouped(Loop):
 
     def __init__(self, directory: Path, examples: Sequence[Example], **fields: Any) -> None:
         super().__init__(directory, examples, **fields)
+        self.rows = self.n  # a group
         self._after = [example.next_position for example in examples]
         self._positions = [
             torch.from_numpy(example.positions.astype(np.int64))[:, None].to(self.device)
