@@ -5,7 +5,7 @@ the recipes in docs/pods.md.
 
     slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
     v5litepod-64    12.9   10.5      6.5     14.5       2.6  15.8      118    226  44% arithmetic
-    v5p-32          47.4   56.8     14.9     89.8       8.8  95.7       42    227  76%   compiler
+    v5p-32          47.4   40.3     14.9     89.8       8.8  95.7       42    227  76%   compiler
     v6e-64          24.8   20.1      6.8     15.1       2.2  31.2       24     47  46% arithmetic
     8xH100-80GB     54.2   45.5     19.4     48.3      17.5  75.6       70    242  66% arithmetic
     8xH200-141GB    87.7   71.2     19.4     48.3      17.5 133.4       41    213  75% arithmetic
