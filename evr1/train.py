@@ -193,7 +193,7 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
         settings=s,
         processor=processor,
         dataset=dataset,
-        collector=_collector(s, dataset, sampler),
+        collector=_collector(s, dataset, sampler, slots.rollout),
         learner=learner,
         heldout=_heldout(s, dataset, actor, judged, slots.heldout),
         benchmarks=in_training.open_benchmarks(benchmark_settings(s), asked, actor),
@@ -315,7 +315,9 @@ def _heldout(
     return HeldOut(rows, loader, actor, greedy, own, judged.score_batch)
 
 
-def _collector(settings: Settings, dataset: Dataset, sampler: GroupSampler) -> Collector:
+def _collector(
+    settings: Settings, dataset: Dataset, sampler: GroupSampler, slots: int
+) -> Collector:
     s, a = settings, settings.algorithm
     temporal = mixer = None
     if a.temporal_bonus:
@@ -330,8 +332,8 @@ def _collector(settings: Settings, dataset: Dataset, sampler: GroupSampler) -> C
     return Collector(
         dataset,
         sampler,
+        dataclasses.replace(s.rollout, slots=slots),
         s.dynamic,
-        prompts=s.rollout.prompts,
         temporal=temporal,
         mixer=mixer,
     )

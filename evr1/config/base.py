@@ -97,6 +97,11 @@ def get_config() -> ml_collections.ConfigDict:
     # decode step moves no weights. 0: as many as divide the heads of the keys.
     c.rollout.tensor = 0
     c.rollout.window_steps = 16  # decode steps per dispatch, 8 to 32
+    # Share of `prompts` that is drawn for beside them, up to 1: a rollout ends when so many
+    # as prompts are done; the others go on in the next one, under its weights. 0: it waits for all.
+    c.rollout.overdraw = 0.0
+    # Batches that are drawn ahead of the one that is trained on, 0 to 4: 1 is one-step-off-policy.
+    c.rollout.staleness = 0
 
     c.algorithm = ml_collections.ConfigDict()
     # docs/algorithms.md has a table of what follows. None: as algorithm.policy has it by default.

@@ -95,7 +95,7 @@ def held_prompts(settings: Settings) -> int:
     """Returns how many prompts have their features at the same time, with a frozen tower."""
     prompts = settings.rollout.prompts
     if not settings.dynamic.enabled:
-        return prompts
+        return settings.rollout.groups
     return 2 * prompts + max(prompts, settings.dynamic.draw_prompts)  # kept, without signal, new
 
 
@@ -103,4 +103,4 @@ def drawn_groups(settings: Settings) -> int:
     """Returns how many groups are drawn at a time, at most: those of a step, but for rounds."""
     prompts, dynamic = settings.rollout.prompts, settings.dynamic
     size = dynamic.draw_prompts or prompts
-    return -(-prompts // size) * size if dynamic.enabled else size
+    return -(-prompts // size) * size if dynamic.enabled else settings.rollout.groups

@@ -193,6 +193,7 @@ def check_sections_together(s: Settings) -> None:
     check_passk(s.rollout, s.algorithm)
     check_companions(s.algorithm)
     check_dynamic(s.dynamic, s.rollout, s.algorithm)
+    check_older_weights(s.rollout, s.algorithm)
     check_warm_up(s.critic, s.algorithm, s.num_steps)
     if s.mix.enabled or s.replay.enabled:
         check_offline(s.mix, s.algorithm, s.rollout.n)
@@ -265,6 +266,30 @@ def check_dynamic(dynamic: DynamicSettings, rollout: RolloutSettings, a: Algorit
         "dynamic.enabled",
         f"is True with rollout.n={rollout.n} and algorithm.advantage={a.advantage}",
         "draw at least 2: a group of 1 has no spread, so that no batch would ever be full",
+    )
+    require(
+        not (dynamic.enabled and rollout.overdraw),
+        "rollout.overdraw",
+        f"is {rollout.overdraw} with dynamic.enabled=True",
+        "use one of them: dynamic sampling draws on until enough groups count",
+    )
+
+
+def check_older_weights(rollout: RolloutSettings, a: AlgorithmSettings) -> None:
+    """What older weights drew is corrected for."""
+    for name in ("overdraw", "staleness"):
+        value = getattr(rollout, name)
+        require(
+            not value or a.correction or a.old_logprobs == "sampler",
+            f"rollout.{name}",
+            f"is {value} with algorithm.correction='' and algorithm.old_logprobs={a.old_logprobs}",
+            "older weights draw then: choose a correction (token_tis), or old_logprobs=sampler",
+        )
+    require(
+        not (rollout.overdraw and a.temporal_bonus),
+        "rollout.overdraw",
+        f"is {rollout.overdraw} with algorithm.temporal_bonus={a.temporal_bonus}",
+        "use one of them: a group is compared with one that the same weights drew",
     )
 
 

@@ -5,6 +5,7 @@ beside it and assigns nothing.
 """
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,18 @@ class RolloutSettings(Section):
     slots: int
     tensor: int
     window_steps: int
+    overdraw: float
+    staleness: int
+
+    @property
+    def groups(self) -> int:
+        """Groups that are drawn for at a time, without dynamic sampling."""
+        return self.prompts + math.ceil(self.overdraw * self.prompts)
 
     def check(self) -> None:
+        checks.from_0_to_1("rollout.overdraw", self.overdraw)
+        ahead = self.staleness
+        require(0 <= ahead <= 4, "rollout.staleness", f"is {ahead}", "need 0 (off) to 4")
         names = ("prompts", "n", "max_completion_tokens", "temperature")
         checks.positive("rollout", self, names)
         checks.at_least_0("rollout", self, ("slots", "tensor"))

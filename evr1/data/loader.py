@@ -156,13 +156,18 @@ class Loader:
         return self
 
     def __next__(self) -> list[Example]:
-        batch: list[Example] = []
-        while len(batch) < self._groups and self._at < len(self._order):
-            end = min(self._at + self._groups - len(batch), len(self._order))
-            batch += self._read(self._at, end)
-            self._at = end
+        batch = self.take(self._groups)
         if not batch:
             raise StopIteration
+        return batch
+
+    def take(self, count: int) -> list[Example]:
+        """Returns so many examples, or fewer where there are no more."""
+        batch: list[Example] = []
+        while len(batch) < count and self._at < len(self._order):
+            end = min(self._at + count - len(batch), len(self._order))
+            batch += self._read(self._at, end)
+            self._at = end
         return batch
 
     def _read(self, start: int, end: int) -> list[Example]:

@@ -24,8 +24,14 @@ class Group(NamedTuple):
         texts: N of them: the completions decoded.
         scores: N of them.
         origins: N of them: drawn by the policy, from the data (offline), or replayed.
-        version: optimizer updates behind the weights that drew it.
+        version: optimizer updates behind the weights that drew it, or the rest of it.
         greedy: score of the greedy completion; None where there is none.
+        request: with the seed it decided the random numbers.
+        earlier: versions of weights that drew its beginning, in order, each with the lengths that
+            its N completions had then.
+
+    A group that is carried over before it is done has no texts and no scores, and its rollouts have
+    a row for the greedy completion where there is one.
     """
 
     example: Example
@@ -35,6 +41,13 @@ class Group(NamedTuple):
     origins: tuple[str, ...]
     version: int
     greedy: Score | None = None
+    request: int = 0
+    earlier: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all its completions are there, with their scores."""
+        return bool(self.scores)
 
     @property
     def rewards(self) -> np.ndarray:
@@ -62,6 +75,16 @@ class Group(NamedTuple):
         if self.greedy is None or self.greedy.has_failed:
             return float("nan")
         return self.greedy.overall
+
+    def tokens_by_version(self) -> dict[int, int]:
+        """Returns how many tokens of the policy's completions each version of weights drew."""
+        counts, before = dict[int, int](), np.zeros(len(self.origins), int)
+        for version, lengths in (*self.earlier, (self.version, self.rollouts.lengths)):
+            reached = np.array(lengths)
+            new = int((reached - before)[~self.is_offline].sum())
+            counts[version] = counts.get(version, 0) + new
+            before = reached
+        return counts
 
     def mean_accuracy(self) -> float:
         """Returns that of the completions that the policy drew; NaN where no scorer worked."""
@@ -110,7 +133,14 @@ def to_json(group: Group) -> dict[str, Any]:
         "origins": list(group.origins),
         "version": group.version,
         "greedy": None if group.greedy is None else score_to_json(group.greedy),
+        "request": group.request,
+        "earlier": group.earlier,
     }
+
+
+def versions_from_json(saved: Sequence[Any]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Returns `Group.earlier` as it was before it was JSON."""
+    return tuple((version, tuple(lengths)) for version, lengths in saved)
 
 
 def from_json(
@@ -127,11 +157,13 @@ def from_json(
     return Group(
         example,
         rollouts,
-        tuple(decode(rollouts)),
+        tuple(decode(rollouts)) if saved["scores"] else (),
         tuple(score_from_json(s) for s in saved["scores"]),
         tuple(saved["origins"]),
         saved["version"],
         None if saved["greedy"] is None else score_from_json(saved["greedy"]),
+        saved["request"],
+        versions_from_json(saved["earlier"]),
     )
 
 

@@ -70,4 +70,5 @@ def group_records(
             media=[str(medium) for medium in (*row.videos, *row.images)],
             origin=origin,
             think_open=processor.think_open,
+            earlier_versions=tuple((version, lengths[n]) for version, lengths in group.earlier),
         )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evr1.data.records import Example
-from evr1.exchange.group import Group, score_from_json, score_to_json
+from evr1.exchange.group import Group, score_from_json, score_to_json, versions_from_json
 from evr1.parallel import hosts
 from evr1.types import Rollouts, Visual
 
@@ -49,6 +49,8 @@ def share(examples: Sequence[Example], groups: Sequence[Group]) -> list[Group]:
                 "origins": group.origins,
                 "version": group.version,
                 "greedy": None if group.greedy is None else score_to_json(group.greedy),
+                "request": group.request,
+                "earlier": group.earlier,
             }
         )
     arrays["records"] = np.frombuffer(json.dumps(records).encode(), np.uint8)
@@ -86,6 +88,8 @@ def _rebuilt(
         tuple(record["origins"]),
         record["version"],
         None if greedy is None else score_from_json(greedy),
+        record["request"],
+        versions_from_json(record["earlier"]),
     )
 
 

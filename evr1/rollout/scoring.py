@@ -79,11 +79,16 @@ class Scoring:
         rows = [self._examples[g].row] * len(texts)
         self._started[g] = self._scorer.judged.submit(texts, rows)
 
-    def finish(self, rollouts: Rollouts) -> tuple[list[str], list[Score]]:
-        """Returns text and score of all G * N completions, in order, judge and terms included."""
-        groups = range(len(self._examples))
+    def finish(self, rollouts: Rollouts, groups: Sequence[int]) -> tuple[list[str], list[Score]]:
+        """Returns text and score of all completions of some prompts, in order, judge and terms
+        included.
+
+        Args:
+            rollouts: of these prompts.
+            groups: which they are; their scoring was started.
+        """
         texts = [text for g in groups for text in self._texts[g]]
-        rows = [e.row for e in self._examples for _ in range(rollouts.lengths.shape[1])]
+        rows = [self._examples[g].row for g in groups for _ in range(rollouts.lengths.shape[1])]
         scores = [s for g in groups for s in self._started[g].result()]
         scores = self._scorer.judged.rule(scores, texts, rows)
         lengths, finished = rollouts.lengths.flat, rollouts.finished.flat

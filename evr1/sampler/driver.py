@@ -352,7 +352,6 @@ class _Call:
         """Returns the place of a group."""
         place = self.places.popleft()
         self.keys[place] = group.key
-        self._note(group.key, windows=0)
         self.out.completions[place] = self.sampler.pad_id
         self.out.logprobs[place] = 0
         self.out.lengths[place] = 0
@@ -387,22 +386,21 @@ class _Call:
         out.lengths[item.owners[got]] = slots.lengths[got]
         if item.is_window:
             got &= self.owners == item.owners  # of an older window: its group is gone already
-            for place in item.owners[got].tolist():
-                self._note(self.keys[place], windows=1)
         over = got & slots.done.all(axis=1)
         ended = item.owners[over]
+        for place, is_done in zip(item.owners[got].tolist(), over[got].tolist(), strict=True):
+            self._note(self.keys[place], is_done)
         broken = ended[~np.isfinite(out.logprobs[ended]).all(axis=(1, 2))]
         self.spoilt |= np.isin(self.owners, broken)
         self.owners[np.isin(self.owners, ended)] = -1
         for place in ended.tolist():
-            self._note(self.keys[place], windows=0, is_done=True)
             self._finish(place)
 
-    def _note(self, key: Any, *, windows: int, is_done: bool = False) -> None:
-        """Keeps how far a group is for `is_over`; keys that it never sees need no hash."""
+    def _note(self, key: Any, is_done: bool) -> None:
+        """Counts a turn of a group for `is_over`; keys that it never sees need no hash."""
         if self.is_over is not None:
             before = self.progress.get(key, Progress(0, False))
-            self.progress[key] = Progress(before.windows + windows, is_done)
+            self.progress[key] = Progress(before.turns + 1, is_done)
 
     def _finish(self, place: int) -> None:
         out = Rollouts(*(part[place].copy() for part in self.out))

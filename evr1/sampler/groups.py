@@ -61,11 +61,11 @@ class Progress(NamedTuple):
     """How far a group has come.
 
     Attributes:
-        windows: decode windows that it had, as far as that is known.
+        turns: its prefill and the decode windows that it had, as far as they were read.
         is_done: all its completions are there.
     """
 
-    windows: int
+    turns: int
     is_done: bool
 
 
@@ -76,7 +76,7 @@ class Stretch:
     Attributes:
         begun: what was drawn before of each example; None: nothing.
         is_over: called with how far each group is, by its key, whenever a window has been read;
-            groups whose turn has not come are not there. Once it says so, what groups have is
+            groups that have no slot yet are not there. Once it says so, what groups have is
             handed to `on_finish`, whether they are done or not.
     """
 

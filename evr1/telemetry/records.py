@@ -24,6 +24,8 @@ class RolloutRecord:
         media: paths of the row's images and videos, as in the row.
         origin: policy, offline (from the data) or replay (an earlier completion of the policy).
         think_open: the prompt left a think block open, so that the completion starts inside it.
+        earlier_versions: of the weights that drew its beginning, each with the tokens up to which;
+            weight_version is that of the rest.
     """
 
     step: int
@@ -43,8 +45,11 @@ class RolloutRecord:
     media: Sequence[str]
     origin: str = "policy"
     think_open: bool = False
+    earlier_versions: Sequence[tuple[int, int]] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The record as the object of its line, fields in their order; think_open where it is."""
+        """The record as the object of its line, fields in their order; the last two where they say
+        something."""
         fields = dataclasses.asdict(self)
-        return fields if self.think_open else {k: fields[k] for k in fields if k != "think_open"}
+        silent = [k for k in ("think_open", "earlier_versions") if not fields[k]]
+        return {k: v for k, v in fields.items() if k not in silent}

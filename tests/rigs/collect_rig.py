@@ -18,6 +18,7 @@ from evr1.rollout.mixing import Mixer
 from evr1.rollout.sample import GroupSampler
 from evr1.rollout.scoring import RolloutScorer
 from evr1.rollout.temporal import TERM, TemporalBonus
+from evr1.sampler.groups import Progress
 from evr1.sampler.sampling import Sampling
 from evr1.telemetry.phases import PhaseTimer
 from evr1.types import Rollouts
@@ -30,6 +31,7 @@ class Words:
 
     end_ids = (END, 91)
     end_id = END
+    pad_id = PAD
     vision = ("<image>", "<video>", "", "")
     geometry = None
     has_unknown_ids = False
@@ -83,8 +85,11 @@ class Cycle:
         self.rows, self.size, self.at = rows, size, 0
 
     def __next__(self):
-        at = range(self.at, self.at + self.size)
-        self.at += self.size
+        return self.take(self.size)
+
+    def take(self, count):
+        at = range(self.at, self.at + count)
+        self.at += count
         return [example(self.rows[i % len(self.rows)]) for i in at]
 
 
@@ -124,6 +129,59 @@ class Scripted:
         return Collator(shapes, Geometry(2, 2, 2), 1, PAD)
 
 
+class Patient(Scripted):
+    """An actor whose completions have 3 to 6 tokens, `turns(i)` of request i the longest; the
+    others have 3. A turn draws one token, of which the weights' version is the log-probability.
+    """
+
+    window, slots = 1, 3
+
+    def __init__(self, right, turns):
+        super().__init__(right)
+        self.turns = turns
+
+    def generate(self, params, examples, ids, sampling, *, n, on_finish, stretch=None):
+        self.requests += ids
+        rows = n + sampling.greedy_rows
+        begun = [None] * len(ids) if stretch is None else stretch.begun
+        state = [b or self._empty(rows) for b in begun]
+        out = [self._empty(rows) for _ in ids]
+        waiting, busy, progress = list(range(len(ids))), list[int](), {}
+        while waiting or busy:
+            while waiting and len(busy) < self.slots:
+                busy.append(waiting.pop(0))
+            for g in list(busy):
+                out[g] = state[g] = self._turn(state[g], ids[g], params)
+                is_done = not state[g].is_open.any()
+                progress[g] = Progress(progress.get(g, (0,))[0] + 1, is_done)
+                if is_done:
+                    busy.remove(g)
+                    on_finish(g, state[g])
+            if stretch is not None and stretch.is_over(progress):
+                for g in busy:
+                    on_finish(g, state[g])
+                break
+        return Rollouts(*(np.stack(x) for x in zip(*out, strict=True)))
+
+    def _empty(self, rows):
+        shape, none = (rows, R), np.zeros(rows, np.int32)
+        return Rollouts(
+            np.full(shape, PAD, np.int32), np.zeros(shape, np.float32), none, none.astype(bool)
+        )
+
+    def _turn(self, before, request, version):
+        new = Rollouts(*(x.copy() for x in before))
+        for row in np.flatnonzero(before.is_open):
+            at = before.lengths[row]
+            last = (self.turns(request) if row == 0 else 3) - 1
+            word = [20 + request, 1 if row < self.right(request) else 2, *[10] * R][at]
+            new.completions[row, at] = END if at == last else word
+            new.logprobs[row, at] = -1 - version
+            new.lengths[row] += 1
+            new.finished[row] = at == last
+        return new
+
+
 class Checker:
     """A completion that says w1 is right; one that says w3 breaks the scorer."""
 
@@ -155,8 +213,8 @@ def settings(prompts=4, **fields):
     return resolve(c, has_paths=False)
 
 
-def make_collector(settings, right, rows=None, shuffled=None):
-    """A collector; `shuffled` is the actor of T-GRPO's second draw."""
+def make_collector(settings, right, rows=None, shuffled=None, actor=None):
+    """A collector; `shuffled` is the actor of T-GRPO's second draw, `actor` that of the first."""
     rows = [row(i) for i in range(8)] if rows is None else rows
     by_source = {one.source: example(one) for one in rows}
     dataset = types.SimpleNamespace(
@@ -168,7 +226,7 @@ def make_collector(settings, right, rows=None, shuffled=None):
     weights = {"accuracy": 0.9, "format": 0.1} | (
         {TERM: a.temporal_bonus} if a.temporal_bonus else {}
     )
-    actor = Scripted(right)
+    actor = actor or Scripted(right)
     sampling = Sampling(max_tokens=r.max_completion_tokens, greedy_rows=int(a.advantage == "remax"))
     terms = compose.find_terms((), {}, compose.Settings(R, 0, 4))
     scorer = RolloutScorer(Checker(), terms, weights, actor.texts, 0.01)
@@ -179,14 +237,12 @@ def make_collector(settings, right, rows=None, shuffled=None):
         temporal = TemporalBonus(other, None, bonus=a.temporal_bonus, margin=a.temporal_margin)
     if settings.mix.enabled or settings.replay.enabled:
         mixer = Mixer(settings.mix, settings.replay, sampler, rows)
-    return Collector(
-        dataset, sampler, settings.dynamic, prompts=r.prompts, temporal=temporal, mixer=mixer
-    )
+    return Collector(dataset, sampler, r, settings.dynamic, temporal=temporal, mixer=mixer)
 
 
 def collect(collector, version=0):
     """The groups of the next batch, and the metrics of making it."""
-    batch, metrics = collector.collect(Published(None, version))
+    batch, metrics = collector.collect(Published(version, version))
     return list(batch.groups), metrics
 
 

@@ -35,7 +35,7 @@ def drawn_in_stretches(sampler, windows, sampling=SAMPLING):
         places = [i for i, part in enumerate(parts) if part is None or part.is_open.any()]
 
         def is_over(progress):
-            return max((p.windows for p in progress.values()), default=0) >= windows
+            return max((p.turns for p in progress.values()), default=0) > windows
 
         done = []
         got = sampler.generate(
@@ -94,7 +94,7 @@ def test_what_was_carried_over_has_the_log_probabilities_of_those_who_drew_it(wh
         IDS,
         SAMPLING,
         None,
-        Stretch([None] * 6, lambda p: any(x.windows == 2 for x in p.values())),
+        Stretch([None] * 6, lambda p: any(x.turns == 3 for x in p.values())),
     )
     places = [g for g in range(6) if first.is_open[g].any()]
     assert places
