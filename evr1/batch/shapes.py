@@ -5,6 +5,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from evr1.batch import vision_rows
@@ -70,7 +71,7 @@ def plan_shapes(
         lengths: int[rows], prompt tokens of every row that is used.
         grids: int[media, 3] of each of them, patches before merging.
         merge_size: patches on a side of a visual token.
-        max_prompt_tokens: the limit of a prompt; long ones have coarser buckets.
+        max_prompt_tokens: the limit of a prompt; long ones have coarser buckets on TPUs.
         completion_tokens: the limit of a completion.
 
     Raises:
@@ -81,8 +82,7 @@ def plan_shapes(
     row_patches = settings.row_patches or max(frames, default=whole)
     rows = [vision_rows.count(grid, row_patches) for grid in grids]
     table = ShapeTable(
-        prompt_tokens=settings.prompt_tokens
-        or _spaced(lengths, 128 if max_prompt_tokens > 1024 else 32),
+        prompt_tokens=settings.prompt_tokens or _spaced(lengths, _prompt_step(max_prompt_tokens)),
         vision_rows=settings.vision_rows or _spaced(np.array(rows), 1),
         row_patches=row_patches,
         completion_tokens=completion_tokens,
@@ -193,6 +193,12 @@ def groups_per_part(
         )
     even = math.ceil(total / math.ceil(total / fits))
     return math.ceil(even / group_multiple) * group_multiple
+
+
+def _prompt_step(max_prompt_tokens: int) -> int:
+    """Returns what buckets of prompts are multiples of: on TPUs what the attention kernel pads long
+    ones to."""
+    return 128 if max_prompt_tokens > 1024 and jax.default_backend() == "tpu" else 32
 
 
 def _spaced(sizes: np.ndarray, multiple: int) -> tuple[int, ...]:
