@@ -17,6 +17,7 @@ from evr1.data.records import Example, Row
 from evr1.exchange import Group, Published, RolloutBatch, stack
 from evr1.exchange.group import POLICY, broken_lines
 from evr1.exchange.sharing import own, share
+from evr1.formats.words import counted
 from evr1.learner.advantages import with_advantages
 from evr1.learner.learner import Learner
 from evr1.parallel import hosts
@@ -167,7 +168,7 @@ def _gold_rewards(chain: Chain, processor: Processor, examples: Sequence[Example
     scores = chain.score(answers, rows)
     low = [(s, row, a) for s, row, a in zip(scores, rows, answers, strict=True) if s.overall < 0.99]
     if not low:
-        return Finding("reward of a gold answer = 1", True, f"{len(scores)} rows")
+        return Finding("reward of a gold answer = 1", True, counted(len(scores), "row"))
     s, row, answer = low[0]
     detail = (
         f"{len(low)} of {len(scores)} rows below; first {row.source} ({row.problem_type}): "
@@ -186,7 +187,7 @@ def _open_reasoning(chain: Chain, processor: Processor, examples: Sequence[Examp
     scores = chain.score(texts, rows)
     paid = [(s, row, t) for s, row, t in zip(scores, rows, texts, strict=True) if s.overall > 0]
     if not paid:
-        return Finding(name, True, f"{len(scores)} rows")
+        return Finding(name, True, counted(len(scores), "row"))
     s, row, text = paid[0]
     return Finding(
         name,
