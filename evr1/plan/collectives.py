@@ -122,7 +122,8 @@ def totals(records: Sequence[Collective]) -> dict[str, tuple[int, float]]:
 def weights_received(records: Sequence[Collective], sizes: Collection[int]) -> float:
     """Returns the bytes received in arrays that are as large as a weight, or as a part of one.
 
-    Sums of gradients (reduce-scatter) bring no weights.
+    Sums (all-reduce, reduce-scatter) bring none, but activations or gradients: rows after a product
+    that is cut over its inner axis may well have as many values as a part of a matrix.
 
     Args:
         records: of a program.
@@ -131,7 +132,7 @@ def weights_received(records: Sequence[Collective], sizes: Collection[int]) -> f
     total = 0.0
     for r in records:
         size = sum(a.bytes for a in r.arrays)
-        if size and r.kind != "reduce-scatter":
+        if size and r.kind not in ("all-reduce", "reduce-scatter"):
             total += r.received * sum(a.bytes for a in r.arrays if a.values in sizes) / size
     return total
 

@@ -11,10 +11,11 @@ LAYERS, WIDTH, ROWS = 3, 64, 16
 MATRIX = WIDTH * WIDTH
 
 
-def decode_step(places, axis):
+def decode_step(places, axis, is_gathered=True):
     """The text of a loop without a known end over three layers, on a mesh of two by four.
 
-    The matrices lie as `places` says; `axis` is what rows are cut over.
+    The matrices lie as `places` says, and are used so unless they are gathered; `axis` is what
+    rows are cut over.
     """
     mesh = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
@@ -22,7 +23,7 @@ def decode_step(places, axis):
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
 
     def layer(x, w):
-        return put(jnp.tanh(x @ put(w)), axis), None
+        return put(jnp.tanh(x @ (put(w) if is_gathered else w)), axis), None
 
     def token(x):
         return jax.lax.scan(layer, x, weights)[0]
@@ -56,6 +57,15 @@ def test_a_step_that_holds_its_weights():
     assert tool.weights_received(of_loop, {MATRIX}) == 0
     # whether to go on depends on a value of one device
     assert sum(size for _, size in tool.totals(of_loop).values()) < 4 * MATRIX / 100
+
+
+def test_sums_of_activations_as_large_as_a_part_of_a_matrix_are_no_weights():
+    """Matrices are cut over what is summed: 8 rows of each layer are, an eighth of a matrix."""
+    text = decode_step(PartitionSpec(None, "fsdp"), "data", is_gathered=False)
+    records = [r for r in tool.collectives(text, devices=8) if r.in_open_loop]
+    sums = [r for r in records if r.kind == "all-reduce" and r.times == LAYERS]
+    assert [r.arrays for r in sums] == [(tool.Array(MATRIX // 8, MATRIX // 2),)]
+    assert tool.weights_received(records, {MATRIX, MATRIX // 8}) == 0
 
 
 def test_a_loop_of_known_length_is_counted_through():
