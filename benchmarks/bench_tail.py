@@ -27,15 +27,18 @@ from evr1.config import resolve
 from evr1.config.base import get_config
 from evr1.data.records import Example, Geometry, Row
 from evr1.exchange import Published
+from evr1.models import load_model
 from evr1.rewards import Score, Status, compose
 from evr1.rollout.collect import Collector
 from evr1.rollout.sample import Drawing, GroupSampler
 from evr1.rollout.scoring import RolloutScorer
-from evr1.sampler import ResultTokens, Sampler, Sampling
+from evr1.sampler import Engine, Prefix, ResultTokens, Sampler, Sampling
+from evr1.sampler.actor import STRETCH_PREFILLS
 from evr1.sampler.groups import Stretch
 from evr1.telemetry.phases import PhaseTimer
 from evr1.types import Rollouts
 
+DEMO_MODEL = Path(__file__).parents[1] / "evr1" / "assets" / "demo_model"
 WORD, END, PAD = 2, 1, 0
 GEOMETRY = Geometry(2, 2, 2)
 Counts = collections.Counter[str]
@@ -83,21 +86,12 @@ class State(NamedTuple):
     done: np.ndarray
 
 
-class Prefix(NamedTuple):
-    """Groups that were read; `data` as in evr1.sampler.Prefix."""
-
-    state: State
-    data: np.ndarray
-
-
-class Device:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Device(Engine):
     """The engine's programs without a model: rows end when their length is reached."""
 
-    question_tokens, stop_early = 0, True
-
-    def __init__(self, case: Case, sampling: Sampling, counts: Counts) -> None:
-        """Counts what it does in `counts`."""
-        self.case, self.sampling, self.counts = case, sampling, counts
+    case: Case = Case()
+    counts: Counts = dataclasses.field(default_factory=collections.Counter)
 
     def init_decode_state(self) -> State:
         """Returns empty slots."""
@@ -113,13 +107,13 @@ class Device:
         state, data = self._draw(State(length, drawn, done), 1)
         self.counts["read"] += len(requests)
         self.counts["read again"] += 0 if questions is None else len(requests)
-        return Prefix(state, data)
+        return Prefix(state, *[None] * 7, data=data)
 
     def insert(self, prefix: Prefix, state: State, slots: np.ndarray) -> State:
         """Returns the state with what was read; slots outside the range are padding."""
         real = slots < self.case.slots
         self.counts["read"] -= int((~real).sum())
-        for old, new in zip(state, prefix.state, strict=True):
+        for old, new in zip(state, prefix.cache, strict=True):
             old[slots[real]] = new[real]
         return state
 
@@ -148,10 +142,10 @@ class Device:
 class Simulated(Sampler):
     """The sampler on that device."""
 
-    def __init__(self, case: Case, counts: Counts) -> None:
+    def __init__(self, case: Case, counts: Counts, prefill_groups: int | None) -> None:
         """See Sampler."""
         super().__init__(
-            types.SimpleNamespace(),  # type: ignore[arg-type]  a model that nobody runs
+            load_model(str(DEMO_MODEL)),  # nobody runs it
             shapes=ShapeTable((1,), (0,), 4, case.limit),
             geometry=GEOMETRY,
             pos_grid=1,
@@ -159,13 +153,24 @@ class Simulated(Sampler):
             slots=case.slots,
             window=case.window,
             pad_id=PAD,
+            prefill_groups=prefill_groups,
             dispatch_ahead=case.dispatch_ahead,
         )
         self.case, self.counts = case, counts
 
     def engine(self, sampling: Sampling, prompt_tokens: int, question_tokens: int = 0) -> Any:
         """See Sampler."""
-        return Device(self.case, sampling, self.counts)
+        return Device(
+            model=self.model,
+            sampling=sampling,
+            n=self.n,
+            slots=self.slots,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=self.shapes.completion_tokens,
+            window=self.window,
+            case=self.case,
+            counts=self.counts,
+        )
 
     def prompts(self, examples: Any) -> Any:
         """Nothing reads them."""
@@ -179,7 +184,8 @@ class Actor:
     processor = types.SimpleNamespace(pad_id=PAD)
 
     def __init__(self, case: Case, counts: Counts) -> None:
-        self.sampler, self.window = Simulated(case, counts), case.window
+        batch = max(1, case.slots // STRETCH_PREFILLS) if case.overdraw else None
+        self.sampler, self.window = Simulated(case, counts, batch), case.window
         self.shapes = self.sampler.shapes
 
     def generate(

@@ -1,5 +1,6 @@
 """The benchmarks start; those of models run, on the smallest shapes, with both sides alike."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from repo import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import bench_decode  # noqa: E402  scripts, not a package
 import bench_frozen  # noqa: E402
+import bench_tail  # noqa: E402
 import bench_update  # noqa: E402
 
 TINY = bench_update.TINY
@@ -45,3 +47,31 @@ def test_frozen():
     assert line["same tokens"] == 1
     assert line["gradient norm off by"] == pytest.approx(0, abs=1e-6)
     assert 0 < line["tower's share"] < 1
+
+
+def test_the_simulated_tail_is_that_of_the_event_loop():
+    """One slot: a step's windows are those of its groups' longest rows, one after the other.
+    Over-drawn, the same groups are trained on, and what the cut drops is what was drawn in vain."""
+    case = bench_tail.Case(
+        prompts=4, n=2, slots=1, median=40, limit=64, window=8, dispatch_ahead=False
+    )
+    lengths = [
+        min(max(case.length(request, row) for row in range(2)), case.limit) for request in range(12)
+    ]
+    windows = sum(-(-(length - 1) // 8) for length in lengths[4:12])
+    plain = bench_tail.simulate(case, steps=2, begun=1)
+    assert plain["decode steps a step"] == 8 * windows / 2
+    assert plain["waiting"] == 0
+    over = bench_tail.simulate(dataclasses.replace(case, overdraw=0.5), steps=2, begun=1)
+    assert over["decode steps a step"] == plain["decode steps a step"]
+    assert over["waiting"] == over["groups carried"] == 0  # none has a slot before its turn
+
+
+def test_enough_groups_wait_for_less_than_all():
+    """The bar of the whole shape, at a quarter of it: 16 slots, 64 groups."""
+    case = bench_tail.Case(prompts=64, n=8, slots=16, median=100, limit=512, window=8)
+    plain = bench_tail.simulate(case, steps=3, begun=1)
+    over = bench_tail.simulate(dataclasses.replace(case, overdraw=0.1), steps=3, begun=2)
+    assert plain["waiting"] > 0.15
+    assert over["waiting"] < 0.1
+    assert over["groups carried"] > 0

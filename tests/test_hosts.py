@@ -88,6 +88,13 @@ OTHERS = {
         "replay.enabled": True,
         "replay.min_accuracy": 0.5,
     },
+    "over-drawn, a batch ahead, replay": {
+        "rollout.overdraw": 0.5,
+        "rollout.staleness": 1,
+        "replay.enabled": True,
+        "algorithm.correction": "token_tis",
+        "algorithm.old_logprobs": "recompute",
+    },
     "gae": {"algorithm.advantage": "gae", "algorithm.old_logprobs": "recompute"},
     "a frozen tower": {"optim.freeze": ("vision/.*",)},
     "adapters, a KL in the reward, several updates": {

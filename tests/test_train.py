@@ -343,6 +343,36 @@ def test_groups_left_over_and_replayed_are_resumed_bit_for_bit(data, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_what_older_weights_drew_is_resumed_bit_for_bit(data, tmp_path, staleness):
+    """All groups have slots, so those of more than a window are cut; the vision tower is frozen:
+    what waits is encoded again."""
+    fields = {
+        **BARE,
+        "data__eval": "",
+        "canaries": False,
+        "checkpoint__export": False,
+        "checkpoint__every_steps": 1,
+        "log__report": False,
+        "rollout__overdraw": 0.5,
+        "rollout__slots": 12,
+        "rollout__staleness": staleness,
+        "algorithm__correction": "token_tis",
+        "algorithm__old_logprobs": "recompute",
+        "optim__freeze": "('vision/.*',)",
+    }
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(data, whole, num_steps=5, **fields)
+    for steps in (1, 3, 5):
+        run(data, parts, num_steps=steps, **fields)
+    assert metrics(whole) == metrics(parts)
+    assert rollouts(whole) == rollouts(parts)
+    assert sum(m["rollout/carried"] for m in metrics(whole)) > 0
+    assert any("earlier_versions" in r for r in rollouts(whole))
+    assert metrics(whole)[-1]["staleness/mean"] > 0
+
+
+@pytest.mark.slow
 def test_eight_devices_give_the_numbers_of_one(data, whole, tmp_path):
     mesh = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__tensor": 2}
     fields = mesh | benchmarks(data)

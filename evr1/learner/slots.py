@@ -60,8 +60,13 @@ def plan_slots(
             wanted * copies, wanted * r.n * copies, _line(r.slots, wanted * copies, groups)
         )
     rows = max(r.n, a.temporal_rollouts if a.temporal_bonus else 0) + (a.advantage == "remax")
+    begun = shapes.completion_tokens if r.overdraw else 0
     of_rollout, of_heldout = (
-        _room(settings, programs, GroupShape.largest(n, shapes), held, free) for n in (rows, 1)
+        _room(settings, programs, shape, held, free)
+        for shape in (
+            GroupShape.largest(rows, shapes)._replace(begun_tokens=begun),
+            GroupShape.largest(1, shapes),
+        )
     )
     count = wanted if r.slots else of_rollout.slots(wanted)
     prompts = of_heldout.slots(count * r.n)

@@ -28,6 +28,8 @@ from evr1.sampler.groups import OnFinish, Stretch
 from evr1.sampler.sampling import Sampling
 from evr1.types import Params, Rollouts
 
+STRETCH_PREFILLS = 32  # of a stretch: one in so many slots is prefilled at a time
+
 
 @dataclasses.dataclass(frozen=True)
 class Actor:
@@ -166,7 +168,9 @@ class Actor:
         shapes = self.shapes or shapes_of_examples(
             examples, self.processor.geometry, sampling.max_tokens
         )
-        sampler = self.sampler(n + sampling.greedy_rows, shapes, slots)
+        # Where a rollout does not wait for its last groups, slots do not wait for each other.
+        batch = None if stretch is None else max(1, (slots or self.slots) // STRETCH_PREFILLS)
+        sampler = self.sampler(n + sampling.greedy_rows, shapes, slots, batch)
         return sampler.generate(params, examples, request_ids, sampling, on_finish, stretch)
 
     def collator(self, shapes: ShapeTable) -> Collator:

@@ -31,12 +31,14 @@ class GroupShape(NamedTuple):
         prompt_tokens: room for its prompt.
         completion_tokens: room for each completion.
         patches: of its media, padded.
+        begun_tokens: of each completion, which are read again where it is carried over; 0: never.
     """
 
     rows: int
     prompt_tokens: int
     completion_tokens: int
     patches: int
+    begun_tokens: int = 0
 
     @classmethod
     def largest(cls, rows: int, shapes: ShapeTable) -> "GroupShape":
@@ -99,12 +101,11 @@ def of_groups(model: Model, mesh: Mesh | None, shape: GroupShape, free: int) -> 
     """
     cache = cache_bytes(model, mesh, *shape[:3])
     tensor = 1 if mesh is None else mesh.shape["tensor"]
+    tokens = shape.prompt_tokens + shape.rows * shape.begun_tokens
     return Room(
         free=free,
         slot=cache + decode_bytes(model, shape.rows),
-        prefill=max(
-            prefill_bytes(model, tensor, shape.prompt_tokens), tower_bytes(model, shape.patches)
-        ),
+        prefill=max(prefill_bytes(model, tensor, tokens), tower_bytes(model, shape.patches)),
     )
 
 

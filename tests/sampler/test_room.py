@@ -41,7 +41,7 @@ def planned(model, mesh, free, groups=100, **fields):
 
 def test_a_group_takes_what_its_cache_takes(model):
     shape = GroupShape.largest(4, SHAPES)
-    assert shape == (4, 128, 32, 256)
+    assert shape == (4, 128, 32, 256, 0)
     cache = jax.eval_shape(lambda: engine.init_slots(model, 1, 4, 128, 32, None)).cache
     held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(cache))
     found = room.of_groups(model, None, shape, 0)
@@ -118,3 +118,10 @@ def test_a_draw_is_in_multiples(is_dynamic, prompts, draw_prompts, groups):
     s = settings(prompts=prompts)
     dynamic = dataclasses.replace(s.dynamic, enabled=is_dynamic, draw_prompts=draw_prompts)
     assert drawn_groups(dataclasses.replace(s, dynamic=dynamic)) == groups
+
+
+def test_what_is_carried_over_is_read_with_its_prompt(model):
+    """A prefill of 100 prompt tokens and 4 completions of 50 holds what one of 300 does."""
+    whole = room.of_groups(model, None, GroupShape(4, 300, 50, 0), 0)
+    begun = room.of_groups(model, None, GroupShape(4, 100, 50, 0, begun_tokens=50), 0)
+    assert begun.prefill == whole.prefill
