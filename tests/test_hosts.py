@@ -39,13 +39,13 @@ def alone(data, tmp_path_factory):
     return workdir
 
 
-def assert_same(got, expected, late=1e-5):
+def assert_same(got, expected, late=1e-5, early=1e-5):
     """The same tokens, rewards and order of rows; losses and norms but for rounding, to `late` from
     the third step on."""
     for a, b in zip(rollouts(got), rollouts(expected), strict=True):
         assert a | {"advantage": 0} == b | {"advantage": 0}
     for a, b in zip(metrics(got), metrics(expected), strict=True):
-        assert_close(a, b, 1e-5 if a["step"] < 3 else late)
+        assert_close(a, b, early if a["step"] < 3 else late)
 
 
 def assert_close(got, expected, rel=1e-5):
@@ -160,7 +160,10 @@ def test_other_runs_are_those_of_one_process(data, tmp_path_factory, case, count
         }
         assert all(total.values()), total
     # New adapters have gradients near 0, which AdamW takes to the size of the learning rate.
-    assert_same(root / "several", root / "one", late=1e-3 if "adapters" in case else 1e-5)
+    late = 1e-3 if "adapters" in case or "ahead" in case else 1e-5
+    # What is carried over is read beside others, in another room: its log-probabilities round so.
+    early = 1e-4 if "ahead" in case else 1e-5
+    assert_same(root / "several", root / "one", late, early)
 
 
 @pytest.mark.slow

@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import families
 import jax
 import numpy as np
 import pytest
 import sampler_rig as rig
 
+from evr1.batch.shapes import ShapeTable
 from evr1.sampler import Sampling
 from evr1.sampler.groups import Stretch
 from evr1.types import Rollouts
@@ -18,12 +20,12 @@ IDS = np.array([100, 7, 21, 3, 55, 1000])
 SAMPLING = Sampling(max_tokens=20, end_ids=(3, 40, 41, 60, 80), banned_ids=(90, 91), seed=5)
 
 
-def assert_same(got: Rollouts, want: Rollouts) -> None:
+def assert_same(got: Rollouts, want: Rollouts, atol: float = 2e-5) -> None:
     """Tokens to the bit; log-probabilities up to another order of summation in float32."""
     np.testing.assert_array_equal(got.completions, want.completions)
     np.testing.assert_array_equal(got.lengths, want.lengths)
     np.testing.assert_array_equal(got.finished, want.finished)
-    np.testing.assert_allclose(got.logprobs, want.logprobs, atol=2e-5)
+    np.testing.assert_allclose(got.logprobs, want.logprobs, atol=atol)
 
 
 def drawn_in_stretches(sampler, windows, sampling=SAMPLING):
@@ -117,3 +119,29 @@ def test_what_was_carried_over_has_the_log_probabilities_of_those_who_drew_it(wh
         assert not part.is_open.any()
         assert (part.lengths[before.is_open] > before.lengths[before.is_open]).all()
         assert (part.completions != Rollouts(*(x[g] for x in alone)).completions).any()
+
+
+@pytest.mark.slow
+def test_recurrent_states_are_made_anew(tmp_path):
+    """Qwen3.5: what a row carries over is read behind the state of its prompt."""
+    pair = families.make_pair("qwen3_5", tmp_path / "model")
+    items = pair.family.prompts(pair.family.cases)[:4]
+    examples = [families.as_example(p, i) for i, p in enumerate(items)]
+    longest = max(len(e.tokens) for e in examples)
+    shapes = ShapeTable((longest,), (12,), row_patches=64, completion_tokens=32)
+    sampling = Sampling(max_tokens=24, seed=3)
+    sampler = families.sampler(pair, shapes, n=2, slots=4, window=4)
+    whole = sampler.generate(pair.params, examples, range(4), sampling)
+    first = sampler.generate(
+        pair.params,
+        examples,
+        range(4),
+        sampling,
+        None,
+        Stretch([None] * 4, lambda p: max((x.turns for x in p.values()), default=0) > 2),
+    )
+    assert first.is_open.all()
+    begun = [Rollouts(*(x[g] for x in first)) for g in range(4)]
+    stretch = Stretch(begun, lambda _: False)
+    got = sampler.generate(pair.params, examples, range(4), sampling, None, stretch)
+    assert_same(got, whole, atol=1e-4)  # pieces of a prompt are summed otherwise than steps
