@@ -33,9 +33,13 @@ from evr1.data import left_out
 from evr1.data.dataset import budgets, heldout_loader, open_source, planned_sizes, read_rows
 from evr1.data.processor import Processor
 from evr1.formats import problem_types
+from evr1.parallel import leaving
 from evr1.rewards import extra
 
 RECORDS, METRICS = "evaluation.jsonl", "evaluation.json"
+# What an interrupt leaves:
+KEPT = "answers of benchmarks are kept, the same command goes on"
+REDONE = "nothing is written, the same command begins anew"
 
 
 def use_whole_vectors() -> None:
@@ -184,16 +188,17 @@ def answer_benchmarks(settings: BenchmarkSettings, part: str, retry: bool) -> No
 
 def main(config: ml_collections.ConfigDict, part: str = "1/1", retry: bool = False) -> None:
     """Resolves the config, evaluates, and prints the metrics."""
+    command.quiet()
     if "tasks" in config:
         benchmarks = evals.resolve(config)
-        command.unwind_on_stop()
-        answer_benchmarks(benchmarks, part, retry)
+        with leaving.watching(lambda: leaving.Next(KEPT)):
+            answer_benchmarks(benchmarks, part, retry)
         return
     from evr1.telemetry.display import failed_rows
 
     settings = resolve(config, has_paths=False)
-    command.unwind_on_stop()
-    metrics = evaluate(settings)
+    with leaving.watching(lambda: leaving.Next(REDONE)):
+        metrics = evaluate(settings)
     for name, value in metrics.items():
         print(f"{name} {value:g}")
     if note := failed_rows(metrics):
@@ -207,7 +212,7 @@ def run() -> None:
     use_whole_vectors()
     command.run(
         lambda config: main(config, flags.FLAGS.part, flags.FLAGS.retry),
-        "interrupted; answers of benchmarks are kept, the same command goes on",
+        f"interrupted; {KEPT}",
         __doc__,
     )
 

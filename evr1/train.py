@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -43,9 +43,10 @@ from evr1.learner.learner import Learner, Prepared, make_learner
 from evr1.learner.not_finite import SkippedUpdates
 from evr1.learner.slots import Slots, plan_slots
 from evr1.learner.state import LearnerState, restored, saved_arrays
+from evr1.learner.unsaved import SAVING, Unsaved
 from evr1.models import Model, load_model, lora
 from evr1.models.io import hf, peft
-from evr1.parallel import hosts
+from evr1.parallel import hosts, leaving
 from evr1.parallel.mesh import make_mesh
 from evr1.rewards import compose, extra
 from evr1.rewards.judging.judge import Judged
@@ -76,10 +77,12 @@ def train(settings: Settings) -> None:
         run = open_run(settings, stack)
         learner, collector, timer = run.learner, run.collector, run.timer
         state = _restore(run)
+        unsaved = Unsaved(run.workdir, timer, state.step)
+        leaving.plan(unsaved)
         writer = stack.enter_context(_writer(settings, state.step, timer))
         evaluate = functools.partial(_evaluate, run, writer)
         _begin(run, state, writer, evaluate)
-        position = _position(run, state) if hosts.count() > 1 else {}
+        position = _position(run, state)
         for _ in range(state.step, settings.num_steps):
             try:
                 published = learner.publish(state)
@@ -93,6 +96,8 @@ def train(settings: Settings) -> None:
                     state, update_metrics = learner.update(state, prepared)
             except hosts.Leave:
                 _leave(run, state, position, writer)
+                raise
+            unsaved.step = state.step
             is_saved = _is_due(settings.checkpoint.every_steps, state.step, settings.num_steps)
             rollouts = rollouts.without_features()  # no longer needed, and large
             prepared = prepared._replace(rollouts=rollouts)
@@ -102,8 +107,7 @@ def train(settings: Settings) -> None:
             for line in lines:
                 writer.line(line)
             is_evaluated = _is_due(settings.eval.every_steps, state.step, settings.num_steps)
-            if is_saved or is_evaluated or hosts.count() > 1:
-                position = _position(run, state)
+            position = _position(run, state)
 
             advantages = prepared.batch.advantages[..., 0]
             records = batch_records(rollouts, advantages, run.processor, state.step)
@@ -375,16 +379,15 @@ def _position(run: Run, state: LearnerState) -> dict[str, Any]:
     }
 
 
-def _leave(run: Run, state: LearnerState, position: dict[str, Any], writer: Writer) -> NoReturn:
-    """Saves the last whole step, since the hosts were asked to end, and ends."""
+def _leave(run: Run, state: LearnerState, position: dict[str, Any], writer: Writer) -> None:
+    """Saves the last whole step, since the run was asked to end; several hosts end here."""
     writer.sync()
-    if run.checkpoints.latest_step() != state.step:
-        run.checkpoints.save(state.step, saved_arrays(run.learner.settings, state), position)
-    run.checkpoints.wait()
+    with run.timer(SAVING):
+        if run.checkpoints.latest_step() != state.step:
+            run.checkpoints.save(state.step, saved_arrays(run.learner.settings, state), position)
+        run.checkpoints.wait()
     hosts.say(f"asked to end: saved at step {state.step}; the same command goes on")
-    with hosts.staying():
-        hosts.barrier()
-    raise SystemExit(hosts.LOST)
+    hosts.leave_together()
 
 
 def _common(settings: Settings) -> dict[str, str]:

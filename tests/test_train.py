@@ -197,26 +197,62 @@ def test_running_again_goes_on_bit_for_bit(data, whole, tmp_path):
     assert_same_run(whole[0], tmp_path)
 
 
-def test_a_run_that_is_ended_or_killed_loses_only_what_came_after_the_last_checkpoint(
-    data, whole, tmp_path
-):
-    common = benchmarks(data)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        process = subprocess.Popen(
-            **command(data, tmp_path, **common), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        deadline = time.monotonic() + 240
-        while not (tmp_path / "checkpoints" / "2").exists():
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+def begin(data, workdir, until, env=None, **overrides):
+    """Starts the command; returns the process once `until` holds of what it has printed."""
+    call = command(data, workdir, **overrides)
+    call["env"] |= env or {}
+    log = workdir.with_suffix(".log")
+    with log.open("w") as out:
+        process = subprocess.Popen(**call, stdout=out, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while not until(log.read_text()):
+        assert process.poll() is None, "the run ended before it could be asked to"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def test_a_run_that_is_interrupted_ended_or_killed_goes_on_bit_for_bit(data, whole, tmp_path):
+    """After Ctrl-C and SIGTERM no step is lost, after a kill those since the last checkpoint."""
+    common, workdir = benchmarks(data), tmp_path / "run"
+    steps = lambda: {path.name for path in (workdir / "checkpoints").iterdir()}  # noqa: E731  short
+    for number, until in (
+        (signal.SIGINT, lambda printed: "step 1/" in printed),
+        (signal.SIGTERM, lambda _: "2" in steps()),
+        (signal.SIGKILL, lambda _: True),
+    ):
+        process = begin(data, workdir, until, **common)
         process.send_signal(number)
         said = process.communicate()[1]
-        if number == signal.SIGTERM:
-            assert process.returncode == 143
-            assert said == "interrupted; the same command goes on from the last checkpoint\n"
-    run(data, tmp_path, **common)
-    assert_same_run(whole[0], tmp_path)
+        if number == signal.SIGKILL:
+            break
+        assert process.returncode == 128 + number, said
+        asked = "interrupted" if number == signal.SIGINT else "asked to end"
+        assert all(line.startswith(asked) for line in said.splitlines()), said
+        if number == signal.SIGINT:
+            assert said.startswith("interrupted: step 1 is saved first")
+            assert steps()
+    run(data, workdir, **common)
+    assert_same_run(whole[0], workdir)
+
+
+def test_an_interrupt_amid_a_compilation_ends_the_run_within_seconds(data, tmp_path):
+    """An exception there was a crash, or waited for the end of the compilation."""
+    cold = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax")}
+    process = begin(data, tmp_path / "run", lambda printed: "config:" in printed, cold)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    assert process.stderr
+    first = process.stderr.readline()
+    assert time.monotonic() - sent < 5
+    assert first == (
+        "interrupted: no step waits to be saved; it ends within 3 s, and the same command begins "
+        "with step 1\n"
+    )
+    assert process.communicate()[1] == ""
+    assert time.monotonic() - sent < 15  # most of them a busy machine's
+    assert process.returncode == 130
 
 
 @pytest.mark.slow

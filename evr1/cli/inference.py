@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
@@ -24,6 +25,7 @@ from evr1.data import jsonl, rows
 from evr1.data.records import Budgets, Row
 from evr1.formats import box_frames, video_size
 from evr1.formats.words import counted
+from evr1.parallel import leaving
 
 # flag: the field of a run's config that --run takes its default from
 RUN_FIELDS = {
@@ -68,20 +70,22 @@ FREE = frozenset(
 
 
 def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[str] | None) -> int:
-    """Runs a command. Exit status: 0, or 1 with one line on standard error."""
+    """Runs a command. Exit status: 0, 1 with one line on standard error, or 128 and the signal."""
     flags, in_flags = parser.parse_args(argv), str  # a run's config names its own fields
     try:
         if flags.run:
             parser.set_defaults(**run_defaults(flags.run, vars(flags)))
             flags = parser.parse_args(argv)
         in_flags = functools.partial(name_flags, flags=flags)
-        return run(flags)
+        with leaving.watching(lambda: leaving.Next("what is done is kept; run it again to go on")):
+            return run(flags)
     except (ValueError, OSError) as error:
         print(f"{name}: {in_flags(str(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted; run it again to go on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        if not stop.args:  # else it was told
+            print(f"{name}: interrupted; run it again to go on", file=sys.stderr)
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
 
 
 def name_flags(message: str, flags: argparse.Namespace) -> str:

@@ -23,6 +23,7 @@ from evr1.cli import inference, sessions
 from evr1.data.errors import MediaError
 from evr1.data.records import Example, Row
 from evr1.formats.words import counted
+from evr1.parallel import leaving
 
 END = "<|im_end|>"
 
@@ -66,6 +67,7 @@ def _run(flags: argparse.Namespace) -> int:
                     examples.append(example)
                     completions.append(_completion(session, row))
             for part in _batches(examples, completions, flags.batch_tokens):
+                leaving.sync_point()
                 mine = [examples[i] for i in part]
                 texts = [completions[i] for i in part]
                 scored = _score(session, logprobs, mine, texts)

@@ -55,15 +55,15 @@ def run(
     app.run(main, flags_parser=lambda argv: _parse_flags(argv, config, doc))
 
 
-def unwind_on_stop(*, has_watch: bool = False) -> None:
-    """From now on an interrupt is an exception: a save is finished and child processes end.
-
-    Args:
-        has_watch: of several hosts; it takes SIGTERM.
-    """
-    logging.set_verbosity(logging.FATAL)  # Orbax's errors are raised too; these are tracebacks
-    _on_stop(_unwind, (signal.SIGINT,) if has_watch else STOPS)
+def quiet() -> None:
+    """Keeps tracebacks of libraries off the console, of what is told in a line."""
+    logging.set_verbosity(logging.FATAL)  # Orbax's errors are raised too
     sys.unraisablehook = _on_lost
+
+
+def unwind_on_interrupt() -> None:
+    """From now on Ctrl-C is an exception: of one of several hosts, which tells the others."""
+    _on_stop(_unwind, (signal.SIGINT,))
 
 
 def _guarded(
@@ -75,8 +75,11 @@ def _guarded(
     try:
         command(config)
     except KeyboardInterrupt as stop:
-        print(interrupted, file=sys.stderr)
-        sys.exit(_status(stop.args[0] if stop.args else signal.SIGINT))
+        if not stop.args:  # else it was told what happens
+            print(interrupted, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_status(*stop.args or (signal.SIGINT,)))  # threads of XLA may be at work
     except Exception as e:  # of any kind: `explain` tells which are none of evr1's faults
         line = explain(e)
         if line is None:
@@ -116,8 +119,8 @@ def _unwind(number: int, frame: Any) -> None:
 
 
 def _status(number: int) -> int:
-    """Returns the exit status after a signal: 143 says that a launcher may start the run again."""
-    return 128 + number if number == signal.SIGTERM else 1
+    """Returns the exit status after a signal: 130 of Ctrl-C, 143 where asked to end."""
+    return 128 + number
 
 
 def _on_lost(lost: Any) -> None:

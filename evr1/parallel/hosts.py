@@ -2,7 +2,7 @@
 
 Small host state is the same on every host: rows chosen, tokens, scores, advantages, cuts. Pixels,
 drawing and scoring belong to the host that owns a group; hosts meet in `gather` and in the
-learner's programs. With one process everything here is the identity.
+learner's programs. With one process everything here is the identity, and `leaving` ends it.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
-from evr1.parallel import launchers
+from evr1.parallel import launchers, leaving
+from evr1.parallel.leaving import Leave
 
 T = TypeVar("T")
 
@@ -36,10 +37,6 @@ LEAVE_S = 20.0  # where all were asked to
 DAY_S = 86400
 LOST = 143  # exit status where something outside ended the run: the same command goes on
 _BUCKET = 1 << 16  # gathered bytes are padded to powers of two from here on: few programs
-
-
-class Leave(Exception):  # noqa: N818  not an error: the run was asked to end
-    """All hosts were asked to save and end; raised on all of them at the same point."""
 
 
 def index() -> int:
@@ -282,6 +279,14 @@ def as_one(explain: Callable[[BaseException], str | None]) -> Iterator[None]:
         _fail(error, explain)
 
 
+def leave_together() -> None:
+    """Ends several hosts that have saved what they had; does nothing where there is one."""
+    if count() > 1:
+        with staying():
+            barrier()
+        raise SystemExit(LOST)
+
+
 def _fail(error: BaseException, explain: Callable[[BaseException], str | None]) -> None:
     """Prints why, tells the others, and ends the process; waits for nobody."""
     if isinstance(error, Leave):
@@ -338,20 +343,21 @@ def sync_point() -> None:
     Raises:
         Leave: the run was asked to end, and this is where all hosts do.
     """
-    if _Watch.current is not None:
-        _Watch.current.sync_point()
+    watch = _watch()
+    if watch is not None:
+        watch.sync_point()
 
 
 def is_leaving() -> bool:
     """Returns whether the next `sync_point` raises: what is done until then is in vain."""
-    watch = _Watch.current
+    watch = _watch()
     return watch is not None and watch.is_next and not watch.is_staying
 
 
 @contextlib.contextmanager
 def staying() -> Iterator[None]:
     """What must be done whole: sync points in it do not leave."""
-    watch = _Watch.current
+    watch = _watch()
     if watch is None:
         yield
         return
@@ -360,6 +366,11 @@ def staying() -> Iterator[None]:
         yield
     finally:
         watch.is_staying = False
+
+
+def _watch() -> "_Watch | leaving.Watch | None":
+    """Returns who knows whether this process is to leave: alone, or with all."""
+    return _Watch.current or leaving.Watch.current
 
 
 class _Watch:

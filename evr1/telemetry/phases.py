@@ -32,6 +32,11 @@ class PhaseTimer:
         self._open: list[str] = []
         self._since = self._step_start = clock()
 
+    @property
+    def phase(self) -> str:
+        """The innermost phase that is open; "": none."""
+        return self._open[-1] if self._open else ""
+
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Counts the block's seconds as time/<phase>_s; the same phase may come again."""

@@ -20,6 +20,9 @@ from evr1.data.media.quarantine import Quarantine
 from evr1.data.media.requests import Opener, Request, check_budgets, media_requests
 from evr1.data.records import Budgets, Geometry, Row
 from evr1.formats.words import counted
+from evr1.parallel import leaving
+
+_LOOK_S = 0.5  # how often it looks whether it is to leave
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -201,7 +204,8 @@ def _results(
         pending |= {threads.submit(work, x) for x in itertools.islice(queue, width - len(pending))}
         if not pending:
             return
-        done, pending = futures.wait(pending, return_when=futures.FIRST_COMPLETED)
+        done, pending = futures.wait(pending, _LOOK_S, return_when=futures.FIRST_COMPLETED)
+        leaving.sync_point()
         for future in done:
             yield future.result()
 
