@@ -3,8 +3,8 @@
     evr1 preprocess --data rows.jsonl --media_dir D --out SHARDS --model HF_DIR
 
 Running it again continues: what is in the shards is not decoded a second time. What cannot be
-decoded is listed in SHARDS/quarantine.jsonl with the reason, and is not tried again until the file
-changes.
+decoded is listed in SHARDS/quarantine.jsonl with the reason, and is tried again once the file has
+changed or, where it is missing, is there.
 """
 
 import argparse

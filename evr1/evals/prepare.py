@@ -256,19 +256,20 @@ def report(stock: Stock) -> list[str]:
     ]
     missing = {**stock.media.missing, **stock.subtitles.missing}
     for name, (fault, wanted) in list(missing.items())[:_SHOWN]:
-        lines.append(f"missing: {name} {fault}; {wanted} questions ask for it")
+        asking = counted(wanted, "question asks", "questions ask")
+        lines.append(f"missing: {name} {fault}; {asking} for it")
     if len(missing) > _SHOWN:
-        lines.append(f"missing: {len(missing) - _SHOWN} more files")
+        lines.append(f"missing: {counted(len(missing) - _SHOWN, 'more file')}")
     if missing:
-        asked = f"{stock.unrunnable} questions cannot be asked"
-        lines.append(f"missing: {len(missing)} files in all, so {asked}")
+        asked = f"{counted(stock.unrunnable, 'question')} cannot be asked"
+        lines.append(f"missing: {counted(len(missing), 'file')} in all, so {asked}")
     if stock.subtitles.missing and not stock.unrunnable:
         lines.append("prompts without subtitles can be asked")
     if stock.packed:
         lines.append(f"{stock.packed} of them stand inside the annotations; --unpack writes them")
     if stock.archives:
         shown = ", ".join(stock.archives[:3]) + (", ..." if len(stock.archives) > 3 else "")
-        lines.append(f"not unpacked? {len(stock.archives)} archives: {shown}")
+        lines.append(f"not unpacked? {counted(len(stock.archives), 'archive')}: {shown}")
     return lines
 
 

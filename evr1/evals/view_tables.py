@@ -10,6 +10,7 @@ from evr1.evals.bootstrap import Metric
 from evr1.evals.compare import Comparison
 from evr1.evals.results import TaskResults
 from evr1.evals.scoring import Result
+from evr1.formats.words import counted
 
 _PARTIAL = "partial_"  # before metrics of a run that is not complete, as in results.py
 _RAIL = 200  # units of a drawn interval, from 0 to 100 %
@@ -125,7 +126,7 @@ def comparison(each: Comparison) -> dict[str, Any]:
 def facts(manifest: Any, scored: Sequence[TaskResults]) -> list[str]:
     """Returns what was run, a few words each."""
     n = sum(len(each.answers) for each in scored)
-    listed = [str(manifest.get("model") or ""), f"{len(scored)} tasks", f"{n:,} samples"]
+    listed = [str(manifest.get("model") or ""), counted(len(scored), "task"), counted(n, "sample")]
     if manifest.get("seed") is not None:
         listed.append(f"seed {manifest['seed']}")
     if manifest.get("git_hash"):

@@ -90,8 +90,8 @@ def test_a_missing_video_is_named_with_its_questions(tmp_path, content, fault):
     assert prepare.report(stock)[2:] == [
         "media: 1 of 2, 1.5 KiB",
         f"missing: videos/a.mp4 {fault}; 2 questions ask for it",
-        "missing: 1 files in all, so 2 questions cannot be asked",
-        "not unpacked? 1 archives: part_1.zip",
+        "missing: 1 file in all, so 2 questions cannot be asked",
+        "not unpacked? 1 archive: part_1.zip",
     ]
 
 
@@ -237,7 +237,7 @@ def test_media_of_annotation_files_are_written_on_request(tmp_path, capsys):
     command = video_mmmu(tmp_path)
     main(command)
     out = capsys.readouterr().out
-    assert "missing: images/new_Physics_1.png is not there; 1 questions ask for it" in out
+    assert "missing: images/new_Physics_1.png is not there; 1 question asks for it" in out
     assert "2 of them stand inside the annotations; --unpack writes them" in out
     assert not (tmp_path / "images").exists()
     main([*command, "--unpack"])
