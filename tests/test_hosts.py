@@ -161,7 +161,7 @@ def test_other_runs_are_those_of_one_process(data, tmp_path_factory, case, count
         assert all(total.values()), total
     # New adapters have gradients near 0, which AdamW takes to the size of the learning rate.
     late = 1e-3 if "adapters" in case or "ahead" in case else 1e-5
-    # What is carried over is read beside others, in another room: its log-probabilities round so.
+    # What corrects for older weights is how far updates went, and these round otherwise.
     early = 1e-4 if "ahead" in case else 1e-5
     assert_same(root / "several", root / "one", late, early)
 
