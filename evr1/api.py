@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import ml_collections
 
 from evr1.cli import generate, inference, sessions
-from evr1.config import arguments, named, resolve
+from evr1.config import arguments, named, reference, resolve
 from evr1.data import rows as data_rows
 from evr1.data.errors import MediaError
 from evr1.data.records import Row
@@ -65,7 +65,7 @@ def train(
         FloatingPointError: more gradients than may be were not finite.
     """
     is_file = isinstance(config, str | Path)
-    changed = named.load(str(config)) if is_file else config.copy_and_resolve_references()
+    changed = _load(str(config)) if is_file else config.copy_and_resolve_references()
     change(changed, dict(fields or {}) | ({"rewards.extra": _spec(rewards)} if rewards else {}))
     settings = resolve(changed)
     from evr1 import train as training  # jax, which bad input need not wait for
@@ -89,7 +89,10 @@ def change(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> None
     for name, value in fields.items():
         try:
             config.update_from_flattened_dict({name: value})
-        except (KeyError, AttributeError, TypeError) as error:
+        except (KeyError, AttributeError) as error:
+            near = reference.did_you_mean(name, [f.name for f in reference.base_table().fields])
+            raise ValueError(f"fields[{name!r}]: no such field{near}") from error
+        except TypeError as error:
             reason = " ".join(str(error.args[0] if error.args else error).split())
             raise ValueError(f"fields[{name!r}]: {reason}") from error
 
@@ -222,6 +225,14 @@ def score(
             rows = stack.enter_context(files.reading(str(rows))).rows
         made = stack.enter_context(scoring.Scoring(flags))
         return [row for _, row, _ in made.of([dict(row) for row in rows])]
+
+
+def _load(config: str) -> ml_collections.ConfigDict:
+    """Returns a config by its name or path."""
+    try:
+        return named.load(config)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--config=", "config=")) from None
 
 
 def _spec(rewards: Rewards) -> str:

@@ -69,8 +69,11 @@ def test_scores_are_those_of_the_command(tmp_path):
             "--min_pixels=3136 (the default) is over --max_",
         ),
         (lambda: api.open("/nowhere"), "/nowhere"),
-        (lambda: api.train("dmo"), "--config=dmo: no such file, and no config of evr1's; did you"),
-        (lambda: api.train("demo", {"num_stepz": 1}), "fields['num_stepz']: "),
+        (lambda: api.train("dmo"), "config=dmo: no such file, and no config of evr1's; did you"),
+        (
+            lambda: api.train("demo", {"num_stepz": 1}),
+            "fields['num_stepz']: no such field; did you mean num_steps?",
+        ),
         (lambda: api.train("demo", {"rollout.n": "x"}), "fields['rollout.n']: "),
         (lambda: api.train(base.get_config()), "config.workdir is not given"),
     ],

@@ -5,7 +5,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from evr1.batch import vision_rows
@@ -198,6 +197,8 @@ def groups_per_part(
 def _prompt_step(max_prompt_tokens: int) -> int:
     """Returns what buckets of prompts are multiples of: on TPUs what the attention kernel pads long
     ones to."""
+    import jax  # seconds, which --help need not wait for
+
     return 128 if max_prompt_tokens > 1024 and jax.default_backend() == "tpu" else 32
 
 

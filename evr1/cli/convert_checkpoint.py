@@ -72,10 +72,13 @@ def main(argv: list[str] | None = None) -> int:
                 "give --from_hf and --to_orbax, --from_orbax and --to_hf, or --run and --to_hf"
             )
     except (ValueError, OSError) as e:
-        print(f"convert_checkpoint: {e}", file=sys.stderr)
+        print(f"{arguments.program('convert_checkpoint')}: {e}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("convert_checkpoint: interrupted; the same command starts over", file=sys.stderr)
+        print(
+            f"{arguments.program('convert_checkpoint')}: interrupted; the same command starts over",
+            file=sys.stderr,
+        )
         return 130
     print(done)
     return 0

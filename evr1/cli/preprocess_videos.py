@@ -33,10 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(flags)
     except (ValueError, OSError) as error:
-        print(f"preprocess_videos: {inference.name_flags(str(error), flags)}", file=sys.stderr)
+        print(
+            f"{arguments.program('preprocess_videos')}: {inference.name_flags(str(error), flags)}",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
-        print("preprocess_videos: interrupted; run it again to go on", file=sys.stderr)
+        print(
+            f"{arguments.program('preprocess_videos')}: interrupted; run it again to go on",
+            file=sys.stderr,
+        )
         return 130
 
 

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -15,7 +16,13 @@ _ENDPOINT = re.compile("url|judge")  # what takes an address
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors name near flags; of addresses it takes only endpoints."""
+    """An ArgumentParser whose errors are a line with near flags; addresses are for endpoints alone.
+
+    Flags are not abbreviated: half a keyword of a call from Python would be taken.
+    """
+
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False} | fields)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Ends with a line and exit status 2 where a value is an address."""
@@ -33,7 +40,12 @@ class Parser(argparse.ArgumentParser):
             known = sorted(set(re.findall(r"--\w+", self.format_help())))
             given = [x.partition("=")[0] for x in message.split() if x.startswith("--")]
             message += "".join(did_you_mean(flag, known) for flag in given[:1])
-        super().error(message)
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def program(name: str) -> str:
+    """Returns what a command calls itself: `evr1 NAME` where it was called so, else its name."""
+    return sys.argv[0] if sys.argv[0].startswith("evr1 ") else name
 
 
 def of_options(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> argparse.Namespace:

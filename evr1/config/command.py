@@ -177,6 +177,11 @@ def _with_path(argv: list[str]) -> list[str]:
                 break
             out[i : i + 1 if sign else i + 2] = [f"--config={named.find(value)}"]
             return out
+    for flag in argv[1:]:
+        name = flag.partition("=")[0]
+        if name.startswith("--") and name[2:].partition(".")[0] not in flags.FLAGS:
+            near = reference.did_you_mean(name, _flag_names())
+            raise ValueError(f"unknown flag {name}{near}")
     raise ValueError("--config is not given; give a name or a file, e.g. --config=demo")
 
 

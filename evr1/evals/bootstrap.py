@@ -25,7 +25,7 @@ _MOST_LABELS = 64  # of a tag whose means may be summed
 class Metric(NamedTuple):
     """A value with its standard error and the ends of its 95 % interval.
 
-    NaN where they cannot be told: fewer than two videos.
+    NaN where they cannot be told: fewer than two videos, or all of them alike.
     """
 
     value: float

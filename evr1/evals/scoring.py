@@ -355,11 +355,10 @@ def score(scored: Scored, n_expected: int, draws: int = bootstrap.DRAWS, seed: i
     except Exception as error:  # noqa: BLE001  as in Scored
         why = _failure(scored, "has no intervals, as some draws do not add up", error)
         return Result(scored, plain, n_expected, why)
-    return Result(
-        scored,
-        {n: bootstrap.metric(v, drawn[n], len(plan.videos)) for n, v in scored.values.items()},
-        n_expected,
-    )
+    metrics = {n: bootstrap.metric(v, drawn[n], len(plan.videos)) for n, v in scored.values.items()}
+    # All alike: draws cannot tell how far others may be from them.
+    told = {n: metric if metric.stderr else Metric(metric.value) for n, metric in metrics.items()}
+    return Result(scored, told, n_expected)
 
 
 def _failure(scored: Scored, what: str, error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from evr1.formats.words import counted
 from evr1.report.files import Metrics
 from evr1.telemetry.display import failed_rows
 
@@ -84,9 +85,11 @@ def _held_out_tile(metrics: Metrics) -> dict[str, Any] | None:
     counts = metrics.measured("eval/rows")
     if counts:
         rows = int(counts[-1][1])
-        # of a score in [0, 1] the variance is at most mean * (1 - mean)
-        error = 100 * math.sqrt(max(after * (1 - after), 0) / max(rows, 1))
-        note += f"; {rows:,} rows, standard error up to {error:.1f} points"
+        note += f"; {counted(rows, 'row')}"
+        if 0 < after < 1:  # where all are alike nothing tells how far they are from others
+            # of a score in [0, 1] the variance is at most mean * (1 - mean)
+            error = 100 * math.sqrt(after * (1 - after) / max(rows, 1))
+            note += f", standard error up to {error:.1f} points"
     failed = failed_rows(_last_evaluation(metrics))
     note += f"; {failed}" if failed else ""
     value = f"{100 * before:.1f} → {100 * after:.1f} %"

@@ -45,4 +45,13 @@ def test_a_flag(capsys):
     assert parser.parse_args(["--judge_url", "http://localhost:8000/v1"]).judge_url
     with pytest.raises(SystemExit):
         parser.parse_args(["--data", "rows.jsonl", "gs://bucket/rows.jsonl"])
-    assert capsys.readouterr().err.endswith(f"tool: error: --data gs://bucket/rows.jsonl: {FIX}\n")
+    assert capsys.readouterr().err == f"tool: error: --data gs://bucket/rows.jsonl: {FIX}\n"
+
+
+def test_flags_are_not_abbreviated(capsys):
+    parser = arguments.Parser(prog="tool")
+    parser.add_argument("--workers")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--worker", "1"])
+    near = "unrecognized arguments: --worker 1; did you mean --workers?"
+    assert capsys.readouterr().err == f"tool: error: {near}\n"
