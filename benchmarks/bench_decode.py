@@ -3,7 +3,8 @@
 A shared prefix against a copied one: the n completions of a prompt read one copy of its keys and
 values, or, as usual, each its own. Same random model, same random prefix cache, same random
 numbers, so the same tokens (checked; in bfloat16 rounding may turn some). The two take turns in one
-run. `cache` is what the prefixes and completions hold.
+run. `cache` is what the prefixes and completions hold. Prompts fill their bucket, or are spread
+over it: G lengths, evenly up to P.
 """
 
 import argparse
@@ -26,18 +27,35 @@ from evr1.sampler.sampling import RowIds, row_keys
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One line of the table: G prompts of P tokens, n completions each, `steps` tokens decoded."""
+    """One line of the table: G prompts in a bucket of P tokens, n completions each, `steps` tokens
+    decoded."""
 
     groups: int
     n: int
     prompt_tokens: int
     steps: int
     window: int = 16
+    is_spread: bool = False
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int32[G], tokens of the prompts."""
+        full = np.full(self.groups, self.prompt_tokens, np.int32)
+        return full * np.arange(1, self.groups + 1) // self.groups if self.is_spread else full
 
 
 PRESETS: dict[str, tuple[Size, tuple[Shape, ...]]] = {
-    "cpu": (SMALL, tuple(Shape(4, 8, p, 32) for p in (128, 512, 2048))),
-    "gpu": (LARGE, tuple(Shape(8, 8, p, 256) for p in (1024, 4096, 8192, 16384))),
+    "cpu": (
+        SMALL,
+        (*(Shape(4, 8, p, 32) for p in (128, 512, 2048)), Shape(4, 8, 2048, 32, is_spread=True)),
+    ),
+    "gpu": (
+        LARGE,
+        (
+            *(Shape(8, 8, p, 256) for p in (1024, 4096, 8192, 16384)),
+            Shape(8, 8, 16384, 256, is_spread=True),
+        ),
+    ),
 }
 
 
@@ -50,7 +68,7 @@ def shared_state(engine: Engine, shape: Shape, vocab: int) -> DecodeState:
         jax.random.normal(k, x.shape, x.dtype)
         for k, x in zip(keys, state.cache.prefix, strict=True)
     ]
-    lengths = jnp.full(shape.groups, shape.prompt_tokens, jnp.int32)
+    lengths = jnp.asarray(shape.lengths, jnp.int32)
     cache = state.cache._replace(prefix=type(state.cache.prefix)(*prefix), prefix_lengths=lengths)
     return state._replace(
         cache=cache,
@@ -127,7 +145,7 @@ def measure(shape: Shape, size: Size, repeats: int) -> dict:
     times = common.time_side_by_side({"shared": shared, "copied": copied}, repeats)
     tokens = rows * shape.steps
     return {
-        "prompt": shape.prompt_tokens,
+        "prompt": "-".join(map(str, sorted({shape.lengths[0], shape.lengths[-1]}))),
         "G x n": f"{shape.groups} x {shape.n}",
         "steps": shape.steps,
         "shared tokens/s": tokens / statistics.median(times["shared"]),

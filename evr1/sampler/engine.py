@@ -386,7 +386,11 @@ def _decode_step(model, params, state, draws, mode):
     Returns (state, tokens, valid, logprobs), [G, N] each.
     """
     positions = state.next_positions[:, None] + state.steps
-    hidden, cache = model.decode(params, state.cache, state.tokens, state.steps, positions)
+    lengths = state.cache.prefix_lengths
+    # What finished rows draw is dropped: where no others are left, nobody reads the prompt.
+    cache = state.cache._replace(prefix_lengths=jnp.where(state.done.all(1), 0, lengths))
+    hidden, cache = model.decode(params, cache, state.tokens, state.steps, positions)
+    cache = cache._replace(prefix_lengths=lengths)
     logits = model.logits(params, hidden).reshape(state.tokens.size, -1)
     tokens, logprobs = _draw(logits, state.keys, state.lengths, draws, mode)
     valid = ~state.done

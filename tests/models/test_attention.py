@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from evr1.models.nn import blocked, splash
-from evr1.models.nn.attention import _cpu_blocks, attention, decode_attention, mask
-from evr1.models.nn.cache import KV
+from evr1.models.nn.attention import _cpu_blocks, attention, mask
 from evr1.models.nn.layout import Layout, Rule, group, segments
 
 B, T = 2, 42
@@ -199,38 +198,6 @@ def test_padding_has_finite_output_and_no_gradient():
         assert bool(jnp.isfinite(out).all())
         for grad in grads:
             assert float(jnp.abs(jnp.where((layout.ids == 0)[..., None, None], grad, 0)).max()) == 0
-
-
-def test_decode_is_the_last_row_of_the_full_attention():
-    p, n, r, head_dim = 9, 3, 5, 16
-    steps = np.array([[3, 0, 4], [1, 2, 2]])  # every row has a place of its own
-    layout = group(jnp.array([9, 4]), p, n, r)
-    q, k, v, _ = _inputs(p + n * r, (4, 2), head_dim)
-    full = attention(q, k, v, layout, "reference")[:, p:].reshape(B, n, r, 4, head_dim)
-    own = [x[:, p:].reshape(B, n, r, -1, head_dim) for x in (q, k, v)]
-    seen = np.arange(r) < steps[..., None]
-    poison = jnp.where(seen[..., None, None], 0, 1e3)
-    row = (np.arange(B)[:, None], np.arange(n)[None], steps)
-    out = jax.jit(decode_attention)(
-        own[0][row],
-        KV(own[1][row], own[2][row]),
-        KV(*(jnp.moveaxis(x[:, :p], 1, 2) for x in (k, v))),
-        jnp.arange(p)[None] < jnp.array([[9], [4]]),
-        KV(
-            *(jnp.moveaxis(x + poison, 2, 3) for x in own[1:])
-        ),  # what stands at the step and after it is stale
-        seen,
-    )
-    assert _gap([out], [full[row]]) < 2e-6
-
-
-def test_decode_without_any_prefix_or_suffix_is_the_value():
-    q, k, v, _ = _inputs(3, (4, 2), 8)
-    empty = KV(jnp.zeros((B, 2, 4, 8)), jnp.zeros((B, 2, 4, 8)))
-    suffix = KV(*(jnp.zeros((B, 3, 2, 2, 8)) for _ in range(2)))
-    unseen = jnp.zeros((B, 4), bool), jnp.zeros((B, 3, 2), bool)
-    out = decode_attention(q, KV(k, v), empty, unseen[0], suffix, unseen[1])
-    assert _gap([out], [jnp.repeat(v, 2, axis=2)]) < 1e-6
 
 
 def test_auto_works_in_blocks_when_the_scores_are_large(monkeypatch):

@@ -165,7 +165,7 @@ def test_published_weights_go_from_mesh_to_mesh():
 
 
 ON_TPU = """
-import json, os, sys
+import dataclasses, json, os, sys
 os.environ.update(
     JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost",
     TPU_ACCELERATOR_TYPE="v5litepod-1", ALLOW_MULTIPLE_LIBTPU_LOAD="1",
@@ -179,6 +179,7 @@ from evr1.sampler import engine
 from evr1.sampler.sampling import Sampling, make_draws
 
 model = qwen3_5.build(json.loads(sys.argv[1]), dtype="bfloat16", remat="none")
+model = dataclasses.replace(model, implementation="splash")
 place = SingleDeviceSharding(topologies.get_topology_desc("v5e:2x2", "tpu").devices[0])
 state = jax.eval_shape(lambda: engine.init_slots(model, 8, 4, 512, 128, None))
 params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, "bfloat16"), model.abstract_params())

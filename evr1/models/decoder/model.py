@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Int
 from evr1.models.decoder import text
 from evr1.models.decoder.config import Config
 from evr1.models.decoder.weights import weights
-from evr1.models.nn.attention import attention, decode_attention
+from evr1.models.nn.attention import attention
 from evr1.models.nn.cache import KV, Cache, append, empty
+from evr1.models.nn.decode import decode_attention, live_blocks
 from evr1.models.nn.embedding import place
 from evr1.models.nn.layout import group
 from evr1.models.vision_language import VisionLanguageModel
@@ -53,11 +54,10 @@ class DecoderModel(VisionLanguageModel):
         positions: Int[Array, "g n"],
     ) -> tuple[Float[Array, "g n d"], Cache]:
         """See Model."""
-        prefix_seen, suffix_seen = cache.seen(steps)
+        live = live_blocks(cache, self.implementation)
 
         def attend(q, k, v, layer):
-            prefix, suffix = layer
-            return decode_attention(q, KV(k, v), prefix, prefix_seen, suffix, suffix_seen)
+            return decode_attention(q, KV(k, v), cache, layer, steps, live)
 
         x = params["text"]["embed"][tokens].astype(self.dtype)
         hidden, kept = text.run(
@@ -66,7 +66,7 @@ class DecoderModel(VisionLanguageModel):
             x,
             jnp.broadcast_to(positions[:, None], (len(positions), 3, positions.shape[1])),
             attend,
-            extra=(cache.prefix, cache.suffix),
+            extra=jnp.arange(self.config.layers),
             keep_cache=True,
         )
         assert isinstance(kept.cache, KV)

@@ -10,13 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from evr1.models.nn import blocked, context
-from evr1.models.nn.cache import KV, prefix_axes
 from evr1.models.nn.layers import precision
 from evr1.models.nn.layout import Layout, Rule, mask
-from evr1.parallel.sharding import constrain
 
 IMPLEMENTATIONS = ("auto", "reference", "dense", "blocked", "splash", "splash_interpret")
 # What a layer does with its (queries, keys, values, extra): training, prefill and decoding differ.
@@ -173,47 +171,3 @@ def _dense_group(q: jax.Array, k: jax.Array, v: jax.Array, layout: Layout) -> ja
     out = jnp.einsum("bkhnrp,bpka->bnrkha", weights[..., :p], v[:, :p], precision=prec)
     out += jnp.einsum("bkhnrs,bnska->bnrkha", weights[..., p:], own_v, precision=prec)
     return jnp.concatenate([prompt, out.reshape(b, n * r, h, a)], axis=1)
-
-
-def decode_attention(
-    q: Float[Array, "g n h a"],
-    new: KV,
-    prefix: KV,
-    prefix_seen: Bool[Array, "g p"],
-    suffix: KV,
-    suffix_seen: Bool[Array, "g n r"],
-) -> Float[Array, "g n h a"]:
-    """Returns the attention of one token of N completions a group over [prefix | suffix | itself].
-
-    The prefix part is one matrix product for all N rows: its keys are read once a group, not once a
-    row. The three parts meet in one softmax.
-
-    Args:
-        q: queries.
-        new: the token's own key and value, [G, N, K, A].
-        prefix: [G, K, P, A].
-        prefix_seen: false on padding.
-        suffix: [G, N, K, R, A], the row's own tokens before this one.
-        suffix_seen: false from this token on.
-    """
-    g, n, h, a = q.shape
-    q = q.reshape(g, n, new.k.shape[2], -1, a)
-    far = _scores("gnkha,gkpa->gkhnp", q, prefix.k)
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty:  # where a prefix is cut by its tokens, scores come to the keys
-        heads, tokens = prefix_axes(mesh, new.k.shape[2])
-        far = constrain(far, "batch", heads, None, None, tokens)
-    near = _scores("gnkha,gnkra->gkhnr", q, suffix.k)
-    own = _scores("gnkha,gnka->gkhn", q, new.k)[..., None]
-    far = jnp.where(prefix_seen[:, None, None, None], far, NEG)
-    near = jnp.where(suffix_seen[:, None, None], near, NEG)
-    top = jnp.maximum(far.max(-1, keepdims=True, initial=NEG), own)
-    top = jnp.maximum(near.max(-1, keepdims=True, initial=NEG), top)
-    far, near, own = (jnp.exp(s - top) for s in (far, near, own))
-    total = far.sum(-1) + near.sum(-1) + own[..., 0]
-    prec = precision(q.dtype)
-    out = jnp.einsum("gkhnp,gkpa->gnkha", far.astype(q.dtype), prefix.v, precision=prec)
-    out += jnp.einsum("gkhnr,gnkra->gnkha", near.astype(q.dtype), suffix.v, precision=prec)
-    out += jnp.moveaxis(own, 3, 1).astype(q.dtype) * new.v[:, :, :, None]
-    out = out.astype(jnp.float32) / jnp.moveaxis(total, 3, 1)[..., None]
-    return out.reshape(g, n, h, a).astype(q.dtype)

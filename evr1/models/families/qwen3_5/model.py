@@ -13,8 +13,9 @@ from evr1.models.families.qwen3_5 import text
 from evr1.models.families.qwen3_5.config import Config
 from evr1.models.families.qwen3_5.weights import weights
 from evr1.models.nn import delta, shared_delta
-from evr1.models.nn.attention import attention, decode_attention
+from evr1.models.nn.attention import attention
 from evr1.models.nn.cache import KV, Cache, Kept, Prefilled, append, empty
+from evr1.models.nn.decode import decode_attention, live_blocks
 from evr1.models.nn.layout import group
 from evr1.models.towers import qwen3
 from evr1.models.vision_language import VisionLanguageModel
@@ -54,13 +55,12 @@ class Qwen35(VisionLanguageModel):
     ) -> tuple[Float[Array, "g n d"], Cache]:
         """See Model."""
         g, n = tokens.shape
-        prefix_seen, suffix_seen = cache.seen(steps)
+        live = live_blocks(cache, self.implementation)
         # A row that has come to the end of its cache keeps its states, as it keeps its keys.
-        moves = (steps >= 0) & (steps < suffix_seen.shape[2])
+        moves = (steps >= 0) & (steps < cache.suffix.k.shape[4])
 
         def attend(q, k, v, layer):
-            prefix, suffix = layer
-            return decode_attention(q, KV(k, v), prefix, prefix_seen, suffix, suffix_seen)
+            return decode_attention(q, KV(k, v), cache, layer, steps, live)
 
         def fold(x, kernel, state):
             rows = delta.Inputs(*(y.reshape(g * n, 1, *y.shape[2:]) for y in x))
@@ -79,7 +79,7 @@ class Qwen35(VisionLanguageModel):
             params["text"]["embed"][tokens].astype(self.dtype),
             jnp.broadcast_to(positions[:, None], (g, 3, n)),
             text.Mixing(attend, fold),
-            extra=text.Extra((cache.prefix, cache.suffix), cache.states),
+            extra=text.Extra(jnp.arange(self.config.attention_layers), cache.states),
             keep_cache=True,
         )
         cache = cache._replace(states=new.delta)

@@ -1,0 +1,175 @@
+"""The attention of a decode step: one token of every row over [prefix | suffix | itself].
+
+The prefix part is one matrix product for all N rows of a group: its keys are read once a group, not
+once a row. A CPU reads the blocks that hold a prompt and no others, however large its bucket.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from evr1.models.nn.cache import KV, Cache, prefix_axes
+from evr1.models.nn.layers import precision
+from evr1.parallel.sharding import constrain
+
+BLOCK = (
+    256  # tokens of a prompt that a CPU reads at a time: what is made of them stays in its cache
+)
+
+_NEG = -1e30  # the score of what is unseen; finite, so that nothing seen gives numbers and not NaN
+
+
+class Live(NamedTuple):
+    """The blocks of prompts that hold a token, one group after the other."""
+
+    groups: jax.Array  # int32[G * blocks]
+    starts: jax.Array  # int32[G * blocks], first token of the block
+    total: jax.Array  # int32, how many of these there are; the rest mean nothing
+
+
+class Softmax(NamedTuple):
+    """What a softmax over some of the keys leaves, M = N * H / K queries to a key head."""
+
+    top: jax.Array  # float32[G, K, M], the largest score
+    total: jax.Array  # float32[G, K, M], the sum of exp(score - top)
+    out: jax.Array  # float32[G, K, M, A], the sum of exp(score - top) * value
+
+
+def live_blocks(cache: Cache, implementation: str = "auto") -> Live | None:
+    """Returns what `decode_attention` is to read of the prefixes; None: all of the bucket.
+
+    A loop whose turns are data would make a GPU ask its host at each, and a TPU wait for each
+    block; where a prefix is cut over devices, the blocks of one are not those of another.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    is_alone = mesh.empty or mesh.size == 1
+    if implementation.startswith("splash") or jax.default_backend() != "cpu" or not is_alone:
+        return None
+    return list_blocks(cache.prefix_lengths, cache.prefix.k.shape[3], BLOCK)
+
+
+def list_blocks(lengths: Int[Array, " g"], tokens: int, block: int) -> Live:
+    """Returns the blocks of prompts of these lengths, in a room of so many tokens each.
+
+    >>> live = list_blocks(jnp.array([5, 0, 2]), 8, block=4)
+    >>> [x[: live.total].tolist() for x in live[:2]]
+    [[0, 0, 2], [0, 4, 0]]
+    """
+    held = -(-lengths // block)
+    ends = jnp.cumsum(held)
+    place = jnp.arange(len(lengths) * -(-tokens // block))
+    groups = jnp.searchsorted(ends, place, side="right", method="compare_all")
+    groups = jnp.minimum(groups, len(lengths) - 1)
+    return Live(groups, block * (place - (ends - held)[groups]), ends[-1])
+
+
+def decode_attention(
+    q: Float[Array, "g n h a"],
+    new: KV,
+    cache: Cache,
+    layer: Int[Array, ""],
+    steps: Int[Array, "g n"],
+    live: Live | None = None,
+) -> Float[Array, "g n h a"]:
+    """Returns the attention of one token of N completions a group; all meets in one softmax.
+
+    Args:
+        q: queries.
+        new: the token's own key and value, [G, N, K, A].
+        cache: of all layers.
+        layer: the one to read.
+        steps: tokens of each row's suffix that stand before this one.
+        live: see `live_blocks`.
+    """
+    g, n, h, a = q.shape
+    q = q.reshape(g, n, new.k.shape[2], -1, a)
+    prefix_seen, suffix_seen = cache.seen(steps)
+    suffix = _layer(cache.suffix, layer)
+    if live is None:
+        out = _dense(q, new, _layer(cache.prefix, layer), prefix_seen, suffix, suffix_seen)
+    else:
+        own = _over_prefix(
+            _by_heads(q), _over_suffix(q, new, suffix, suffix_seen), cache, layer, live
+        )
+        out = (own.out / own.total[..., None]).reshape(g, -1, n, q.shape[3], a)
+        out = jnp.moveaxis(out, 1, 2)
+    return out.reshape(g, n, h, a).astype(q.dtype)
+
+
+def _layer(kv: KV, layer: jax.Array) -> KV:
+    return KV(*(jax.lax.dynamic_index_in_dim(x, layer, 0, keepdims=False) for x in kv))
+
+
+def _dot(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(spec, x, y, precision=precision(x.dtype), preferred_element_type=jnp.float32)
+
+
+def _dense(q, new, prefix, prefix_seen, suffix, suffix_seen):
+    """Returns float32[G, N, K, H/K, A] by whole arrays of scores."""
+    scale = q.shape[-1] ** -0.5
+    far = _dot("gnkha,gkpa->gkhnp", q, prefix.k) * scale
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty:  # where a prefix is cut by its tokens, scores come to the keys
+        heads, tokens = prefix_axes(mesh, new.k.shape[2])
+        far = constrain(far, "batch", heads, None, None, tokens)
+    near = _dot("gnkha,gnkra->gkhnr", q, suffix.k) * scale
+    own = (_dot("gnkha,gnka->gkhn", q, new.k) * scale)[..., None]
+    far = jnp.where(prefix_seen[:, None, None, None], far, _NEG)
+    near = jnp.where(suffix_seen[:, None, None], near, _NEG)
+    top = jnp.maximum(far.max(-1, keepdims=True, initial=_NEG), own)
+    top = jnp.maximum(near.max(-1, keepdims=True, initial=_NEG), top)
+    far, near, own = (jnp.exp(s - top) for s in (far, near, own))
+    total = far.sum(-1) + near.sum(-1) + own[..., 0]
+    prec = precision(q.dtype)
+    out = jnp.einsum("gkhnp,gkpa->gnkha", far.astype(q.dtype), prefix.v, precision=prec)
+    out += jnp.einsum("gkhnr,gnkra->gnkha", near.astype(q.dtype), suffix.v, precision=prec)
+    out += jnp.moveaxis(own, 3, 1).astype(q.dtype) * new.v[:, :, :, None]
+    return out.astype(jnp.float32) / jnp.moveaxis(total, 3, 1)[..., None]
+
+
+def _over_suffix(q, new, suffix, seen) -> Softmax:
+    """Returns the softmax over what a row has of its own."""
+    scale = q.shape[-1] ** -0.5
+    near = _dot("gnkha,gnkra->gnkhr", q, suffix.k) * scale
+    near = jnp.where(seen[:, :, None, None], near, _NEG)
+    own = _dot("gnkha,gnka->gnkh", q, new.k) * scale
+    top = jnp.maximum(near.max(-1, initial=_NEG), own)
+    near, own = jnp.exp(near - top[..., None]), jnp.exp(own - top)
+    out = _dot("gnkhr,gnkra->gnkha", near.astype(q.dtype), suffix.v)
+    out += own[..., None] * new.v[:, :, :, None].astype(jnp.float32)
+    return Softmax(*map(_by_heads, (top, near.sum(-1) + own, out)))
+
+
+def _by_heads(x: jax.Array) -> jax.Array:
+    """[G, N, K, H/K, ...] to [G, K, M, ...]: the queries to a key head beside each other."""
+    x = jnp.moveaxis(x, 2, 1)
+    return x.reshape(*x.shape[:2], -1, *x.shape[4:])
+
+
+def _over_prefix(q, so_far: Softmax, cache: Cache, layer: jax.Array, live: Live) -> Softmax:
+    """Returns the softmax gone on over the live blocks of the prompts; q is [G, K, M, A].
+
+    A block is cut out of the cache of all layers: taken out first, a layer would be copied.
+    """
+    _, _, heads, tokens, a = cache.prefix.k.shape
+    block, scale = min(BLOCK, tokens), a**-0.5
+
+    def step(i, so_far):
+        group, first = live.groups[i], live.starts[i]
+        start = jnp.minimum(first, tokens - block)  # the last block of a room that is no multiple
+        at, size = (layer, group, 0, start, 0), (1, 1, heads, block, a)
+        key, value = (jax.lax.dynamic_slice(x, at, size)[0, 0] for x in cache.prefix)
+        place = start + jnp.arange(block)
+        is_seen = (place >= first) & (place < cache.prefix_lengths[group])
+        own, query = jax.tree.map(lambda x: x[group], (so_far, q))
+        scores = _dot("kma,kpa->kmp", query, key) * scale
+        scores = jnp.where(is_seen[None, None], scores, _NEG)
+        top = jnp.maximum(own.top, scores.max(-1))
+        weights, keep = jnp.exp(scores - top[..., None]), jnp.exp(own.top - top)
+        out = own.out * keep[..., None] + _dot("kmp,kpa->kma", weights.astype(q.dtype), value)
+        own = Softmax(top, own.total * keep + weights.sum(-1), out)
+        return jax.tree.map(lambda x, y: x.at[group].set(y), so_far, own)
+
+    return jax.lax.fori_loop(0, live.total, step, so_far)
