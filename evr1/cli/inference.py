@@ -23,7 +23,7 @@ from evr1 import rewards
 from evr1.config import arguments, columns
 from evr1.data import jsonl, rows
 from evr1.data.records import Budgets, Row
-from evr1.formats import box_frames, video_size
+from evr1.formats import box_frames, problem_types, video_size
 from evr1.formats.words import counted
 from evr1.parallel import leaving
 
@@ -293,19 +293,21 @@ def load_rows(flags: argparse.Namespace, say: Callable[[str], None]) -> list[Row
 
 
 def unscorable(data: Sequence[Row], box_scale: str = "") -> list[str]:
-    """Returns a line about rows whose answers no completion could be right by; else none.
+    """Returns a line about rows without an answer that a completion could be right by; else none.
 
     Args:
-        data: the rows; those without an answer are passed over.
+        data: the rows.
         box_scale: the frame that boxes are asked in; empty: the one of the ground truth.
     """
     faults = []
     for row in data:
         try:
-            if row.answer is not None:
-                rewards.check_row(row, box_scale=box_scale)
+            problem_types.canonical(row.problem_type)
+            rewards.check_row(row, box_scale=box_scale)
         except ValueError as error:
-            faults.append(f"{row.source}: {error}")
+            is_known = row.problem_type in problem_types.TYPES
+            own = "" if is_known else " (rewards.extra and rewards.unknown_type take others)"
+            faults.append(f"{row.source}: {error}{own}")
     if not faults:
         return []
     more = f"; and {len(faults) - NAMED} more" if len(faults) > NAMED else ""

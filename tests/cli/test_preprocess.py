@@ -35,6 +35,17 @@ def test_answers_that_are_no_option_are_counted_and_named(run, tmp_path):
     assert "rows.jsonl:3: the answer 'F'" in said
 
 
+def test_rows_without_an_answer_or_of_an_unknown_type_are_counted_and_named(run, tmp_path):
+    number = {"problem": "How many?", "problem_type": "numericl", "answer": 3, "images": "i.png"}
+    rows = [number, {**CHOICE, "images": "i.png", "answer": None}, number | {"problem_type": "mc"}]
+    status, said, _ = run([*rows, number | {"problem_type": "rec"}], "--media_dir", str(tmp_path))
+    assert status == 0
+    assert "warning: 3 of 4 rows cannot be scored, and training refuses such: " in said
+    assert "rows.jsonl:1: unknown problem_type 'numericl'; did you mean one of numerical" in said
+    assert "? (rewards.extra and rewards.unknown_type take others); " in said
+    assert "rows.jsonl:2: the row has no answer; give the field answer or ground_truth" in said
+
+
 def test_settings_are_spelled_and_one_is_one(run, tmp_path):
     rows = [{**CHOICE, "images": "i.png", "answer": "B"}]
     status, said, _ = run(rows, "--media_dir", str(tmp_path))
