@@ -15,6 +15,7 @@ import av.error
 from av.stream import Disposition
 
 from evr1.data.errors import MediaError
+from evr1.data.media import boxes
 
 DEFAULT_FPS = 24.0  # where a container states no rate, as in transformers
 # PyAV 18, the last for Python 3.11, refuses metadata that is no UTF-8; 19 reads any.
@@ -52,7 +53,8 @@ def open_video(
         raise MediaError("missing", path, "no such video") from None
     except (av.error.FFmpegError, OSError) as error:
         text = " ".join(str(error).split()).replace(f": 'file:{path}'", "")
-        raise MediaError("undecodable", path, f"cannot be read as a video ({text})") from None
+        reason = boxes.fault(path) or f"cannot be read as a video ({text})"
+        raise MediaError("undecodable", path, reason) from None
 
 
 def rate(stream) -> float:
@@ -67,7 +69,7 @@ def trusted_index(path: str | pathlib.Path, container, stream) -> list[Any]:
     It does not where an edit list hides or repeats frames, where fragments follow the header, or
     where the file ends before the last frame. Other containers index key frames alone.
     """
-    if container.format.name != _MOV or _has_fragments(path):
+    if container.format.name != _MOV or boxes.has_fragments(path):
         return []
     entries = list(stream.index_entries)
     end = os.path.getsize(path)
@@ -118,18 +120,3 @@ def _is_animated_webp(path: str | pathlib.Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(21)
     return head[8:16] == b"WEBPVP8X" and bool(head[20] & 0x02)
-
-
-def _has_fragments(path: str | pathlib.Path) -> bool:
-    """Returns whether an mp4 has frames that its header does not count: a box `moof`."""
-    with open(path, "rb") as file:
-        while len(head := file.read(16)) >= 8:
-            size, name = int.from_bytes(head[:4]), head[4:8]
-            if name == b"moof":
-                return True
-            if size == 1:  # a size of 64 bits follows the name
-                size = int.from_bytes(head[8:])
-            if size < 8:  # the last one, up to the end, or no box at all
-                return False
-            file.seek(size - len(head), os.SEEK_CUR)
-    return False

@@ -106,9 +106,9 @@ def test_bad_videos_are_typed(tmp_path):
     (tmp_path / "folder.mp4").mkdir()
     for name, kind, what in (
         ("none.mp4", "missing", "no such video"),
-        ("no_index.mp4", "undecodable", "cannot be read as a video"),
+        ("no_index.mp4", "undecodable", r"cut off before its index \(no moov box\)"),
         ("cut.mp4", "undecodable", "cut off or damaged: . of 30 frames"),
-        ("empty.mp4", "undecodable", "cannot be read as a video"),
+        ("empty.mp4", "undecodable", r"the file is empty \(0 bytes\)"),
         ("codec.mp4", "undecodable", "its codec cannot be told"),
         ("text.mp4", "undecodable", "cannot be read as a video"),
         ("folder.mp4", "undecodable", "cannot be read as a video"),
