@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from miniatures import write
 from repo import DEMO_MODEL, ROOT
-from runs_rig import STEPS, environment, metrics, rollouts, small
+from runs_rig import STEPS, environment, interruptible, metrics, rollouts, small
 
 from evr1.data.demo.files import make_demo
 from evr1.data.rows import load_rows
@@ -199,6 +199,7 @@ def test_running_again_goes_on_bit_for_bit(data, whole, tmp_path):
 
 def begin(data, workdir, until, env=None, **overrides):
     """Starts the command; returns the process once `until` holds of what it has printed."""
+    interruptible()
     call = command(data, workdir, **overrides)
     call["env"] |= env or {}
     log = workdir.with_suffix(".log")

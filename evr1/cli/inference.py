@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
@@ -83,9 +82,7 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
         print(f"{name}: {in_flags(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        if not stop.args:  # else it was told
-            print(f"{name}: interrupted; run it again to go on", file=sys.stderr)
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+        return leaving.status(stop, f"{name}: interrupted; run it again to go on")
 
 
 def name_flags(message: str, flags: argparse.Namespace) -> str:

@@ -58,7 +58,11 @@ def main() -> int | None:
         return 2
     command = COMMANDS[name]
     sys.argv = [f"evr1 {name}", *rest]
-    return getattr(importlib.import_module(command.module), command.function)()
+    try:
+        return getattr(importlib.import_module(command.module), command.function)()
+    except KeyboardInterrupt:  # of those that have nothing to say of it
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def usage() -> str:

@@ -23,6 +23,7 @@ from rich.table import Table
 from evr1.config import arguments
 from evr1.evals import cases, compare, judge, prepare, rescore, show, view
 from evr1.evals.tasks import TASKS
+from evr1.parallel import leaving
 from evr1.rewards import files
 
 
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"error: {error.filename}: {error.strerror}; check the path")
     except ValueError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt as stop:
+        sys.exit(leaving.status(stop, "interrupted; what is done is kept"))
 
 
 def _list(flags: argparse.Namespace) -> None:

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 from evr1.evals import judgements, samples
 from evr1.evals.asking import Docket, find_questions
 from evr1.evals.judgements import Said
+from evr1.parallel import leaving
 from evr1.rewards.judging.chat import Chat
 from evr1.rewards.judging.endpoint import Endpoint
 
+KEPT = "what is judged is kept, the same command goes on"  # at an interrupt
 _SHOWN = 5  # reasons of failures
 _SEPARATORS = "@,"  # they stand in the names of scores
 _TIMEOUT_S = 300.0  # of a request
@@ -66,10 +68,8 @@ def run(flags: argparse.Namespace) -> None:
         _tell(docket, judge.name)
         if flags.limit == 0 or not docket.is_open:
             return
-        try:
+        with leaving.watching(lambda: leaving.Next(KEPT)):
             asked, failures = docket.ask(judge.open(), out.append, flags.limit)
-        except KeyboardInterrupt:
-            raise ValueError("interrupted; the same command goes on") from None
     _tell(docket, judge.name)
     for reason, count in failures.most_common(_SHOWN):
         print(f"{count} x {reason}")

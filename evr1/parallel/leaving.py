@@ -49,6 +49,18 @@ class Leave(KeyboardInterrupt):
         super().__init__((Watch.current and Watch.current.number) or signal.SIGTERM)
 
 
+def status(stop: KeyboardInterrupt, line: str) -> int:
+    """Returns the exit status of a command that was interrupted.
+
+    Args:
+        stop: what it ended with.
+        line: to be printed, unless a watch has answered.
+    """
+    if not stop.args:
+        _print(line)
+    return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
 @contextlib.contextmanager
 def watching(plan: Callable[[], Next]) -> Iterator[None]:
     """Takes SIGINT and SIGTERM inside, for one process; see the module. Of a main thread only.

@@ -28,6 +28,7 @@ from rich.progress import Progress
 from evr1 import rewards
 from evr1.config import arguments, columns
 from evr1.formats import box_frames, chat_template, problem_types, think_block
+from evr1.parallel import leaving
 from evr1.rewards import compose, extra, files
 from evr1.rewards.base import Score, Status, Task, Weights, make_task
 from evr1.rewards.judging.judge import BatchScorer, Judge, Judged
@@ -58,8 +59,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"error: {f'{e.filename}: {e.strerror}; check the path' if e.filename else e}")
     except ValueError as e:
         sys.exit(f"error: {arguments.name_flags(str(e), _FLAGS)}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; nothing was written to --out")
+    except KeyboardInterrupt as stop:
+        sys.exit(leaving.status(stop, "interrupted; nothing was written to --out"))
 
 
 def make_parser() -> argparse.ArgumentParser:

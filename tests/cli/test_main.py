@@ -61,6 +61,15 @@ def test_a_command_gets_its_arguments_and_gives_its_status(monkeypatch, capsys, 
     assert capsys.readouterr().out.startswith("usage: evr1 report [-h] WORKDIR")
 
 
+def test_an_interrupt_is_a_line_and_130(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.importlib, "import_module", interrupted)
+    assert run(monkeypatch, "plan") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_a_misspelt_command_is_told(monkeypatch, capsys):
     assert run(monkeypatch, "genrate") == 2
     assert "evr1: no command 'genrate'; did you mean generate?" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from repo import ROOT
+from runs_rig import interruptible
 
 from evr1.parallel import hosts, leaving
 
@@ -36,6 +37,7 @@ except leaving.Leave as stop:
 def leave(work, *signals, saved_s=0.0, before=None):
     """Runs the program, sends it signals half a second apart; returns its status, what it said and
     printed, and the seconds from the last signal to its end."""
+    interruptible()
     program = PROGRAM.format(work=work, saved_s=saved_s)
     process = subprocess.Popen(
         [sys.executable, "-c", program],
@@ -124,6 +126,13 @@ def test_hosts_leave_by_it_where_there_is_one_process(asked):
         with pytest.raises(hosts.Leave) as left:
             meet()
         assert left.value.args == (TERM,)
+
+
+def test_the_status_of_a_command_is_that_of_the_signal(asked, capsys):
+    assert leaving.status(hosts.Leave(), "interrupted") == 143
+    assert capsys.readouterr().err == ""  # the watch has said it
+    assert leaving.status(KeyboardInterrupt(), "interrupted") == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_only_the_main_thread_leaves(asked):

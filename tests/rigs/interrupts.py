@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from repo import ROOT
-from runs_rig import environment, metrics, rollouts, small
+from runs_rig import environment, interruptible, metrics, rollouts, small
 
 from evr1.data.demo.files import make_demo
 
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--within", type=float, default=90, help="seconds after the start")
     parser.add_argument("--table", type=Path, help="gets a line a time")
     args = parser.parse_args()
+    interruptible()
     data, whole = args.work / "data", args.work / "whole"
     if not (data / "train.jsonl").exists():
         make_demo(data, seed=0, train=24, heldout=8)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ def environment(devices: int = 1) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
     }
+
+
+def interruptible() -> None:
+    """Has programs that are started from now on take SIGINT, which a shell's background ignores."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
