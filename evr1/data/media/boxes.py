@@ -1,8 +1,10 @@
-"""The outermost boxes of an mp4, by which to tell what FFmpeg does not."""
+"""The outermost parts of mp4 and Matroska files, by which to tell what FFmpeg does not."""
 
 import os
 import pathlib
 from collections.abc import Iterator
+
+_SEGMENT = b"\x18\x53\x80\x67"  # of Matroska: all but a short header
 
 
 def fault(path: str | pathlib.Path) -> str:
@@ -20,6 +22,39 @@ def fault(path: str | pathlib.Path) -> str:
 def has_fragments(path: str | pathlib.Path) -> bool:
     """Returns whether an mp4 has frames that its header does not count: a box `moof`."""
     return any(name == b"moof" for name, _ in _boxes(path))
+
+
+def is_cut_matroska(path: str | pathlib.Path) -> bool:
+    """Returns whether a Matroska or WebM file ends before its segment does, by its stated bytes."""
+    total = os.path.getsize(path)
+    at = 0
+    with open(path, "rb") as file:
+        while len(head := file.read(12)) == 12:  # an id of up to 4 bytes, a size of up to 8
+            name, size, begin = _element(head)
+            if size < 0 or name == _SEGMENT:
+                return size >= 0 and at + begin + size > total
+            at += begin + size
+            file.seek(at)
+    return False
+
+
+def _element(head: bytes) -> tuple[bytes, int, int]:
+    """Returns an EBML element's id, bytes (-1: not stated) and where they begin.
+
+    >>> _element(bytes.fromhex("1a45dfa3 a3 42868101 000000"))
+    (b'\\x1aE\\xdf\\xa3', 35, 5)
+
+    Args:
+        head: its first 12 bytes. An id is as long as the zero bits in front of it tell, and so is a
+            size, of which the first one bit is no part.
+    """
+    id_bytes = 9 - head[0].bit_length()
+    size_bytes = 9 - head[min(id_bytes, 4)].bit_length()
+    if id_bytes > 4 or size_bytes > 8:  # no element
+        return b"", -1, 0
+    begin, largest = id_bytes + size_bytes, (1 << 7 * size_bytes) - 1
+    size = int.from_bytes(head[id_bytes:begin]) & largest
+    return head[:id_bytes], -1 if size == largest else size, begin
 
 
 def _boxes(path: str | pathlib.Path) -> Iterator[tuple[bytes, int]]:

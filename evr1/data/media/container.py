@@ -26,6 +26,7 @@ _NO_WEBP = (
 )
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
+_MATROSKA = "matroska,webm"
 
 
 @contextlib.contextmanager
@@ -85,6 +86,26 @@ def promised(container, stream) -> int:
     Edit lists leave packets out of an mp4's index that its header counts.
     """
     return len(stream.index_entries) if container.format.name == _MOV else stream.frames
+
+
+def cut_off_s(path: str | pathlib.Path, container, stream) -> float:
+    """Returns the seconds that a cut-off file states for its video; 0: it is whole, or states none.
+
+    A file is known to be cut off by its bytes: a whole one may state more seconds than it has
+    packets for, as after a pause or with sound that is longer. Read the packets first.
+    """
+    if container.format.name == _MOV:
+        entries, end = list(stream.index_entries), os.path.getsize(path)
+        if not any(entry.pos + entry.size > end for entry in entries):
+            return 0.0
+        return float(max(entry.timestamp for entry in entries) * stream.time_base)
+    if container.format.name != _MATROSKA or not boxes.is_cut_matroska(path):
+        return 0.0
+    try:
+        hours, minutes, seconds = map(float, stream.metadata["DURATION"].split(":"))
+    except (KeyError, ValueError):  # the track states none of its own
+        return (container.duration or 0) / av.time_base
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _video_stream(container, path: str | pathlib.Path):

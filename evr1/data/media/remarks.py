@@ -16,11 +16,14 @@ DAMAGED = "damaged frames"  # the decoder filled in what it could not read
 CLIPPED = "levels cut off at 8 bits"  # as Pillow and the Qwen readers show deeper images
 PLAIN = "one plain color"
 STILL = "every frame the same"
+CUT = "cut off"
 
 PLAIN_SPAN = 16  # levels from the darkest to the brightest value, at most; a codec's noise is less
 STILL_SPAN = 3  # levels by which a pixel of a frame may differ from the first frame's
 FILE = "remarks.jsonl"
 _NAMED = 5  # media in a line
+_DETAIL = ": "  # between a kind and what is said of one medium alone
+_CUT_S, _CUT_SHARE = 1.0, 0.05  # nothing is said where no more than either is lost
 
 
 def of_frames(frames: np.ndarray, is_video: bool) -> tuple[str, ...]:
@@ -35,6 +38,21 @@ def of_frames(frames: np.ndarray, is_video: bool) -> tuple[str, ...]:
     if is_video and all(np.abs(frame - first).max() <= STILL_SPAN for frame in frames[1:]):
         return (STILL,)
     return ()
+
+
+def of_end(end_s: float, stated_s: float) -> tuple[str, ...]:
+    """Returns what there is to say about a file that was cut off.
+
+    >>> of_end(1.1, 3.0), of_end(1.1, 2.0)
+    (('cut off: ends at 1.1 s of 3.0 s',), ())
+
+    Args:
+        end_s: when its last frame ends.
+        stated_s: when it would, as the container states; 0: it does not, or all of it is there.
+    """
+    if stated_s - end_s <= max(_CUT_S, _CUT_SHARE * stated_s):
+        return ()
+    return (f"{CUT}{_DETAIL}ends at {end_s:.1f} s of {stated_s:.1f} s",)
 
 
 def lines(remarked: Mapping[str, Collection[str]], total: int) -> list[str]:
@@ -60,11 +78,14 @@ def by_kind(remarks: Iterable[tuple[str, Iterable[str]]]) -> dict[str, list[str]
 
     >>> by_kind([("a", ["x", "y"]), ("b", ["y"])])
     {'x': ['a'], 'y': ['a', 'b']}
+    >>> by_kind([("a", ["cut off: ends at 1.1 s of 3.0 s"])])
+    {'cut off': ['a ends at 1.1 s of 3.0 s']}
     """
     names: dict[str, list[str]] = {}
     for name, kinds in remarks:
-        for kind in kinds:
-            names.setdefault(kind, []).append(name)
+        for remark in kinds:
+            kind, _, detail = remark.partition(_DETAIL)
+            names.setdefault(kind, []).append(f"{name} {detail}" if detail else name)
     return names
 
 

@@ -133,10 +133,11 @@ def decode(
     with open_video(path) as (container, stream):
         clock = clocks.from_packets(container, stream)
         _check_present(path, clock.present, containers.promised(container, stream))
+        about = _about_end(path, container, stream, clock)
         while True:
             pts = sampled.decode(container, stream, clock)
             if isinstance(pts, Media):
-                return pts
+                return dataclasses.replace(pts, remarks=about + pts.remarks)
             _check_present(path, len(pts), len(clock))
             clock = clocks.of_decoded(clock, pts, stream)
 
@@ -145,6 +146,15 @@ def _check_present(path: str | pathlib.Path, present: int, promised: int) -> Non
     if present < promised * MIN_PRESENT_SHARE:
         reason = f"cut off or damaged: {present} of {promised} frames are there"
         raise MediaError("undecodable", path, reason)
+
+
+def _about_end(path: str | pathlib.Path, container, stream, clock: Clock) -> tuple[str, ...]:
+    """Returns what there is to say where the file was cut off."""
+    stated_s = containers.cut_off_s(path, container, stream)
+    if not stated_s or not len(clock):
+        return ()
+    begin = float((stream.start_time or 0) * stream.time_base)
+    return remarks.of_end(begin + float(clock.times[-1]) + 1 / clock.fps, stated_s)
 
 
 @dataclasses.dataclass(frozen=True)

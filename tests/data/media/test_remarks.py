@@ -1,7 +1,9 @@
 """Media that decode and may show nothing are counted and named, and used all the same."""
 
 import json
+import re
 
+import av
 import numpy as np
 import pytest
 from clips import BUDGETS, GEOMETRY, write_clip, write_image
@@ -53,6 +55,58 @@ def test_what_is_said_of_videos(tmp_path):
 def test_what_is_said_of_deep_images(tmp_path, levels, expected):
     Image.fromarray(levels.reshape(64, 64)).save(tmp_path / "a.tiff")
     assert about(tmp_path / "a.tiff", "image") == expected
+
+
+def cut(path, share=0.5):
+    """A copy of the first part of a file."""
+    part = path.with_name(f"cut_{path.name}")
+    part.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    return part
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("a.mkv", {}),
+        ("a.webm", {"codec": "libvpx"}),
+        ("a.mkv", {"times_ms": [33 * i if i < 99 else 100 * i for i in range(150)]}),
+        ("a.mp4", {"movflags": "faststart", "gop": 1}),
+    ],
+)
+def test_a_file_that_was_cut_off_is_named_with_where_it_ends(tmp_path, name, how):
+    path = write_clip(tmp_path / name, 150, **how)
+    assert about(path) == ()
+    assert about(cut(path, 0.99)) == ()  # next to nothing is lost
+    (remark,) = about(cut(path, 0.7))
+    stated = "14.9|15.0" if "times_ms" in how else "4.9|5.0"
+    assert re.fullmatch(rf"cut off: ends at [23]?\d\.\d s of ({stated}) s", remark)
+
+
+def test_whole_files_that_state_more_than_their_video_are_not_cut_off(tmp_path):
+    source = write_clip(tmp_path / "a.mp4", 90)
+    with (
+        av.open(str(source)) as read,
+        av.open(str(tmp_path / "sound.mkv"), "w") as write,
+    ):  # a copy of the packets that begins at 20 s, with 9 s of sound more
+        video = write.add_stream_from_template(read.streams.video[0])
+        sound = write.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for packet in read.demux(video=0):
+            if packet.pts is not None:
+                late = int(20 / packet.time_base)
+                packet.stream, packet.pts, packet.dts = video, packet.pts + late, packet.dts + late
+                write.mux(packet)
+        for second in range(20, 32):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
+            frame.rate, frame.pts = 8000, 8000 * second
+            write.mux(sound.encode(frame))
+        write.mux(sound.encode())
+    assert about(tmp_path / "sound.mkv") == ()
+    assert about(cut(tmp_path / "sound.mkv", 0.9)) == ()  # of the sound alone
+
+
+def test_a_file_that_states_no_duration_is_believed(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", 90, muxer={"live": "1"})
+    assert about(cut(path)) == about(path) == ()
 
 
 def test_preprocessing_and_planning_name_them(tmp_path):
