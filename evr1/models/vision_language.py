@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int
 from evr1.models.base import Model
 from evr1.models.nn import context, embedding
 from evr1.models.nn.cache import KV, Kept, Prefilled
+from evr1.models.nn.layout import read
+from evr1.models.nn.stack import Read, everything
 from evr1.parallel import sharding
 from evr1.types import Params, Prompts, Questions, VisionInput, Visual
 
@@ -85,8 +87,7 @@ class VisionLanguageModel(Model):
             if kept.router is not None:
                 kept = kept._replace(router=context.plain(kept.router, p, devices, 2))
         else:
-            last = _last(hidden[:, :p], prompts.lengths)
-            after = hidden[:, p:].reshape(g, n, r, -1)[:, :, :-1]
+            last, after = hidden[:, 0], hidden[:, 1:].reshape(g, n, r, -1)[:, :, :-1]
         first = jnp.broadcast_to(last[:, None, None], (g, n, 1, last.shape[-1]))
         return jnp.concatenate([first, after], axis=2), kept
 
@@ -99,7 +100,7 @@ class VisionLanguageModel(Model):
             empty = jnp.zeros((g, 0, 0), jnp.int32)
             hidden, kept = self._forward(params, prompts, empty, keep_cache=True)
             assert kept.cache is not None
-            return _last(hidden, prompts.lengths), kept.cache
+            return hidden[:, 0], kept.cache
         _, n, q = questions.tokens.shape
         hidden, kept = self._forward(
             params, prompts, questions.tokens, lengths=questions.lengths, keep_cache=True
@@ -108,7 +109,7 @@ class VisionLanguageModel(Model):
         cache = kept.cache if isinstance(kept.cache, Prefilled) else Prefilled(kept.cache)
         asked = KV(*(x[:, :, p:].reshape(-1, g, n, q, *x.shape[3:]) for x in cache.kv))
         cache = cache._replace(kv=KV(*(x[:, :, :p] for x in cache.kv)), questions=asked)
-        last = jax.vmap(_last)(hidden[:, p:].reshape(g, n, q, -1), questions.lengths)
+        last = jax.vmap(_last)(hidden[:, 1:].reshape(g, n, q, -1), questions.lengths)
         return last, cache
 
     def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
@@ -125,10 +126,11 @@ class VisionLanguageModel(Model):
         lengths: Int[Array, "g n"] | None = None,
         keep_cache: bool = False,
         keep_router: bool = False,
-    ) -> tuple[Float[Array, "g t d"], Kept]:
-        """Returns hidden states of [prompt | completion 0 | ...], and what is to be kept.
+    ) -> tuple[Float[Array, "g q d"], Kept]:
+        """Returns hidden states of [last token of the prompt | completion 0 | ...], and what is to
+        be kept.
 
-        They stand in this order, but where `shared` says that devices share a group.
+        Where devices share a group they are those of all tokens, in the devices' order.
 
         Args:
             params: of this model.
@@ -149,6 +151,12 @@ class VisionLanguageModel(Model):
         devices = 1 if keep_cache else sharding.context_size()
         context.check(prompts.tokens.shape[1], completions.shape[1], devices)
         return devices
+
+    def _reader(self, prompts: Prompts, devices: int) -> Read:
+        """Returns what picks the tokens whose hidden states are asked for."""
+        if devices > 1:
+            return everything
+        return lambda x: read(x, prompts.lengths, prompts.tokens.shape[1])
 
     def _embed(self, params, prompts, completions, visual, devices):
         """Returns embeddings, positions and visual indices of [prompt | completion 0 | ...].

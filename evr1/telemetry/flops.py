@@ -36,6 +36,8 @@ def peak_flops(device_kind: str) -> float | None:
 def forward(model: Model, batch: GroupBatch, *, has_tower: bool = True) -> float:
     """Operations of a forward pass over a batch in the group layout, padding not counted.
 
+    Of the last layer those too that are spared for the prompt's tokens, but for keys and values.
+
     Args:
         model: the network.
         batch: host arrays; vision and prompt go through the network once for all completions.

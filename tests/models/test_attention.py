@@ -9,7 +9,7 @@ import pytest
 
 from evr1.models.nn import blocked, splash
 from evr1.models.nn.attention import _cpu_blocks, attention, mask
-from evr1.models.nn.layout import Layout, Rule, group, segments
+from evr1.models.nn.layout import Layout, Rule, group, read, segments
 
 B, T = 2, 42
 # Far smaller than those it would choose.
@@ -37,14 +37,16 @@ def _inputs(tokens, heads, head_dim, dtype=jnp.float32):
     return [jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=True)]
 
 
+def _attend(implementation, q, k, v, layout):
+    if implementation in BLOCKS:
+        return blocked.attention(q, k, v, layout, BLOCKS[implementation])
+    return attention(q, k, v, layout, implementation)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run(implementation, rule, ids, q, k, v, weight):
     def f(q, k, v):
-        layout = Layout(rule, ids)
-        if implementation in BLOCKS:
-            out = blocked.attention(q, k, v, layout, BLOCKS[implementation])
-        else:
-            out = attention(q, k, v, layout, implementation)
+        out = _attend(implementation, q, k, v, Layout(rule, ids))
         return (out * weight).sum(), out
 
     (_, out), grads = jax.value_and_grad(f, (0, 1, 2), has_aux=True)(q, k, v)
@@ -84,6 +86,27 @@ def test_splash_follows_the_definition(layout):
     layout, args = LAYOUTS[layout](), _inputs(T, (2, 1), 72)
     expected = _value_and_grads("reference", layout, *args)
     assert _gap(_value_and_grads("splash_interpret", layout, *args), expected) < 5e-6
+
+
+@pytest.mark.parametrize("layout", ["group", "prompt only"])
+@pytest.mark.parametrize("implementation", ["dense", *BLOCKS, "splash_interpret"])
+def test_of_the_tokens_that_are_read_alone(layout, implementation):
+    """The same as of all tokens, where only these are looked at."""
+    made = LAYOUTS[layout]()
+    lengths, prompt = jnp.array([27, 13] if layout == "group" else [T, 7]), made.rule.prompt
+    pick = functools.partial(read, lengths=lengths, prompt=prompt)
+    q, k, v, weight = _inputs(T, (2, 1), 128)
+
+    def short(q, k, v):
+        out = _attend(implementation, pick(q), k, v, made)
+        return (out * pick(weight)).sum(), out
+
+    def whole(q, k, v):
+        out = pick(attention(q, k, v, made, "reference"))
+        return (out * pick(weight)).sum(), out
+
+    got, expected = (jax.grad(f, (0, 1, 2), has_aux=True)(q, k, v) for f in (short, whole))
+    assert _gap(jax.tree.leaves(got), jax.tree.leaves(expected)) < 5e-6
 
 
 @pytest.mark.parametrize("rule", [Rule(True), Rule(False), Rule(True, 24, 6), Rule(True, 24, 6, 2)])
@@ -162,7 +185,8 @@ def test_pairs_of_blocks_are_of_three_kinds(rule):
     free = blocked._free_pairs(rule, 48, blocks)
     kinds = set()
     for row in range(2):
-        kind_of = blocked._kinds(jnp.asarray(ids[row : row + 1]), blocks)
+        both = jnp.asarray(np.stack([ids[row], ids[row]])[None])
+        kind_of = blocked._kinds(both, blocks)
         for (i, j), is_free in zip(pairs, free, strict=True):
             kind, pair = int(kind_of(i, j, is_free)), seen[row, i, :, j]
             assert {0: not pair.any(), 1: True, 2: pair.all()}[kind]

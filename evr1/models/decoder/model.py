@@ -98,4 +98,5 @@ class DecoderModel(VisionLanguageModel):
             keep_cache=keep_cache,
             keep_router=keep_router,
             remat="none" if keep_cache else self.remat,
+            read=self._reader(prompts, devices),
         )

@@ -6,6 +6,7 @@ Qwen3-VL has norms of q and k, and DeepStack; Qwen2-VL and Qwen2.5-VL have biase
 Source: Qwen2VLTextModel, Qwen3VLTextModel and Qwen3VLMoeTextModel, transformers 5.24.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,8 @@ from evr1.models.nn.attention import Attend
 from evr1.models.nn.cache import KV, Kept
 from evr1.models.nn.experts import Experts
 from evr1.models.nn.layers import Mlp
-from evr1.models.nn.remat import checkpointed
+from evr1.models.nn.remat import checkpointed, in_memory
+from evr1.models.nn.stack import Read, all_but_last, everything, in_place
 from evr1.parallel.sharding import constrain
 from evr1.types import Params
 
@@ -41,13 +43,16 @@ class Attention(nnx.Module):
         self.k_norm = layers.RMSNorm(c.head_dim, c.norm_eps, rngs=rngs) if c.qk_norm else None
         self.head_dim = c.head_dim
 
-    def __call__(self, x, angles, attend: Attend, extra: Any) -> tuple[jax.Array, KV]:
-        q, k, v = (f(x).reshape(*x.shape[:2], -1, self.head_dim) for f in (self.q, self.k, self.v))
-        q, k, v = (constrain(y, "batch", "tokens", "heads") for y in (q, k, v))
+    def __call__(self, x, angles, attend: Attend, extra: Any, read: Read) -> tuple[jax.Array, KV]:
+        def heads(y):
+            y = y.reshape(*y.shape[:2], -1, self.head_dim)
+            return constrain(y, "batch", "tokens", "heads")
+
+        q, k, v = heads(self.q(read(x))), heads(self.k(x)), heads(self.v(x))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rope.rotate(q, *angles), rope.rotate(k, *angles)
-        return self.o(attend(q, k, v, extra).reshape(*x.shape[:2], -1)), KV(k, v)
+        q, k = rope.rotate(q, *map(read, angles)), rope.rotate(k, *angles)
+        return self.o(attend(q, k, v, extra).reshape(*q.shape[:2], -1)), KV(k, v)
 
 
 class Layer(nnx.Module):
@@ -59,10 +64,10 @@ class Layer(nnx.Module):
         self.norm2 = layers.RMSNorm(c.width, c.norm_eps, rngs=rngs)
 
     def __call__(
-        self, x, angles, attend: Attend, extra: Any, feed_forward: FeedForward
+        self, x, angles, attend: Attend, extra: Any, feed_forward: FeedForward, read: Read
     ) -> tuple[jax.Array, KV, jax.Array | None]:
-        out, kv = self.attention(self.norm1(x), angles, attend, extra)
-        x = x + out
+        out, kv = self.attention(self.norm1(x), angles, attend, extra, read)
+        x = read(x) + out
         out, router = feed_forward(self.norm2(x))
         return x + out, kv, router
 
@@ -109,7 +114,8 @@ def run(
     keep_cache: bool = False,
     keep_router: bool = False,
     remat: str = "none",
-) -> tuple[Float[Array, "g t d"], Kept]:
+    read: Read = everything,
+) -> tuple[Float[Array, "g q d"], Kept]:
     """Returns the hidden states after all layers and the final norm, and what is to be kept.
 
     Args:
@@ -124,24 +130,36 @@ def run(
         keep_cache: also return keys and values, stacked over the layers.
         keep_router: also return the router's logits.
         remat: what a layer keeps for the backward pass, see nn.remat.
+        read: what of [G, T, ...] is returned; of the last layer, nothing is worked out for the
+            other tokens but keys and values. The router's logits are those of all tokens.
     """
     angles = rope.mrope(positions, c.rope_freqs, c.rope_axes)
     stack, mixed = dict(params["layers"]), {}
     if c.sparse_layers and c.dense_layers:
         mixed = {name: stack.pop(name) for name in ("mlp", "moe")}
 
-    def body(x, layer):
-        i, weights, extra = layer
+    def body(x, i, weights, extra, read=everything):
         own = {k: v for k, v in weights.items() if k not in ("mlp", "moe")}
         feed_forward = _feed_forward(c, weights, mixed, i)
-        x, kv, router = layers.bind(Layer, c, params=own)(x, angles, attend, extra, feed_forward)
+        x, kv, router = layers.bind(Layer, c, params=own)(
+            x, angles, attend, extra, feed_forward, read
+        )
         if deepstack is not None:
-            x = _add_features(x, i, deepstack)
+            x = _add_features(x, i, deepstack, read)
         kept = Kept(kv if keep_cache else None, router if keep_router else None)
         return constrain(x, "batch", "tokens"), kept
 
-    body = checkpointed(body, remat)
-    x, kept = jax.lax.scan(body, x, (jnp.arange(c.layers), stack, extra))
+    xs = (jnp.arange(c.layers), stack, extra)
+    if read is everything or keep_router:
+        run_layer = checkpointed(body, remat)
+        x, kept = jax.lax.scan(lambda x, layer: run_layer(x, *layer), x, xs)
+        x = read(x)
+    else:
+        first = checkpointed(lambda x, i, xs, own: body(x, *in_place(xs, i, own)), remat)
+        x, kept = all_but_last(first, x, xs)
+        last = checkpointed(functools.partial(body, read=read), in_memory(remat))
+        x, new = last(x, *jax.tree.map(lambda y: y[-1], xs))
+        kept = jax.tree.map(lambda old, new: old.at[-1].set(new), kept, new)
     if kept.router is not None and c.sparse_layers:
         kept = kept._replace(router=kept.router[np.array(c.sparse_layers)])
     return layers.bind(layers.RMSNorm, c.width, c.norm_eps, params=params["norm"])(x), kept
@@ -181,9 +199,9 @@ def _feed_forward(c: Config, weights: Params, mixed: Params, layer: jax.Array) -
     return lambda x: jax.lax.cond(is_sparse, lambda x: sparse(pick("moe"), x), without_experts, x)
 
 
-def _add_features(x: jax.Array, layer: jax.Array, deepstack: jax.Array) -> jax.Array:
+def _add_features(x: jax.Array, layer: jax.Array, deepstack: jax.Array, read: Read) -> jax.Array:
     def add(x):
-        features = jax.lax.dynamic_index_in_dim(deepstack, layer, 1, keepdims=False)
+        features = read(jax.lax.dynamic_index_in_dim(deepstack, layer, 1, keepdims=False))
         if features.shape == x.shape:
             return x + features
         return x.at[:, : features.shape[1]].add(features)

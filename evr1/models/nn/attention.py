@@ -31,16 +31,16 @@ CPU_KEYS = 2048  # at a time, where every query sees them all
 
 
 def attention(
-    q: Float[Array, "b t h a"],
+    q: Float[Array, "b q h a"],
     k: Float[Array, "b t k a"],
     v: Float[Array, "b t k a"],
     layout: Layout,
     implementation: str = "auto",
-) -> Float[Array, "b t h a"]:
+) -> Float[Array, "b q h a"]:
     """Returns scaled dot-product attention under a layout; H is a multiple of K.
 
     Args:
-        q: queries, rotated.
+        q: queries, rotated; of all T tokens, or of those that `layout.read` leaves.
         k: keys, rotated.
         v: values.
         layout: who sees whom.
@@ -55,7 +55,7 @@ def attention(
         known = ", ".join(IMPLEMENTATIONS)
         raise ValueError(f"attention implementation {implementation!r} is unknown; use {known}")
     if implementation == "auto":
-        implementation = _choose(q.shape, layout.rule)
+        implementation = _choose(q.shape, k.shape[1], layout.rule)
     if implementation == "reference":
         return reference(q, k, v, layout)
     if implementation.startswith("splash"):
@@ -67,32 +67,35 @@ def attention(
         tokens = q.shape[1] if implementation == "dense" else _queries(q.shape, layout.rule)
         return context.attention(q, k, v, layout, _dense, tokens)
     if implementation == "blocked":
-        return blocked.attention(q, k, v, layout, _blocks(q.shape, k.shape[2], layout.rule))
+        shape = (k.shape[0], k.shape[1], q.shape[2])
+        return blocked.attention(q, k, v, layout, _blocks(shape, k.shape[2], layout.rule))
     if layout.rule.completion:
         return _dense_group(q, k, v, layout)
-    return _dense(q, k, v, mask(layout))
+    return _dense(q, k, v, mask(layout, q.shape[1]))
 
 
 def reference(q: jax.Array, k: jax.Array, v: jax.Array, layout: Layout) -> jax.Array:
     """Returns attention by definition, in float32: what the others are tested against."""
     f32 = jnp.float32
-    return _dense(q.astype(f32), k.astype(f32), v.astype(f32), mask(layout)).astype(q.dtype)
+    allowed = mask(layout, q.shape[1])
+    return _dense(q.astype(f32), k.astype(f32), v.astype(f32), allowed).astype(q.dtype)
 
 
-def _choose(shape: tuple[int, ...], rule: Rule) -> str:
+def _choose(shape: tuple[int, ...], keys: int, rule: Rule) -> str:
     if jax.default_backend() == "tpu":
         return "splash"
-    b, t, h, _ = shape
-    if jax.default_backend() == "cpu" and t > CPU_TOKENS:
+    b, queries, h, _ = shape
+    if jax.default_backend() == "cpu" and queries > CPU_TOKENS:
         return "blocked"
     p, r = rule.prompt, rule.completion
-    pairs = p * p + (t - p) * (p + r) if r else t * t
+    own = keys - p if r else 0  # queries of completions
+    pairs = (queries - own) * (p if r else keys) + own * (p + r)
     return "dense" if 4 * b * h * pairs // _devices() <= DENSE_BYTES else "blocked"
 
 
-def _blocks(shape: tuple[int, ...], kv_heads: int, rule: Rule) -> blocked.Blocks:
+def _blocks(shape: tuple[int, int, int], kv_heads: int, rule: Rule) -> blocked.Blocks:
     """Returns the largest blocks, 128 to 1024, whose scores fit the budget, or those for CPUs."""
-    b, t, h, _ = shape
+    b, t, h = shape
     if jax.default_backend() == "cpu" and _devices() == 1:
         return _cpu_blocks(b * kv_heads, h // kv_heads, t, rule)
     if jax.default_backend() == "cpu":
@@ -156,11 +159,13 @@ def _dense_group(q: jax.Array, k: jax.Array, v: jax.Array, layout: Layout) -> ja
     The prompt sees itself; every completion sees the prompt and itself, and not the others.
     """
     p, r = layout.rule.prompt, layout.rule.completion
-    b, t, h, a = q.shape
-    n, kv = (t - p) // r, k.shape[2]
+    b, queries, h, a = q.shape
+    n, kv = (k.shape[1] - p) // r, k.shape[2]
+    read = queries - n * r  # tokens of the prompt that are queries
     prompt_ids = layout.ids[:, :p]
-    prompt = _dense(q[:, :p], k[:, :p], v[:, :p], mask(Layout(Rule(True), prompt_ids)))
-    q = q[:, p:].reshape(b, n, r, kv, h // kv, a)
+    seen = mask(Layout(Rule(True), prompt_ids), read)
+    prompt = _dense(q[:, :read], k[:, :p], v[:, :p], seen)
+    q = q[:, read:].reshape(b, n, r, kv, h // kv, a)
     own_k, own_v = (x[:, p:].reshape(b, n, r, kv, a) for x in (k, v))
     real = (prompt_ids != 0)[:, None, None, None, None]
     causal = np.tril(np.ones((r, r), bool))[None, None, None, None]

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from evr1.models.nn.layers import precision
-from evr1.models.nn.layout import Layout, Rule
+from evr1.models.nn.layout import Layout, Rule, query_ids
 
 _NEG = -1e30  # the score of what is unseen
 _LEAST = -1e20  # where a running maximum begins: exp(_NEG - _LEAST) is 0, whatever has been seen
@@ -43,28 +43,38 @@ class Blocks(NamedTuple):
 
 
 def attention(
-    q: Float[Array, "b t h a"],
+    q: Float[Array, "b q h a"],
     k: Float[Array, "b t k a"],
     v: Float[Array, "b t k a"],
     layout: Layout,
     blocks: Blocks,
-) -> Float[Array, "b t h a"]:
-    """Returns attention under a layout; T is padded to a multiple of `blocks.keys` inside."""
-    b, t, h, a = q.shape
-    kv, pad = k.shape[2], -t % blocks.keys
-    q, k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))) for x in (q, k, v))
-    ids = jnp.pad(layout.ids, ((0, 0), (0, pad)), constant_values=-1)
-    q = jnp.moveaxis(q.reshape(b, t + pad, kv, -1, a), 1, 3)
+) -> Float[Array, "b q h a"]:
+    """Returns attention under a layout; T is padded to a multiple of `blocks.keys` inside, and
+    fewer queries are filled up in front to whole blocks."""
+    b, t, kv, a = k.shape
+    queries, h, pad = q.shape[1], q.shape[2], -t % blocks.keys
+    before = (t - queries) % blocks.queries
+    q = jnp.pad(q, ((0, 0), (before, pad), (0, 0), (0, 0)))
+    k, v = (jnp.pad(x, ((0, 0), (0, pad), (0, 0), (0, 0))) for x in (k, v))
+    ids = jnp.stack([_of_places(layout, queries), layout.ids], axis=1)  # of queries, of keys
+    ids = jnp.pad(ids, ((0, 0), (0, 0), (0, pad)), constant_values=-1)
+    q = jnp.moveaxis(q.reshape(b, before + queries + pad, kv, -1, a), 1, 3)
     args = (q, jnp.moveaxis(k, 1, 2), jnp.moveaxis(v, 1, 2), ids)
     if 0 < blocks.heads < b * kv:
         q, k, v, ids = (*args[:3], jnp.repeat(ids, kv, axis=0))
         few = [x.reshape(-1, blocks.heads, 1, *x.shape[2:]) for x in (q, k, v)]
-        ids = ids.reshape(-1, blocks.heads, ids.shape[1])
+        ids = ids.reshape(-1, blocks.heads, *ids.shape[1:])
         out: Any = jax.lax.map(lambda x: _attention(*x, layout.rule, blocks), (*few, ids))
         out = out.reshape(q.shape)
     else:
         out = _attention(*args, layout.rule, blocks)
-    return jnp.moveaxis(out, 3, 1).reshape(b, t + pad, h, a)[:, :t]
+    return jnp.moveaxis(out, 3, 1).reshape(b, -1, h, a)[:, before : before + queries]
+
+
+def _of_places(layout: Layout, queries: int) -> Int[Array, "b t"]:
+    """Returns the ids of the queries by their places; where there is none, a token sees itself."""
+    before = layout.ids[:, : layout.ids.shape[1] - queries]
+    return jnp.concatenate([before, query_ids(layout, queries)], axis=1)
 
 
 @functools.cache
@@ -172,16 +182,18 @@ def _over_pairs(update, carry, of_keys, args):
         args: (q, k, ids, rule, blocks).
     """
     q, k, ids, rule, blocks = args
-    tokens = q.shape[3]
+    tokens = k.shape[2]
+    first = (tokens - q.shape[3]) // blocks.queries  # block of queries that there is
     mask_of = _masks(ids, tokens, rule, blocks)
     kind_of = _kinds(ids, blocks)
 
     def pair(carry, at):
         i, j, is_free = at
-        places = [(j, blocks.keys, 2) if x else (i, blocks.queries, 3) for x in of_keys]
+        row = i - first
+        places = [(j, blocks.keys, 2) if x else (row, blocks.queries, 3) for x in of_keys]
 
         def plain():
-            query, key = _block(q, i, blocks.queries, 3), _block(k, j, blocks.keys, 2)
+            query, key = _block(q, row, blocks.queries, 3), _block(k, j, blocks.keys, 2)
             return _dot("bkhqa,bksa->bkhqs", query, key) * q.shape[-1] ** -0.5
 
         def masked():
@@ -191,17 +203,18 @@ def _over_pairs(update, carry, of_keys, args):
         if blocks.heads:
             branches = [
                 lambda own: own,
-                lambda own: update(own, masked(), i, j),
-                lambda own: update(own, plain(), i, j),
+                lambda own: update(own, masked(), row, j),
+                lambda own: update(own, plain(), row, j),
             ]
             own = jax.lax.switch(kind_of(i, j, is_free), branches, own)
         else:
-            own = update(own, masked(), i, j)
+            own = update(own, masked(), row, j)
         return tuple(_set(x, y, *p) for x, y, p in zip(carry, own, places, strict=True)), None
 
     pairs = live_pairs(rule, tokens, blocks)
-    free = _free_pairs(rule, tokens, blocks)
-    return jax.lax.scan(pair, carry, tuple(map(jnp.asarray, (*pairs.T, free))))[0]
+    there = pairs[:, 0] >= first
+    at = (*pairs[there].T, _free_pairs(rule, tokens, blocks)[there])
+    return jax.lax.scan(pair, carry, tuple(map(jnp.asarray, at)))[0]
 
 
 def _masks(ids, tokens, rule, blocks):
@@ -215,8 +228,8 @@ def _masks(ids, tokens, rule, blocks):
             queries, keys = _block(x, i, blocks.queries, axis), _block(x, j, blocks.keys, axis)
             return queries[..., :, None], keys[..., None, :]
 
-        own, other = beside(ids, 1)
-        seen = own == other
+        own, other = beside(ids, 2)
+        seen = own[:, 0] == other[:, 1]
         if rule.causal:
             own, other = beside(place, 0)
             seen &= (own >= other)[None]
@@ -234,7 +247,10 @@ def _kinds(ids, blocks):
     Where `is_free` is false the rule hides something. 0 and 2 are given where the smallest and
     largest ids of both blocks say so, which they do where ids ascend.
     """
-    of_queries, of_keys = (ids.reshape(len(ids), -1, n) for n in (blocks.queries, blocks.keys))
+    of_queries, of_keys = (
+        ids[:, axis].reshape(len(ids), -1, size)
+        for axis, size in enumerate((blocks.queries, blocks.keys))
+    )
     least, most = (of_queries.min(-1), of_keys.min(-1)), (of_queries.max(-1), of_keys.max(-1))
 
     def kind_of(i, j, is_free):

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
@@ -101,10 +102,31 @@ def order(prompt: int, tokens: int, devices: int) -> np.ndarray:
     return np.concatenate([[*pieces[i], *pieces[last - i], *own[i]] for i in range(devices)])
 
 
-def mask(layout: Layout) -> Bool[Array, "b q k"]:
-    """Returns which key each query sees: the definition, for small T."""
+def read(x: Array, lengths: Int[Array, " b"], prompt: int) -> Array:
+    """Returns [last token of the prompt | completion 0 | ...] of a group's tokens [B, T, ...].
+
+    Nobody reads the states of the prompt's other tokens after the last layer.
+    """
+    last = jax.vmap(lambda own, i: own[i - 1])(x, lengths)
+    return jnp.concatenate([last[:, None], x[:, prompt:]], axis=1)
+
+
+def query_ids(layout: Layout, queries: int) -> Int[Array, "b q"]:
+    """Returns the ids of the queries. Where these are fewer than the tokens, they are what `read`
+    leaves, in the last places: the first is the prompt's last token, in the place of its padding.
+    """
+    ids = layout.ids
+    if queries == ids.shape[1]:
+        return ids
+    return ids[:, -queries:].at[:, 0].set(1)
+
+
+def mask(layout: Layout, queries: int | None = None) -> Bool[Array, "b q k"]:
+    """Returns which key each query sees: the definition, for small T; see `query_ids`."""
     rule, place = layout.rule, np.arange(layout.ids.shape[1])
+    queries = len(place) if queries is None else queries
     if rule.devices > 1:
         place = order(rule.prompt, len(place), rule.devices)
-    static = layout.rule.sees(place[:, None], place[None])
-    return jnp.asarray(static)[None] & (layout.ids[:, :, None] == layout.ids[:, None, :])
+    static = layout.rule.sees(place[-queries:, None], place[None])
+    ids = query_ids(layout, queries)
+    return jnp.asarray(static)[None] & (ids[:, :, None] == layout.ids[:, None, :])

@@ -23,6 +23,11 @@ POLICIES: dict[str, Callable[..., Any] | None] = {
 }
 
 
+def in_memory(remat: str) -> str:
+    """Returns what a single layer keeps: no memory of the host is worth its input."""
+    return "full" if remat == "offload" else remat
+
+
 def checkpointed(layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
     """Returns the layer, its backward pass changed as `remat` says.
 

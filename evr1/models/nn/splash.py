@@ -1,6 +1,7 @@
 """Attention on TPU: the splash kernel of JAX with our layouts as its masks."""
 
 import functools
+from collections.abc import Sequence
 from typing import cast
 
 import jax
@@ -16,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from evr1.models.nn import context
-from evr1.models.nn.layout import Layout, Rule
+from evr1.models.nn.layout import Layout, Rule, query_ids
 from evr1.models.nn.remat import ATTENTION
 from evr1.parallel.sharding import spec
 
@@ -27,13 +28,14 @@ class RuleMask(masks.Mask):
     """A rule as a splash mask; equal rules are equal masks, so all heads share one.
 
     Where devices share a group, queries are those of one after the other, each padded, and keys are
-    those of each: the prompt and its own completions.
+    those of each: the prompt and its own completions. Otherwise they are the places from `first`
+    on.
     """
 
-    def __init__(self, rule: Rule, tokens: int, padded: tuple[int, int]):
-        self.rule, self.tokens, self.padded = rule, tokens, padded
+    def __init__(self, rule: Rule, tokens: int, padded: tuple[int, int], first: int = 0):
+        self.rule, self.tokens, self.padded, self.first = rule, tokens, padded, first
         if rule.devices == 1:
-            self.places = np.arange(padded[0])
+            self.places = np.arange(first, first + padded[0])
         else:
             places = context.queries(rule, tokens)
             # Padding sees the first token: what sees nothing has no softmax.
@@ -59,31 +61,37 @@ class RuleMask(masks.Mask):
         return hash(self._key())
 
     def _key(self) -> tuple:
-        return self.rule, self.tokens, self.padded
+        return self.rule, self.tokens, self.padded, self.first
 
 
 def attention(
-    q: Float[Array, "b t h a"],
+    q: Float[Array, "b q h a"],
     k: Float[Array, "b t k a"],
     v: Float[Array, "b t k a"],
     layout: Layout,
     *,
     interpret: bool,
-) -> Float[Array, "b t h a"]:
-    """Returns attention under a layout; T and A are padded to what the kernel takes.
+) -> Float[Array, "b q h a"]:
+    """Returns attention under a layout; Q, T and A are padded to what the kernel takes.
 
     With a mesh, rows are split over the batch axes and heads over the tensor axis: the kernel is
     not partitioned by the compiler.
     """
     if layout.rule.devices > 1:
         return _shared(q, k, v, layout, interpret=interpret)
-    b, t, h, a = q.shape
-    block = min(512, t + -t % LANES)
-    pad_t, pad_a = -t % block, -a % LANES
-    q = q * a**-0.5
-    q, k, v = (jnp.pad(x, ((0, 0), (0, pad_t), (0, 0), (0, pad_a))) for x in (q, k, v))
-    ids = jnp.pad(layout.ids, ((0, 0), (0, pad_t)), constant_values=-1)
-    run = functools.partial(_local, rule=layout.rule, block=block, interpret=interpret)
+    queries, t, a = q.shape[1], *k.shape[1::2]
+    blocks = [min(512, size + -size % LANES) for size in (queries, t)]
+
+    def pad(x: jax.Array, block: int, fill: int = 0) -> jax.Array:
+        sizes = [(0, 0), (0, -x.shape[1] % block), (0, 0), (0, -a % LANES)]
+        return jnp.pad(x, sizes[: x.ndim], constant_values=fill)
+
+    # Padding behind fewer queries sees the prompt: what sees nothing has no softmax.
+    ids = pad(query_ids(layout, queries), blocks[0], 1 if queries < t else -1)
+    ids = kernel.SegmentIds(ids, pad(layout.ids, blocks[1], -1))
+    q, k, v = pad(q * a**-0.5, blocks[0]), pad(k, blocks[1]), pad(v, blocks[1])
+    mask = RuleMask(layout.rule, t, (q.shape[1], k.shape[1]), t - queries)
+    run = functools.partial(_local, mask=mask, blocks=blocks, interpret=interpret)
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and mesh.size > 1:
         # Frames of a vision tower are nothing but rows.
@@ -96,15 +104,13 @@ def attention(
             out_specs=heads,
             check_vma=False,
         )
-    return run(q, k, v, ids)[:, :t, :, :a]
+    return run(q, k, v, ids)[:, :queries, :, :a]
 
 
-def _local(q, k, v, ids, *, rule, block, interpret):
+def _local(q, k, v, ids, *, mask, blocks, interpret):
     q, k, v = (jnp.moveaxis(x, 1, 2) for x in (q, k, v))
-    run = _kernel(
-        RuleMask(rule, q.shape[2], (q.shape[2], q.shape[2])), q.shape[1], block, interpret
-    )
-    out = cast(jax.Array, jax.vmap(run)(q, k, v, kernel.SegmentIds(ids, ids)))
+    run = _kernel(mask, q.shape[1], blocks, interpret)
+    out = cast(jax.Array, jax.vmap(run)(q, k, v, ids))
     return jnp.moveaxis(out, 1, 2).astype(q.dtype)
 
 
@@ -118,7 +124,7 @@ def _shared(q, k, v, layout, *, interpret):
     padded = (held + -held % block, seen + -seen % block)
     places = spec(mesh, ("batch", "tokens", "heads"), k.shape)
     heads = q.shape[2] // (1 if places[2] is None else mesh.shape["tensor"])
-    run = _kernel(RuleMask(rule, tokens, padded), heads, block, interpret)
+    run = _kernel(RuleMask(rule, tokens, padded), heads, (block, block), interpret)
 
     def pad(x: jax.Array, tokens: int, fill: int = 0) -> jax.Array:
         sizes = [(0, 0), (0, tokens - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]
@@ -146,21 +152,23 @@ def _shared(q, k, v, layout, *, interpret):
     )(run, q, k, v, layout.ids)
 
 
-def _kernel(mask: RuleMask, heads: int, block: int, interpret: bool):
-    """Returns the kernel; to look through the blocks of a long mask takes half a minute.
+def _kernel(mask: RuleMask, heads: int, blocks: Sequence[int], interpret: bool):
+    """Returns the kernel, with blocks of so many queries and keys.
 
-    It is made anew in every trace: arrays made outside of one, to be kept, would be a program of
-    all devices of the mesh in view, which may belong to other hosts or not be there at all.
+    To look through the blocks of a long mask takes half a minute. It is made anew in every trace
+    all the same: arrays made outside of one, to be kept, would be a program of all devices of the
+    mesh in view, which may belong to other hosts or not be there at all.
     """
+    queries, keys = blocks
     sizes = kernel.BlockSizes(
-        block_q=block,
-        block_kv=block,
-        block_kv_compute=block,
-        block_q_dkv=block,
-        block_kv_dkv=block,
-        block_kv_dkv_compute=block,
-        block_q_dq=block,
-        block_kv_dq=block,
+        block_q=queries,
+        block_kv=keys,
+        block_kv_compute=keys,
+        block_q_dkv=queries,
+        block_kv_dkv=keys,
+        block_kv_dkv_compute=keys,
+        block_q_dq=queries,
+        block_kv_dq=keys,
     )
     return kernel.make_splash_mha(
         masks.MultiHeadMask([mask] * heads),

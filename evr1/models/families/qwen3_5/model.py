@@ -103,6 +103,7 @@ class Qwen35(VisionLanguageModel):
             keep_cache=keep_cache,
             keep_router=keep_router,
             remat="none" if keep_cache else self.remat,
+            read=self._reader(prompts, devices),
         )
         kv = new.full or self._no_kv(g, p + n * r)
         states = new.delta or self._no_states(*((g,) if lengths is None else (g, n)))

@@ -17,7 +17,8 @@ from evr1.models.nn.attention import Attend
 from evr1.models.nn.cache import KV
 from evr1.models.nn.experts import Experts
 from evr1.models.nn.layers import Mlp
-from evr1.models.nn.remat import checkpointed
+from evr1.models.nn.remat import checkpointed, in_memory
+from evr1.models.nn.stack import Read, all_but_last, everything, in_place
 from evr1.parallel.sharding import constrain
 from evr1.types import Params
 
@@ -54,15 +55,17 @@ class Attention(nnx.Module):
         self.k_norm = layers.CentredRMSNorm(c.head_dim, c.norm_eps, rngs=rngs)
         self.head_dim = c.head_dim
 
-    def __call__(self, x, angles, mixing: Mixing, extra: Any) -> tuple[jax.Array, KV]:
-        b, t, _ = x.shape
-        q, gate = jnp.split(self.q(x).reshape(b, t, -1, 2 * self.head_dim), 2, axis=-1)
-        k, v = (f(x).reshape(b, t, -1, self.head_dim) for f in (self.k, self.v))
+    def __call__(self, x, angles, mixing: Mixing, extra: Any, read: Read) -> tuple[jax.Array, KV]:
+        def heads(y, size=self.head_dim):
+            return y.reshape(*y.shape[:2], -1, size)
+
+        q, gate = jnp.split(heads(self.q(read(x)), 2 * self.head_dim), 2, axis=-1)
+        k, v = heads(self.k(x)), heads(self.v(x))
         q, k, v = (constrain(y, "batch", "tokens", "heads") for y in (q, k, v))
-        q = rope.rotate_first(self.q_norm(q), *angles)
+        q = rope.rotate_first(self.q_norm(q), *map(read, angles))
         k = rope.rotate_first(self.k_norm(k), *angles)
         out = mixing.attend(q, k, v, extra) * jax.nn.sigmoid(gate)
-        return self.o(out.reshape(b, t, -1)), KV(k, v)
+        return self.o(out.reshape(*q.shape[:2], -1)), KV(k, v)
 
 
 class DeltaNet(nnx.Module):
@@ -83,9 +86,10 @@ class DeltaNet(nnx.Module):
         self.norm = layers.RMSNorm(d.value_dim, c.norm_eps, rngs=rngs)
         self.o = layers.Linear(d.value_heads * d.value_dim, c.width, **opts)
 
-    def __call__(self, x, angles, mixing: Mixing, extra: Any) -> tuple[jax.Array, delta.State]:
+    def __call__(
+        self, x, angles, mixing: Mixing, extra: Any, read: Read
+    ) -> tuple[jax.Array, delta.State]:
         del angles
-        b, t, _ = x.shape
         # float32: a decay close to 1 is a small difference, and it is summed over many tokens.
         rate = jnp.exp(self.log_rate[...].astype(jnp.float32))[None, None]
         time = self.decay(x).astype(jnp.float32) + self.decay_bias[...][None, None]
@@ -93,9 +97,10 @@ class DeltaNet(nnx.Module):
             self.qkv(x), -rate * jax.nn.softplus(time), jax.nn.sigmoid(self.beta(x))
         )
         out, state = mixing.fold(inputs, self.conv[...], extra)
-        gate = self.gate(x).reshape(out.shape).astype(jnp.float32)
+        out = read(out)
+        gate = self.gate(read(x)).reshape(out.shape).astype(jnp.float32)
         out = (self.norm(out) * jax.nn.silu(gate)).astype(x.dtype)
-        return self.o(out.reshape(b, t, -1)), state
+        return self.o(out.reshape(*out.shape[:2], -1)), state
 
 
 class Layer(nnx.Module):
@@ -115,11 +120,11 @@ class Layer(nnx.Module):
         self.is_full = is_full
 
     def __call__(
-        self, x, angles, mixing: Mixing, extra: Any
+        self, x, angles, mixing: Mixing, extra: Any, read: Read
     ) -> tuple[jax.Array, Any, jax.Array | None]:
         mixer = self.attention if self.is_full else self.delta
-        out, kept = mixer(self.norm1(x), angles, mixing, extra)
-        x = x + out
+        out, kept = mixer(self.norm1(x), angles, mixing, extra, read)
+        x = read(x) + out
         if isinstance(self.mlp, Experts):
             out, router = self.mlp(self.norm2(x))
         else:
@@ -155,7 +160,8 @@ def run(
     keep_cache: bool = False,
     keep_router: bool = False,
     remat: str = "none",
-) -> tuple[Float[Array, "g t d"], Extra, Float[Array, "l g t e"] | None]:
+    read: Read = everything,
+) -> tuple[Float[Array, "g q d"], Extra, Float[Array, "l g t e"] | None]:
     """Returns the hidden states after the final norm, what a cache takes, the router's logits.
 
     Args:
@@ -168,13 +174,16 @@ def run(
         keep_cache: return keys and values (`full`) and states (`delta`), stacked over the layers.
         keep_router: return the router's logits.
         remat: what a layer keeps for the backward pass, see nn.remat.
+        read: what of [G, T, ...] is returned; of the last layer, nothing is worked out for the
+            other tokens but what others see. The router's logits are those of all tokens.
     """
     angles = rope.mrope(positions, c.rope_freqs, c.rope_axes)
     number = [sum(c.pattern[:i]) if f else i - sum(c.pattern[:i]) for i, f in enumerate(c.pattern)]
     nets = len(c.pattern) - sum(c.pattern)
     extra = extra or Extra()
 
-    def body(carry, block):
+    def body(carry, block, take=lambda weights: weights, reads=everything):
+        """Returns (x, states) after a block, and what is kept; `take` gives a layer's parameters"""
         x, states = carry
         first, weights, full = block
         kept, routers = Extra([], []), []
@@ -183,11 +192,13 @@ def run(
                 own = jax.tree.map(lambda y, n=number[i]: y[n], full)
             else:
                 own = _layer_of(states, first + number[i])
+            is_last = i == len(c.pattern) - 1
 
-            def layer(x, weights, own, is_full=is_full):
-                return layers.bind(Layer, c, is_full, params=weights)(x, angles, mixing, own)
+            def layer(x, weights, own, is_full=is_full, read=reads if is_last else everything):
+                module = layers.bind(Layer, c, is_full, params=take(weights))
+                return module(x, angles, mixing, own, read)
 
-            layer = checkpointed(layer, remat)
+            layer = checkpointed(layer, remat if reads is everything else in_memory(remat))
             x, out, router = layer(x, weights[str(i)], own)
             if is_full or not states:
                 (kept.full if is_full else kept.delta).append(out)
@@ -199,11 +210,31 @@ def run(
 
     full = jax.tree.map(lambda y: y.reshape(c.blocks, -1, *y.shape[1:]), extra.full)
     # States go round as they are: stacked anew by the scan they would take a second memory.
-    blocks = (nets * jnp.arange(c.blocks), params["blocks"], full)
-    (x, states), kept = jax.lax.scan(body, (x, extra.delta), blocks)
+    blocks, states = (nets * jnp.arange(c.blocks), params["blocks"], full), extra.delta
+    if read is everything or keep_router:
+        (x, states), kept = jax.lax.scan(body, (x, states), blocks)
+        x = read(x)
+    else:
+        assert not states  # nobody decodes here
+        x, kept = _all_blocks(body, x, blocks, read)
     new, routers = jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), kept)
     norm = layers.bind(layers.CentredRMSNorm, c.width, c.norm_eps, params=params["norm"])
     return norm(x), new._replace(delta=states or new.delta), routers
+
+
+def _all_blocks(body: Callable, x: jax.Array, blocks: Any, read: Read) -> tuple[jax.Array, Any]:
+    """Returns the states that are read, and what is kept; the last layer works for them alone."""
+
+    def one(x, i, held, own):
+        first, weights, full = own
+        pairs = {name: (held[1][name], part) for name, part in weights.items()}
+        block = (first, pairs, full)
+        (x, _), kept = body((x, ()), block, lambda pair: in_place(pair[0], i, pair[1]))
+        return x, kept
+
+    x, kept = all_but_last(one, x, blocks)
+    (x, _), last = body((x, ()), jax.tree.map(lambda y: y[-1], blocks), reads=read)
+    return x, jax.tree.map(lambda old, new: old.at[-1].set(new), kept, last)
 
 
 def _layer_of(states: Any, layer: jax.Array) -> Any:
