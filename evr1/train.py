@@ -35,8 +35,7 @@ from evr1.data.processor import Processor
 from evr1.data.share import Share
 from evr1.evals import in_training
 from evr1.exchange.records import batch_records
-from evr1.formats import problem_types
-from evr1.formats.words import counted
+from evr1.formats import problem_types, words
 from evr1.judge import with_judge
 from evr1.learner.checkpoint import Checkpoints
 from evr1.learner.export import export
@@ -409,7 +408,7 @@ def _begin(
     for line in run.lines:
         writer.line(line)
     if state.step:
-        left = counted(run.settings.num_steps - state.step, "step")
+        left = words.counted(run.settings.num_steps - state.step, "step")
         writer.line(f"resumed from the checkpoint of step {state.step}; {left} to go")
         return
     head = f"config: all of it is in {run.workdir / 'config.json'}; set otherwise than in base.py:"
