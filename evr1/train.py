@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from evr1 import __version__, preflight, report, rewards
+from evr1 import preflight, report, rewards
 from evr1.batch.shapes import ShapeTable, plan_shapes
 from evr1.config import Settings, changes, command
 from evr1.config.base import get_config
@@ -61,6 +61,7 @@ from evr1.sampler import room
 from evr1.sampler.actor import Actor
 from evr1.telemetry import compile_cache, perf
 from evr1.telemetry.phases import PhaseTimer
+from evr1.telemetry.provenance import common
 from evr1.telemetry.records import RolloutRecord
 from evr1.telemetry.workdir import sole_run
 from evr1.telemetry.writer import Writer
@@ -138,6 +139,7 @@ class Run:
     checkpoints: Checkpoints
     compiles: perf.CompileCounter
     timer: PhaseTimer
+    page: report.Refreshed
     lines: tuple[str, ...]  # to print at the start
 
     @property
@@ -156,7 +158,7 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
         ValueError: bad rows, media, models or budgets.
     """
     s, r = settings, settings.rollout
-    hosts.agree(_common(s), "config or version")
+    hosts.agree(common(s.to_dict()), "config or version")
     terms = find_terms(s.rewards, r.max_completion_tokens)
     asked = in_training.prepare(benchmark_settings(s))
     stack.enter_context(sole_run(s.workdir))
@@ -212,6 +214,7 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
         checkpoints=checkpoints,
         compiles=compiles,
         timer=timer,
+        page=report.Refreshed(Path(s.workdir), dataset.shown),
         lines=tuple(
             line
             for line in (
@@ -390,16 +393,6 @@ def _leave(run: Run, state: LearnerState, position: dict[str, Any], writer: Writ
     hosts.leave_together()
 
 
-def _common(settings: Settings) -> dict[str, str]:
-    """Returns what must be the same on all hosts: fields of the config, and versions."""
-    fields = settings.to_dict()
-    del fields["hosts"]
-    flat = {f"{a}.{b}": y for a, x in fields.items() if isinstance(x, dict) for b, y in x.items()}
-    flat |= {name: x for name, x in fields.items() if not isinstance(x, dict)}
-    versions = {"evr1": __version__, "jax": jax.__version__, "numpy": np.__version__}
-    return {name: repr(x) for name, x in (flat | versions).items()}
-
-
 def _begin(
     run: Run, state: LearnerState, writer: Writer, evaluate: Callable[[LearnerState], bool]
 ) -> None:
@@ -436,6 +429,9 @@ def _evaluate(run: Run, writer: Writer, state: LearnerState) -> bool:
         metrics |= run.benchmarks.evaluate(published.params, state.step, writer.line)
     writer.metrics(state.step, metrics | run.timer.pop())
     writer.rollouts(records)
+    if run.settings.log.report and hosts.is_primary():
+        with run.timer("report"):
+            run.page.refresh(writer.line)
     if not (run.settings.checkpoint.keep_best and run.dataset.rows.heldout):
         return False
     return run.checkpoints.is_best(state.step, metrics["eval/accuracy"])
@@ -478,7 +474,7 @@ def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
     if not hosts.is_primary():
         return
     if settings.log.report:
-        writer.line(f"report: {report.build(workdir, run.dataset.frames)}")
+        writer.line(f"report: {report.build(workdir, run.dataset.shown)}")
     writer.line(report.accuracy_table(report.read_metrics(workdir / "metrics.jsonl")))
 
 

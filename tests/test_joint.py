@@ -16,7 +16,7 @@ from traces import counted
 from configs import base
 from evr1.batch.shapes import ShapeTable, plan_shapes
 from evr1.config import resolve
-from evr1.data.dataset import Dataset, RunRows, read_rows
+from evr1.data.dataset import read_rows
 from evr1.data.order import Source
 from evr1.exchange import Published
 from evr1.formats import problem_types
@@ -166,22 +166,6 @@ def test_problem_ids_that_sources_share_get_the_name_of_the_file(tmp_path):
     made, _ = load(files[0], same)
     assert len({r.problem_id for r in made}) == 4
     assert [r.problem_id for r in made][1::2] == ["8", "9"]
-
-
-def test_frames_are_those_of_the_row_whose_id_is_asked_for():
-    """The same id in two sources: each name finds its own medium."""
-    made = [
-        dataclasses.replace(row(i, (f"{i}.mp4",)), problem="<video>?", problem_id=f"{'ab'[i]}/7")
-        for i in (0, 1)
-    ]
-
-    def load(request):
-        return types.SimpleNamespace(frames=[request.name])
-
-    source = types.SimpleNamespace(load=load)
-    data = Dataset(RunRows(made, [], []), source, train=None, heldout=None)
-    assert data.frames("train", "a/7") == ["0.mp4"]
-    assert data.frames("train", "b/7") == ["1.mp4"]
 
 
 def test_held_out_accuracy_by_what_rows_show():

@@ -341,5 +341,5 @@ def get_config() -> ml_collections.ConfigDict:
     c.log.tensorboard = True  # event files in workdir/tensorboard
     c.log.wandb = ""  # project name; needs the wandb extra
     c.log.rollouts_per_step = 0  # how many go to rollouts.jsonl; 0: all
-    c.log.report = True  # write report.html at the end
+    c.log.report = True  # write report.html at evaluations and at the end
     return c.lock()  # a misspelt field in a config file is an error

@@ -23,6 +23,7 @@ from evr1.data.order import Source
 from evr1.data.processor import Processor
 from evr1.data.records import Budgets, Example, Geometry, Row
 from evr1.data.share import Share
+from evr1.data.shown import ShownRows
 from evr1.data.skip import find_rows
 
 
@@ -91,22 +92,10 @@ class Dataset:
             )
         return example
 
-    def frames(self, split: str, problem_id: str) -> list[np.ndarray]:
-        """Returns the sampled frames (uint8[H, W, 3]) of a row's media; none where they fail.
-
-        Args:
-            split: train or eval.
-            problem_id: of the row.
-        """
-        split_rows = self.rows.heldout if split == "eval" else self.rows.train
-        row = next((r for r in split_rows if r.problem_id == problem_id), None)
-        if row is None:
-            return []
-        try:
-            loaded = [self.source.load(request) for request in media_requests(row)]
-        except MediaError:
-            return []
-        return [frame for medium in loaded for frame in medium.frames]
+    @property
+    def shown(self) -> ShownRows:
+        """What the rows show to people."""
+        return ShownRows(self.rows.train, self.rows.heldout, self.source)
 
     def fitting(self, misfit: Callable[[Example], str], tell: Callable[[str], None]) -> "Dataset":
         """Returns the data set with loaders that pass over examples without a place in batches.

@@ -2,6 +2,6 @@
 
 from evr1.report.files import Metrics, read_metrics
 from evr1.report.numbers import accuracy_table
-from evr1.report.page import build
+from evr1.report.page import Refreshed, build
 
-__all__ = ["Metrics", "accuracy_table", "build", "read_metrics"]
+__all__ = ["Metrics", "Refreshed", "accuracy_table", "build", "read_metrics"]

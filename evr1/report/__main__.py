@@ -2,14 +2,16 @@
 
     evr1 report WORKDIR          (python -m evr1.report is the same)
 
-It reads config.json, metrics.jsonl and rollouts.jsonl. What the model saw is shown in the page that
-a run itself writes at its end, not in this one.
+It reads config.json, metrics.jsonl and rollouts.jsonl. Of what the model saw it takes over what an
+earlier page shows; the rest is decoded again, from the config's data or its shards.
 """
 
 import argparse
+import contextlib
 import sys
 
 from evr1.config import arguments
+from evr1.report.again import Again
 from evr1.report.page import build
 
 
@@ -21,11 +23,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("workdir", metavar="WORKDIR", help="of a run")
     flags = parser.parse_args(argv)
     try:
-        print(build(flags.workdir))
+        with contextlib.ExitStack() as stack:
+            print(build(flags.workdir, Again(flags.workdir, stack, _say)))
     except (ValueError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _say(line: str) -> None:
+    print(f"report: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
+_DATA = '<script type="application/json" id="data">'
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -48,6 +49,17 @@ def render(template: str, styles: Sequence[str], scripts: Sequence[str], **value
         script_hash=_hash(script),
         **values,
     )
+
+
+def read_data(page: Path) -> Any:
+    """Returns the JSON that `embed_json` put into a page.
+
+    Raises:
+        ValueError: it is no such page.
+        OSError: there is none.
+    """
+    _, _, rest = page.read_text(encoding="utf-8").partition(_DATA)
+    return json.loads(rest.partition("</script>")[0])
 
 
 def _asset(name: str) -> str:

@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
+from evr1 import __version__
 from evr1.telemetry.workdir import replace_file
 
 _PACKAGES = ("evr1", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -42,6 +46,15 @@ def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> lis
     }
     replace_file(path, [json.dumps({**config, "run": run}, indent=2).encode() + b"\n"])
     return changes
+
+
+def common(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what must be the same on all hosts: fields of the config, and versions."""
+    fields = {name: x for name, x in config.items() if name != "hosts"}
+    flat = {f"{a}.{b}": y for a, x in fields.items() if isinstance(x, dict) for b, y in x.items()}
+    flat |= {name: x for name, x in fields.items() if not isinstance(x, dict)}
+    versions = {"evr1": __version__, "jax": jax.__version__, "numpy": np.__version__}
+    return {name: repr(x) for name, x in (flat | versions).items()}
 
 
 def git_commit(repository: Path) -> str:

@@ -1,73 +1,16 @@
 """report.html: one safe static file with the run's numbers in it."""
 
-import base64
-import io
 import json
 
 import numpy as np
 import pytest
-from pages import NASTY, Page, check_nothing_from_outside, check_policy
-from PIL import Image
+from pages import NASTY, check_nothing_from_outside, check_policy
+from report_rig import CONFIG, build, make_run, metric, rollout
 
 from evr1 import report
 from evr1.report import numbers
-from evr1.report.frames import embed_frames
 from evr1.report.html import embed_json
 from evr1.report.spread import spread
-
-CONFIG = {
-    "model": "models/tiny",
-    "num_steps": 4,
-    "data": {"train": "rows/train.jsonl"},
-    "optim": {"learning_rate": 1e-6},
-    "run": {"git_commit": "0123456789abcdef" + "+changes"},
-}
-
-
-def metric(step, **values):
-    return {"step": step} | {name.replace("__", "/"): v for name, v in values.items()}
-
-
-METRICS = [
-    metric(0, eval__accuracy=0.25, eval__accuracy__ocr=0.5, eval__rows=40, eval__rows__ocr=8),
-    metric(1, reward__overall=0.2, time__rollout_s=3.0, time__update_s=1.0, time__step_s=4.5),
-    metric(2, reward__overall=None, time__rollout_s=2.0, time__update_s=1.0, time__step_s=3.5),
-    metric(2, time__eval_s=6.0, time__step_s=6.5),
-    metric(2, eval__accuracy=0.75, eval__accuracy__ocr=0.25, eval__rows=40, eval__rows__ocr=8),
-]
-
-
-def rollout(step=1, problem_id="p1", **fields):
-    record = {
-        "step": step,
-        "split": "train",
-        "weight_version": step - 1,
-        "problem_id": problem_id,
-        "problem_type": "ocr",
-        "prompt": "<video> Read the digits.",
-        "completion": "<answer>7</answer>",
-        "answer": "7",
-        "score": {"overall": 1.0, "accuracy": 1.0},
-        "status": "ok",
-        "extracted": "7",
-        "advantage": 0.123456,
-        "length": 4,
-        "finished": True,
-        "media": ["clips/a.mp4"],
-    }
-    return record | fields
-
-
-def make_run(directory, rollouts=(), metrics=METRICS, config=CONFIG):
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, records in (("metrics.jsonl", metrics), ("rollouts.jsonl", rollouts)):
-        (directory / name).write_text("".join(json.dumps(r) + "\n" for r in records))
-    (directory / "config.json").write_text(json.dumps(config))
-    return directory
-
-
-def build(run, *args, **kwargs):
-    return Page(report.build(run, *args, **kwargs))
 
 
 def test_numbers_before_and_after(tmp_path):
@@ -167,60 +110,6 @@ def test_a_long_run_is_thinned_out_evenly(tmp_path):
     assert max(quarters) - min(quarters) <= 3
     assert (run / "report.html").stat().st_size < 400_000
     assert f"{len(steps)} of 1,000 groups" in page.visible
-
-
-def frame(value, height=48, width=64):
-    return np.full((height, width, 3), value, np.uint8)
-
-
-def test_frames_come_once_a_prompt(tmp_path):
-    asked = []
-
-    def frames(split, problem_id):
-        asked.append((split, problem_id))
-        return {"p1": [frame(10), frame(250)], "p2": []}[problem_id]
-
-    records = [rollout(s, p) for s in (1, 2) for p in ("p1", "p2")]
-    data = build(make_run(tmp_path, records), frames).data
-    assert list(data["frames"]) == ["train/p1"]
-    uris = data["frames"]["train/p1"]
-    assert len(uris) == 2
-    for uri, value in zip(uris, (10, 250), strict=True):
-        assert uri.startswith("data:image/jpeg;base64,")
-        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
-        assert pixels.shape == (48, 64, 3)
-        assert abs(pixels.mean() - value) < 3
-    assert set(asked) == {("train", "p1"), ("train", "p2")}
-
-
-def test_rows_of_both_files_may_share_an_id(tmp_path):
-    def frames(split, problem_id):
-        return [frame({"train": 10, "eval": 250}[split])]
-
-    records = [rollout(1, "0"), rollout(1, "0", split="eval", advantage=None)]
-    data = build(make_run(tmp_path, records), frames).data
-    assert set(data["frames"]) == {"train/0", "eval/0"}
-    assert data["frames"]["train/0"] != data["frames"]["eval/0"]
-
-
-def test_frames_shrink_to_the_budget():
-    noise = np.random.default_rng(0).integers(0, 255, (20, 72, 128, 3), dtype=np.uint8)
-
-    prompts = [("train", f"p{i}") for i in range(4)]
-
-    def size(budget):
-        out = embed_frames(lambda *_: list(noise), prompts, budget)
-        total = sum(len(uri) for uris in out.values() for uri in uris)
-        assert total <= budget
-        first = out["train/p0"]
-        image = Image.open(io.BytesIO(base64.b64decode(first[0].partition(",")[2])))
-        return len(out), len(first), max(image.size)
-
-    assert size(2_000_000) == (4, 16, 128)
-    assert size(150_000) == (4, 4, 112)
-    pictured, count, side = size(40_000)  # even the smallest does not fit for all
-    assert (count, side) == (3, 96)
-    assert 1 <= pictured < 4
 
 
 def test_any_first_part_is_spread_evenly():

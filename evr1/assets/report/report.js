@@ -305,8 +305,8 @@ function groupCard(group) {
   if (group.split === "eval") tags.append(element("span", { text: "held-out" }));
   tags.append(element("span", { text: group.id }));
   const asked = element("div", { class: "asked" }, tags);
-  const frames = DATA.frames[`${group.split}/${group.id}`] ?? [];
-  if (frames.length) asked.append(strip(frames));
+  const pictures = DATA.frames[`${group.split}/${group.id}`];
+  if (pictures) asked.append(strip(pictures.frames.map(([source]) => source)));
   else if (group.media.length) asked.append(element("p", { class: "note", text: group.media.join(", ") }));
   asked.append(...clamped(group.prompt, "text prompt", searched()));
   asked.append(element("p", { class: "answer" }, element("span", { text: "Reference answer: " }), group.answer));

@@ -89,6 +89,10 @@ class MediaSource:
         """Returns what `remarked` holds of a medium."""
         return self._remarked.get(request, ())
 
+    def path(self, request: Request) -> str:
+        """Returns where a medium lies; see `Opener.path`."""
+        return self._opener.path(request)
+
     def size(self, request: Request) -> MediaSize:
         """Returns the grid and timestamps of a medium, from the shards' index or the file's header.
 
