@@ -45,6 +45,7 @@ SETTINGS = (
     ("seed", "seed"),
     ("commit", "run.git_commit"),
 )
+_MODALITY = "eval/accuracy/modality/"
 _ALL = "eval/accuracy"  # over all held-out rows; eval/accuracy/<kind> over those of a kind
 
 
@@ -120,11 +121,14 @@ def by_type(metrics: Metrics) -> dict[str, Any]:
 
     It has no rows unless there is a metric of some kind.
     """
-    kinds = sorted(n for n in metrics.values if n.startswith(f"{_ALL}/"))
+    kinds = sorted(n for n in metrics.values if n.startswith(f"{_ALL}/") and metrics.measured(n))
+    types = [n for n in kinds if not n.startswith(_MODALITY)]
+    modalities = [n for n in kinds if n.startswith(_MODALITY)]
     evals = metrics.measured(_ALL)
-    names = [n for n in ([*kinds, _ALL] if kinds else []) if metrics.measured(n)]
+    names = [*types, _ALL] if kinds and evals else types
     return {
         "types": [_type_row(metrics, name) for name in names],
+        "modalities": [_type_row(metrics, name) for name in modalities],
         "first_eval": evals[0][0] if evals else 0,
         "last_eval": evals[-1][0] if evals else 0,
     }

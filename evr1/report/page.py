@@ -12,7 +12,7 @@ from pathlib import Path
 from evr1.report import html, numbers
 from evr1.report.files import read_metrics
 from evr1.report.frames import Frames, Pictures, embed_frames, read_kept, to_json, within
-from evr1.report.rollouts import read_groups, show_group
+from evr1.report.rollouts import add_places, read_groups, show_group
 from evr1.telemetry.workdir import replace_file
 
 MAX_BYTES = 10_000_000  # of a page
@@ -56,6 +56,9 @@ def render(
     rollouts = [show_group(records, prompts) for records in groups]
     rows = list(dict.fromkeys((group["split"], group["id"]) for group in rollouts))
     pictures = embed_frames(frames, rows, max_bytes // 2, kept)
+    asked = config.get("rewards", {}).get("box_scale", "pixels")
+    for group, records in zip(rollouts, groups, strict=True):
+        add_places(group, records, asked, pictures)
     note = _groups_note(len(rollouts), total)
     if len(pictures) < len(rows) and (pictures or frames is not None):
         note += f" {len(pictures):,} of {len(rows):,} prompts have frames here."
@@ -70,7 +73,7 @@ def render(
     return html.render(
         "report/report.html.jinja",
         ["report/report.css"],
-        ["report/page.js", "report/report.js"],
+        ["report/page.js", "report/places.js", "report/report.js"],
         name=workdir.resolve().name,
         facts=numbers.facts(config, metrics),
         tiles=numbers.tiles(metrics),

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evr1.report import places
 from evr1.report.files import read_lines
+from evr1.report.frames import Pictures
 from evr1.report.spread import spread
 
 _TEXT_LIMIT = 20_000  # characters of a prompt or a completion
@@ -87,6 +89,7 @@ def show_group(records: Sequence[Mapping[str, Any]], prompts: list[str]) -> dict
         "prompt": len(prompts) - 1 - prompts[::-1].index(prompt),
         "answer": answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False),
         "media": [os.path.basename(path) for path in first["media"]],
+        "shows": _shows(first["prompt"]),
         "completions": [
             [
                 _cut(r["completion"]),
@@ -97,10 +100,37 @@ def show_group(records: Sequence[Mapping[str, Any]], prompts: list[str]) -> dict
                 r["length"],
                 r["finished"],
                 r["weight_version"],
+                r.get("origin", "policy"),
             ]
             for r in records
         ],
     }
+
+
+def add_places(
+    group: dict[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    asked: str,
+    pictures: Mapping[str, Pictures],
+) -> None:
+    """Adds what can be drawn: the truth's places, and as the last of its values each completion's.
+
+    Args:
+        group: of `show_group`.
+        records: that it is of.
+        asked: what boxes count in prompts.
+        pictures: of rows, by "split/problem_id".
+    """
+    seen = pictures.get(f"{group['split']}/{group['id']}")
+    group["truth"] = places.truth(group["type"], records[0]["answer"], asked, seen)
+    for values, record in zip(group["completions"], records, strict=True):
+        values.append(places.answer(group["type"], record["extracted"], asked, seen))
+
+
+def _shows(prompt: str) -> str:
+    """video, image, both or text, by the markers of a prompt."""
+    kinds = [kind for kind in ("video", "image") if f"<{kind}>" in prompt]
+    return "both" if len(kinds) == 2 else kinds[0] if kinds else "text"
 
 
 def _cut(text: str) -> str:

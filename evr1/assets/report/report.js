@@ -220,7 +220,7 @@ function drawAll() {
 
 // ---- rollouts --------------------------------------------------------------------------------
 
-const COMPLETION = ["text", "score", "status", "extracted", "advantage", "length", "finished", "version"];
+const COMPLETION = ["text", "score", "status", "extracted", "advantage", "length", "finished", "version", "origin", "place"];
 const groups = DATA.groups.map((group) => ({
   ...group,
   prompt: DATA.prompts[group.prompt],
@@ -241,7 +241,9 @@ const ORDERS = {
   low: ["lowest reward first", (a, b) => meanReward(a) - meanReward(b)],
   high: ["highest reward first", (a, b) => meanReward(b) - meanReward(a)],
 };
-const state = { type: "", split: "", step: "", result: "", order: "up", search: "", page: 0 };
+const SHOWS = { video: "a video", image: "an image", both: "both", text: "text alone" };
+const ORIGINS = { policy: "the policy", offline: "the data (offline)", replay: "an earlier step (replay)" };
+const state = { type: "", shows: "", origin: "", split: "", step: "", result: "", order: "up", search: "", page: 0 };
 
 function meanReward(group) {
   return group.completions.reduce((sum, c) => sum + (c.score.overall ?? 0), 0) / group.completions.length;
@@ -253,10 +255,11 @@ function matching() {
   const found = [];
   for (const group of groups) {
     if (state.type && group.type !== state.type) continue;
+    if (state.shows && group.shows !== state.shows) continue;
     if (state.split && group.split !== state.split) continue;
     if (state.step !== "" && group.step !== Number(state.step)) continue;
-    const inPrompt = !words || `${group.prompt}\n${group.id}\n${group.answer}`.toLowerCase().includes(words);
-    const completions = group.completions.filter((c) => result(c) && (inPrompt || c.text.toLowerCase().includes(words)));
+    const inPrompt = !words || `${group.prompt}\n${group.id}\n${group.answer}\n${group.media.join("\n")}`.toLowerCase().includes(words);
+    const completions = group.completions.filter((c) => result(c) && (!state.origin || c.origin === state.origin) && (inPrompt || c.text.toLowerCase().includes(words)));
     if (completions.length) found.push({ ...group, completions, of: group.completions.length });
   }
   return found.sort(ORDERS[state.order][1]);
@@ -273,7 +276,7 @@ function drawFilters() {
   const splits = distinct("split");
   const names = { train: "training", eval: "held-out" };
   const form = byId("filters");
-  const search = element("input", { type: "search", placeholder: "prompt, answer, completion or id",
+  const search = element("input", { type: "search", placeholder: "prompt, answer, completion, clip or id",
     oninput: () => { state.search = search.value; state.page = 0; show(); } });
   form.append(
     element("label", { class: "search", text: "Search" }, search),
@@ -282,6 +285,10 @@ function drawFilters() {
     pick("step", "Step", [["", "all steps"], ...distinct("step").sort((a, b) => a - b).map((s) => [String(s), `step ${s}`])]),
     pick("order", "Order", Object.entries(ORDERS).map(([value, [text]]) => [value, text])),
   );
+  const named = (names, key, all) => [["", all], ...Object.entries(names).filter(([each]) => key.includes(each))];
+  const origins = [...new Set(groups.flatMap((g) => g.completions.map((c) => c.origin)))];
+  if (distinct("shows").length > 1) form.append(pick("shows", "The row shows", named(SHOWS, distinct("shows"), "anything")));
+  if (origins.length > 1) form.append(pick("origin", "Written by", named(ORIGINS, origins, "anyone")));
   if (splits.length > 1) form.append(pick("split", "Rows", [["", "all rows"], ...splits.map((s) => [s, names[s] ?? s])]));
   form.addEventListener("submit", (event) => event.preventDefault());
 }
@@ -305,22 +312,22 @@ function groupCard(group) {
   if (group.split === "eval") tags.append(element("span", { text: "held-out" }));
   tags.append(element("span", { text: group.id }));
   const asked = element("div", { class: "asked" }, tags);
-  const pictures = DATA.frames[`${group.split}/${group.id}`];
-  if (pictures) asked.append(strip(pictures.frames.map(([source]) => source)));
-  else if (group.media.length) asked.append(element("p", { class: "note", text: group.media.join(", ") }));
+  const drawn = placed(group, DATA.frames[`${group.split}/${group.id}`]);
+  asked.append(...drawn.nodes);
+  if (group.media.length) asked.append(element("p", { class: "note" }, ...highlighted(group.media.join(", "), searched())));
   asked.append(...clamped(group.prompt, "text prompt", searched()));
   asked.append(element("p", { class: "answer" }, element("span", { text: "Reference answer: " }), group.answer));
-  const list = element("ul", { class: "completions" }, ...group.completions.slice(0, COMPLETIONS_SHOWN).map(completionItem));
+  const list = element("ul", { class: "completions" }, ...group.completions.slice(0, COMPLETIONS_SHOWN).map((c) => completionItem(c, drawn)));
   const rest = group.completions.slice(COMPLETIONS_SHOWN);
   if (rest.length) {
     const more = element("li", {}, element("button", { type: "button", class: "plain", text: `Show ${rest.length} more`,
-      onclick: () => more.replaceWith(...rest.map(completionItem)) }));
+      onclick: () => more.replaceWith(...rest.map((c) => completionItem(c, drawn))) }));
     list.append(more);
   }
   return element("article", { class: "group", "aria-label": `step ${group.step}, ${group.type}, ${group.id}` }, asked, list);
 }
 
-function completionItem(c) {
+function completionItem(c, drawn) {
   const accuracy = c.score.accuracy;
   const [kind, sign] = accuracy >= 0.999 ? ["good", "✓ right"] : accuracy > 0.001 ? ["middle", `${short(accuracy)} of 1`] : ["bad", "✗ wrong"];
   const marks = element("p", { class: "marks" }, element("span", { class: `pill ${kind}`, text: sign }));
@@ -330,8 +337,10 @@ function completionItem(c) {
   if (c.advantage !== null) marks.append(element("span", { text: `advantage ${c.advantage > 0 ? "+" : ""}${short(c.advantage)}` }));
   marks.append(element("span", { text: `${c.length} tokens` }));
   if (!c.finished) marks.append(element("span", { class: "pill middle", text: "cut" }));
+  if (c.origin !== "policy") marks.append(element("span", { class: "pill middle", text: c.origin }));
   if (c.status !== "ok") marks.append(element("span", { class: "pill bad", text: c.status }));
   if (c.extracted && c.extracted.trim() !== c.text.trim()) marks.append(element("span", { text: `read as “${c.extracted}”` }));
+  if (c.place) marks.append(drawn.button(c));
   return element("li", {}, marks, ...clamped(c.text, "text", searched()));
 }
 
