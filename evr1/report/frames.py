@@ -133,15 +133,22 @@ def to_json(pictures: Mapping[str, Pictures]) -> dict[str, Any]:
     return {name: p._asdict() for name, p in pictures.items()}
 
 
+def pictures_of(data: Any) -> dict[str, Pictures]:
+    """Returns the pictures in the data of a page; none where they are of another form."""
+    try:
+        return {
+            name: Pictures(**{**fields, "frames": [(uri, s) for uri, s in fields["frames"]]})
+            for name, fields in data["frames"].items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
 def read_kept(page: Path) -> dict[str, Pictures]:
     """Returns the pictures of an earlier page; none where there is no page, or a damaged one."""
     try:
-        stored = html.read_data(page)["frames"]
-        return {
-            name: Pictures(**{**fields, "frames": [(uri, s) for uri, s in fields["frames"]]})
-            for name, fields in stored.items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return pictures_of(html.data_of(page.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return {}
 
 

@@ -26,13 +26,21 @@ def embed_json(value: Any) -> markupsafe.Markup:
     return markupsafe.Markup(text)
 
 
-def render(template: str, styles: Sequence[str], scripts: Sequence[str], **values: Any) -> str:
+def render(
+    template: str,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    *,
+    is_served: bool = False,
+    **values: Any,
+) -> str:
     """Returns a page.
 
     Args:
         template: a file of assets/, which extends report/base.html.jinja.
         styles: files of assets/, put together in this order.
         scripts: the same for its one script.
+        is_served: its script may ask the server that it comes from.
         **values: of the template.
     """
     style, script = ("".join(map(_asset, names)) for names in (styles, scripts))
@@ -47,19 +55,18 @@ def render(template: str, styles: Sequence[str], scripts: Sequence[str], **value
         script=markupsafe.Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
+        is_served=is_served,
         **values,
     )
 
 
-def read_data(page: Path) -> Any:
+def data_of(page: str) -> Any:
     """Returns the JSON that `embed_json` put into a page.
 
     Raises:
         ValueError: it is no such page.
-        OSError: there is none.
     """
-    _, _, rest = page.read_text(encoding="utf-8").partition(_DATA)
-    return json.loads(rest.partition("</script>")[0])
+    return json.loads(page.partition(_DATA)[2].partition("</script>")[0])
 
 
 def _asset(name: str) -> str:

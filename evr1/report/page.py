@@ -47,8 +47,9 @@ def render(
     frames: Frames | None,
     kept: Mapping[str, Pictures],
     max_bytes: int = MAX_BYTES,
+    live: str = "",
 ) -> str:
-    """Returns the page; see `build`."""
+    """Returns the page; see `build`. With `live`, the state of the run, it follows its server."""
     config = json.loads(_text(workdir / "config.json", "{}"))
     metrics = read_metrics(workdir / "metrics.jsonl")
     groups, total = read_groups(workdir / "rollouts.jsonl", max_bytes // 2)
@@ -69,11 +70,14 @@ def render(
         "prompts": prompts,
         "groups": rollouts,
         "frames": to_json(pictures),
+        "live": live,
     }
     return html.render(
         "report/report.html.jinja",
         ["report/report.css"],
-        ["report/page.js", "report/places.js", "report/report.js"],
+        ["report/page.js", "report/places.js", "report/report.js"]
+        + ["report/live.js"] * bool(live),
+        is_served=bool(live),
         name=workdir.resolve().name,
         facts=numbers.facts(config, metrics),
         tiles=numbers.tiles(metrics),
