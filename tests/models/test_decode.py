@@ -1,17 +1,20 @@
 """The attention of a decode step against the definition."""
 
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from repo import ROOT
 
-from evr1.models.nn import decode
+from evr1.models.nn import decode, decode_tpu
 from evr1.models.nn.attention import attention
 from evr1.models.nn.cache import KV, Cache
-from evr1.models.nn.decode import decode_attention, list_blocks
 from evr1.models.nn.layout import group
+from evr1.parallel.mesh import make_mesh
 
 G, N, P, R, HEADS, KV_HEADS, SIZE = 3, 3, 18, 5, 4, 2, 16
 LENGTHS = jnp.array([18, 4, 0])
@@ -61,53 +64,129 @@ def _gap(x, y):
 def block(request, monkeypatch):
     """Tokens of a block: a part of the room, none that divides it, more than it."""
     monkeypatch.setattr(decode, "BLOCK", request.param)
+    monkeypatch.setattr(decode_tpu, "BLOCK", request.param)
     return request.param
+
+
+def _run(*arguments, how):
+    return jax.jit(functools.partial(_step, how=how))(*arguments)  # traced with the sizes of now
+
+
+def _step(q, new, cache, layer, steps, how):
+    reads = {
+        "whole": lambda: None,
+        "blocks": lambda: decode.read_blocks(cache),
+        "kernel": lambda: decode.reader(cache, "splash_interpret"),
+    }
+    return decode.decode_attention(q, new, cache, layer, steps, reads[how]())
 
 
 def test_a_step_is_a_row_of_the_full_attention():
     inputs = _inputs()
-    out = jax.jit(decode_attention)(*_arguments(*inputs))
-    assert _gap(out, _expected(*inputs)) < 2e-6
+    assert _gap(_run(*_arguments(*inputs), how="whole"), _expected(*inputs)) < 2e-6
 
 
-def test_live_blocks_are_all_that_is_seen(block):
+@pytest.mark.parametrize("how", ["blocks", "kernel"])
+def test_live_blocks_are_all_that_is_seen(how, block):
     inputs = _inputs()
-    out = jax.jit(functools.partial(decode_attention, live=list_blocks(LENGTHS, P, block)))(
-        *_arguments(*inputs)
-    )
-    assert _gap(out, _expected(*inputs)) < 2e-6
+    assert _gap(_run(*_arguments(*inputs), how=how), _expected(*inputs)) < 2e-6
 
 
-def test_no_other_block_is_read(monkeypatch):
+@pytest.mark.parametrize("how", ["blocks", "kernel"])
+def test_no_other_block_is_read(how, monkeypatch):
     """What stands in blocks behind a prompt may be anything, even nothing finite."""
-    monkeypatch.setattr(decode, "BLOCK", 6)
+    for module in (decode, decode_tpu):
+        monkeypatch.setattr(module, "BLOCK", 6)
     q, new, cache, layer, steps = _arguments(*_inputs())
-    live = list_blocks(LENGTHS, P, 6)
-    run = jax.jit(functools.partial(decode_attention, live=live))
     dead = jnp.arange(P)[None] >= 6 * -(-LENGTHS // 6)[:, None]
     spoilt = KV(*(jnp.where(dead[None, :, None, :, None], jnp.nan, x) for x in cache.prefix))
-    out = run(q, new, cache._replace(prefix=spoilt), layer, steps)
-    np.testing.assert_array_equal(out, run(q, new, cache, layer, steps))
+    out = _run(q, new, cache._replace(prefix=spoilt), layer, steps, how=how)
+    np.testing.assert_array_equal(out, _run(q, new, cache, layer, steps, how=how))
 
 
-def test_a_block_too_few_is_noticed(monkeypatch):
-    monkeypatch.setattr(decode, "BLOCK", 4)
+@pytest.mark.parametrize("how", ["whole", "blocks", "kernel"])
+def test_a_token_too_few_is_noticed(how):
     inputs = _inputs()
-    live = list_blocks(LENGTHS - 4, P, 4)
-    assert _gap(decode_attention(*_arguments(*inputs), live), _expected(*inputs)) > 1e-3
+    q, new, cache, layer, steps = _arguments(*inputs)
+    cache = cache._replace(prefix_lengths=LENGTHS - 1)
+    assert _gap(_run(q, new, cache, layer, steps, how=how), _expected(*inputs)) > 1e-3
 
 
-def test_bfloat16_keeps_the_softmax_in_float32(block):
+@pytest.mark.parametrize("how", ["whole", "blocks", "kernel"])
+def test_bfloat16_keeps_the_softmax_in_float32(how):
     inputs = _inputs(jnp.bfloat16)
     expected = _expected(*(x.astype(jnp.float32) for x in inputs))
-    for live in (None, list_blocks(LENGTHS, P, block)):
-        out = decode_attention(*_arguments(*inputs), live).astype(jnp.float32)
-        assert float(jnp.abs(out - expected).max()) < 0.03  # a few bfloat16 ulps of values near 2
+    out = _run(*_arguments(*inputs), how=how).astype(jnp.float32)
+    assert float(jnp.abs(out - expected).max()) < 0.03  # a few bfloat16 ulps of values near 2
 
 
-def test_without_any_prefix_or_suffix_it_is_the_value():
+@pytest.mark.parametrize("how", ["whole", "blocks", "kernel"])
+def test_without_any_prefix_or_suffix_it_is_the_value(how):
     q, new, cache, layer, steps = _arguments(*_inputs())
     empty = cache._replace(prefix_lengths=0 * LENGTHS)
-    for live in (None, list_blocks(0 * LENGTHS, P, 256)):
-        out = decode_attention(q, new, empty, layer, 0 * steps, live)
-        assert _gap(out, jnp.repeat(new.v, HEADS // KV_HEADS, axis=2)) < 1e-6
+    out = _run(q, new, empty, layer, 0 * steps, how=how)
+    assert _gap(out, jnp.repeat(new.v, HEADS // KV_HEADS, axis=2)) < 1e-6
+
+
+def test_the_kernel_where_heads_are_cut():
+    inputs = _inputs()
+    with jax.set_mesh(make_mesh(data=1, fsdp=1, tensor=2, devices=jax.devices()[:2])):
+        assert _gap(_run(*_arguments(*inputs), how="kernel"), _expected(*inputs)) < 2e-6
+
+
+ON_TPU = """
+import os, sys
+os.environ.update(
+    JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost",
+    TPU_ACCELERATOR_TYPE="v5litepod-1", ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+)
+import jax, jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec as P
+from evr1.models.nn.cache import KV, Cache
+from evr1.models.nn.decode import decode_attention, reader
+from evr1.parallel.mesh import make_mesh
+
+layers, groups, n, heads, tokens, size = 8, 4, 8, 4, 4096, 128
+devices = topologies.get_topology_desc(sys.argv[1], "tpu").devices
+mesh = make_mesh(data=1, fsdp=2, tensor=2, devices=devices)
+
+def array(shape, *spec, dtype="bfloat16"):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, P(*spec)))
+
+def pair(shape, *spec):
+    return KV(array(shape, *spec), array(shape, *spec))
+
+def step(q, new, cache, steps):
+    read = reader(cache, "splash")
+    layer = lambda q, i: (decode_attention(q, new, cache, i, steps, read), None)
+    return jax.lax.scan(layer, q, jnp.arange(layers))[0]
+
+cache = Cache(
+    pair((layers, groups, heads, tokens, size), None, "fsdp", "tensor"),
+    array((groups,), "fsdp", dtype="int32"),
+    pair((layers, groups, n, heads, 256, size), None, "fsdp", None, "tensor"),
+)
+rows = (groups, n, 4 * heads, size), (groups, n, heads, size)
+q, new = array(rows[0], "fsdp", None, "tensor"), pair(rows[1], "fsdp", None, "tensor")
+with jax.set_mesh(mesh):
+    arguments = q, new, cache, array((groups, n), "fsdp", dtype="int32")
+    compiled = jax.jit(step).lower(*arguments).compile()
+text = compiled.as_text()
+moved = sum(text.count(kind) for kind in ("all-gather", "all-reduce", "all-to-all", "permute"))
+temporaries = compiled.memory_analysis().temp_size_in_bytes
+print(text.count("tpu_custom_call"), moved, temporaries, cache.prefix.k.size * 2 // layers // 4)
+"""
+
+
+@pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
+def test_a_tpu_reads_prompts_by_a_kernel_and_copies_none(topology):
+    """By the TPU compiler, on a mesh that cuts groups and heads."""
+    pytest.importorskip("libtpu")
+    program = [sys.executable, "-c", ON_TPU, topology]
+    run = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    kernels, moved, temporaries, keys_of_a_layer = (int(n) for n in run.stdout.split())
+    assert kernels >= 1
+    assert moved == 0
+    assert temporaries < keys_of_a_layer

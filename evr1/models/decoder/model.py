@@ -12,7 +12,7 @@ from evr1.models.decoder.config import Config
 from evr1.models.decoder.weights import weights
 from evr1.models.nn.attention import attention
 from evr1.models.nn.cache import KV, Cache, append, empty
-from evr1.models.nn.decode import decode_attention, live_blocks
+from evr1.models.nn.decode import decode_attention, reader
 from evr1.models.nn.embedding import place
 from evr1.models.nn.layout import group
 from evr1.models.vision_language import VisionLanguageModel
@@ -54,10 +54,10 @@ class DecoderModel(VisionLanguageModel):
         positions: Int[Array, "g n"],
     ) -> tuple[Float[Array, "g n d"], Cache]:
         """See Model."""
-        live = live_blocks(cache, self.implementation)
+        read = reader(cache, self.implementation)
 
         def attend(q, k, v, layer):
-            return decode_attention(q, KV(k, v), cache, layer, steps, live)
+            return decode_attention(q, KV(k, v), cache, layer, steps, read)
 
         x = params["text"]["embed"][tokens].astype(self.dtype)
         hidden, kept = text.run(

@@ -1,9 +1,11 @@
 """The attention of a decode step: one token of every row over [prefix | suffix | itself].
 
 The prefix part is one matrix product for all N rows of a group: its keys are read once a group, not
-once a row. A CPU reads the blocks that hold a prompt and no others, however large its bucket.
+once a row. CPUs and TPUs read the blocks that hold a prompt and no others, however large its
+bucket.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -37,17 +39,41 @@ class Softmax(NamedTuple):
     out: jax.Array  # float32[G, K, M, A], the sum of exp(score - top) * value
 
 
-def live_blocks(cache: Cache, implementation: str = "auto") -> Live | None:
-    """Returns what `decode_attention` is to read of the prefixes; None: all of the bucket.
+# (queries [G, K, M, A], their softmax so far, layer) -> float32[G, K, M, A], the prompt read too
+Read = Callable[[jax.Array, Softmax, jax.Array], jax.Array]
 
-    A loop whose turns are data would make a GPU ask its host at each, and a TPU wait for each
-    block; where a prefix is cut over devices, the blocks of one are not those of another.
+
+def reader(cache: Cache, implementation: str = "auto") -> Read | None:
+    """Returns what reads the live blocks of the prompts; None: whole buckets are read.
+
+    A loop whose turns are data would make a GPU ask its host at each. Where a prefix is cut by its
+    tokens, the blocks of a device are not those of another.
     """
     mesh = jax.sharding.get_abstract_mesh()
     is_alone = mesh.empty or mesh.size == 1
-    if implementation.startswith("splash") or jax.default_backend() != "cpu" or not is_alone:
-        return None
-    return list_blocks(cache.prefix_lengths, cache.prefix.k.shape[3], BLOCK)
+    is_tpu = implementation == "auto" and jax.default_backend() == "tpu"
+    if is_tpu or implementation.startswith("splash"):
+        is_cut = not is_alone and mesh.shape["tensor"] > 1
+        if is_cut and prefix_axes(mesh, cache.prefix.k.shape[2])[1]:
+            return None
+        return _kernel(cache, interpret=implementation == "splash_interpret")
+    return read_blocks(cache) if jax.default_backend() == "cpu" and is_alone else None
+
+
+def _kernel(cache: Cache, *, interpret: bool) -> Read:
+    # Imported where it is used, as all of Pallas is.
+    from evr1.models.nn import decode_tpu
+
+    prefix, lengths = cache.prefix, cache.prefix_lengths
+    return lambda q, own, layer: decode_tpu.over_prefix(
+        q, *own, prefix, lengths, layer, interpret=interpret
+    )
+
+
+def read_blocks(cache: Cache) -> Read:
+    """Returns what reads the live blocks of the prompts one after the other."""
+    live = list_blocks(cache.prefix_lengths, cache.prefix.k.shape[3], BLOCK)
+    return lambda q, own, layer: _over_prefix(q, own, cache, layer, live)
 
 
 def list_blocks(lengths: Int[Array, " g"], tokens: int, block: int) -> Live:
@@ -71,7 +97,7 @@ def decode_attention(
     cache: Cache,
     layer: Int[Array, ""],
     steps: Int[Array, "g n"],
-    live: Live | None = None,
+    read: Read | None = None,
 ) -> Float[Array, "g n h a"]:
     """Returns the attention of one token of N completions a group; all meets in one softmax.
 
@@ -81,20 +107,17 @@ def decode_attention(
         cache: of all layers.
         layer: the one to read.
         steps: tokens of each row's suffix that stand before this one.
-        live: see `live_blocks`.
+        read: see `reader`.
     """
     g, n, h, a = q.shape
     q = q.reshape(g, n, new.k.shape[2], -1, a)
     prefix_seen, suffix_seen = cache.seen(steps)
     suffix = _layer(cache.suffix, layer)
-    if live is None:
+    if read is None:
         out = _dense(q, new, _layer(cache.prefix, layer), prefix_seen, suffix, suffix_seen)
     else:
-        own = _over_prefix(
-            _by_heads(q), _over_suffix(q, new, suffix, suffix_seen), cache, layer, live
-        )
-        out = (own.out / own.total[..., None]).reshape(g, -1, n, q.shape[3], a)
-        out = jnp.moveaxis(out, 1, 2)
+        out = read(_by_heads(q), _over_suffix(q, new, suffix, suffix_seen), layer)
+        out = jnp.moveaxis(out.reshape(g, -1, n, q.shape[3], a), 1, 2)
     return out.reshape(g, n, h, a).astype(q.dtype)
 
 
@@ -148,8 +171,8 @@ def _by_heads(x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:2], -1, *x.shape[4:])
 
 
-def _over_prefix(q, so_far: Softmax, cache: Cache, layer: jax.Array, live: Live) -> Softmax:
-    """Returns the softmax gone on over the live blocks of the prompts; q is [G, K, M, A].
+def _over_prefix(q, so_far: Softmax, cache: Cache, layer: jax.Array, live: Live) -> jax.Array:
+    """Returns the attention gone on over the live blocks of the prompts; q is [G, K, M, A].
 
     A block is cut out of the cache of all layers: taken out first, a layer would be copied.
     """
@@ -172,4 +195,5 @@ def _over_prefix(q, so_far: Softmax, cache: Cache, layer: jax.Array, live: Live)
         own = Softmax(top, own.total * keep + weights.sum(-1), out)
         return jax.tree.map(lambda x, y: x.at[group].set(y), so_far, own)
 
-    return jax.lax.fori_loop(0, live.total, step, so_far)
+    _, total, out = jax.lax.fori_loop(0, live.total, step, so_far)
+    return out / total[..., None]

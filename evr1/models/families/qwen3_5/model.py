@@ -15,7 +15,7 @@ from evr1.models.families.qwen3_5.weights import weights
 from evr1.models.nn import delta, shared_delta
 from evr1.models.nn.attention import attention
 from evr1.models.nn.cache import KV, Cache, Kept, Prefilled, append, empty
-from evr1.models.nn.decode import decode_attention, live_blocks
+from evr1.models.nn.decode import decode_attention, reader
 from evr1.models.nn.layout import group
 from evr1.models.towers import qwen3
 from evr1.models.vision_language import VisionLanguageModel
@@ -55,12 +55,12 @@ class Qwen35(VisionLanguageModel):
     ) -> tuple[Float[Array, "g n d"], Cache]:
         """See Model."""
         g, n = tokens.shape
-        live = live_blocks(cache, self.implementation)
+        read = reader(cache, self.implementation)
         # A row that has come to the end of its cache keeps its states, as it keeps its keys.
         moves = (steps >= 0) & (steps < cache.suffix.k.shape[4])
 
         def attend(q, k, v, layer):
-            return decode_attention(q, KV(k, v), cache, layer, steps, live)
+            return decode_attention(q, KV(k, v), cache, layer, steps, read)
 
         def fold(x, kernel, state):
             rows = delta.Inputs(*(y.reshape(g * n, 1, *y.shape[2:]) for y in x))
