@@ -4,7 +4,7 @@ By evr1 plan, GiB a device of each program and of its memory, and a step at peak
 the recipes in docs/pods.md.
 
     slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
-    v5litepod-64    12.9   10.5      6.5     14.5       2.6  15.8      118    226  44% arithmetic
+    v5litepod-128    12.6   10.2      6.2     13.8       1.3  15.8       59    103  39% arithmetic
     v5p-32          47.4   40.3     14.9     89.8       8.8  95.7       42    227  76%   compiler
     v6e-64          24.8   20.1      6.8     15.1       2.2  31.2       24     47  46% arithmetic
     8xH100-80GB     54.2   45.5     19.4     48.3      17.5  75.6       70    242  66% arithmetic
@@ -16,12 +16,12 @@ from evr1.config.slices import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
 
 SIZES = "qwen3.5-9b"  # in evr1/assets/plan/, for the plan
 SLICES = {
-    "v5litepod-64": {
+    "v5litepod-128": {
         **OFFLOAD,
         "mesh.tensor": 2,
         "rollout.tensor": 4,
-        "rollout.slots": 64,
-        "train.microbatch_tokens": 32 * GROUP,
+        "rollout.slots": 128,
+        "train.microbatch_tokens": 64 * GROUP,
     },
     "v5p-32": {"rollout.slots": 128, "train.microbatch_tokens": 16 * GROUP},
     "v6e-64": {**OFFLOAD, "rollout.slots": 256, "train.microbatch_tokens": 64 * GROUP},

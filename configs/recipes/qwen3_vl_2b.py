@@ -4,8 +4,8 @@ By evr1 plan, GiB a device of each program and of its memory, and a step at peak
 the recipes in docs/pods.md.
 
     slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
-    v5litepod-16    11.7   10.0      3.7      8.3       2.0  15.8      404    592  30% arithmetic
-    v5p-8           58.5   52.4      9.2     23.9       7.9  95.7      409    732  41% arithmetic
+    v5litepod-16    12.7   10.6      5.8     15.8       2.9  15.8      404    592  30%   compiler
+    v5p-8           61.8   52.8     10.6     42.3       7.9  95.7      409    732  41%   compiler
     v6e-8           29.4   25.2      5.6     20.5       4.8  31.2      356    439  17%   compiler
     8xH100-80GB     59.1   49.3      6.2     19.9       4.0  75.6      166    241  29% arithmetic
     8xH200-141GB   114.6   95.0      6.2     19.9       4.0 133.4      115    190  37% arithmetic

@@ -4,9 +4,9 @@ By evr1 plan, GiB a device of each program and of its memory, and a step at peak
 the recipes in docs/pods.md.
 
     slice        prefill decode logprobs gradient optimizer    of decode s step s  MFU         by
-    v5litepod-32    12.3    9.9      4.9     11.4       2.1  15.8      304    521  39% arithmetic
-    v5p-16          75.1   66.7     10.6     30.7       8.3  95.7      268    641  55% arithmetic
-    v6e-16          20.1   17.7      5.4     12.4       4.1  31.2      259    353  25% arithmetic
+    v5litepod-32    15.0   12.2      5.0     15.8       3.0  15.8      393    569  29%   compiler
+    v5p-16          76.8   67.2     12.4     56.4       8.3  95.7      268    641  55%   compiler
+    v6e-16          20.1   18.4      6.9     29.6       5.2  31.2      259    353  25%   compiler
     8xH100-80GB     43.6   36.6     10.6     30.7       8.3  75.6      221    394  41% arithmetic
     8xH200-141GB    79.7   65.9     10.6     30.7       8.3 133.4      151    324  50% arithmetic
     1xH100-80GB     59.0   54.3     21.5     36.7      17.0  75.6    2,378  3,450  29% arithmetic
@@ -16,7 +16,12 @@ from evr1.config.slices import ADAPTERS, GROUP, OFFLOAD, at_paper_shape
 
 SIZES = "qwen3-vl-4b"  # in evr1/assets/plan/, for the plan
 SLICES = {
-    "v5litepod-32": {**OFFLOAD, "rollout.slots": 32, "train.microbatch_tokens": 32 * GROUP},
+    "v5litepod-32": {
+        **OFFLOAD,
+        "mesh.tensor": 2,
+        "rollout.slots": 32,
+        "train.microbatch_tokens": 16 * GROUP,
+    },
     "v5p-16": {"rollout.slots": 64, "train.microbatch_tokens": 8 * GROUP},
     "v6e-16": {**OFFLOAD, "rollout.slots": 32, "train.microbatch_tokens": 16 * GROUP},
     "8xH100-80GB": {"rollout.slots": 32, "train.microbatch_tokens": 8 * GROUP},
