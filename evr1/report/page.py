@@ -13,7 +13,6 @@ from evr1.report import html, numbers
 from evr1.report.files import read_metrics
 from evr1.report.frames import Frames, Pictures, embed_frames, read_kept, to_json, within
 from evr1.report.rollouts import add_places, read_groups, show_group
-from evr1.telemetry.workdir import replace_file
 
 MAX_BYTES = 10_000_000  # of a page
 DECODE_S = 10.0  # for frames of a page that is written while the run goes
@@ -38,6 +37,8 @@ def build(workdir: str | Path, frames: Frames | None = None, *, max_bytes: int =
     workdir = Path(workdir)
     out = workdir / "report.html"
     page = render(workdir, frames, read_kept(out), max_bytes)
+    from evr1.telemetry.workdir import replace_file  # jax, which readers of pages need not wait for
+
     replace_file(out, [page.encode("utf-8", errors="replace")])
     return out
 

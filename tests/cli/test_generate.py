@@ -214,7 +214,7 @@ def test_a_completion_ends_where_the_logits_are_not_finite():
     tokens = np.array([[40, 41, 42], [40, processor.pad_id, processor.pad_id]], np.int32)
     logprobs = np.array([[-1, -2, -3], [-1, np.nan, 0]], np.float32)
     made = Rollouts(tokens, logprobs, np.array([3, 2], np.int32), np.zeros(2, bool))
-    whole, cut = generate._output(processor, example, made)
+    whole, cut = generate.output(processor, example, made)
     assert (whole["finish_reason"], whole["logprobs"]) == ("length", [-1, -2, -3])
     assert (cut["finish_reason"], cut["logprobs"]) == ("not_finite", [-1])
     assert cut["completion_token_ids"] == [40]

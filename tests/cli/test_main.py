@@ -58,7 +58,7 @@ def test_a_command_gets_its_arguments_and_gives_its_status(monkeypatch, capsys, 
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, "report", "--help")
     assert stop.value.code == 0
-    assert capsys.readouterr().out.startswith("usage: evr1 report [-h] WORKDIR")
+    assert capsys.readouterr().out.startswith("usage: evr1 report [-h] [--serve]")
 
 
 def test_an_interrupt_is_a_line_and_130(monkeypatch, capsys):

@@ -59,7 +59,7 @@ def test_a_curriculum_repeats_itself_and_stays_within_its_source():
 
 @pytest.mark.parametrize("value", [None, "0.5", True, -0.1, 1.5, float("nan")])
 def test_a_row_without_a_pass_rate_is_refused_by_name(value):
-    with pytest.raises(ValueError, match=r"rows.jsonl:8: pass_rate: got .*filter_by_pass_rate"):
+    with pytest.raises(ValueError, match=r"rows.jsonl:8: pass_rate: got .*evr1 filter"):
         pass_rate(row(7, pass_rate=value))
     assert pass_rate(row(7, pass_rate=1)) == 1.0
 

@@ -261,8 +261,9 @@ def test_a_medium_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(pathlib.Path, "replace", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit) as end:
             main([*command, "--unpack"])
+    assert end.value.code == 130
     assert list((tmp_path / "images").iterdir()) == []
 
 

@@ -25,6 +25,7 @@ from evr1.models import load_model
 from evr1.models.families.qwen3_5 import text
 from evr1.models.io import hf, safetensors
 from evr1.models.nn import layers, rope
+from evr1.models.nn.stack import everything
 from evr1.models.tree import flatten
 from evr1.parallel.mesh import make_mesh
 
@@ -86,7 +87,8 @@ def test_every_layer_from_its_input(model, params, reference):
     mixing = model.group_mixing(jnp.array([length]), length, 1, 5)
 
     def run(weights, x, is_full):
-        return layers.bind(text.Layer, c, is_full, params=weights)(x, angles, mixing, ())[0]
+        layer = layers.bind(text.Layer, c, is_full, params=weights)
+        return layer(x, angles, mixing, (), everything)[0]
 
     run = jit(run, static_argnames="is_full")
     for i, (x, expected) in enumerate(seen):

@@ -248,7 +248,7 @@ def test_command_adds_terms(tmp_path):
         ("length_penalty=1", "--terms: length_penalty needs --max_length"),
         ("think_format", "--terms: got 'think_format'; give name=weight"),
         ("think_format=much", "--terms: got 'think_format=much'; give name=weight"),
-        ("brevity=1", "rewards.terms names 'brevity'"),
+        ("brevity=1", "--terms names 'brevity'"),
     ):
         with pytest.raises(SystemExit, match=message):
             __main__.main([*flags, f"--terms={wrong}"])
