@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import tempfile
 from importlib import metadata
 
 import hypothesis
@@ -13,6 +14,10 @@ FAST = "--xla_backend_optimization_level=0"
 if metadata.version("jaxlib").startswith("0.10."):  # later ones have no other emitters
     FAST += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST}"
+
+# Runs that say nothing else keep compiled programs where they are gone after the tests.
+CACHE = tempfile.TemporaryDirectory(prefix="evr1-tests-", ignore_cleanup_errors=True)
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 import jax  # noqa: E402  it reads the flags when it starts
 import jaxtyping  # noqa: E402

@@ -21,8 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
     # RUN/checkpoints/best, or RUN, the newest one.
     c.model = config_dict.placeholder(str)
     c.canaries = True  # check the whole chain on one batch before the first step
-    # Directory of compiled programs, which later runs need not compile. Empty: evr1 in the user's
-    # cache directory on accelerators, none on CPUs. "off": none. JAX_COMPILATION_CACHE_DIR wins.
+    # Directory of compiled programs, which later runs need not compile; CPUs have a folder in it
+    # for each kind. Empty: evr1 in the user's cache directory. "off": none.
+    # JAX_COMPILATION_CACHE_DIR wins.
     c.compile_cache = ""
 
     c.data = ml_collections.ConfigDict()

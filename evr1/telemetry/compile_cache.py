@@ -1,7 +1,14 @@
-"""Where compiled programs are kept from one run to the next."""
+"""Where compiled programs are kept from one run to the next.
 
+XLA compiles for the very CPU that it runs on, and for its number of cores. Where homes are shared,
+such a program may end a process on another machine, so each kind of machine has a folder of its
+own. JAX's keys hold the rest: its version, XLA's flags, the device.
+"""
+
+import hashlib
 import importlib
 import os
+import platform
 import uuid
 import zlib
 from pathlib import Path
@@ -9,6 +16,13 @@ from pathlib import Path
 import jax
 
 ENV = "JAX_COMPILATION_CACHE_DIR"
+LEAST_ENV = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+LEAST_S = 0.1  # programs that take less are not kept; JAX says 1, and a run has dozens below
+# What a CPU can do, in the words of Linux on x86 and on ARM. Speeds and numbers are left out.
+_CPU_FIELDS = frozenset(
+    ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")
+    + ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features")
+)
 CHECKED = ".checked"  # a file whose time says when the entries were last checked
 _ZSTD = b"\x28\xb5\x2f\xfd"  # how entries begin where the zstandard package is installed
 
@@ -16,21 +30,22 @@ _ZSTD = b"\x28\xb5\x2f\xfd"  # how entries begin where the zstandard package is 
 def enable(directory: str) -> str:
     """Makes JAX keep the programs that it compiles, and returns a line that says where.
 
-    On CPUs nothing is kept unless a directory is given: XLA compiles for the very CPU that it runs
-    on, and where homes are shared, a program for another CPU's instructions may end the process.
-
     Args:
-        directory: where to keep programs; "": evr1 in the user's cache directory on accelerators,
-            nowhere on CPUs; "off": nowhere. JAX's own environment variable comes before it.
+        directory: where to keep programs, on CPUs in a folder for their kind; "": evr1 in the
+            user's cache directory, nowhere on CPUs that cannot be told apart; "off": nowhere. JAX's
+            own environment variable comes before it.
 
     Raises:
         ValueError: the directory cannot be written.
     """
     if os.environ.get(ENV):
         return f"compiled programs are kept in {os.environ[ENV]} ({ENV})"
-    if directory == "off" or (not directory and jax.default_backend() == "cpu"):
-        return "compiled programs are not kept (compile_cache)"
     root = Path(directory or default_directory())
+    is_cpu = jax.default_backend() == "cpu"
+    kind = cpu_kind() if is_cpu else ""
+    if directory == "off" or (is_cpu and not kind and not directory):
+        return "compiled programs are not kept (compile_cache)"
+    root = root / kind
     try:
         root.mkdir(parents=True, exist_ok=True)
         _drop_torn(root)
@@ -42,7 +57,29 @@ def enable(directory: str) -> str:
             "or off"
         ) from None
     jax.config.update("jax_compilation_cache_dir", str(root))
+    if not os.environ.get(LEAST_ENV):
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_S)
     return f"compiled programs are kept in {root}"
+
+
+def cpu_kind(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Returns a name that CPUs share for which XLA compiles the same; "" where it is not known.
+
+    Args:
+        cpuinfo: where the system describes its CPUs.
+    """
+    try:
+        lines = cpuinfo.read_text().splitlines()
+        cores = len(os.sched_getaffinity(0))
+    except (OSError, AttributeError):  # not Linux
+        return ""
+    pairs = (line.partition(":") for line in lines)
+    said = {(key.strip(), " ".join(sorted(value.split()))) for key, _, value in pairs}
+    fixed = sorted(f"{key}={value}" for key, value in said if key in _CPU_FIELDS)
+    if not any(fact.startswith(("flags=", "Features=")) for fact in fixed):
+        return ""
+    facts = "\n".join([platform.machine(), str(cores), *fixed])
+    return f"cpu-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
 
 def default_directory() -> Path:

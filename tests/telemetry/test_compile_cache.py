@@ -1,4 +1,4 @@
-"""Where compiled programs are kept: nowhere on CPUs unless asked for, and whole after a kill."""
+"""Where compiled programs are kept: by the kind of CPU, and whole after a kill."""
 
 import os
 import subprocess
@@ -35,13 +35,13 @@ def run(home, directory, **environment):
 
 
 def test_entries_that_a_kill_left_torn_are_written_again(tmp_path):
-    kept = tmp_path / "kept"
-    assert f"compiled programs are kept in {kept}" in run(tmp_path, kept)
+    kept = tmp_path / "kept" / compile_cache.cpu_kind()
+    assert f"compiled programs are kept in {kept}" in run(tmp_path, kept.parent)
     entries = sorted(kept.glob("*-cache"))
     whole = [path.read_bytes() for path in entries]
     assert min(map(len, whole)) > 100
     entries[0].write_bytes(whole[0][:90])
-    said = run(tmp_path, kept)
+    said = run(tmp_path, kept.parent)
     assert "Error reading" not in said
     assert "[1. 3. 5.]" in said
     assert sorted(kept.glob("*-cache")) == entries
@@ -49,9 +49,44 @@ def test_entries_that_a_kill_left_torn_are_written_again(tmp_path):
     assert entries[1].read_bytes() == whole[1]
 
 
-def test_on_cpus_nothing_is_kept_unless_asked_for(tmp_path):
-    assert "compiled programs are not kept" in run(tmp_path / "home", "")
-    assert not (tmp_path / "home").exists()
+def test_cpus_have_a_folder_for_their_kind(tmp_path):
+    place = tmp_path / "evr1" / "compiled" / compile_cache.cpu_kind()
+    assert f"compiled programs are kept in {place}" in run(tmp_path, "")
+    assert list(place.glob("*-cache"))
+
+
+CPU = """processor : {i}
+model name : A CPU
+flags : fpu {features}
+cpu MHz : {speed}
+"""
+
+
+def kind(tmp_path, *blocks):
+    path = tmp_path / "cpuinfo"
+    path.write_text("\n".join(CPU.format(**block) for block in blocks))
+    return compile_cache.cpu_kind(path)
+
+
+def test_what_a_cpu_can_do_is_its_kind_and_not_how_fast_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    first = {"i": 0, "features": "avx2 fma", "speed": 2000}
+    same = {"i": 1, "features": "fma avx2", "speed": 3100}
+    assert kind(tmp_path, first) == kind(tmp_path, same) == kind(tmp_path, first, same)
+    assert kind(tmp_path, first | {"features": "avx2 fma avx512f"}) != kind(tmp_path, first)
+    before = kind(tmp_path, first)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # loops are cut for the cores
+    assert kind(tmp_path, first) != before
+
+
+def test_on_cpus_of_no_known_kind_nothing_is_kept(tmp_path, monkeypatch):
+    assert compile_cache.cpu_kind(tmp_path / "none") == ""
+    (tmp_path / "other").write_text("hw.model : A CPU\n")
+    assert compile_cache.cpu_kind(tmp_path / "other") == ""
+    monkeypatch.delenv(compile_cache.ENV, raising=False)
+    monkeypatch.setattr(compile_cache, "cpu_kind", lambda: "")
+    monkeypatch.setattr(jax.config, "update", lambda *_: pytest.fail("kept"))
+    assert compile_cache.enable("") == "compiled programs are not kept (compile_cache)"
 
 
 def test_accelerators_have_a_directory_by_default(monkeypatch, tmp_path):
@@ -62,11 +97,11 @@ def test_accelerators_have_a_directory_by_default(monkeypatch, tmp_path):
     monkeypatch.setattr(jax.config, "update", set_to.__setitem__)
     place = tmp_path / "evr1" / "compiled"
     assert compile_cache.enable("") == f"compiled programs are kept in {place}"
-    assert set_to == {"jax_compilation_cache_dir": str(place)}
+    assert set_to.pop("jax_compilation_cache_dir") == str(place)
     assert compile_cache.enable("off") == "compiled programs are not kept (compile_cache)"
     monkeypatch.setenv(compile_cache.ENV, "/elsewhere")
     assert "kept in /elsewhere (JAX_COMPILATION_CACHE_DIR)" in compile_cache.enable(str(tmp_path))
-    assert len(set_to) == 1
+    assert "jax_compilation_cache_dir" not in set_to
 
 
 def test_a_directory_that_cannot_be_written_is_named(monkeypatch, tmp_path):
