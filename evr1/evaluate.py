@@ -33,6 +33,7 @@ from evr1.data import left_out
 from evr1.data.dataset import budgets, heldout_loader, open_source, planned_sizes, read_rows
 from evr1.data.processor import Processor
 from evr1.formats import problem_types
+from evr1.formats.part import Part
 from evr1.parallel import leaving
 from evr1.rewards import extra
 
@@ -177,7 +178,7 @@ def answer_benchmarks(settings: BenchmarkSettings, part: str, retry: bool) -> No
     from evr1.evals import job, rescore  # after the config, whose errors need not wait for jax
     from evr1.telemetry import compile_cache
 
-    share = job.Part.parse(part)
+    share = Part.parse(part)
     compile_cache.enable(settings.compile_cache)
     job.run(settings, share, retry, rescore.wide_console())
     folder = Path(settings.workdir or "")

@@ -11,19 +11,24 @@ import argparse
 import pathlib
 import sys
 
-from rich import console
+from rich import console, progress
 
 from evr1.cli import inference
 from evr1.config import arguments
 from evr1.data import processor, rows
-from evr1.data.media import preprocess, requests, shards, video_budget
+from evr1.data.media import preprocess, requests, shards, verify, video_budget
 from evr1.data.records import Geometry
 from evr1.formats import problem_types
+from evr1.formats.part import Part
 from evr1.formats.words import counted
 
 _TIMEOUT = (
     "seconds for one medium, and 0.05 more for each frame to decode; media that took too long are "
     "tried again under a larger one"
+)
+_PART = (
+    "i/N: only the i-th of N shares of the media, by their content; start all N wherever you like, "
+    "at the same time, on one --out"
 )
 
 
@@ -47,7 +52,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> int:
+    part = Part.parse(flags.part)
     out = console.Console()
+    if flags.verify:
+        return _verify(flags, out)
+    if not flags.data:
+        raise ValueError("--data is missing; give files of rows, or --verify to read what is there")
     say = inference.noter(out, flags)
     budgets = inference.budgets(flags)
     requests.check_budgets(budgets)
@@ -84,6 +94,8 @@ def _run(flags: argparse.Namespace) -> int:
             workers=flags.workers,
             timeout_s=flags.timeout,
             memory_bytes=int(flags.memory * 2**30),
+            part=part,
+            num_shards=flags.num_shards,
             on_progress=show,
         )
     for repair in summary.repairs:
@@ -96,6 +108,31 @@ def _run(flags: argparse.Namespace) -> int:
             f"{len(summary.failed)} of {summary.total} media failed, over --max_failed_share="
             f"{flags.max_failed_share:g}; first: {summary.failed[0]} "
             f"(all: {pathlib.Path(flags.out) / shards.QUARANTINE})"
+        )
+    return 0
+
+
+def _verify(flags: argparse.Namespace, out: console.Console) -> int:
+    with progress.Progress(*progress.Progress.get_default_columns(), console=out) as bar:
+        task = bar.add_task("reading shards", total=None)
+
+        def show(report: verify.Report, total: int) -> None:
+            bar.update(task, total=total, completed=report.shards)
+
+        report = verify.verify(flags.out, workers=flags.workers, on_progress=show)
+    read = f"{counted(report.records, 'record')} in {counted(report.shards, 'shard')}"
+    out.print(
+        f"{flags.out}: {read}, {report.record_bytes / 1e6:.1f} MB read, "
+        f"{counted(len(report.faults), 'fault')}",
+        soft_wrap=True,
+    )
+    for fault in report.faults[:20]:
+        out.print(f"  {fault}", soft_wrap=True, markup=False, highlight=False)
+    if report.faults:
+        raise ValueError(
+            f"{counted(len(report.faults), 'fault')} in {flags.out}; run evr1 preprocess again "
+            "with the rows, which mends indexes and decodes what is gone; delete the shard of a "
+            "damaged entry before"
         )
     return 0
 
@@ -113,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", nargs="+", required=True, help="rows: .json, .jsonl or .parquet")
+    add("--data", nargs="+", default=[], help="rows: .json, .jsonl or .parquet")
     inference.add_row_fields(parser)
     add("--out", required=True, help="directory of shards, made or extended")
     add(
@@ -133,6 +170,19 @@ def _parser() -> argparse.ArgumentParser:
         help="GiB for pixels in flight, over all processes; 0: half of the machine's",
     )
     add("--timeout", type=float, default=120.0, help=_TIMEOUT)
+    add(
+        "--verify",
+        action="store_true",
+        help="only read all that is in --out and compare it with its hashes; exit 1 on a fault",
+    )
+    add("--part", default="1/1", help=_PART)
+    add(
+        "--num_shards",
+        type=int,
+        default=0,
+        help="shards that --out is cut into, kept there; 0: with --part some 32 media a shard, "
+        "else by size",
+    )
     add("--max_failed_share", type=float, default=0.01, help="exit 1 when more media fail")
     return parser
 

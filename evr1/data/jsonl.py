@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from evr1.formats.part import Part
+
 
 def read(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
     """Yields the (line number, value) of each line; the value of a line that is no JSON is None.
@@ -22,6 +24,24 @@ def read(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
         except ValueError:
             value = None
         yield number, value
+
+
+def read_parts(path: pathlib.Path) -> Iterator[tuple[str, Any]]:
+    """Yields the (file:line, value) of each line of a file and of those of parts beside it."""
+    for each in (path, *sorted(path.parent.glob(f"{path.stem}-part-*{path.suffix}"))):
+        for number, value in read(each):
+            yield f"{each}:{number}", value
+
+
+def path_of(path: pathlib.Path, part: Part) -> pathlib.Path:
+    """Returns the file that a part appends to; of a job that is not cut, the file itself.
+
+    >>> str(path_of(pathlib.Path("out/files.jsonl"), Part(2, 8)))
+    'out/files-part-2-of-8.jsonl'
+    """
+    if part.count == 1:
+        return path
+    return path.with_stem(f"{path.stem}-part-{part.number}-of-{part.count}")
 
 
 def append(path: pathlib.Path, value: Any) -> None:

@@ -20,11 +20,12 @@ from evr1.data.processor import Processor
 from evr1.evals import manifest, presets, room, show
 from evr1.evals.feed import BundleFeed, Failure, Opener, Place, Planned, waiting_threads
 from evr1.evals.packs import Asker, Key, bundles
-from evr1.evals.plan import Part, Prepared, hash_of
+from evr1.evals.plan import Prepared, hash_of, is_of
 from evr1.evals.progress import TaskProgress, task_progress
 from evr1.evals.samples import Answer
 from evr1.evals.tasks.base import Choices, Sample
 from evr1.formats import think_block
+from evr1.formats.part import Part
 from evr1.models.io import hf
 from evr1.parallel import sharding
 from evr1.parallel.mesh import make_mesh
@@ -109,7 +110,7 @@ class Answerer:
             done: ids that need no answer.
         """
         opener = self.opener(prepared)
-        chosen = [s for s in prepared.samples if part.has(prepared.task.name, s)]
+        chosen = [s for s in prepared.samples if is_of(part, prepared.task.name, s)]
         with waiting_threads(self.pool, self.settings.workers) as threads:
             plans = threads.map(lambda bundle: opener.plan(bundle, done), bundles(chosen))
             return [each for listed in plans for each in listed]

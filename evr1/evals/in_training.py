@@ -24,13 +24,14 @@ from evr1.evals import manifest, presets, results, samples, scoring
 from evr1.evals.answerer import Answerer
 from evr1.evals.feed import Failure, Planned
 from evr1.evals.packs import Key
-from evr1.evals.plan import Part, Prepared
+from evr1.evals.plan import Prepared
 from evr1.evals.prepare import load_samples
 from evr1.evals.results import TaskResults
 from evr1.evals.samples import Answer
 from evr1.evals.subset import stratified
 from evr1.evals.tasks import find
 from evr1.evals.tasks.base import Task
+from evr1.formats.part import Part
 from evr1.parallel import hosts
 from evr1.sampler.actor import Actor
 from evr1.types import Params

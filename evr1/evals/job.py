@@ -14,7 +14,8 @@ from rich.console import Console
 from evr1.config.evals import BenchmarkSettings
 from evr1.evals import manifest, samples
 from evr1.evals.answerer import Answerer, opened
-from evr1.evals.plan import Part, Prepared, prepare
+from evr1.evals.plan import Prepared, is_of, prepare
+from evr1.formats.part import Part
 
 
 def run(
@@ -82,7 +83,7 @@ def _lines(prepared: Prepared, count: int, part: Part, temperature: float) -> li
 
 def _waiting(prepared: Prepared, part: Part, done: frozenset[str]) -> int:
     return sum(
-        part.has(prepared.task.name, sample) and sample.id not in done
+        is_of(part, prepared.task.name, sample) and sample.id not in done
         for sample in prepared.samples
     )
 

@@ -15,38 +15,12 @@ from evr1.evals.prepare import is_complete, load_samples
 from evr1.evals.subset import stratified
 from evr1.evals.tasks import TASKS, find
 from evr1.evals.tasks.base import Sample, Task
+from evr1.formats.part import Part
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """The share of a job: of the videos, those whose hash is `index` modulo `count`."""
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> "Part":
-        """Returns the part that a text names.
-
-        >>> Part.parse("1/3"), Part.parse("3/3"), Part.parse("0/3")
-        (Part(index=1, count=3), Part(index=0, count=3), Part(index=0, count=3))
-
-        Raises:
-            ValueError: it is no "i/N" with i from 0 to N.
-        """
-        index, _, count = text.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) <= int(count) > 0):
-            raise ValueError(f"--part={text!r}: give i/N, the i-th of N parts, such as 1/3")
-        return cls(int(index) % int(count), int(count))
-
-    @property
-    def number(self) -> int:
-        """The number of the part, from 1."""
-        return self.index or self.count
-
-    def has(self, task: str, sample: Sample) -> bool:
-        """Returns whether the sample is of this part: all questions on a video are of one."""
-        return hash_of(task, sample.cluster) % self.count == self.index
+def is_of(part: Part, task: str, sample: Sample) -> bool:
+    """Returns whether the sample is of this part: all questions on a video are of one."""
+    return hash_of(task, sample.cluster) % part.count == part.index
 
 
 @dataclasses.dataclass(frozen=True)

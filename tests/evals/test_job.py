@@ -11,10 +11,11 @@ from miniatures import write
 from evr1 import evaluate
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.source import MediaSource, Request
-from evr1.evals import job, manifest, presets, samples
+from evr1.evals import job, manifest, plan, presets, samples
 from evr1.evals.__main__ import main
 from evr1.evals.packs import Asker, bundles
 from evr1.evals.tasks import find
+from evr1.formats.part import Part
 from evr1.sampler.actor import open_actor
 
 # Eight questions on a video; lectures, images and clips; prompts of another kind.
@@ -294,7 +295,7 @@ def test_answers_of_which_nothing_is_known_get_no_company(base, data, tmp_path):
 def test_a_penalty_that_is_not_drawn_with_is_said(data, tmp_path, temperature, preset, is_said):
     fields = {"tasks": ("lvbench",), "preset": preset, "temperature": temperature}
     [prepared] = job.prepare(rig.settings(tmp_path, data, **fields))
-    lines = job._lines(prepared, 3, job.Part(), temperature)
+    lines = job._lines(prepared, 3, Part(), temperature)
     assert lines[0].startswith("lvbench: 3 of ")
     assert any("presence penalty 1.5; there is none here" in line for line in lines) == is_said
 
@@ -331,7 +332,9 @@ def test_a_model_that_is_not_there_does_not_name_the_run(data, tmp_path):
 def test_a_part_without_samples_is_done(data, tmp_path, capsys):
     made = rig.settings(tmp_path, data, tasks=("lvbench",), limit=1)
     [prepared] = job.prepare(made)
-    empty = next(n for n in "12" if not job.Part.parse(f"{n}/2").has("lvbench", *prepared.samples))
+    empty = next(
+        n for n in "12" if not plan.is_of(Part.parse(f"{n}/2"), "lvbench", *prepared.samples)
+    )
     evaluate.answer_benchmarks(made, f"{empty}/2", retry=False)
     assert "lvbench: 0 of 1 questions to answer" in capsys.readouterr().out
 
@@ -370,13 +373,13 @@ def test_bad_input_is_one_line(data, tmp_path, fields, message):
     [("1/1", (0, 1)), ("0/1", (0, 1)), ("1/3", (1, 3)), ("3/3", (0, 3)), ("0/3", (0, 3))],
 )
 def test_parts_are_counted_from_0_or_from_1(text, part):
-    assert job.Part.parse(text) == job.Part(*part)
+    assert Part.parse(text) == Part(*part)
 
 
 @pytest.mark.parametrize("text", ["", "1", "4/3", "-1/3", "1/0", "a/b", "1/3/5"])
 def test_other_parts_are_refused(text):
     with pytest.raises(ValueError, match="give i/N"):
-        job.Part.parse(text)
+        Part.parse(text)
 
 
 def test_the_manifest_says_what_the_run_is(base, data):

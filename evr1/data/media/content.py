@@ -12,6 +12,7 @@ import threading
 from evr1.data import jsonl
 from evr1.data.errors import MediaError
 from evr1.data.records import Budgets, Geometry
+from evr1.formats.part import WHOLE, Part
 
 # raise the number whenever what is stored of a medium of that kind changes
 DECODERS = {"image": "pyav-3", "video": "pyav-4"}
@@ -72,18 +73,17 @@ class FileTable:
     Names are paths as rows write them; a known size and time stand for the content.
     """
 
-    def __init__(self, root: str | pathlib.Path | None):
-        self._path = pathlib.Path(root) / FILES if root else None
+    def __init__(self, root: str | pathlib.Path | None, part: Part = WHOLE):
+        """Reads the lists in `root`, those of all parts; a part appends to its own."""
+        self._path = jsonl.path_of(pathlib.Path(root) / FILES, part) if root else None
         self._lock = threading.Lock()
         self._known: dict[tuple[str, int, int], str] = {}
         self._by_name: dict[str, set[str]] = {}
-        for number, e in jsonl.read(self._path) if self._path else ():
+        for where, e in jsonl.read_parts(pathlib.Path(root) / FILES) if root else ():
             try:
                 self._remember((e["name"], e["size"], e["mtime_ns"]), e["identity"])
             except (KeyError, TypeError):
-                raise ValueError(
-                    f"{self._path}:{number}: not a file entry; delete the line"
-                ) from None
+                raise ValueError(f"{where}: not a file entry; delete the line") from None
 
     def identity(self, name: str, path: str, *, is_written: bool = False) -> str:
         """Returns the identity of the file `name` at `path`; one that is gone is known by its name.

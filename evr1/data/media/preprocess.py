@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import TypeVar
 
@@ -13,12 +14,14 @@ from rich import progress
 from rich.console import Console
 
 from evr1.data.errors import MediaError
-from evr1.data.media import memory, remarks, shards
+from evr1.data.media import memory, parts, remarks, shard_files, shards
 from evr1.data.media.content import FileTable
 from evr1.data.media.decode import DecodePool, Job
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.media.requests import Opener, Request, check_budgets, media_requests
+from evr1.data.media.tfds_format import serialize
 from evr1.data.records import Budgets, Geometry, Row
+from evr1.formats.part import WHOLE, Part
 from evr1.formats.words import counted
 from evr1.parallel import leaving
 
@@ -108,11 +111,14 @@ def preprocess(
     timeout_s: float = 120.0,
     shard_bytes: int = shards.SHARD_BYTES,
     memory_bytes: int = 0,
+    part: Part = WHOLE,
+    num_shards: int = 0,
     on_progress: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Decodes the media that are not in `out` yet; quarantines and counts those that fail.
 
-    Damaged files of an earlier run are mended first, see `evr1.data.media.shards`.
+    Damaged files of an earlier run are mended first, see `evr1.data.media.shards`. With parts, or
+    a number of shards, media have fixed places, see `evr1.data.media.parts`.
 
     Args:
         rows: whose media to decode.
@@ -122,12 +128,14 @@ def preprocess(
         media_dir: put in front of relative paths.
         workers: decoding processes.
         timeout_s: limit for one medium.
-        shard_bytes: size at which a shard is completed.
+        shard_bytes: size at which a shard is completed, where media have no fixed places.
         memory_bytes: bound on the pixels in flight, see `memory.Memory`.
+        part: the share of the media to decode.
+        num_shards: that `out` is cut into; 0: with parts some 32 media a shard, else by size.
         on_progress: called after each medium, in the caller's thread.
 
     Raises:
-        ValueError: budgets that cross, or another process writes to `out`.
+        ValueError: budgets that cross, another process writes there, or `out` is cut otherwise.
     """
     check_budgets(budgets)
     bound = memory.Memory(memory_bytes)
@@ -138,44 +146,111 @@ def preprocess(
     summary.total = len(summary.sources)
     begin = time.monotonic()
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(shards.ShardWriter(out, shard_bytes=shard_bytes))
-        quarantine = Quarantine(os.path.join(out, shards.QUARANTINE))
+        if part.count > 1 or num_shards > 0 or parts.count_of(out) > 0:
+            count = parts.agree(out, summary.total, num_shards)
+            writer = stack.enter_context(parts.PartWriter(out, count, part))
+        else:
+            writer = stack.enter_context(shards.ShardWriter(out, shard_bytes=shard_bytes))
+        quarantine = Quarantine(os.path.join(out, shards.QUARANTINE), part)
         pool = stack.enter_context(DecodePool(workers, timeout_s, quarantine=quarantine))
         summary.repairs = writer.repairs
-        files, notes = FileTable(out), remarks.RemarkTable(out)
         opener = Opener(media_dir, budgets, geometry)
-
-        def decode_one(request: Request) -> tuple[str, int, int] | MediaError:
-            try:
-                key = opener.key(request, files, is_written=True)
-                if key in writer:
-                    if about := notes.of(key):
-                        summary.remarked[request] = about
-                    return "cached", 0, 0
-                job, path = opener.job(request), opener.path(request)
-                with bound.hold(_pixel_bytes(pool, job, bound.limit // workers)):
-                    decoded = pool.decode(job)
-                    media, record = shards.hollow(decoded), shards.serialize(key, decoded, path)
-                    pixels = decoded.frames.nbytes
-                    del decoded  # before the record is written, which takes as much once more
-                    writer.add_record(key, media, record)
-            except MediaError as error:
-                quarantine.add_missing(error)  # the pool does not see files that are missing
-                return error
-            notes.add(key, path, media.remarks)
-            if media.remarks:
-                summary.remarked[request] = media.remarks
-            return request.kind, len(media.frames), pixels
-
+        files, notes = FileTable(out, part), remarks.RemarkTable(out, part)
+        work = _Work(opener, files, notes, writer, pool, quarantine, bound, bound.limit // workers)
         with futures.ThreadPoolExecutor(workers) as threads:
             try:
-                for outcome in _results(threads, decode_one, summary.sources, 2 * workers):
-                    _count(summary, outcome)
-                    summary.seconds = time.monotonic() - begin
-                    on_progress(summary)
+                requests, again = list(summary.sources), list[Request]()
+                if isinstance(writer, parts.PartWriter):
+                    keys = dict(_results(threads, work.key, requests, 2 * workers))
+                    requests, again = _of_part(keys, requests, writer)
+                    summary.total = len(requests) + len(again)
+                for some in (requests, again):
+                    for outcome in _results(threads, work.decode, some, 2 * workers):
+                        _count(summary, outcome)
+                        summary.seconds = time.monotonic() - begin
+                        on_progress(summary)
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
     return summary
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """What became of a request; `kind` is cached where the medium was there."""
+
+    request: Request
+    kind: str
+    frames: int = 0
+    pixel_bytes: int = 0
+    remarks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """What the threads do; `share` is the bytes that one of them may always have in flight."""
+
+    opener: Opener
+    files: FileTable
+    notes: remarks.RemarkTable
+    writer: shards.ShardWriter | parts.PartWriter
+    pool: DecodePool
+    quarantine: Quarantine
+    bound: memory.Memory
+    share: int
+
+    def key(self, request: Request) -> tuple[Request, str | MediaError]:
+        """Returns the request and its key, or why it has none."""
+        try:
+            return request, self.opener.key(request, self.files, is_written=True)
+        except MediaError as error:
+            return request, error
+
+    def decode(self, request: Request) -> _Done | MediaError:
+        """Decodes a medium and writes it, unless it is there."""
+        _, key = self.key(request)
+        if isinstance(key, MediaError):
+            self.quarantine.add_missing(key)  # the pool does not see files that are missing
+            return key
+        if key in self.writer:
+            return _Done(request, "cached", remarks=self.notes.of(key))
+        try:
+            job, path = self.opener.job(request), self.opener.path(request)
+            with self.bound.hold(_pixel_bytes(self.pool, job, self.share)):
+                decoded = self.pool.decode(job)
+                media, record = shard_files.hollow(decoded), serialize(key, decoded, path)
+                pixels = decoded.frames.nbytes
+                del decoded  # before the record is written, which takes as much once more
+                self.writer.add_record(key, media, record)
+        except MediaError as error:
+            self.quarantine.add_missing(error)
+            self.writer.give_up(key)
+            return error
+        self.notes.add(key, path, media.remarks)
+        return _Done(request, request.kind, len(media.frames), pixels, media.remarks)
+
+
+def _of_part(
+    keys: Mapping[Request, str | MediaError], requests: Sequence[Request], writer: parts.PartWriter
+) -> tuple[list[Request], list[Request]]:
+    """Returns the part's requests, shard by shard, and then those of content that came before.
+
+    Args:
+        keys: of all requests, or why there is none: such a request is of the part of its name.
+        requests: in the order of the rows, so that every part takes the same file of two alike.
+        writer: is told which keys will come.
+    """
+    first, again, keyless = dict[str, Request](), list[Request](), list[Request]()
+    for request in requests:
+        key = keys[request]
+        if isinstance(key, MediaError):
+            name = hashlib.blake2b(repr(request).encode(), digest_size=16).hexdigest()
+            if writer.is_mine(name):
+                keyless.append(request)
+        elif writer.is_mine(key):
+            again.append(request) if key in first else first.update({key: request})
+    writer.expect(first)
+    order = sorted(first, key=lambda key: (parts.shard_of(key, writer.count), key))
+    return [*keyless, *(first[key] for key in order)], again
 
 
 def _pixel_bytes(pool: DecodePool, job: Job, share: int) -> int:
@@ -210,16 +285,17 @@ def _results(
             yield future.result()
 
 
-def _count(summary: Summary, outcome: tuple[str, int, int] | MediaError) -> None:
+def _count(summary: Summary, outcome: _Done | MediaError) -> None:
     if isinstance(outcome, MediaError):
         summary.failed.append(outcome)
         return
-    kind, frames, pixel_bytes = outcome
-    if kind == "cached":
+    if outcome.remarks:
+        summary.remarked[outcome.request] = outcome.remarks
+    if outcome.kind == "cached":
         summary.cached += 1
-    elif kind == "video":
+    elif outcome.kind == "video":
         summary.videos += 1
     else:
         summary.images += 1
-    summary.frames += frames
-    summary.pixel_bytes += pixel_bytes
+    summary.frames += outcome.frames
+    summary.pixel_bytes += outcome.pixel_bytes

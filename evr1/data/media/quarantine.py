@@ -8,6 +8,7 @@ from typing import Any
 
 from evr1.data import jsonl
 from evr1.data.errors import KINDS, MediaError
+from evr1.formats.part import WHOLE, Part
 
 QUARANTINED = ("undecodable", "empty", "timeout", "crashed")  # faults of the file, not of the row
 
@@ -19,20 +20,19 @@ class Quarantine:
     object a line: path, kind, reason, size, mtime_ns, time.
     """
 
-    def __init__(self, path: str | pathlib.Path):
-        self.path = pathlib.Path(path)
+    def __init__(self, path: str | pathlib.Path, part: Part = WHOLE):
+        """Reads the list at `path` and those of all parts; a part appends to its own."""
+        self.path = jsonl.path_of(pathlib.Path(path), part)
         self._lock = threading.Lock()
         self._entries: dict[str, dict[str, Any]] = {}
-        for number, entry in jsonl.read(self.path):
+        for where, entry in jsonl.read_parts(pathlib.Path(path)):
             try:
                 fields = ("path", "kind", "reason", "size", "mtime_ns", "limit_s")
                 self._entries[entry["path"]] = {name: entry[name] for name in fields}
                 float(entry["limit_s"])
                 KINDS[entry["kind"]]  # one that exists
             except (KeyError, TypeError, ValueError, AttributeError):
-                raise ValueError(
-                    f"{self.path}:{number}: not a quarantine entry; delete the line"
-                ) from None
+                raise ValueError(f"{where}: not a quarantine entry; delete the line") from None
 
     def __len__(self) -> int:
         return len(self._entries)

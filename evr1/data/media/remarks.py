@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 
 from evr1.data import jsonl
+from evr1.formats.part import WHOLE, Part
 
 SIZES = "frame size changes"  # the other sizes are fitted into the first
 DAMAGED = "damaged frames"  # the decoder filled in what it could not read
@@ -126,15 +127,16 @@ class Told:
 class RemarkTable:
     """The remarks about the media in a directory of shards, by key; an object a line."""
 
-    def __init__(self, root: str | pathlib.Path):
-        self._path = pathlib.Path(root) / FILE
+    def __init__(self, root: str | pathlib.Path, part: Part = WHOLE):
+        """Reads the lists in `root`, those of all parts; a part appends to its own."""
+        self._path = jsonl.path_of(pathlib.Path(root) / FILE, part)
         self._lock = threading.Lock()
         self._known: dict[str, tuple[str, ...]] = {}
-        for number, entry in jsonl.read(self._path):
+        for where, entry in jsonl.read_parts(pathlib.Path(root) / FILE):
             try:
                 self._known[entry["key"]] = tuple(entry["remarks"])
             except (KeyError, TypeError):
-                raise ValueError(f"{self._path}:{number}: not a remark; delete the line") from None
+                raise ValueError(f"{where}: not a remark; delete the line") from None
 
     def of(self, key: str) -> tuple[str, ...]:
         """Returns the remarks about a medium; none where nothing is known."""

@@ -15,32 +15,22 @@ aside as `damaged-NNNNN.array_record`, so that its media are decoded again, as a
 of which only the index is left.
 """
 
+import contextlib
 import dataclasses
-import fcntl
 import pathlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 
-import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from evr1.data.media import patches, shard_index, shard_readers
-from evr1.data.media.tfds_format import (
-    NAME,
-    SPLIT,
-    media_features,
-    parse,
-    serialize,
-    write_metadata,
-)
+from evr1.data.media import patches, shard_files, shard_index, shard_readers
+from evr1.data.media.tfds_format import media_features, parse, serialize, write_metadata
 from evr1.data.records import Media
 
 SHARD_BYTES = 256 * 2**20
 SHARD_SECONDS = 300.0  # a shard is completed when it is so old, so that a kill loses no more
 QUARANTINE = "quarantine.jsonl"
-_WRITE_OPTIONS = "group_size:1,uncompressed"
-_UNREADABLE = (RuntimeError, ValueError, LookupError)  # of a damaged record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,15 +65,15 @@ class ShardStore:
         self._counts: dict[int, int] = {}
         self._readers = shard_readers.Readers()
         self._bytes: dict[int, int] = {}
-        for shard, _ in _shards(self.root):
-            index = _index_path(self.root, shard)
+        for shard, _ in shard_files.shards_in(self.root):
+            index = shard_files.index_path(self.root, shard)
             if index.is_file():
                 records, self._bytes[shard] = shard_index.read(index)
                 self._counts[shard] = len(records)
                 for record, (key, shape) in enumerate(records):
                     self._entries[key] = Entry(shard, record, shape)
         self._entries.pop(shard_index.LOST, None)
-        self.lost = [_lost(*shard) for shard in _without_shard(self.root)]
+        self.lost = [shard_files.lost(*shard) for shard in shard_files.without_shard(self.root)]
 
     def check(self) -> None:
         """Checks that every shard has its index, and that it is as long as the index says.
@@ -91,10 +81,10 @@ class ShardStore:
         Raises:
             ValueError: names the first that is not.
         """
-        for shard, path in _shards(self.root):
+        for shard, path in shard_files.shards_in(self.root):
             size = self._bytes.get(shard)
             if size is None:
-                reason = f"its index {_index_path(self.root, shard).name} is gone"
+                reason = f"its index {shard_files.index_path(self.root, shard).name} is gone"
             elif size != path.stat().st_size:
                 reason = f"{path.stat().st_size} bytes, {size} in its index"
             else:
@@ -122,13 +112,13 @@ class ShardStore:
             ValueError: the shard is damaged, or cannot be read; names the file and the fix.
         """
         entry = self._entries[key]
-        path = _shard_path(self.root, entry.shard)
+        path = shard_files.shard_path(self.root, entry.shard)
         try:
             record = self._readers.read(path, entry.record, self._counts[entry.shard])
             stored_key, media = parse(record)
         except OSError as error:
             raise ValueError(shard_readers.tell(path, error)) from None
-        except _UNREADABLE as error:
+        except shard_files.UNREADABLE as error:
             raise ValueError(_damage(path, key, " ".join(str(error).split()))) from None
         if stored_key != key:
             raise ValueError(_damage(path, key, f"the record holds key {stored_key[:40]}"))
@@ -167,18 +157,14 @@ class ShardWriter:
         self.root.mkdir(parents=True, exist_ok=True)
         self._shard_bytes, self._shard_seconds = shard_bytes, shard_seconds
         self._lock = threading.Lock()
-        self._lock_file = (self.root / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock_file.close()
-            raise ValueError(f"{self.root}: another process writes here; wait for it") from None
+        self._dir_lock = contextlib.ExitStack()
+        self._dir_lock.enter_context(shard_files.lock(self.root))
         for path in self.root.glob(".writing-*"):
             path.unlink()
         try:
-            self._keys, self._shards, self.repairs = _repair(self.root)
+            self._keys, self._shards, self.repairs = shard_files.repair(self.root)
         except BaseException:
-            self._lock_file.close()
+            self._dir_lock.close()
             raise
         self._open: _OpenShard | None = None
         self._next = 0
@@ -202,14 +188,14 @@ class ShardWriter:
             media: its frames.
             path: of its file, for people who look into the shard.
         """
-        self.add_record(key, hollow(media), serialize(key, media, path))
+        self.add_record(key, shard_files.hollow(media), serialize(key, media, path))
 
     def add_record(self, key: str, media: Media, record: bytes) -> None:
         """Appends an entry that is serialized already, unless the key is there.
 
         Args:
             key: see `content_key`.
-            media: without its pixels, see `hollow`.
+            media: without its pixels, see `shard_files.hollow`.
             record: see `serialize`.
         """
         with self._lock:
@@ -225,12 +211,18 @@ class ShardWriter:
             if self._open.size >= self._shard_bytes or age >= self._shard_seconds:
                 self._complete()
 
+    def expect(self, keys: Iterable[str]) -> None:
+        """Nothing waits for a medium here: a shard is complete by its size."""
+
+    def give_up(self, key: str) -> None:
+        """Nothing waits for a medium here."""
+
     def close(self) -> None:
         """Completes the open shard and gives the lock back."""
         with self._lock:
             if self._open is not None:
                 self._complete()
-            self._lock_file.close()
+            self._dir_lock.close()
 
     def _complete(self) -> None:
         assert self._open is not None
@@ -247,7 +239,7 @@ class _OpenShard:
     def __init__(self, root: pathlib.Path, number: int):
         self._root, self.number = root, number
         self._path = root / f".writing-{number:05d}.array_record"
-        self._writer = ArrayRecordWriter(str(self._path), _WRITE_OPTIONS)
+        self._writer = ArrayRecordWriter(str(self._path), shard_files.WRITE_OPTIONS)
         self._index: list[tuple[str, Media]] = []
         self.size = 0
         self.begun = time.monotonic()
@@ -261,44 +253,9 @@ class _OpenShard:
         """Gives the shard its name and its index; returns its records and its bytes."""
         self._writer.close()
         shard_index.sync(self._path)
-        path = self._path.rename(_shard_path(self._root, self.number))
-        shard_index.write(_index_path(self._root, self.number), path, self._index)
+        path = self._path.rename(shard_files.shard_path(self._root, self.number))
+        shard_index.write(shard_files.index_path(self._root, self.number), path, self._index)
         return len(self._index), path.stat().st_size
-
-
-def _shard_path(root: pathlib.Path, number: int) -> pathlib.Path:
-    return root / f"{NAME}-{SPLIT}.array_record-{number:05d}"
-
-
-def _index_path(root: pathlib.Path, number: int) -> pathlib.Path:
-    return root / f"index-{number:05d}.npz"
-
-
-def _shards(root: pathlib.Path) -> Iterator[tuple[int, pathlib.Path]]:
-    """Yields the (number, file) of every complete shard."""
-    return _numbered(root, f"{NAME}-{SPLIT}.array_record-", "")
-
-
-def _numbered(root: pathlib.Path, prefix: str, suffix: str) -> Iterator[tuple[int, pathlib.Path]]:
-    for path in sorted(root.glob(f"{prefix}[0-9]*{suffix}")):
-        digits = path.name.removeprefix(prefix).removesuffix(suffix)
-        if digits.isdecimal():
-            yield int(digits), path
-
-
-def _without_shard(root: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """Yields the (missing shard, index) of every index that is left alone."""
-    for number, path in _numbered(root, "index-", ".npz"):
-        if not _shard_path(root, number).is_file():
-            yield _shard_path(root, number), path
-
-
-def _lost(shard: pathlib.Path, index: pathlib.Path) -> str:
-    try:
-        media = f"the {len(shard_index.read(index)[0])} media"
-    except ValueError:
-        media = "the media"
-    return f"{shard}: gone, and with it {media} that {index.name} names"
 
 
 def _damage(path: pathlib.Path, key: str, reason: str) -> str:
@@ -306,80 +263,3 @@ def _damage(path: pathlib.Path, key: str, reason: str) -> str:
         f"{path}: entry {key} is damaged ({reason[:120]}); delete this shard file and run "
         "evr1 preprocess again, which writes only what is missing"
     )
-
-
-def _repair(root: pathlib.Path) -> tuple[set[str], dict[int, tuple[int, int]], list[str]]:
-    """Makes every index match its shard.
-
-    Returns:
-        The keys that are there, the (records, bytes) of each shard, and what was mended.
-
-    Raises:
-        ValueError: a shard cannot be read; nothing is done to it.
-    """
-    keys, repairs, shards = set[str](), list[str](), dict[int, tuple[int, int]]()
-    for shard, index in list(_without_shard(root)):
-        repairs.append(f"{_lost(shard, index)}, and are decoded again")
-        index.unlink()
-    for number, path in list(_shards(root)):
-        index = _index_path(root, number)
-        try:
-            reader = shard_readers.open_surely(path)
-        except OSError as error:
-            raise ValueError(shard_readers.tell(path, error)) from None
-        except shard_readers.Damaged:
-            aside = _set_aside(path)
-            index.unlink(missing_ok=True)
-            repairs.append(
-                f"{path}: cut off, or no ArrayRecord file: set aside as {aside.name}; its media "
-                "are decoded again"
-            )
-            continue
-        count = reader.num_records()
-        reader.close()
-        reason, records = _misfit(index, path, count)
-        if reason:
-            entries = list(_read_all(path, count))
-            shard_index.write(index, path, entries)
-            records = [key for key, _ in entries]
-            lost = records.count(shard_index.LOST)
-            damaged = f", {lost} of {len(records)} records are damaged" if lost else ""
-            repairs.append(f"{path}: {reason}: rebuilt from the shard{damaged}")
-        keys.update(records)
-        shards[number] = count, path.stat().st_size
-    return keys - {shard_index.LOST}, shards, repairs
-
-
-def _misfit(index: pathlib.Path, shard: pathlib.Path, count: int) -> tuple[str, list[str]]:
-    """Returns why an index is not that of a shard of so many records ("": it is), and its keys."""
-    if not index.is_file():
-        return f"{index.name} is gone", []  # or killed between the two renames
-    try:
-        records, size = shard_index.read(index)
-    except ValueError:
-        return f"{index.name} is damaged", []
-    if len(records) != count or size != shard.stat().st_size:
-        return f"{index.name} is of another file ({len(records)} records, {count} here)", []
-    return "", [key for key, _ in records]
-
-
-def _set_aside(path: pathlib.Path) -> pathlib.Path:
-    number = path.name.rpartition("-")[2]
-    names = (path.with_name(f"damaged-{number}.array_record{n}") for n in ("", *range(1, 10**6)))
-    return path.rename(next(name for name in names if not name.exists()))
-
-
-def _read_all(path: pathlib.Path, count: int) -> Iterator[tuple[str, Media]]:
-    """Yields key and medium without its pixels of every record; `LOST` for one that is damaged."""
-    readers = shard_readers.Readers()
-    for i in range(count):
-        try:
-            key, media = parse(readers.read(path, i, count))
-            yield key, hollow(media)
-        except _UNREADABLE:
-            yield shard_index.LOST, Media(np.zeros((0, 0, 0, 0), np.uint8), np.zeros(0), False)
-
-
-def hollow(media: Media) -> Media:
-    """Returns the medium without its pixels, but with their shape; it holds no memory of them."""
-    return dataclasses.replace(media, frames=np.empty((*media.frames.shape[:3], 0), np.uint8))

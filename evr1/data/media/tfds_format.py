@@ -5,6 +5,7 @@ A record is a serialized tf.train.Example; it is read here without TFDS and with
 
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -131,7 +132,7 @@ def write_metadata(root: pathlib.Path, counts: Sequence[int], total_bytes: int) 
         _write_anew(root, counts, total_bytes)
         return
     info["splits"][0] |= split
-    temporary = path.with_name(f".writing-{path.name}")
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     temporary.write_text(json.dumps(info), "utf-8")
     temporary.replace(path)
 

@@ -60,7 +60,7 @@ def test_one_copy_to_write_a_record():
 import sys, tempfile
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/rigs")!r}]
 import numpy as np
-from evr1.data.media import shards
+from evr1.data.media import shard_files, shards, tfds_format
 from evr1.data.records import Media
 
 def megabytes(name):
@@ -71,7 +71,7 @@ shards.media_features()
 with tempfile.TemporaryDirectory() as root, shards.ShardWriter(root) as writer:
     base = megabytes("VmRSS")
     media = Media(np.ones((100, 400, 800, 3), np.uint8), np.arange(100.0), True)
-    hollow, record = shards.hollow(media), shards.serialize("k", media, "a")
+    hollow, record = shard_files.hollow(media), tfds_format.serialize("k", media, "a")
     del media
     writer.add_record("k", hollow, record)
     print(megabytes("VmHWM") - base)

@@ -12,7 +12,7 @@ import pytest
 from repo import ROOT
 from shards_rig import key, medium
 
-from evr1.data.media import shard_readers, shards, tfds_format
+from evr1.data.media import shard_files, shard_readers, tfds_format
 from evr1.data.media.shards import ShardStore, ShardWriter
 
 
@@ -180,7 +180,7 @@ def test_a_killed_run_keeps_its_finished_shards(tmp_path):
 import os, signal, sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/rigs")!r}]
 from shards_rig import key, medium
-from evr1.data.media import shard_readers, shards, tfds_format
+from evr1.data.media import shard_files, shard_readers, shards, tfds_format
 from evr1.data.media.shards import ShardWriter
 writer = ShardWriter({str(tmp_path)!r}, shard_bytes=2 * 4 * 64 * 96 * 3)
 for n in range(5):
@@ -389,7 +389,7 @@ import resource, sys, time
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests/rigs")!r}]
 from pathlib import Path
 from shards_rig import key, medium
-from evr1.data.media import shard_readers, shards, tfds_format
+from evr1.data.media import shard_files, shard_readers, shards, tfds_format
 shards.media_features()
 resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))
 {code}
@@ -403,7 +403,7 @@ def test_more_shards_than_a_process_may_open_files(tmp_path):
     code = f"""
 store = shards.ShardStore({str(tmp_path)!r})
 for number in range(200):
-    path = shards._shard_path(store.root, number)
+    path = shard_files.shard_path(store.root, number)
     assert store._readers.read(path, 0, 1)
 print("read")
 shards.ShardWriter({str(tmp_path)!r}).close()
@@ -423,9 +423,9 @@ try:
 except OSError:
     pass
 try:
-    shard_readers.open_surely(shards._shard_path(store.root, 0))
+    shard_readers.open_surely(shard_files.shard_path(store.root, 0))
 except OSError as error:
-    print(shard_readers.tell(shards._shard_path(store.root, 0), error))
+    print(shard_readers.tell(shard_files.shard_path(store.root, 0), error))
 try:
     store.read(key(0))
 except ValueError as error:
@@ -472,7 +472,7 @@ def test_completing_a_shard_opens_no_other(tmp_path, monkeypatch):
     shard_copies(tmp_path, 30)
     with ShardWriter(tmp_path, shard_bytes=1) as writer:
         with monkeypatch.context() as patch:
-            patch.setattr(shards, "_shards", lambda *_: pytest.fail("looked at every shard"))
+            patch.setattr(shard_files, "shards_in", lambda *_: pytest.fail("looked at every shard"))
             patch.setattr(shard_readers, "ArrayRecordReader", lambda *_: pytest.fail("opened one"))
             writer.add(key(777), medium(777), "a.mp4")
         info = json.loads((tmp_path / "dataset_info.json").read_text())
