@@ -22,6 +22,9 @@ COMMANDS = {
     "preprocess": Command(
         "evr1.cli.preprocess_videos", "main", "decodes images and videos once, into shards"
     ),
+    "data_report": Command(
+        "evr1.cli.data_report", "main", "what is in data files, before anything is spent on them"
+    ),
     "filter": Command(
         "evr1.cli.filter_by_pass_rate", "main", "keeps the rows that a model solves sometimes"
     ),

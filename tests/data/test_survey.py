@@ -1,0 +1,109 @@
+"""What a data set holds, on rows whose every figure is known."""
+
+import json
+
+import pytest
+from clips import write_clip
+from PIL import Image
+from repo import ROOT
+
+from evr1.cli import data_report
+from evr1.data import rows, survey
+from evr1.data.media.source import media_requests
+
+MODEL = ROOT / "evr1/assets/demo_model"
+
+
+def row(problem, answer, kind="numerical", **more):
+    return {"problem": problem, "answer": answer, "problem_type": kind, **more}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two data files over three clips, one of them a copy, and one that is missing."""
+    root = tmp_path_factory.mktemp("survey")
+    write_clip(root / "a.mp4", 20)
+    write_clip(root / "b.mp4", 40)
+    (root / "copy.mp4").write_bytes((root / "a.mp4").read_bytes())
+    Image.new("RGB", (64, 32), "red").save(root / "c.png")
+    train = [
+        row("How many?", "3", videos=["a.mp4"]),
+        row("How  many? ", "3", videos=["copy.mp4"]),
+        row("How many?", "4", videos=["b.mp4"]),
+        row("How many?", "5", videos=["b.mp4"]),
+        row("Which?", "A", "multiple choice", options=["x", "y"], images=["c.png"]),
+        row("Where?", "9", videos=["missing.mp4"]),
+    ]
+    held_out = [row("How long?", "12 s", "open-ended", videos=["a.mp4"])]
+    for name, data in (("train", train), ("held_out", held_out)):
+        (root / f"{name}.jsonl").write_text("\n".join(map(json.dumps, data)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(folder):
+    return [r for n in ("train", "held_out") for r in rows.load_rows(folder / f"{n}.jsonl")]
+
+
+def test_rows_are_counted_by_type_and_file(data, folder):
+    train, held_out = (str(folder / f"{n}.jsonl") for n in ("train", "held_out"))
+    assert survey.by_type(data) == {
+        "numerical": {train: 5},
+        "multiple choice": {train: 1},
+        "open-ended": {held_out: 1},
+    }
+
+
+def test_answers_say_what_a_constant_one_earns(data):
+    first = survey.answers(data)[0]
+    assert (first.problem_type, first.rows, first.distinct) == ("numerical", 5, 4)
+    assert first.common == [("3", 2), ("4", 1), ("5", 1), ("9", 1)]
+    assert first.characters == survey.Spread(5, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+
+def test_what_stands_twice(data):
+    requests = [media_requests(each) for each in data]
+    contents = {r: r.name.replace("copy", "a") for media in requests for r in media}
+    copies, same, other, shared = survey.doubles(data, requests, contents)
+    assert copies == "files of one content under several names: 1 (a.mp4 = copy.mp4)"
+    assert same.endswith(f"with one answer: 1 ({data[0].source} and {data[1].source})")
+    assert other.endswith(f"different answers: 1 ({data[2].source} and {data[3].source})")
+    assert shared.startswith("media that are in several data files, though nothing that is trained")
+    assert "a.mp4 (" in shared
+
+
+def test_nothing_stands_twice(data):
+    assert survey.doubles(data[2:3], [media_requests(data[2])], {}) == []
+
+
+def test_the_command_prints_and_writes_a_page(folder, tmp_path, capsys):
+    out = tmp_path / "data.html"
+    command = ["--data", str(folder / "train.jsonl"), str(folder / "held_out.jsonl")]
+    command += ["--media_dir", str(folder), "--model", str(MODEL), "--out", str(out)]
+    assert data_report.main([*command, "--max_frames", "4", "--max_prompt_tokens", "80"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "media that cannot be used, missing: 1 of 5 (" in printed
+    assert "are over --max_prompt_tokens=80" in printed
+    assert "files of one content under several names: 1 (a.mp4 = copy.mp4)" in printed
+    assert "media that are in several data files" in printed
+    page = out.read_text()
+    assert page.count("<article") == 6  # the row whose video is missing has nothing to show
+    assert page.count("data:image/jpeg") == 4 * 5 + 1
+    assert "<script>alert" not in page
+
+
+def test_text_of_rows_is_text_on_the_page(tmp_path):
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps(row("<script>alert(1)</script>", "<b>2</b>")))
+    out = tmp_path / "data.html"
+    assert data_report.main(["--data", str(data), "--out", str(out)]) == 0
+    page = out.read_text()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<b>2</b>" not in page
+
+
+def test_bad_input_is_one_line(tmp_path, capsys):
+    assert data_report.main(["--data", str(tmp_path / "none.jsonl")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("data_report: ")
+    assert error.count("\n") == 1
