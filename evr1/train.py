@@ -61,6 +61,7 @@ from evr1.sampler import room
 from evr1.sampler.actor import Actor
 from evr1.telemetry import compile_cache, perf
 from evr1.telemetry.phases import PhaseTimer
+from evr1.telemetry.profile import traced
 from evr1.telemetry.provenance import common
 from evr1.telemetry.records import RolloutRecord
 from evr1.telemetry.workdir import sole_run
@@ -84,7 +85,8 @@ def train(settings: Settings) -> None:
         evaluate = functools.partial(_evaluate, run, writer)
         _begin(run, state, writer, evaluate)
         position = _position(run, state)
-        for _ in range(state.step, settings.num_steps):
+        steps, folder = range(state.step, settings.num_steps), run.workdir / "profile"
+        for _ in traced(steps, settings.log.profile_steps, folder, writer.line):
             try:
                 published = learner.publish(state)
                 rollouts, metrics = collector.collect(published)

@@ -11,6 +11,7 @@ import pytest
 from miniatures import write
 from repo import DEMO_MODEL, ROOT
 from runs_rig import STEPS, environment, interruptible, metrics, rollouts, small
+from trace_rig import trace_events
 
 from evr1.data.demo.files import make_demo
 from evr1.data.rows import load_rows
@@ -91,7 +92,8 @@ def assert_same_run(a, b):
 def whole(data, tmp_path_factory):
     """An uninterrupted run: its workdir and what it printed."""
     workdir = tmp_path_factory.mktemp("whole")
-    return workdir, run(data, workdir, data__preprocess=True, **benchmarks(data))
+    fields = benchmarks(data) | {"data__preprocess": True, "log__profile_steps": 1}
+    return workdir, run(data, workdir, **fields)
 
 
 def test_a_run_leaves_what_it_promises(whole):
@@ -126,6 +128,17 @@ def test_a_run_leaves_what_it_promises(whole):
     assert "<html" in (workdir / "report.html").read_text()
     assert (workdir / "export" / "generation_config.json").exists()
     assert "held-out accuracy" in printed
+
+
+def test_a_trace_of_the_second_step_names_its_phases(whole):
+    workdir, printed = whole
+    events = trace_events(workdir / "profile")
+    assert [args["step_num"] for args in events["step"]] == ["2"]
+    for name in ("data_wait", "rollout", "prefill", "decode", "read_tokens", "score", "update"):
+        assert events[name], name
+    programs = {args.get("hlo_module") for arguments in events.values() for args in arguments}
+    assert {"jit_read_prompts", "jit_decode_window", "jit_accumulate", "jit_apply"} <= programs
+    assert f"trace of step 2: {workdir / 'profile'}" in printed.replace("\n", "")
 
 
 def test_a_run_answers_the_same_questions_of_a_benchmark_at_each_evaluation(whole):

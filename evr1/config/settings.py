@@ -255,10 +255,11 @@ class LogSettings(Section):
     tensorboard: bool
     wandb: str
     rollouts_per_step: int
+    profile_steps: int
     report: bool
 
     def check(self) -> None:
-        checks.at_least_0("log", self, ("rollouts_per_step",))
+        checks.at_least_0("log", self, ("rollouts_per_step", "profile_steps"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ def loss_config(settings: LearnerSettings) -> LossConfig:
     return LossConfig(**{name: getattr(algorithm, name) for name in names}, **derived)
 
 
+@jax.named_scope("loss")
 def batch_loss(
     model: Model,
     params: Params,

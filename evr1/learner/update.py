@@ -62,9 +62,13 @@ def init_state(
         mesh: where the parameters lie; None: one device.
         layout: sharding of each parameter; None: the one that it has.
     """
-
     if mesh is None:
-        return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
+        # Everything is committed to the device, as it is after `apply`: for inputs that are not,
+        # the second update would be compiled anew. Kept arguments pass that on to what is made.
+        params = jax.device_put(params, jax.local_devices()[0])
+        init = jax.jit(lambda p: (jnp.zeros((), jnp.int32), optimizer.init(p)), keep_unused=True)
+        updates, opt_state = init(params)
+        return TrainState(updates, params, opt_state)
     shardings = train_state_shardings(params, optimizer, mesh, layout)
     updates = jax.device_put(jnp.zeros((), jnp.int32), shardings.updates)
     init = jax.jit(optimizer.init, out_shardings=shardings.opt_state)

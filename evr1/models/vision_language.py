@@ -39,6 +39,7 @@ class VisionLanguageModel(Model):
     def init_text(self, key: jax.Array) -> Params:
         """Returns random parameters of the text model."""
 
+    @jax.named_scope("tower")
     def encode_vision(self, params: Params, vision: VisionInput) -> Visual:
         """Returns what the vision tower gives, whatever the batch holds."""
         vision = VisionInput(*map(_fill_up, vision))
@@ -112,6 +113,7 @@ class VisionLanguageModel(Model):
         last = jax.vmap(_last)(hidden[:, 1:].reshape(g, n, q, -1), questions.lengths)
         return last, cache
 
+    @jax.named_scope("head")
     def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
         """See Model."""
         return embedding.logits(params["text"], hidden, tied=self.config.tied)

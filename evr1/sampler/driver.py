@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.profiler import TraceAnnotation
 from jax.sharding import Mesh
 from jaxtyping import Int
 
@@ -300,7 +301,8 @@ class _Call:
             if hosts.is_leaving():
                 raise hosts.Leave
             if (self.owners >= 0).any():
-                state, result = self.engine.generate(self.params, state)
+                with TraceAnnotation("decode"):
+                    state, result = self.engine.generate(self.params, state)
                 result.copy_to_host_async()
                 self.flying.append(
                     _Dispatched(result, self.owners.copy(), self.starts.copy(), is_window=True)
@@ -327,7 +329,8 @@ class _Call:
             if not groups:
                 break
             slots = free[: len(groups)]
-            prefix = self._prefill(groups)
+            with TraceAnnotation("prefill"):
+                prefix = self._prefill(groups)
             # An out-of-range slot: insert drops the padding prompts.
             targets = np.full(batch, self.sampler.slots, np.int32)
             targets[: len(groups)] = slots
@@ -375,7 +378,8 @@ class _Call:
 
     def _collect(self, item: _Dispatched) -> None:
         """Writes the tokens of one dispatch into the rollouts and frees the slots that are done."""
-        slots = item.result.convert_to_numpy().by_slot()
+        with TraceAnnotation("read_tokens"):
+            slots = item.result.convert_to_numpy().by_slot()
         self._count(item, slots.valid)
         at, row, column = np.nonzero(slots.valid & (item.owners >= 0)[:, None, None])
         group, position = item.owners[at], item.starts[at] + column

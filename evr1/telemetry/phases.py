@@ -4,6 +4,8 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
+import jax
+
 
 class PhaseTimer:
     """Adds up wall-clock seconds by phase; a phase inside another stops the outer one's clock.
@@ -39,13 +41,17 @@ class PhaseTimer:
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Counts the block's seconds as time/<phase>_s; the same phase may come again."""
+        """Counts the block's seconds as time/<phase>_s, and names it in a trace of the profiler.
+
+        The same phase may come again.
+        """
         self._charge()
         self._open.append(phase)
         self._seconds.setdefault(phase, 0.0)
         self.on_enter(phase)
         try:
-            yield
+            with jax.profiler.TraceAnnotation(phase):
+                yield
         finally:
             self._charge()
             self._open.pop()

@@ -30,10 +30,11 @@ from step_rig import (
 
 from evr1.batch.cut import microbatches
 from evr1.batch.shapes import ShapeTable
-from evr1.learner.update import init_state, make_logprobs, make_update
+from evr1.learner.update import compile_update, init_state, make_logprobs, make_update
 from evr1.parallel.mesh import make_mesh
 from evr1.rl.diagnostics import means, sampler_sums
 from evr1.rl.losses import LossConfig
+from evr1.telemetry.perf import CompileCounter
 
 
 def test_group_gradient_is_that_of_separate_sequences():
@@ -267,3 +268,22 @@ def test_the_second_step_compiles_nothing():
     one_step(state, data[1])
     jax.monitoring.clear_event_listeners()
     assert not [event for event in compiled if "compile" in event]
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["as read from a file", "as a new head is"])
+def test_the_second_update_is_the_first_ones_program(is_read):
+    """Parameters that are read are committed to their device; moments and counters were not."""
+
+    def objective(params, x):
+        return jnp.sum(params["w"] * x), {}
+
+    start = {"w": jnp.ones(3)}
+    start, x = jax.device_put((start, np.ones(3, "f4")), jax.devices()[0])
+    start = start if is_read else {"w": jnp.ones(3)}
+    made = compile_update(objective, optimizer(), jax.eval_shape(lambda: start))
+    state = init_state(start, optimizer())
+    with CompileCounter() as compiles:
+        for programs in (3, 3, 3):  # zeros, gradient, optimizer
+            grads, _ = made.accumulate(state.params, made.zeros(state.params), x)
+            state, _ = made.apply(state, grads)
+            assert compiles.count == programs

@@ -30,6 +30,7 @@ CPU_TOKENS, CPU_BYTES = 256, 2**18
 CPU_KEYS = 2048  # at a time, where every query sees them all
 
 
+@jax.named_scope("attention")
 def attention(
     q: Float[Array, "b q h a"],
     k: Float[Array, "b t k a"],

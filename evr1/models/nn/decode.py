@@ -91,6 +91,7 @@ def list_blocks(lengths: Int[Array, " g"], tokens: int, block: int) -> Live:
     return Live(groups, block * (place - (ends - held)[groups]), ends[-1])
 
 
+@jax.named_scope("attention")
 def decode_attention(
     q: Float[Array, "g n h a"],
     new: KV,

@@ -57,6 +57,7 @@ class Experts(nnx.Module):
         self.shared_gate = layers.Linear(width, 1, **opts) if has_shared else None
         self.per_token = c.per_token
 
+    @jax.named_scope("feed_forward")
     def __call__(
         self, x: Float[Array, "b t d"]
     ) -> tuple[Float[Array, "b t d"], Float[Array, "b t e"]]:

@@ -218,6 +218,7 @@ class Mlp(nnx.Module):
         self.up = Linear(width, mlp_width, **opts)
         self.down = Linear(mlp_width, width, **opts)
 
+    @jax.named_scope("feed_forward")
     def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         return self.down(silu(self.gate(x)) * self.up(x))
 
