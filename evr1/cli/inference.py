@@ -88,7 +88,7 @@ def main(name: str, parser: argparse.ArgumentParser, run: Callable, argv: list[s
 def name_flags(message: str, flags: argparse.Namespace) -> str:
     """Returns the message with the command's flags in the place of a config's fields."""
     own = {"adapter": "lora.adapter", "timeout": "data.decode_timeout_s", "workers": "data.workers"}
-    own |= {"max_prompt_tokens": "data.max_prompt_tokens"}
+    own |= {"max_prompt_tokens": "data.max_prompt_tokens", "storage": "data.storage"}
     fields = {field: name for name, field in (RUN_FIELDS | own).items() if name in vars(flags)}
     return arguments.name_flags(message, fields)
 

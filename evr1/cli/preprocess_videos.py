@@ -16,7 +16,7 @@ from rich import console, progress
 from evr1.cli import inference
 from evr1.config import arguments
 from evr1.data import processor, rows
-from evr1.data.media import preprocess, requests, shards, verify, video_budget
+from evr1.data.media import preprocess, requests, shards, storage, verify, video_budget
 from evr1.data.records import Geometry
 from evr1.formats import problem_types
 from evr1.formats.part import Part
@@ -96,6 +96,7 @@ def _run(flags: argparse.Namespace) -> int:
             memory_bytes=int(flags.memory * 2**30),
             part=part,
             num_shards=flags.num_shards,
+            storage=flags.storage,
             on_progress=show,
         )
     for repair in summary.repairs:
@@ -174,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
         "--verify",
         action="store_true",
         help="only read all that is in --out and compare it with its hashes; exit 1 on a fault",
+    )
+    add(
+        "--storage",
+        choices=storage.NAMES,
+        default="",
+        help="how pixels are kept; default: as --out has them, raw in a new one",
     )
     add("--part", default="1/1", help=_PART)
     add(

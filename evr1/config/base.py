@@ -44,6 +44,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Directory for media that rows hold as bytes. Empty: evr1/media in the user's cache directory.
     c.data.media_cache = ""
     c.data.shards = ""  # directory written by evr1 preprocess
+    # How pixels are kept in it: raw, jpeg (quality 95, 4:4:4) or lossless (WebP). Empty: as it
+    # has them, raw in a new one.
+    c.data.storage = ""
     c.data.generate = False  # first write the demo's clips and rows to workdir/data
     c.data.preprocess = False  # fill data.shards before the first step
     c.data.source = "prefer_preprocessed"  # or preprocessed_only, realtime_only

@@ -28,6 +28,7 @@ class DataSettings(Section):
     media_dir: str
     media_cache: str
     shards: str
+    storage: str
     generate: bool
     preprocess: bool
     source: str
@@ -85,6 +86,7 @@ class DataSettings(Section):
         checks.from_0_to_1("data.max_overlong_share", self.max_overlong_share)
         checks.share("data.max_bad_rows_share", self.max_bad_rows_share)
         columns.parse(self.columns)
+        checks.choice("data.storage", self.storage, ("", "raw", "jpeg", "lossless"))
         has_shards = bool(self.shards) or self.generate  # generated clips have theirs in workdir
         require(
             self.source == "realtime_only" or not self.preprocess or has_shards,

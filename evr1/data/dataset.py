@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from evr1.config import DataSettings, columns
 from evr1.data import left_out, rows
 from evr1.data.errors import MediaError
 from evr1.data.loader import Loader
-from evr1.data.media import video_budget
+from evr1.data.media import storage, video_budget
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.preprocess import preprocess, progress_bar
 from evr1.data.media.quarantine import Quarantine
@@ -224,6 +225,7 @@ def fill_shards(
             media_dir=settings.media_dir,
             workers=settings.workers,
             timeout_s=settings.decode_timeout_s,
+            storage=settings.storage,
             on_progress=show,
         )
     for repair in summary.repairs:
@@ -250,6 +252,8 @@ def open_source(
     Raises:
         ValueError: budgets that cross, or damaged shards.
     """
+    if settings.storage and os.path.isdir(settings.shards):
+        storage.agree(settings.shards, settings.storage, is_new=False)
     pool = DecodePool(
         settings.workers, settings.decode_timeout_s, quarantine=Quarantine(quarantine)
     )

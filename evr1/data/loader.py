@@ -261,6 +261,7 @@ class Loader:
         kinds = collections.Counter(error.kind for error in failed.values())
         return {
             "data/decode_failed": float(len(failed) + self._failed_elsewhere),
+            **({"data/psnr_db": self._source.psnr} if self._source.psnr else {}),
             **{f"data/decode_failed/{kind}": float(n) for kind, n in sorted(kinds.items())},
             **{f"data/{name}": float(n) for name, n in sorted(self._counts.items())},
         }

@@ -1,6 +1,7 @@
 """The host-side records: a row of a data file, its decoded media, and the encoded prompt."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -129,6 +130,7 @@ class Media:
         is_video: a one-frame video is still a video.
         sample_fps: T over the seconds of the clip; 0 for an image, or where it is not known.
         remarks: what may be wrong with what it shows, see `data.media.remarks`; not in shards.
+        psnr: dB to what was decoded, of frames that shards keep with a loss; else infinite.
     """
 
     frames: np.ndarray
@@ -136,6 +138,7 @@ class Media:
     is_video: bool
     sample_fps: float = 0.0
     remarks: tuple[str, ...] = ()
+    psnr: float = math.inf
 
 
 class MediaSize(NamedTuple):

@@ -158,7 +158,7 @@ def doubles(
         ("files of one content under several names", [" = ".join(found[:2]) for found in copies]),
         ("questions that stand more than once, with one answer", same),
         ("questions that stand more than once, with different answers", other),
-        ("media that are in several data files, though nothing that is trained on is held out", shared),
+        ("media in several data files, though what is trained on is not held out", shared),
     ]
     return [f"{what}: {len(found)} ({_some(found)})" for what, found in told if found]
 

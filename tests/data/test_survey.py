@@ -68,7 +68,7 @@ def test_what_stands_twice(data):
     assert copies == "files of one content under several names: 1 (a.mp4 = copy.mp4)"
     assert same.endswith(f"with one answer: 1 ({data[0].source} and {data[1].source})")
     assert other.endswith(f"different answers: 1 ({data[2].source} and {data[3].source})")
-    assert shared.startswith("media that are in several data files, though nothing that is trained")
+    assert shared.startswith("media in several data files, though what is trained on is not")
     assert "a.mp4 (" in shared
 
 
@@ -85,7 +85,7 @@ def test_the_command_prints_and_writes_a_page(folder, tmp_path, capsys):
     assert "media that cannot be used, missing: 1 of 5 (" in printed
     assert "are over --max_prompt_tokens=80" in printed
     assert "files of one content under several names: 1 (a.mp4 = copy.mp4)" in printed
-    assert "media that are in several data files" in printed
+    assert "media in several data files" in printed
     page = out.read_text()
     assert page.count("<article") == 6  # the row whose video is missing has nothing to show
     assert page.count("data:image/jpeg") == 4 * 5 + 1

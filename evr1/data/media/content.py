@@ -8,9 +8,11 @@ import os
 import pathlib
 import stat
 import threading
+from typing import Any
 
 from evr1.data import jsonl
 from evr1.data.errors import MediaError
+from evr1.data.media.storage import JPEG, RAW
 from evr1.data.records import Budgets, Geometry
 from evr1.formats.part import WHOLE, Part
 
@@ -50,6 +52,7 @@ def content_key(
     geometry: Geometry,
     start: float | None = None,
     end: float | None = None,
+    storage: str = RAW,
 ) -> str:
     """Returns a hash of everything that a medium's decoded frames depend on, 32 hexadecimal digits.
 
@@ -60,9 +63,11 @@ def content_key(
         geometry: of the model.
         start: seconds, or None.
         end: seconds, or None.
+        storage: how its pixels are kept; of account where that loses something.
     """
     limits, sizes = budgets.of(kind), dataclasses.asdict(geometry)
-    parts = [DECODERS[kind], identity, kind, start, end, limits, sizes]
+    parts: list[Any] = [DECODERS[kind], identity, kind, start, end, limits, sizes]
+    parts += [JPEG] * (storage == JPEG)
     text = json.dumps(parts, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from evr1.data.media import shard_files, shard_index, shard_readers
+from evr1.data.media import storage as storage_of
 from evr1.data.media.tfds_format import media_features, write_metadata
 from evr1.data.records import Media
 from evr1.formats.part import Part
@@ -101,16 +102,18 @@ class PartWriter:
     Use it as a context manager: leaving it completes the open shards, also after an error.
 
     Attributes:
+        storage: how pixels are kept.
         repairs: what was mended, a line each.
     """
 
-    def __init__(self, root: str | pathlib.Path, count: int, part: Part):
+    def __init__(self, root: str | pathlib.Path, count: int, part: Part, storage: str = ""):
         """Takes the part's lock and mends its shards.
 
         Args:
             root: directory of shards.
             count: shards that it is cut into, see `agree`.
             part: which of them to write.
+            storage: see `shards.ShardWriter`.
 
         Raises:
             ValueError: another process writes one of these shards.
@@ -124,6 +127,8 @@ class PartWriter:
         with contextlib.ExitStack() as stack:
             stack.enter_context(shard_files.lock(self.root, is_shared=True))
             stack.enter_context(_lock_shards(self.root, self._mine))
+            is_new = next(shard_files.shards_in(self.root), None) is None
+            self.storage = storage_of.agree(self.root, storage, is_new=is_new)
             for number in self._mine:
                 for path in self.root.glob(f".writing-{number:05d}*"):
                     path.unlink()
@@ -210,7 +215,7 @@ class PartWriter:
         if all(path.is_file() for path in read):
             indexes = [shard_index.read(path) for path in read]
             counts, sizes = [len(keys) for keys, _ in indexes], [size for _, size in indexes]
-            write_metadata(self.root, counts, sum(sizes))
+            write_metadata(self.root, counts, sum(sizes), self.storage)
 
 
 class _Unsorted:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from evr1.data.media.content import FileTable
 from evr1.data.media.decode import DecodePool, Job
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.media.requests import Opener, Request, check_budgets, media_requests
-from evr1.data.media.tfds_format import serialize
+from evr1.data.media.tfds_format import parse, serialize
 from evr1.data.records import Budgets, Geometry, Row
 from evr1.formats.part import WHOLE, Part
 from evr1.formats.words import counted
@@ -41,6 +42,8 @@ class Summary:
     images: int = 0
     frames: int = 0
     pixel_bytes: int = 0
+    record_bytes: int = 0
+    psnr: list[float] = dataclasses.field(default_factory=list)  # dB, of media kept with a loss
     seconds: float = 0.0
     failed: list[MediaError] = dataclasses.field(default_factory=list)
     repairs: list[str] = dataclasses.field(default_factory=list)  # of `out`, a line each
@@ -55,10 +58,16 @@ class Summary:
     def line(self) -> str:
         """Returns the summary in words."""
         rate = self.frames / self.seconds if self.seconds else 0.0
+        kept = f"{self.pixel_bytes / 1e6:.1f} MB"
+        if 0 < self.record_bytes < self.pixel_bytes:
+            kept += f" of pixels in {self.record_bytes / 1e6:.1f} MB"
+        if self.psnr:
+            mean = sum(self.psnr) / len(self.psnr)
+            kept += f" at {mean:.1f} dB in the mean, {min(self.psnr):.1f} at least"
         return (
             f"{counted(self.videos, 'video')} and {counted(self.images, 'image')} written "
             f"({counted(self.frames, 'frame')}, "
-            f"{rate:.0f} frames/s, {self.pixel_bytes / 1e6:.1f} MB), {self.cached} there before, "
+            f"{rate:.0f} frames/s, {kept}), {self.cached} there before, "
             f"{len(self.failed)} failed, {self.seconds:.1f} s"
         )
 
@@ -113,6 +122,7 @@ def preprocess(
     memory_bytes: int = 0,
     part: Part = WHOLE,
     num_shards: int = 0,
+    storage: str = "",
     on_progress: Callable[[Summary], None] = lambda summary: None,
 ) -> Summary:
     """Decodes the media that are not in `out` yet; quarantines and counts those that fail.
@@ -131,6 +141,7 @@ def preprocess(
         shard_bytes: size at which a shard is completed, where media have no fixed places.
         memory_bytes: bound on the pixels in flight, see `memory.Memory`.
         part: the share of the media to decode.
+        storage: how pixels are kept, see `evr1.data.media.storage`; empty: as in `out`.
         num_shards: that `out` is cut into; 0: with parts some 32 media a shard, else by size.
         on_progress: called after each medium, in the caller's thread.
 
@@ -148,13 +159,15 @@ def preprocess(
     with contextlib.ExitStack() as stack:
         if part.count > 1 or num_shards > 0 or parts.count_of(out) > 0:
             count = parts.agree(out, summary.total, num_shards)
-            writer = stack.enter_context(parts.PartWriter(out, count, part))
+            writer = stack.enter_context(parts.PartWriter(out, count, part, storage))
         else:
-            writer = stack.enter_context(shards.ShardWriter(out, shard_bytes=shard_bytes))
+            writer = stack.enter_context(
+                shards.ShardWriter(out, shard_bytes=shard_bytes, storage=storage)
+            )
         quarantine = Quarantine(os.path.join(out, shards.QUARANTINE), part)
         pool = stack.enter_context(DecodePool(workers, timeout_s, quarantine=quarantine))
         summary.repairs = writer.repairs
-        opener = Opener(media_dir, budgets, geometry)
+        opener = Opener(media_dir, budgets, geometry, writer.storage)
         files, notes = FileTable(out, part), remarks.RemarkTable(out, part)
         work = _Work(opener, files, notes, writer, pool, quarantine, bound, bound.limit // workers)
         with futures.ThreadPoolExecutor(workers) as threads:
@@ -182,6 +195,8 @@ class _Done:
     kind: str
     frames: int = 0
     pixel_bytes: int = 0
+    record_bytes: int = 0
+    psnr: float = math.inf
     remarks: tuple[str, ...] = ()
 
 
@@ -217,7 +232,10 @@ class _Work:
             job, path = self.opener.job(request), self.opener.path(request)
             with self.bound.hold(_pixel_bytes(self.pool, job, self.share)):
                 decoded = self.pool.decode(job)
-                media, record = shard_files.hollow(decoded), serialize(key, decoded, path)
+                media, record = (
+                    shard_files.hollow(decoded),
+                    serialize(key, decoded, path, self.writer.storage),
+                )
                 pixels = decoded.frames.nbytes
                 del decoded  # before the record is written, which takes as much once more
                 self.writer.add_record(key, media, record)
@@ -226,7 +244,9 @@ class _Work:
             self.writer.give_up(key)
             return error
         self.notes.add(key, path, media.remarks)
-        return _Done(request, request.kind, len(media.frames), pixels, media.remarks)
+        _, kept = parse(record, is_outline=True)
+        sizes = len(media.frames), pixels, len(record)
+        return _Done(request, request.kind, *sizes, kept.psnr, media.remarks)
 
 
 def _of_part(
@@ -299,3 +319,6 @@ def _count(summary: Summary, outcome: _Done | MediaError) -> None:
         summary.images += 1
     summary.frames += outcome.frames
     summary.pixel_bytes += outcome.pixel_bytes
+    summary.record_bytes += outcome.record_bytes
+    if math.isfinite(outcome.psnr):
+        summary.psnr.append(outcome.psnr)

@@ -12,6 +12,7 @@ from evr1.data.errors import MediaError
 from evr1.data.media.content import FileTable, content_key
 from evr1.data.media.decode import Job
 from evr1.data.media.frames import images_of
+from evr1.data.media.storage import RAW
 from evr1.data.records import Budgets, Geometry, Medium, Row
 
 _ALL_FRAMES_FPS = 1e6  # a rate at which every frame is taken, up to the limit
@@ -67,11 +68,13 @@ class Opener:
         media_dir: put in front of relative paths.
         budgets: of the run.
         geometry: of the model.
+        storage: how the shards keep pixels, see `evr1.data.media.storage`.
     """
 
     media_dir: str
     budgets: Budgets
     geometry: Geometry
+    storage: str = RAW
 
     def path(self, request: Request) -> str:
         """Returns the path of a file or folder; of a list of pictures, that of the first."""
@@ -123,9 +126,9 @@ class Opener:
             whole = _of_pictures(
                 [identity(*p) for p in pictures], how.frames_per_s, how.times, bool(how.frames)
             )
-        return content_key(
-            whole, request.kind, self.limits(how), self.geometry, request.start, request.end
-        )
+        window = request.start, request.end
+        limits = self.limits(how)
+        return content_key(whole, request.kind, limits, self.geometry, *window, self.storage)
 
     def limits(self, request: Request) -> Budgets:
         """Returns the run's budgets with what the row says instead.

@@ -143,8 +143,7 @@ def read_all(path: pathlib.Path, count: int) -> Iterator[tuple[str, Media]]:
     readers = shard_readers.Readers()
     for i in range(count):
         try:
-            key, media = parse(readers.read(path, i, count))
-            yield key, hollow(media)
+            yield parse(readers.read(path, i, count), is_outline=True)
         except UNREADABLE:
             yield shard_index.LOST, Media(np.zeros((0, 0, 0, 0), np.uint8), np.zeros(0), False)
 

@@ -5,7 +5,8 @@ container's 64-bit hash of each entry is checked whenever it is read), `index-NN
 each (key, size, timestamps: all that planning needs), `files.jsonl` (which file has which
 content), `quarantine.jsonl`, and TFDS's metadata:
 `tfds.builder_from_directory(DIR).as_data_source()` reads it without TensorFlow. Records are not
-compressed: reading is 3 times faster than with zstd, which saves a quarter of the space.
+compressed: reading is 3 times faster than with zstd, which saves a quarter of the space. Where
+`storage.json` says so, frames are JPEG or lossless WebP instead, see `evr1.data.media.storage`.
 
 An entry is found by its content key, so it does not matter who asks or where the file lies. A
 shard file appears by one rename when it is complete; what a killed run left half-written is
@@ -25,6 +26,7 @@ from collections.abc import Iterable
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from evr1.data.media import patches, shard_files, shard_index, shard_readers
+from evr1.data.media import storage as storage_of
 from evr1.data.media.tfds_format import media_features, parse, serialize, write_metadata
 from evr1.data.records import Media
 
@@ -132,6 +134,7 @@ class ShardWriter:
     shard, also after an error.
 
     Attributes:
+        storage: how pixels are kept.
         repairs: what was mended in the directory, a line each.
     """
 
@@ -141,6 +144,7 @@ class ShardWriter:
         *,
         shard_bytes: int = SHARD_BYTES,
         shard_seconds: float = SHARD_SECONDS,
+        storage: str = "",
     ):
         """Takes the directory's lock, discards half-written files and repairs indexes.
 
@@ -148,9 +152,11 @@ class ShardWriter:
             root: directory, made where it is missing.
             shard_bytes: a shard is completed when it has grown to this,
             shard_seconds: or when an entry comes so long after it was begun.
+            storage: how pixels are kept, see `evr1.data.media.storage`; empty: as they are, or as
+                the directory has them.
 
         Raises:
-            ValueError: another process writes here.
+            ValueError: another process writes here, or the directory keeps pixels otherwise.
         """
         media_features()  # TFDS replaces the import statement while it loads: before threads start
         self.root = pathlib.Path(root)
@@ -162,6 +168,8 @@ class ShardWriter:
         for path in self.root.glob(".writing-*"):
             path.unlink()
         try:
+            is_new = next(shard_files.shards_in(self.root), None) is None
+            self.storage = storage_of.agree(self.root, storage, is_new=is_new)
             self._keys, self._shards, self.repairs = shard_files.repair(self.root)
         except BaseException:
             self._dir_lock.close()
@@ -188,7 +196,8 @@ class ShardWriter:
             media: its frames.
             path: of its file, for people who look into the shard.
         """
-        self.add_record(key, shard_files.hollow(media), serialize(key, media, path))
+        record = serialize(key, media, path, self.storage)
+        self.add_record(key, shard_files.hollow(media), record)
 
     def add_record(self, key: str, media: Media, record: bytes) -> None:
         """Appends an entry that is serialized already, unless the key is there.
@@ -232,7 +241,8 @@ class ShardWriter:
 
     def _write_metadata(self) -> None:
         shards = [self._shards[number] for number in sorted(self._shards)]
-        write_metadata(self.root, [count for count, _ in shards], sum(size for _, size in shards))
+        counts, sizes = [count for count, _ in shards], [size for _, size in shards]
+        write_metadata(self.root, counts, sum(sizes), self.storage)
 
 
 class _OpenShard:

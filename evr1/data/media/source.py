@@ -1,11 +1,12 @@
 """The source of pixels: shards, the files themselves, or shards first."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from evr1.data.errors import MediaError
-from evr1.data.media import patches, remarks
+from evr1.data.media import patches, remarks, storage
 from evr1.data.media.content import FileTable
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.quarantine import Quarantine
@@ -57,7 +58,8 @@ class MediaSource:
                 "data.source=preprocessed_only needs data.shards; set it or change the source"
             )
         check_budgets(budgets)
-        self._opener = Opener(media_dir, budgets, geometry)
+        how = storage.of_directory(shards) if shards else storage.RAW
+        self._opener = Opener(media_dir, budgets, geometry, how)
         self._geometry, self._pool, self._mode = geometry, pool, mode
         self._store = ShardStore(shards) if shards and mode != "realtime_only" else None
         if self._store is not None:
@@ -68,6 +70,7 @@ class MediaSource:
         self._sizes: dict[Request, MediaSize | MediaError] = {}
         self._failed: dict[Request, MediaError] = {}
         self._remarked: dict[Request, tuple[str, ...]] = {}
+        self._psnr: list[float] = []
         self.told = remarks.Told()
 
     @property
@@ -79,6 +82,11 @@ class MediaSource:
     def remarked(self) -> Mapping[Request, tuple[str, ...]]:
         """The media that may not show what they should, as far as they were looked at, and why."""
         return dict(self._remarked)
+
+    @property
+    def psnr(self) -> float:
+        """Mean dB of the media that were read from shards that lose something; 0: none was."""
+        return sum(self._psnr) / max(len(self._psnr), 1)
 
     @property
     def lost_shards(self) -> list[str]:
@@ -183,7 +191,10 @@ class MediaSource:
     def _load(self, request: Request) -> Media:
         key = self._key(request)
         if self._store and key:
-            return self._store.read(key)
+            media = self._store.read(key)
+            if math.isfinite(media.psnr):
+                self._psnr.append(media.psnr)
+            return media
         media = self._pool.decode(self._opener.job(request))
         if media.remarks:
             self._remarked[request] = media.remarks

@@ -100,7 +100,7 @@ def _verify_records(
             continue
         try:
             record = readers.read(path, i, len(entries))
-            stored, media = parse(record)
+            stored, media = parse(record, is_outline=True)
         except shard_files.UNREADABLE as error:
             yield key, f"is damaged ({' '.join(str(error).split())[:120]})", 0
             continue
