@@ -63,18 +63,16 @@ class ShardStore:
                 f"data.shards={str(self.root)!r}: no such directory; "
                 "run evr1 preprocess --out, or leave data.shards empty"
             )
-        self._entries: dict[str, Entry] = {}
         self._counts: dict[int, int] = {}
         self._readers = shard_readers.Readers()
         self._bytes: dict[int, int] = {}
+        tables: dict[int, shard_index.Table] = {}
         for shard, _ in shard_files.shards_in(self.root):
             index = shard_files.index_path(self.root, shard)
             if index.is_file():
-                records, self._bytes[shard] = shard_index.read(index)
-                self._counts[shard] = len(records)
-                for record, (key, shape) in enumerate(records):
-                    self._entries[key] = Entry(shard, record, shape)
-        self._entries.pop(shard_index.LOST, None)
+                tables[shard], self._bytes[shard] = shard_index.read_table(index)
+                self._counts[shard] = len(tables[shard].keys)
+        self._catalog = shard_index.Catalog(tables)
         self.lost = [shard_files.lost(*shard) for shard in shard_files.without_shard(self.root)]
 
     def check(self) -> None:
@@ -97,14 +95,22 @@ class ShardStore:
             )
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._catalog)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._entries
+        return self._catalog.find(key) is not None
+
+    def keys(self) -> list[str]:
+        """Returns the keys of all media that are there, in order."""
+        return self._catalog.keys()
 
     def find(self, key: str) -> Entry | None:
         """Returns the place and shape of a key's medium without reading it; None: no such key."""
-        return self._entries.get(key)
+        found = self._catalog.find(key)
+        if found is None:
+            return None
+        row, shard, record = found
+        return Entry(shard, record, self._catalog.shape(row))
 
     def read(self, key: str) -> Media:
         """Returns the medium of a key, its hash checked.
@@ -113,7 +119,9 @@ class ShardStore:
             KeyError: no such entry.
             ValueError: the shard is damaged, or cannot be read; names the file and the fix.
         """
-        entry = self._entries[key]
+        entry = self.find(key)
+        if entry is None:
+            raise KeyError(key)
         path = shard_files.shard_path(self.root, entry.shard)
         try:
             record = self._readers.read(path, entry.record, self._counts[entry.shard])

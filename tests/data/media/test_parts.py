@@ -55,7 +55,7 @@ def shard_bytes(out):
 
 
 def index_keys(out):
-    return sorted(ShardStore(out)._entries)
+    return ShardStore(out).keys()
 
 
 @pytest.fixture(scope="module")

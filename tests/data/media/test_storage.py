@@ -163,7 +163,7 @@ def test_a_loss_changes_the_key(folder, tmp_path):
     fill(folder, tmp_path / "raw")
     fill(folder, tmp_path / "jpeg", storage=storage.JPEG)
     fill(folder, tmp_path / "lossless", storage=storage.LOSSLESS)
-    keys = {n: set(ShardStore(tmp_path / n)._entries) for n in storage.NAMES}
+    keys = {n: set(ShardStore(tmp_path / n).keys()) for n in storage.NAMES}
     assert keys["raw"] == keys["lossless"]
     assert not keys["raw"] & keys["jpeg"]
 
