@@ -4,7 +4,9 @@ A shared prefix against a copied one: the n completions of a prompt read one cop
 values, or, as usual, each its own. Same random model, same random prefix cache, same random
 numbers, so the same tokens (checked; in bfloat16 rounding may turn some). The two take turns in one
 run. `cache` is what the prefixes and completions hold. Prompts fill their bucket, or are spread
-over it: G lengths, evenly up to P.
+over it: G lengths, evenly up to P. `of copying` is the share of the rate at which this device reads
+and writes a large array, measured before, at which shared decoding reads weights and live caches:
+over 1 where they stay in a CPU's own caches.
 """
 
 import argparse
@@ -21,8 +23,10 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.bench_update import LARGE, SMALL, Size, make_model
+from evr1.models import Model
 from evr1.sampler import DecodeState, Engine, Sampling
 from evr1.sampler.sampling import RowIds, row_keys
+from evr1.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +120,16 @@ class Decoder:
         return np.concatenate([r.data[:, slice(*r.tokens_idx)] for r in results], axis=1)
 
 
+def bytes_read(model: Model, params: Params, shape: Shape) -> float:
+    """Returns the bytes that a decode step must read: weights, prompts, and completions so far."""
+    c, size = model.config, np.dtype(model.dtype).itemsize
+    weights = sum(x.size for x in jax.tree.leaves(params["text"]))
+    if not c.tied:
+        weights -= params["text"]["embed"].size  # a row a token
+    tokens = shape.lengths.sum() + shape.groups * shape.n * shape.steps / 2
+    return size * (weights + 2 * c.attention_layers * c.kv_heads * c.head_dim * tokens)
+
+
 def measure(shape: Shape, size: Size, repeats: int) -> dict:
     """Returns one line of the table."""
     model = dataclasses.replace(make_model(size), remat="none")
@@ -142,6 +156,7 @@ def measure(shape: Shape, size: Size, repeats: int) -> dict:
     agree = float((shared() == copied()).mean())
     if size.dtype == "float32" and agree < 1:
         raise AssertionError(f"only {agree:.4f} of the tokens are the same")
+    rate = common.copy_rate()
     times = common.time_side_by_side({"shared": shared, "copied": copied}, repeats)
     tokens = rows * shape.steps
     return {
@@ -151,6 +166,10 @@ def measure(shape: Shape, size: Size, repeats: int) -> dict:
         "shared tokens/s": tokens / statistics.median(times["shared"]),
         "copied tokens/s": tokens / statistics.median(times["copied"]),
         "times faster": common.ratio(times["copied"], times["shared"]),
+        "of copying": bytes_read(model, params, shape)
+        * shape.steps
+        / statistics.median(times["shared"])
+        / rate,
         "shared cache MiB": shared.cache_bytes / 2**20,
         "copied cache MiB": copied.cache_bytes / 2**20,
         "same tokens": agree,

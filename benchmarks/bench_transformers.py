@@ -7,6 +7,8 @@ share them, as PrefixGrouper does. All take turns in one run. On a CPU each has 
 thread, and seconds are those of the processor, which other programs do not change.
 
 Before that all three see the same completions: their log-probabilities and gradients are compared.
+`of matmul` is the share that evr1's update reaches of the rate of a plain product of its own, which
+is measured before; what is padded or computed again does not count as work.
 """
 
 import argparse
@@ -39,6 +41,7 @@ from evr1.models import load_model
 from evr1.rl.outcomes import Outcomes
 from evr1.rollout.sample import make_groups
 from evr1.sampler.actor import Actor
+from evr1.telemetry import flops
 
 QUESTION = "<video>What colour has the disc that passes the door first, and how often does it turn?"
 TWO_B = {  # Qwen3-VL-2B, but for its vocabulary and patches
@@ -138,6 +141,7 @@ class Ours:
         drawn = self.actor.sampling(max_tokens=shape.tokens)
         self.sampling = dataclasses.replace(drawn, end_ids=())  # all are of one length
         self.state = self.learner.init()
+        self.parts: list[list[Any]] = []  # of the last update
         rng = np.random.default_rng(0)
         self.rewards = rng.integers(0, 2, (shape.groups, shape.n)).astype(np.float32)
         self.rewards[:, 0], self.rewards[:, 1] = 0, 1  # every group has something to learn
@@ -160,9 +164,15 @@ class Ours:
 
     def update(self, prepared: Prepared) -> float:
         """Makes one update; returns the norm of the gradient."""
+        self.parts = prepared.parts
         self.state, metrics = self.learner.update(self.state, prepared)
         jax.block_until_ready(self.state.policy.params)
         return metrics["optim/grad_norm"]
+
+    def work(self) -> float:
+        """Returns the operations of the last update."""
+        parts = (part for minibatch in self.parts for part in minibatch)
+        return sum(flops.update(self.learner.model, part, has_tower=True) for part in parts)
 
     def step(self, clock: Any) -> dict[str, float]:
         """Makes a step; returns the seconds of its phases."""
@@ -238,6 +248,7 @@ def measure(
     }
     differences = compare(ours, theirs)
     clock = time.process_time if preset.device == "cpu" else time.perf_counter
+    rate = common.matmul_rate(preset.dtype, clock)
     gains = ours.rewards.reshape(-1) - ours.rewards.mean()
     works = {"evr1": lambda: ours.step(clock)}
     works |= {name: (lambda loop=loop: loop.step(gains, clock)) for name, loop in theirs.items()}
@@ -262,6 +273,9 @@ def measure(
                 line[f"{phase} times"] = times
             else:
                 line[f"{phase} times"] = "-"
+        line["of matmul"] = "-"
+        if name == "evr1":
+            line["of matmul"] = ours.work() / line["update s"] / rate
         rows.append(line)
     return rows, differences
 

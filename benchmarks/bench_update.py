@@ -3,7 +3,9 @@
 A video prompt and its n completions go through the network as one group (vision once, prompt once)
 or, as usual, as n separate sequences. Same random model, same tokens, same budget of tokens per
 forward and backward pass, same gradient; the two take turns in one run. `memory` is what the
-compiler sets aside for the largest microbatch, without parameters and gradients.
+compiler sets aside for the largest microbatch, without parameters and gradients. `of matmul` is the
+group update's share of the rate of a plain product, measured before; what is padded or computed
+again does not count as work.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from evr1.data.records import Example, Geometry, Row
 from evr1.learner.update import make_update
 from evr1.models import FAMILIES, Model
 from evr1.rl.losses import LossConfig
+from evr1.telemetry import flops
 from evr1.types import GroupBatch, Rollouts
 
 GEOMETRY = Geometry(patch_size=16, temporal_patch_size=2, merge_size=2)
@@ -199,6 +202,7 @@ def measure(shape: Shape, size: Size, repeats: int, max_tokens: int) -> dict:
             grads, _ = compiled[name](params, grads, part)
         return jax.block_until_ready(grads)
 
+    rate = common.matmul_rate(size.dtype)
     first, second = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(run(n))]) for n in parts)
     times = common.time_side_by_side({name: lambda n=name: run(n) for name in parts}, repeats)
     memory = {n: c.memory_analysis().temp_size_in_bytes / 2**20 for n, c in compiled.items()}
@@ -211,6 +215,9 @@ def measure(shape: Shape, size: Size, repeats: int, max_tokens: int) -> dict:
         "times faster": common.ratio(times["per sample"], times["group"]),
         "group MiB": memory["group"],
         "per sample MiB": memory["per sample"],
+        "of matmul": flops.update(model, whole, has_tower=True)
+        / statistics.median(times["group"])
+        / rate,
         "passes": f"{len(parts['group'])} / {len(parts['per sample'])}",
         "gradient difference": float(np.linalg.norm(first - second) / np.linalg.norm(second)),
     }

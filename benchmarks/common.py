@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+Clock = Callable[[], float]  # seconds
+
 
 def time_side_by_side(
     variants: Mapping[str, Callable[[], Any]], repeats: int = 5, warmups: int = 1
@@ -43,6 +45,45 @@ def use_one_core() -> None:
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     """Returns the median of slow / fast, pair by pair."""
     return statistics.median(s / f for s, f in zip(slow, fast, strict=True))
+
+
+def matmul_rate(dtype: str, clock: Clock = time.perf_counter) -> float:
+    """Returns operations a second of a large product, where the caller's programs run: the roof of
+    what multiplies matrices. The best of five."""
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.ones((2048, 2048), dtype)
+    full = jax.lax.Precision.HIGHEST if dtype == "float32" else jax.lax.Precision.DEFAULT
+    product = jax.jit(lambda x: jnp.dot(x, x, precision=full))
+    return 2 * 2048**3 / _best(lambda: jax.block_until_ready(product(x)), clock)
+
+
+def copy_rate(clock: Clock = time.perf_counter) -> float:
+    """Returns bytes a second of reading and writing 256 MiB, the roof of what reads memory: the
+    best of five."""
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.ones(2**26, jnp.float32)
+    more = jax.jit(lambda x: x + 1, donate_argnums=0)
+
+    def copy() -> None:
+        nonlocal x
+        x = jax.block_until_ready(more(x))
+
+    return 2 * x.nbytes / _best(copy, clock)
+
+
+def _best(work: Callable[[], Any], clock: Clock) -> float:
+    """Returns the fewest seconds of five calls, after one that compiles."""
+    work()
+    seconds = []
+    for _ in range(5):
+        begin = clock()
+        work()
+        seconds.append(clock() - begin)
+    return min(seconds)
 
 
 def device_name() -> str:

@@ -1,4 +1,4 @@
-"""What to change in a config whose programs do not fit. `plan.py` prints it."""
+"""What to change in a config whose programs do not fit, or leave room. `plan.py` prints it."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,12 @@ from evr1.plan.phases import GIB, Work, moment_bytes
 
 
 def advice(work: Work, compiled: Sequence[Compiled]) -> list[str]:
-    """Returns a line for each program that does not fit, with what the changes would save."""
+    """Returns a line for each program that does not fit, with what the changes would save, and for
+    a gradient that leaves room to keep more."""
     lines = []
     for c in compiled:
         if c.fits:
+            lines += _to_keep(work, c) if c.name == "gradient" else []
             continue
         over = c.total - c.limit
         changes = _of_sampler(work, c) if c.name in SAMPLER else _of_learner(work, c)
@@ -28,15 +30,36 @@ SAMPLER = ("init_slots", "prefill", "decode", "encode")
 
 def layer_inputs(work: Work) -> int:
     """Returns the bytes a device that the inputs of all layers take, of text and vision."""
+    c = lora.plain(work.programs.model).config
+    return _of_layers(work, c.width, c.vision.width)
+
+
+def attention_outputs(work: Work) -> int:
+    """Returns the bytes a device of what attention gives in all layers, log-sum-exp left out."""
+    c = lora.plain(work.programs.model).config
+    return _of_layers(work, c.heads * c.head_dim, c.vision.width)
+
+
+def products(work: Work) -> int:
+    """Returns the bytes a device of what products with weights give in all layers of the text
+    model; those of the tower are not kept, as they add a bias in one go."""
+    c = lora.plain(work.programs.model).config
+    feed = c.mlp_width
+    if c.experts:
+        feed = c.experts.mlp_width * c.experts.per_token + c.experts.shared_width
+    return _of_layers(work, (c.heads + 2 * c.kv_heads) * c.head_dim + 2 * c.width + 2 * feed, 0)
+
+
+def _of_layers(work: Work, text: int, vision: int) -> int:
+    """Returns the bytes a device of so many values a token and layer, and a patch and block."""
     model = lora.plain(work.programs.model)
     c, load = model.config, work.load
     groups = math.ceil(load.micro_groups / batch_shards(work.programs.mesh))
     rollout = work.settings.rollout.n * load.shapes.completion_tokens
-    tokens = load.shapes.prompt_tokens[-1] + rollout
-    values = c.layers * tokens * c.width
+    values = c.layers * (load.shapes.prompt_tokens[-1] + rollout) * text
     if not work.programs.has_frozen_tower:
         patches = load.shapes.vision_rows[-1] * load.shapes.row_patches
-        values += c.vision.depth * patches * c.vision.width
+        values += c.vision.depth * patches * vision
     return groups * values * jnp.dtype(model.dtype).itemsize // context_ways(work)
 
 
@@ -44,6 +67,28 @@ def context_ways(work: Work) -> int:
     """Returns how many devices share the tokens of a group."""
     assert work.programs.mesh is not None
     return work.programs.mesh.shape["context"]
+
+
+def _to_keep(work: Work, c: Compiled) -> list[str]:
+    """Returns a line on the policy that keeps most of what has room; [] where there is none.
+
+    Only a TPU's attention kernel names what it gives, so elsewhere `attention` keeps nothing.
+    """
+    free, remat = c.limit - c.total, work.settings.train.remat
+    more = {"offload": 0, "full": layer_inputs(work)} if remat == "offload" else {remat: 0}
+    inputs = max(more.values())
+    if c.is_compiled and remat in ("offload", "full"):
+        more["attention"] = inputs + attention_outputs(work)
+    if remat in ("offload", "full", "attention"):
+        kept = attention_outputs(work) if c.is_compiled and remat != "attention" else 0
+        more["dots"] = inputs + kept + products(work)
+    best = [name for name, size in more.items() if 0 < size <= free]
+    if not best:
+        return []
+    return [
+        f"{c.name} leaves {free / GIB:.2f} GiB: train.remat={best[-1]} keeps "
+        f"{more[best[-1]] / GIB:.2f} of them and computes the less again; plan it, then take it"
+    ]
 
 
 def _of_learner(work: Work, c: Compiled) -> list[str]:

@@ -323,7 +323,7 @@ def test_what_to_change_where_a_program_does_not_fit(tool, hf_config):
     made = work(tool, small_config(), hf_config)
     # a group of 128 + 2 x 32 tokens through 2 layers, of 2 x 64 patches through 2 blocks; bfloat16
     assert advice.layer_inputs(made) == 2 * 2 * 128 * (128 + 2 * 32 + 2 * 64)
-    assert advice.advice(made, [compiled("gradient")]) == []
+    assert advice.advice(made, [compiled("gradient", total=2.0)]) == []
     (line,) = advice.advice(made, [compiled("gradient", total=3.5)])
     names = ("1.50 GiB over", "train.remat=offload", "optim.offload=True", "moments_dtype=bfloat16")
     assert all(name in line for name in names)
@@ -335,6 +335,37 @@ def test_what_to_change_where_a_program_does_not_fit(tool, hf_config):
     assert "moments_dtype" not in line
     (line,) = advice.advice(made, [compiled("init_slots", total=3.5)])
     assert "rollout.tensor" in line
+
+
+def test_what_to_keep_where_a_gradient_leaves_room(tool, hf_config):
+    config = small_config()
+    model = work(tool, config, hf_config).programs.model.config
+    text, patches, mib = 2 * 2 * (128 + 2 * 32), 2 * 2 * 2 * 64, 2**20
+    inputs = text * model.width + patches * model.vision.width
+    attention = text * model.heads * model.head_dim + patches * model.vision.width
+    dots = text * (
+        (model.heads + 2 * model.kv_heads) * model.head_dim + 2 * model.width + 2 * model.mlp_width
+    )
+    cases = [
+        ("full", attention - 1, ""),
+        ("full", attention, f"train.remat=attention keeps {attention / 2**30:.2f}"),
+        ("full", attention + dots, f"train.remat=dots keeps {(attention + dots) / 2**30:.2f}"),
+        ("attention", dots, f"train.remat=dots keeps {dots / 2**30:.2f}"),
+        ("offload", inputs, f"train.remat=full keeps {inputs / 2**30:.2f}"),
+        ("offload", inputs + attention, "train.remat=attention keeps "),
+        ("dots", 100 * mib, ""),
+        ("none", 100 * mib, ""),
+    ]
+    for remat, free, says in cases:
+        config.train.remat = remat
+        program = dataclasses.replace(compiled("gradient"), limit=2**30 + free)
+        lines = advice.advice(work(tool, config, hf_config), [program])
+        assert len(lines) == bool(says), (remat, free)
+        assert all(says in line for line in lines)
+    estimated = dataclasses.replace(program, limit=2**30 + inputs + dots, is_compiled=False)
+    config.train.remat = "full"
+    (line,) = advice.advice(work(tool, config, hf_config), [estimated])
+    assert f"train.remat=dots keeps {dots / 2**30:.2f}" in line  # no kernel keeps attention here
 
 
 def test_a_step_in_one_line():
