@@ -5,7 +5,7 @@ from typing import NamedTuple
 from jax.sharding import Mesh
 
 from evr1.models import Model, lora
-from evr1.sampler.weights import lay_out
+from evr1.sampler.weights import lay_out, with_layers_apart
 from evr1.types import Params
 
 
@@ -32,4 +32,6 @@ def publish(model: Model, params: Params, version: int, mesh: Mesh | None = None
         version: optimizer updates behind them.
         mesh: that draws; None: they stay where they are.
     """
-    return Published(lay_out(lora.merged(model, params), lora.plain(model), mesh), version)
+    plain = lora.plain(model)
+    drawn = lay_out(lora.merged(model, params), plain, mesh)
+    return Published(with_layers_apart(drawn, plain, mesh), version)

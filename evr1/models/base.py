@@ -126,6 +126,13 @@ class Model(abc.ABC):
         return caches.insert(cache, prefix, prefix_lengths, slots)
 
     @abc.abstractmethod
+    def layers_apart(self, params: Params) -> tuple[Params, ...]:
+        """Returns the weights of each layer of the text model, sliced out of their stacks.
+
+        `decode` reads them instead of the stacks where they are there as params["text"]["apart"].
+        """
+
+    @abc.abstractmethod
     def decode(
         self,
         params: Params,

@@ -201,6 +201,10 @@ class LoraModel(Model):
         """See Model."""
         return self.base.insert(cache, prefix, prefix_lengths, slots)
 
+    def layers_apart(self, params):
+        """See Model."""
+        return self.base.layers_apart(self.bound(params))
+
     def decode(self, params, cache, tokens, steps, positions):
         """See Model."""
         return self.base.decode(self.bound(params), cache, tokens, steps, positions)

@@ -144,6 +144,11 @@ class VisionLanguageModel(Model):
             keep_router: keep the router's logits.
         """
 
+    @staticmethod
+    def to_decode(text: Params, layers: str) -> Params:
+        """Returns the parameters of the text model with its layers apart, where they are there."""
+        return text | {layers: text["apart"]} if "apart" in text else text
+
     def _shared(self, prompts: Prompts, completions: jax.Array, *, keep_cache: bool) -> int:
         """Returns how many devices share the tokens of a group.
 

@@ -26,6 +26,7 @@ from evr1.parallel.mesh import actor_mesh
 from evr1.sampler.driver import Sampler
 from evr1.sampler.groups import OnFinish, Stretch
 from evr1.sampler.sampling import Sampling
+from evr1.sampler.weights import with_layers_apart
 from evr1.types import Params, Rollouts
 
 STRETCH_PREFILLS = 32  # of a stretch: one in so many slots is prefilled at a time
@@ -70,9 +71,10 @@ class Actor:
         """
         places = self.mesh and self.model.shardings(self.mesh)
         dtypes = self.model.compute_dtypes()
-        return runs.load_params(
+        params = runs.load_params(
             directory, self.model, shardings=places, dtype=dtypes, adapter=adapter
         )
+        return with_layers_apart(params, self.model, self.mesh)
 
     def encode(self, row: Row, *, raw: bool = False) -> Example | MediaError:
         """Returns the row ready for the model, or why its media cannot be used.

@@ -26,6 +26,29 @@ def lay_out(params: Params, model: Model, mesh: Mesh | None = None) -> Params:
     return _program(model, mesh)(params)
 
 
+def with_layers_apart(params: Params, model: Model, mesh: Mesh | None = None) -> Params:
+    """Returns the parameters to draw with, and each layer's once more in arrays of their own.
+
+    Only on a CPU, where nothing is on a mesh: there a loop over the layers copies what it slices
+    out of the stacks, at every decode step. TPUs read a slice where it lies, and one layer compiles
+    faster than all of them; the stacks serve prompts, where a copy is nothing beside the products.
+
+    Args:
+        params: of a model without adapters, as `lay_out` returns them.
+        model: that one.
+        mesh: that draws.
+    """
+    is_alone = mesh is None or mesh.size == 1
+    if jax.default_backend() != "cpu" or not is_alone:
+        return params
+    return params | {"text": params["text"] | {"apart": _apart(model)(params)}}
+
+
+@functools.cache
+def _apart(model: Model) -> Callable[[Params], tuple[Params, ...]]:
+    return jax.jit(model.layers_apart)
+
+
 @functools.cache
 def _program(model: Model, mesh: Mesh | None) -> Callable[[Params], Params]:
     dtypes = model.compute_dtypes()

@@ -1,5 +1,6 @@
 """How weights and caches lie on the devices that draw."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -17,8 +18,8 @@ from repo import ROOT
 from evr1.parallel.mesh import actor_mesh, make_mesh
 from evr1.sampler import engine
 from evr1.sampler.engine import Engine
-from evr1.sampler.sampling import Sampling
-from evr1.sampler.weights import lay_out
+from evr1.sampler.sampling import BLOCK, Sampling
+from evr1.sampler.weights import lay_out, with_layers_apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +49,15 @@ def collectives(text: str) -> list[int]:
 
 def decode(mesh, prompt_tokens: int = 48):
     """The compiled decode program of the rig's model, and its state."""
-    model = rig.model()
+    model, on_mesh = rig.model(), contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+    params = with_layers_apart(lay_out(rig.params(), model, mesh), model, mesh)
     sizes = {"n": 2, "slots": 8, "window": 8, "prompt_tokens": prompt_tokens}
     e = Engine(model, Sampling(max_tokens=8), completion_tokens=32, devices=mesh, **sizes)
-    with jax.set_mesh(mesh):
+    with on_mesh:
         state = e.init_decode_state()
         program = engine.decode_window.lower(
             model,
-            lay_out(rig.params(), model, mesh),
+            params,
             state,
             e.draws,
             window=8,
@@ -78,8 +80,19 @@ def test_a_decode_step_moves_no_weights(tensor):
     text, state = decode(mesh)
     groups, n = state.tokens.shape
     model, shards = rig.model(), 8 // tensor
-    activations = 4 * groups * n // shards * max(model.config.width, model.config.vocab_size)
+    c = model.config
+    activations = 4 * groups * n // shards * max(c.width, c.vocab_size, BLOCK)
     assert max(collectives(text), default=0) <= activations
+
+
+def test_a_cpu_copies_neither_weights_nor_the_cache():
+    text, state = decode(None)
+    params = jax.tree.leaves(rig.params()["text"]["layers"])
+    held = [x.shape for x in (state.cache.prefix.k, state.cache.suffix.k)]
+    held += [shape for x in params if x.ndim == 3 for shape in (x.shape, x.shape[1:])]
+    copied = re.findall(r"= f32\[([\d,]+)\]\S* (?:copy|dynamic-slice|slice)\(", text)
+    assert copied
+    assert not {",".join(map(str, shape)) for shape in held} & set(copied)
 
 
 def test_weights_that_lie_as_the_trainers_are_gathered():

@@ -39,6 +39,10 @@ class DecoderModel(VisionLanguageModel):
         """See Model."""
         return (*self.tower.weights(self.config.vision), *weights(self.config, self.text_root))
 
+    def layers_apart(self, params: Params) -> tuple[Params, ...]:
+        """See Model."""
+        return text.layers_apart(self.config, params["text"]["layers"])
+
     def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
         """See Model."""
         c = self.config
@@ -62,7 +66,7 @@ class DecoderModel(VisionLanguageModel):
         x = params["text"]["embed"][tokens].astype(self.dtype)
         hidden, kept = text.run(
             self.config,
-            params["text"],
+            self.to_decode(params["text"], "layers"),
             x,
             jnp.broadcast_to(positions[:, None], (len(positions), 3, positions.shape[1])),
             attend,
@@ -70,7 +74,7 @@ class DecoderModel(VisionLanguageModel):
             keep_cache=True,
         )
         assert isinstance(kept.cache, KV)
-        return hidden, append(cache, kept.cache, steps)
+        return hidden, append(cache, kept.cache, steps, hidden)
 
     def _forward(
         self, params, prompts, completions, *, lengths=None, keep_cache=False, keep_router=False

@@ -23,7 +23,7 @@ from evr1.models.nn.cache import KV, Kept
 from evr1.models.nn.experts import Experts
 from evr1.models.nn.layers import Mlp
 from evr1.models.nn.remat import checkpointed, in_memory
-from evr1.models.nn.stack import Read, all_but_last, everything, in_place
+from evr1.models.nn.stack import Read, all_but_last, each, everything, in_place
 from evr1.parallel.sharding import constrain
 from evr1.types import Params
 
@@ -102,6 +102,18 @@ def _init_layers(c: Config, key: jax.Array) -> Params:
     return stack
 
 
+def layers_apart(c: Config, stack: Params) -> tuple[Params, ...]:
+    """Returns the weights of each layer as `run` takes them too; each has one feed-forward."""
+    kinds = {"mlp": c.dense_layers, "moe": c.sparse_layers}
+
+    def layer(i):
+        numbers = {k: kinds.get(k, range(c.layers)) for k in stack}
+        places = {k: held.index(i) for k, held in numbers.items() if i in held}
+        return {k: jax.tree.map(lambda y, at=at: y[at], stack[k]) for k, at in places.items()}
+
+    return tuple(map(layer, range(c.layers)))
+
+
 def run(
     c: Config,
     params: Params,
@@ -120,7 +132,7 @@ def run(
 
     Args:
         c: sizes.
-        params: of the text model.
+        params: of the text model; `layers` may be what `layers_apart` returns, where all are read.
         x: embedded tokens, visual tokens already in their places.
         positions: M-RoPE; one for all tokens, as completions of a group are decoded, or one each.
         attend: (q, k, v, extra of this layer) -> attention output.
@@ -134,8 +146,9 @@ def run(
             other tokens but keys and values. The router's logits are those of all tokens.
     """
     angles = rope.mrope(positions, c.rope_freqs, c.rope_axes)
-    stack, mixed = dict(params["layers"]), {}
-    if c.sparse_layers and c.dense_layers:
+    stack, mixed = params["layers"], {}
+    if c.sparse_layers and c.dense_layers and not isinstance(stack, tuple):
+        stack = dict(stack)
         mixed = {name: stack.pop(name) for name in ("mlp", "moe")}
 
     def body(x, i, weights, extra, read=everything):
@@ -152,7 +165,7 @@ def run(
     xs = (jnp.arange(c.layers), stack, extra)
     if read is everything or keep_router:
         run_layer = checkpointed(body, remat)
-        x, kept = jax.lax.scan(lambda x, layer: run_layer(x, *layer), x, xs)
+        x, kept = each(lambda x, layer: run_layer(x, *layer), x, *xs)
         x = read(x)
     else:
         first = checkpointed(lambda x, i, xs, own: body(x, *in_place(xs, i, own)), remat)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from evr1.parallel import sharding
 
@@ -160,12 +160,15 @@ def _write(slots: jax.Array, what: str) -> Callable[[jax.Array, jax.Array], jax.
     return write
 
 
-def append(cache: Cache, new: KV, steps: Int[Array, "g n"]) -> Cache:
+def append(cache: Cache, new: KV, steps: Int[Array, "g n"], hidden: Float[Array, "g n d"]) -> Cache:
     """Writes the token `steps[g, n]` of every row's suffix; `new` is [L, G, N, K, A].
 
-    A step out of range writes nothing. One scatter for all layers: with the cache donated it
-    happens in place, and on a mesh every device writes what it holds.
+    A step out of range writes nothing, and neither does a row whose hidden state after all layers
+    is not a number: it ends here. One scatter for all layers: with the cache donated it happens in
+    place, as all of them have read it by then, and on a mesh every device writes what it holds.
     """
+    # That the write waits for the hidden state is what keeps a CPU from copying the cache first.
+    steps = jnp.where(jnp.isnan(hidden[..., 0]), cache.suffix.k.shape[4], steps)
     write, mesh = _append, jax.sharding.get_abstract_mesh()
     if not mesh.empty and mesh.size > 1:
         place = sharding.spec(mesh, (None, "batch", None, "heads"), cache.suffix.k.shape)

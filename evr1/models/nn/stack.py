@@ -1,4 +1,6 @@
-"""A stack of layers of which the last one works for those tokens alone that somebody reads."""
+"""A stack of layers: all of it, with the weights of each layer in arrays of their own too, or with
+a last layer that works for those tokens alone that somebody reads.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +11,32 @@ import jax.numpy as jnp
 Read = Callable[[jax.Array], jax.Array]  # tokens [G, T, ...] -> those that somebody reads
 # (x, number of the layer, the stack, its slice of the stack) -> x, what is kept of the layer
 Body = Callable[[jax.Array, jax.Array, Any, Any], tuple[jax.Array, Any]]
+
+
+def each(
+    body: Callable[[Any, tuple[Any, Any, Any]], tuple[Any, Any]],
+    carry: Any,
+    numbers: jax.Array,
+    stack: Any,
+    extra: Any,
+) -> tuple[Any, Any]:
+    """Returns what all layers make of `carry`, and what is kept of them, [L, ...].
+
+    Args:
+        body: (carry, (number, weights, extra)) -> carry, what is kept of the layer.
+        carry: input of the first layer.
+        numbers: int32[L].
+        stack: weights, [L, ...] each; or a tuple with those of each layer. A scan is one layer to
+            compile, but what it slices out of a stack CPUs copy.
+        extra: pytree of [L, ...].
+    """
+    if not isinstance(stack, tuple):
+        return jax.lax.scan(body, carry, (numbers, stack, extra))
+    kept = []
+    for i, weights in enumerate(stack):
+        carry, new = body(carry, (numbers[i], weights, jax.tree.map(lambda y, i=i: y[i], extra)))
+        kept.append(new)
+    return carry, jax.tree.map(lambda *ys: jnp.stack(ys), *kept)
 
 
 def everything(x: jax.Array) -> jax.Array:

@@ -38,6 +38,11 @@ class Qwen35(VisionLanguageModel):
         """See Model."""
         return weights(self.config)
 
+    def layers_apart(self, params: Params) -> tuple[Params, ...]:
+        """See Model; a layer is a block here."""
+        blocks = params["text"]["blocks"]
+        return tuple(jax.tree.map(lambda y, i=i: y[i], blocks) for i in range(self.config.blocks))
+
     def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
         """See Model."""
         c = self.config
@@ -75,7 +80,7 @@ class Qwen35(VisionLanguageModel):
 
         hidden, new, _ = text.run(
             self.config,
-            params["text"],
+            self.to_decode(params["text"], "blocks"),
             params["text"]["embed"][tokens].astype(self.dtype),
             jnp.broadcast_to(positions[:, None], (g, 3, n)),
             text.Mixing(attend, fold),
@@ -83,7 +88,7 @@ class Qwen35(VisionLanguageModel):
             keep_cache=True,
         )
         cache = cache._replace(states=new.delta)
-        return hidden, append(cache, new.full, steps) if new.full else cache
+        return hidden, append(cache, new.full, steps, hidden) if new.full else cache
 
     def _forward(
         self, params, prompts, completions, *, lengths=None, keep_cache=False, keep_router=False

@@ -18,7 +18,7 @@ from evr1.models.nn.cache import KV
 from evr1.models.nn.experts import Experts
 from evr1.models.nn.layers import Mlp
 from evr1.models.nn.remat import checkpointed, in_memory
-from evr1.models.nn.stack import Read, all_but_last, everything, in_place
+from evr1.models.nn.stack import Read, all_but_last, each, everything, in_place
 from evr1.parallel.sharding import constrain
 from evr1.types import Params
 
@@ -166,7 +166,7 @@ def run(
 
     Args:
         c: sizes.
-        params: of the text model.
+        params: of the text model; `blocks` may be a tuple with those of each, where all are read.
         x: embedded tokens, visual tokens already in their places.
         positions: M-RoPE; one for all tokens, as completions of a group are decoded, or one each.
         mixing: how tokens meet.
@@ -212,7 +212,7 @@ def run(
     # States go round as they are: stacked anew by the scan they would take a second memory.
     blocks, states = (nets * jnp.arange(c.blocks), params["blocks"], full), extra.delta
     if read is everything or keep_router:
-        (x, states), kept = jax.lax.scan(body, (x, states), blocks)
+        (x, states), kept = each(body, (x, states), *blocks)
         x = read(x)
     else:
         assert not states  # nobody decodes here
