@@ -27,6 +27,7 @@ from evr1.models import Model
 from evr1.sampler import DecodeState, Engine, Sampling
 from evr1.sampler.sampling import RowIds, row_keys
 from evr1.types import Params
+from evr1.sampler.weights import with_layers_apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +114,9 @@ class Decoder:
             steps=jnp.zeros(self._tokens.shape, jnp.int32),
         )
         results = []
-        for _ in range(self._windows):
-            state, result = self._engine.generate(self._params, state)
+        for i in range(self._windows):
+            drawn = 1 + i * self._engine.window
+            state, result = self._engine.generate(self._params, state, drawn)
             results.append(result)
         self._state = jax.block_until_ready(state)
         return np.concatenate([r.data[:, slice(*r.tokens_idx)] for r in results], axis=1)
@@ -133,7 +135,7 @@ def bytes_read(model: Model, params: Params, shape: Shape) -> float:
 def measure(shape: Shape, size: Size, repeats: int) -> dict:
     """Returns one line of the table."""
     model = dataclasses.replace(make_model(size), remat="none")
-    params = jax.jit(model.init)(jax.random.key(0))
+    params = with_layers_apart(jax.jit(model.init)(jax.random.key(0)), model)
     rows = shape.groups * shape.n
 
     def engine(slots, n):

@@ -319,7 +319,8 @@ def _sampler_programs(
     sizes = (load.slots, r.n + greedy_rows, p, c)
     places = engine.init_slots.lower(model, *sizes, mesh).compile().output_shardings
     slots = placed(jax.eval_shape(lambda: engine.init_slots(model, *sizes, None)), places)
-    statics = {"window": r.window_steps, "mode": sampling.mode, "mesh": mesh, "stop_early": True}
+    statics = {"window": r.window_steps, "mode": sampling.mode, "mesh": mesh}
+    statics |= {"stop_early": True, "room": c}  # of the windows that read the most
     prefill, decode = (model, published, prompts, None), (model, published, slots, draws)
     return [
         Program("prefill", engine.read_prompts, prefill, {}, resident + bytes_of(slots), mesh),

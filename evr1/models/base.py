@@ -140,6 +140,7 @@ class Model(abc.ABC):
         tokens: Int[Array, "g n"],
         steps: Int[Array, "g n"],
         positions: Int[Array, "g n"],
+        room: int | None = None,
     ) -> tuple[Float[Array, "g n d"], Cache]:
         """Returns the hidden states of one more token of every row, and the cache with it.
 
@@ -149,6 +150,7 @@ class Model(abc.ABC):
             tokens: token `steps[g, n]` of each row's suffix.
             steps: how many tokens the suffix has so far; outside [0, R) nothing is written.
             positions: rotary position of the token, the same on all axes.
+            room: no suffix has more tokens than this; None: they may fill the cache.
         """
 
     @abc.abstractmethod

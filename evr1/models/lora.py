@@ -205,9 +205,9 @@ class LoraModel(Model):
         """See Model."""
         return self.base.layers_apart(self.bound(params))
 
-    def decode(self, params, cache, tokens, steps, positions):
+    def decode(self, params, cache, tokens, steps, positions, room=None):
         """See Model."""
-        return self.base.decode(self.bound(params), cache, tokens, steps, positions)
+        return self.base.decode(self.bound(params), cache, tokens, steps, positions, room)
 
     def logits(self, params, hidden):
         """See Model."""

@@ -301,8 +301,9 @@ class _Call:
             if hosts.is_leaving():
                 raise hosts.Leave
             if (self.owners >= 0).any():
+                drawn = int(self.starts[self.owners >= 0].max())
                 with TraceAnnotation("decode"):
-                    state, result = self.engine.generate(self.params, state)
+                    state, result = self.engine.generate(self.params, state, drawn)
                 result.copy_to_host_async()
                 self.flying.append(
                     _Dispatched(result, self.owners.copy(), self.starts.copy(), is_window=True)

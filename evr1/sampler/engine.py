@@ -26,6 +26,8 @@ from evr1.parallel import sharding
 from evr1.sampler.sampling import Draws, RowIds, Sampling, make_draws, row_keys, sample
 from evr1.types import Array, Params, Prompts, Questions
 
+LEAST_READ = 128  # tokens of a row: reading fewer spares nothing that counts
+
 
 class Prefix(NamedTuple):
     """g prefilled prompts and the first token of each of their rows."""
@@ -253,13 +255,21 @@ class Engine:
         return clear_slots(decode_state, slots, mesh=self.devices)
 
     def generate(
-        self, params: Params, decode_state: DecodeState
+        self, params: Params, decode_state: DecodeState, tokens: int | None = None
     ) -> tuple[DecodeState, ResultTokens]:
         """Makes `window` decode steps in every slot.
 
         Rows stop at an end token or at the limit, on the device, and where their logits are not
         finite: the last log-probability is not, then, and says so.
+
+        Args:
+            params: of the model.
+            decode_state: donated.
+            tokens: no row in use has drawn more before; None: nobody knows.
         """
+        room = self.question_tokens + self.completion_tokens
+        if tokens is not None:
+            room = room_to_read(room, self.question_tokens + tokens + self.window)
         state, data = decode_window(
             self.model,
             params,
@@ -269,8 +279,21 @@ class Engine:
             mode=self.sampling.mode,
             mesh=self.devices,
             stop_early=self.stop_early,
+            room=room,
         )
         return state, ResultTokens(data, self.n)
+
+
+def room_to_read(room: int, tokens: int) -> int:
+    """Returns the room for completions, its half, quarter or eighth: the least that holds these.
+
+    A decode step reads so much of every row, and none of what lies behind. Each is a program.
+
+    >>> [room_to_read(4096, tokens) for tokens in (16, 512, 513, 4096)], room_to_read(200, 16)
+    ([512, 512, 1024, 4096], 200)
+    """
+    rooms = [room // k for k in (8, 4, 2) if room % k == 0 and room // k >= LEAST_READ]
+    return next((each for each in rooms if tokens <= each), room)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
@@ -353,10 +376,10 @@ def clear_slots(state, slots, *, mesh) -> DecodeState:
 @functools.partial(
     jax.jit,
     static_argnums=0,
-    static_argnames=("window", "mode", "mesh", "stop_early"),
+    static_argnames=("window", "mode", "mesh", "stop_early", "room"),
     donate_argnums=2,
 )
-def decode_window(model, params, state, draws, *, window, mode, mesh, stop_early):
+def decode_window(model, params, state, draws, *, window, mode, mesh, stop_early, room=None):
     groups, n = state.tokens.shape
     out = (
         jnp.zeros((window, groups, n), jnp.int32),
@@ -372,7 +395,7 @@ def decode_window(model, params, state, draws, *, window, mode, mesh, stop_early
 
     def decode_step(carry):
         i, state, out = carry
-        state, *drawn = _decode_step(model, params, state, draws, mode)
+        state, *drawn = _decode_step(model, params, state, draws, mode, room)
         return i + 1, state, tuple(o.at[i].set(d) for o, d in zip(out, drawn, strict=True))
 
     _, state, out = jax.lax.while_loop(unfinished, decode_step, (jnp.int32(0), state, out))
@@ -380,7 +403,7 @@ def decode_window(model, params, state, draws, *, window, mode, mesh, stop_early
     return _spread(state, mesh), _pack(tokens, valid, logprobs, state.lengths, state.done)
 
 
-def _decode_step(model, params, state, draws, mode):
+def _decode_step(model, params, state, draws, mode, room=None):
     """Puts the last tokens into the cache and draws the next.
 
     Returns (state, tokens, valid, logprobs), [G, N] each.
@@ -389,7 +412,7 @@ def _decode_step(model, params, state, draws, mode):
     lengths = state.cache.prefix_lengths
     # What finished rows draw is dropped: where no others are left, nobody reads the prompt.
     cache = state.cache._replace(prefix_lengths=jnp.where(state.done.all(1), 0, lengths))
-    hidden, cache = model.decode(params, cache, state.tokens, state.steps, positions)
+    hidden, cache = model.decode(params, cache, state.tokens, state.steps, positions, room)
     cache = cache._replace(prefix_lengths=lengths)
     logits = model.logits(params, hidden).reshape(state.tokens.size, -1)
     tokens, logprobs = _draw(logits, state.keys, state.lengths, draws, mode)

@@ -68,17 +68,18 @@ def block(request, monkeypatch):
     return request.param
 
 
-def _run(*arguments, how):
-    return jax.jit(functools.partial(_step, how=how))(*arguments)  # traced with the sizes of now
+def _run(*arguments, how, room=None):
+    step = functools.partial(_step, how=how, room=room)
+    return jax.jit(step)(*arguments)  # traced with the sizes of now
 
 
-def _step(q, new, cache, layer, steps, how):
+def _step(q, new, cache, layer, steps, how, room):
     reads = {
         "whole": lambda: None,
         "blocks": lambda: decode.read_blocks(cache),
         "kernel": lambda: decode.reader(cache, "splash_interpret"),
     }
-    return decode.decode_attention(q, new, cache, layer, steps, reads[how]())
+    return decode.decode_attention(q, new, cache, layer, steps, reads[how](), room)
 
 
 def test_a_step_is_a_row_of_the_full_attention():
@@ -90,6 +91,17 @@ def test_a_step_is_a_row_of_the_full_attention():
 def test_live_blocks_are_all_that_is_seen(how, block):
     inputs = _inputs()
     assert _gap(_run(*_arguments(*inputs), how=how), _expected(*inputs)) < 2e-6
+
+
+@pytest.mark.parametrize("how", ["whole", "blocks"])
+def test_suffixes_are_read_as_far_as_is_told(how):
+    """What stands behind may be anything, even nothing finite."""
+    q, new, cache, layer, _ = _arguments(*_inputs())
+    steps = jnp.minimum(STEPS, 2)
+    behind = jnp.arange(R)[None, None, None, None, :, None] >= 2
+    spoilt = cache._replace(suffix=KV(*(jnp.where(behind, jnp.nan, x) for x in cache.suffix)))
+    out = _run(q, new, spoilt, layer, steps, how=how, room=2)
+    np.testing.assert_allclose(out, _run(q, new, cache, layer, steps, how=how), rtol=1e-5)
 
 
 @pytest.mark.parametrize("how", ["blocks", "kernel"])
@@ -159,7 +171,7 @@ def pair(shape, *spec):
 
 def step(q, new, cache, steps):
     read = reader(cache, "splash")
-    layer = lambda q, i: (decode_attention(q, new, cache, i, steps, read), None)
+    layer = lambda q, i: (decode_attention(q, new, cache, i, steps, read, 128), None)
     return jax.lax.scan(layer, q, jnp.arange(layers))[0]
 
 cache = Cache(

@@ -21,7 +21,7 @@ def test_nobody_reads_the_prompt_of_a_group_that_has_finished():
     )
     asked = []
 
-    def decode(params, cache, tokens, steps, positions):
+    def decode(params, cache, tokens, steps, positions, room):
         asked.append(cache.prefix_lengths.tolist())
         return jnp.zeros((*tokens.shape, 4)), cache
 

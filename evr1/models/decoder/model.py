@@ -56,12 +56,13 @@ class DecoderModel(VisionLanguageModel):
         tokens: Int[Array, "g n"],
         steps: Int[Array, "g n"],
         positions: Int[Array, "g n"],
+        room: int | None = None,
     ) -> tuple[Float[Array, "g n d"], Cache]:
         """See Model."""
         read = reader(cache, self.implementation)
 
         def attend(q, k, v, layer):
-            return decode_attention(q, KV(k, v), cache, layer, steps, read)
+            return decode_attention(q, KV(k, v), cache, layer, steps, read, room)
 
         x = params["text"]["embed"][tokens].astype(self.dtype)
         hidden, kept = text.run(

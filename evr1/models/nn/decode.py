@@ -99,6 +99,7 @@ def decode_attention(
     layer: Int[Array, ""],
     steps: Int[Array, "g n"],
     read: Read | None = None,
+    room: int | None = None,
 ) -> Float[Array, "g n h a"]:
     """Returns the attention of one token of N completions a group; all meets in one softmax.
 
@@ -109,11 +110,13 @@ def decode_attention(
         layer: the one to read.
         steps: tokens of each row's suffix that stand before this one.
         read: see `reader`.
+        room: of the suffixes, so many tokens are looked at; None: all.
     """
     g, n, h, a = q.shape
     q = q.reshape(g, n, new.k.shape[2], -1, a)
     prefix_seen, suffix_seen = cache.seen(steps)
-    suffix = _layer(cache.suffix, layer)
+    suffix = _layer(cache.suffix, layer, room)
+    suffix_seen = suffix_seen[..., : suffix.k.shape[3]]
     if read is None:
         out = _dense(q, new, _layer(cache.prefix, layer), prefix_seen, suffix, suffix_seen)
     else:
@@ -122,8 +125,11 @@ def decode_attention(
     return out.reshape(g, n, h, a).astype(q.dtype)
 
 
-def _layer(kv: KV, layer: jax.Array) -> KV:
-    return KV(*(jax.lax.dynamic_index_in_dim(x, layer, 0, keepdims=False) for x in kv))
+def _layer(kv: KV, layer: jax.Array, tokens: int | None = None) -> KV:
+    """Returns a layer, or its first tokens: cut out at once, for no more to be read."""
+    sizes = kv.k.shape[1:-2], tokens or kv.k.shape[-2], kv.k.shape[-1]
+    size = (1, *sizes[0], *sizes[1:])
+    return KV(*(jax.lax.dynamic_slice(x, (layer, *[0] * (x.ndim - 1)), size)[0] for x in kv))
 
 
 def _dot(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -57,6 +57,7 @@ class Qwen35(VisionLanguageModel):
         tokens: Int[Array, "g n"],
         steps: Int[Array, "g n"],
         positions: Int[Array, "g n"],
+        room: int | None = None,
     ) -> tuple[Float[Array, "g n d"], Cache]:
         """See Model."""
         g, n = tokens.shape
@@ -65,7 +66,7 @@ class Qwen35(VisionLanguageModel):
         moves = (steps >= 0) & (steps < cache.suffix.k.shape[4])
 
         def attend(q, k, v, layer):
-            return decode_attention(q, KV(k, v), cache, layer, steps, read)
+            return decode_attention(q, KV(k, v), cache, layer, steps, read, room)
 
         def fold(x, kernel, state):
             rows = delta.Inputs(*(y.reshape(g * n, 1, *y.shape[2:]) for y in x))
