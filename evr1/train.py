@@ -170,6 +170,7 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
     mesh = make_mesh(**dataclasses.asdict(s.mesh))
     mesh = mesh if mesh.size > 1 else None
     model = load_model(s.model, dtype=s.train.dtype, remat=s.train.remat)
+    model = dataclasses.replace(model, cache_dtype=r.cache_dtype)
     processor, dataset, shapes = _open_data(s, model, stack)
     learner = make_learner(learner_settings(s), model, mesh, shapes)
     if mesh is not None and hosts.count() == 1:  # else small arrays would be programs of all

@@ -100,6 +100,10 @@ def get_config() -> ml_collections.ConfigDict:
     # Devices of a host that share a copy of the weights to draw with, whatever `mesh` trains on: a
     # decode step moves no weights. 0: as many as divide the heads of the keys.
     c.rollout.tensor = 0
+    # Of the prompts' keys and values while completions are drawn. int8: half the memory of bfloat16
+    # and half of what a decode step reads, and log-probabilities that are further from the
+    # trainer's, see `sampler/*`; use it with algorithm.correction. Empty: that of train.dtype.
+    c.rollout.cache_dtype = ""
     c.rollout.window_steps = 16  # decode steps per dispatch, 8 to 32
     # Share of `prompts` that is drawn for beside them, up to 1: a rollout ends when so many
     # as prompts are done; the others go on in the next one, under its weights. 0: it waits for all.

@@ -37,6 +37,7 @@ class RolloutSettings(Section):
     top_k: int
     slots: int
     tensor: int
+    cache_dtype: str
     window_steps: int
     overdraw: float
     staleness: int
@@ -53,6 +54,8 @@ class RolloutSettings(Section):
         names = ("prompts", "n", "max_completion_tokens", "temperature")
         checks.positive("rollout", self, names)
         checks.at_least_0("rollout", self, ("slots", "tensor"))
+        kind = self.cache_dtype
+        require(kind in ("", "int8"), "rollout.cache_dtype", f"is {kind!r}", "need int8 or empty")
         window, top_p, top_k = self.window_steps, self.top_p, self.top_k
         require(8 <= window <= 32, "rollout.window_steps", f"is {window}", "need 8 to 32")
         require(0 < top_p <= 1, "rollout.top_p", f"is {top_p}", "need 0 < top_p <= 1")

@@ -28,12 +28,15 @@ class Model(abc.ABC):
         dtype: of the computation; parameters stay float32.
         remat: what a layer keeps for its backward pass, see evr1.models.nn.remat.
         implementation: of attention, see evr1.models.nn.attention.
+        cache_dtype: of the prompts' keys and values in a sampler's cache, int8 or that of the
+            computation where empty.
     """
 
     config: ModelConfig
     dtype: str = "float32"
     remat: str = "full"
     implementation: str = "auto"
+    cache_dtype: str = ""
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> Params:

@@ -86,6 +86,7 @@ def find_model(settings: Settings, name: str) -> Model:
         raise ValueError(f"{path}: model_type {sizes.get('model_type')!r} is not supported")
     build = FAMILIES[sizes["model_type"]]
     model = build(sizes, dtype=settings.train.dtype, remat=settings.train.remat)
+    model = dataclasses.replace(model, cache_dtype=settings.rollout.cache_dtype)
     return dataclasses.replace(model, implementation="splash")
 
 

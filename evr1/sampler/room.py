@@ -165,7 +165,8 @@ def cache_bytes(model: Model, mesh: Mesh | None, rows: int, prompt_tokens: int, 
     """Returns the bytes of a slot on each device that holds a share of it."""
     groups = sharding.batch_shards(mesh)
     cache = jax.eval_shape(lambda: model.init_cache(groups, rows, prompt_tokens, room))
-    prefix = (None, None) if mesh is None else caches.prefix_axes(mesh, cache.prefix.k.shape[2])
+    heads = caches.values_of(cache.prefix.k).shape[2]
+    prefix = (None, None) if mesh is None else caches.prefix_axes(mesh, heads)
 
     def held(tree: Any, *axes: str | None) -> int:
         return sum(_held(x, mesh, (None, "batch", *axes)) for x in jax.tree.leaves(tree))

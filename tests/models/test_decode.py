@@ -12,7 +12,7 @@ from repo import ROOT
 
 from evr1.models.nn import decode, decode_tpu
 from evr1.models.nn.attention import attention
-from evr1.models.nn.cache import KV, Cache
+from evr1.models.nn.cache import KV, Cache, Int8
 from evr1.models.nn.layout import group
 from evr1.parallel.mesh import make_mesh
 
@@ -104,6 +104,29 @@ def test_suffixes_are_read_as_far_as_is_told(how):
     np.testing.assert_allclose(out, _run(q, new, cache, layer, steps, how=how), rtol=1e-5)
 
 
+@pytest.mark.parametrize("how", ["whole", "blocks", "kernel"])
+def test_a_prompt_in_int8(how, block):
+    """As by the numbers that it stands for, which are nearly those that were given."""
+    inputs = _inputs()
+    q, new, cache, layer, steps = _arguments(*inputs)
+    padding = jnp.arange(P)[None] >= LENGTHS[:, None]
+    rough = KV(*map(Int8.of, cache.prefix))
+    nearly = KV(*(x.values * x.scales[..., None] for x in rough))
+    spoilt = KV(
+        *(x._replace(scales=jnp.where(padding[None, :, None], 1e3, x.scales)) for x in rough)
+    )
+    out = _run(q, new, cache._replace(prefix=spoilt), layer, steps, how=how)
+    same = _run(q, new, cache._replace(prefix=nearly), layer, steps, how="whole")
+    assert _gap(out, same) < 2e-6
+    assert 1e-4 < _gap(out, _expected(*inputs)) < 2e-2
+
+
+def test_a_step_of_int8_by_hand():
+    x = Int8.of(jnp.array([[0.5, -2.54, 0.011], [0, 0, 0]]))
+    assert x.values.tolist() == [[25, -127, 1], [0, 0, 0]]
+    np.testing.assert_allclose(x.scales, [0.02, 1.0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("how", ["blocks", "kernel"])
 def test_no_other_block_is_read(how, monkeypatch):
     """What stands in blocks behind a prompt may be anything, even nothing finite."""
@@ -155,7 +178,7 @@ os.environ.update(
 import jax, jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec as P
-from evr1.models.nn.cache import KV, Cache
+from evr1.models.nn.cache import KV, Cache, Int8
 from evr1.models.nn.decode import decode_attention, reader
 from evr1.parallel.mesh import make_mesh
 
@@ -174,8 +197,13 @@ def step(q, new, cache, steps):
     layer = lambda q, i: (decode_attention(q, new, cache, i, steps, read, 128), None)
     return jax.lax.scan(layer, q, jnp.arange(layers))[0]
 
+prefix = pair((layers, groups, heads, tokens, size), None, "fsdp", "tensor")
+if sys.argv[2:] == ["int8"]:
+    values = array((layers, groups, heads, tokens, size), None, "fsdp", "tensor", dtype="int8")
+    scales = array((layers, groups, heads, tokens), None, "fsdp", "tensor", dtype="float32")
+    prefix = KV(Int8(values, scales), Int8(values, scales))
 cache = Cache(
-    pair((layers, groups, heads, tokens, size), None, "fsdp", "tensor"),
+    prefix,
     array((groups,), "fsdp", dtype="int32"),
     pair((layers, groups, n, heads, 256, size), None, "fsdp", None, "tensor"),
 )
@@ -187,15 +215,15 @@ with jax.set_mesh(mesh):
 text = compiled.as_text()
 moved = sum(text.count(kind) for kind in ("all-gather", "all-reduce", "all-to-all", "permute"))
 temporaries = compiled.memory_analysis().temp_size_in_bytes
-print(text.count("tpu_custom_call"), moved, temporaries, cache.prefix.k.size * 2 // layers // 4)
+print(text.count("tpu_custom_call"), moved, temporaries, groups * heads * tokens * size * 2 // 4)
 """
 
 
-@pytest.mark.parametrize("topology", ["v5p:2x2x1", "v6e:2x2"])
-def test_a_tpu_reads_prompts_by_a_kernel_and_copies_none(topology):
+@pytest.mark.parametrize("arguments", [("v5p:2x2x1",), ("v6e:2x2", "int8")], ids=" ".join)
+def test_a_tpu_reads_prompts_by_a_kernel_and_copies_none(arguments):
     """By the TPU compiler, on a mesh that cuts groups and heads."""
     pytest.importorskip("libtpu")
-    program = [sys.executable, "-c", ON_TPU, topology]
+    program = [sys.executable, "-c", ON_TPU, *arguments]
     run = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
     kernels, moved, temporaries, keys_of_a_layer = (int(n) for n in run.stdout.split())

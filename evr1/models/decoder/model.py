@@ -47,7 +47,8 @@ class DecoderModel(VisionLanguageModel):
         """See Model."""
         c = self.config
         shape = (c.layers, c.kv_heads, c.head_dim)
-        return empty(shape, self.dtype, groups, n, prompt_tokens, completion_tokens)
+        room = (prompt_tokens, completion_tokens)
+        return empty(shape, self.dtype, groups, n, *room, prefix_dtype=self.cache_dtype)
 
     def decode(
         self,

@@ -18,8 +18,36 @@ from evr1.parallel import sharding
 class KV(NamedTuple):
     """Keys (already rotated) and values of all layers."""
 
-    k: jax.Array
-    v: jax.Array
+    k: Any  # jax.Array; of a prefix, jax.Array | Int8
+    v: Any
+
+
+class Int8(NamedTuple):
+    """Keys or values in a byte each: `values * scales[..., None]`."""
+
+    values: jax.Array  # int8[..., T, A]
+    scales: jax.Array  # float32[..., T], one for each token of a head
+
+    @classmethod
+    def of(cls, x: Float[Array, "*n t a"]) -> "Int8":
+        """Returns the nearest of 255 steps, as wide as the largest channel of each token asks."""
+        largest = jnp.max(jnp.abs(x.astype(jnp.float32)), axis=-1)
+        scales = jnp.where(largest > 0, largest / 127, 1.0)
+        steps = jnp.round(x.astype(jnp.float32) / scales[..., None])
+        return cls(jnp.clip(steps, -127, 127).astype(jnp.int8), scales)
+
+
+def in_steps(x: jax.Array | Int8, dtype: Any) -> tuple[jax.Array, jax.Array | None]:
+    """Returns what is multiplied, in this dtype, and the scales of its tokens; None: 1.
+
+    All steps of int8 are numbers of bfloat16.
+    """
+    return (x.values.astype(dtype), x.scales) if isinstance(x, Int8) else (x, None)
+
+
+def values_of(x: jax.Array | Int8) -> jax.Array:
+    """Returns the array that has the shape of keys or values."""
+    return x.values if isinstance(x, Int8) else x
 
 
 class Prefilled(NamedTuple):
@@ -43,7 +71,7 @@ class Cache(NamedTuple):
     A row's suffix is its question, if it has one, and its completion.
     """
 
-    prefix: KV  # [L, G, K, P, A]
+    prefix: KV  # [L, G, K, P, A], each an array or Int8
     prefix_lengths: jax.Array  # int32[G]
     suffix: KV  # [L, G, N, K, R, A]
     states: Any = ()  # [L, G, N, ...] each, of recurrent layers
@@ -53,11 +81,19 @@ class Cache(NamedTuple):
 
         bool[G, P] of the prefix, bool[G, N, R] of the suffix.
         """
-        prefix = jnp.arange(self.prefix.k.shape[3])[None] < self.prefix_lengths[:, None]
+        tokens = values_of(self.prefix.k).shape[3]
+        prefix = jnp.arange(tokens)[None] < self.prefix_lengths[:, None]
         return prefix, jnp.arange(self.suffix.k.shape[4])[None, None] < steps[..., None]
 
 
-def empty(shape: tuple[int, int, int], dtype: str, groups: int, n: int, *tokens: int) -> Cache:
+def empty(
+    shape: tuple[int, int, int],
+    dtype: str,
+    groups: int,
+    n: int,
+    *tokens: int,
+    prefix_dtype: str = "",
+) -> Cache:
     """Returns a cache without tokens or states.
 
     Args:
@@ -66,6 +102,7 @@ def empty(shape: tuple[int, int, int], dtype: str, groups: int, n: int, *tokens:
         groups: slots, G.
         n: rows of a slot, N.
         *tokens: room of a prefix and of a suffix.
+        prefix_dtype: of the keys and values of prompts, "int8" or "": as all others.
     """
     layers, heads, size = shape
     p, r = tokens
@@ -74,7 +111,10 @@ def empty(shape: tuple[int, int, int], dtype: str, groups: int, n: int, *tokens:
         full = (layers, groups, *middle, size)
         return KV(jnp.zeros(full, dtype), jnp.zeros(full, dtype))
 
-    return Cache(zeros(heads, p), jnp.zeros(groups, jnp.int32), zeros(n, heads, r))
+    prefix = zeros(heads, p)
+    if prefix_dtype == "int8":
+        prefix = KV(*map(Int8.of, prefix))
+    return Cache(prefix, jnp.zeros(groups, jnp.int32), zeros(n, heads, r))
 
 
 def spread(cache: Cache, mesh: Mesh) -> Cache:
@@ -88,10 +128,10 @@ def spread(cache: Cache, mesh: Mesh) -> Cache:
         place = NamedSharding(mesh, sharding.spec(mesh, (None, "batch", *axes), x.shape))
         return jax.lax.with_sharding_constraint(x, place)
 
-    prefix = prefix_axes(mesh, cache.prefix.k.shape[2])
+    prefix = prefix_axes(mesh, values_of(cache.prefix.k).shape[2])
     lengths = NamedSharding(mesh, sharding.spec(mesh, ("batch",), cache.prefix_lengths.shape))
     return Cache(
-        KV(*(pin(x, *prefix) for x in cache.prefix)),
+        jax.tree.map(lambda x: pin(x, *prefix), cache.prefix),
         jax.lax.with_sharding_constraint(cache.prefix_lengths, lengths),
         KV(*(pin(x, None, "heads") for x in cache.suffix)),
         jax.tree.map(pin, cache.states),
@@ -128,7 +168,16 @@ def insert(
             suffix = KV(*map(_write(slots, "question"), suffix, prefix.questions))
         prefix = prefix.kv
     lengths = cache.prefix_lengths.at[slots].set(prefix_lengths, mode="drop")
-    return Cache(KV(*map(_write(slots, "prefix"), cache.prefix, prefix)), lengths, suffix, states)
+    write = _write(slots, "prefix")
+
+    def put(old: jax.Array | Int8, new: jax.Array) -> jax.Array | Int8:
+        if not isinstance(old, Int8):
+            return write(old, new)
+        steps = Int8.of(new)
+        scales = write(old.scales[..., None], steps.scales[..., None])[..., 0]
+        return Int8(write(old.values, steps.values), scales)
+
+    return Cache(KV(*map(put, cache.prefix, prefix)), lengths, suffix, states)
 
 
 def clear(cache: Cache, slots: Int[Array, " g"]) -> Cache:
@@ -139,7 +188,7 @@ def clear(cache: Cache, slots: Int[Array, " g"]) -> Cache:
     """
 
     def wipe(kv: KV) -> KV:
-        return KV(*(x.at[:, slots].set(jnp.zeros((), x.dtype), mode="drop") for x in kv))
+        return jax.tree.map(lambda x: x.at[:, slots].set(jnp.zeros((), x.dtype), mode="drop"), kv)
 
     return cache._replace(prefix=wipe(cache.prefix), suffix=wipe(cache.suffix))
 

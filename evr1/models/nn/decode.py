@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from evr1.models.nn.cache import KV, Cache, prefix_axes
+from evr1.models.nn.cache import KV, Cache, in_steps, prefix_axes, values_of
 from evr1.models.nn.layers import precision
 from evr1.parallel.sharding import constrain
 
@@ -54,7 +54,7 @@ def reader(cache: Cache, implementation: str = "auto") -> Read | None:
     is_tpu = implementation == "auto" and jax.default_backend() == "tpu"
     if is_tpu or implementation.startswith("splash"):
         is_cut = not is_alone and mesh.shape["tensor"] > 1
-        if is_cut and prefix_axes(mesh, cache.prefix.k.shape[2])[1]:
+        if is_cut and prefix_axes(mesh, values_of(cache.prefix.k).shape[2])[1]:
             return None
         return _kernel(cache, interpret=implementation == "splash_interpret")
     return read_blocks(cache) if jax.default_backend() == "cpu" and is_alone else None
@@ -72,7 +72,7 @@ def _kernel(cache: Cache, *, interpret: bool) -> Read:
 
 def read_blocks(cache: Cache) -> Read:
     """Returns what reads the live blocks of the prompts one after the other."""
-    live = list_blocks(cache.prefix_lengths, cache.prefix.k.shape[3], BLOCK)
+    live = list_blocks(cache.prefix_lengths, values_of(cache.prefix.k).shape[3], BLOCK)
     return lambda q, own, layer: _over_prefix(q, own, cache, layer, live)
 
 
@@ -118,15 +118,18 @@ def decode_attention(
     suffix = _layer(cache.suffix, layer, room)
     suffix_seen = suffix_seen[..., : suffix.k.shape[3]]
     if read is None:
-        out = _dense(q, new, _layer(cache.prefix, layer), prefix_seen, suffix, suffix_seen)
+        prefix = jax.tree.map(
+            lambda x: jax.lax.dynamic_index_in_dim(x, layer, 0, keepdims=False), cache.prefix
+        )
+        out = _dense(q, new, prefix, prefix_seen, suffix, suffix_seen)
     else:
         out = read(_by_heads(q), _over_suffix(q, new, suffix, suffix_seen), layer)
         out = jnp.moveaxis(out.reshape(g, -1, n, q.shape[3], a), 1, 2)
     return out.reshape(g, n, h, a).astype(q.dtype)
 
 
-def _layer(kv: KV, layer: jax.Array, tokens: int | None = None) -> KV:
-    """Returns a layer, or its first tokens: cut out at once, for no more to be read."""
+def _layer(kv: KV, layer: jax.Array, tokens: int | None) -> KV:
+    """Returns the first tokens of a layer, cut out at once, for no more to be read; None: all."""
     sizes = kv.k.shape[1:-2], tokens or kv.k.shape[-2], kv.k.shape[-1]
     size = (1, *sizes[0], *sizes[1:])
     return KV(*(jax.lax.dynamic_slice(x, (layer, *[0] * (x.ndim - 1)), size)[0] for x in kv))
@@ -139,7 +142,8 @@ def _dot(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
 def _dense(q, new, prefix, prefix_seen, suffix, suffix_seen):
     """Returns float32[G, N, K, H/K, A] by whole arrays of scores."""
     scale = q.shape[-1] ** -0.5
-    far = _dot("gnkha,gkpa->gkhnp", q, prefix.k) * scale
+    (keys, steps), (values, weights) = (in_steps(x, q.dtype) for x in prefix)
+    far = _scaled(_dot("gnkha,gkpa->gkhnp", q, keys), steps) * scale
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty:  # where a prefix is cut by its tokens, scores come to the keys
         heads, tokens = prefix_axes(mesh, new.k.shape[2])
@@ -153,10 +157,21 @@ def _dense(q, new, prefix, prefix_seen, suffix, suffix_seen):
     far, near, own = (jnp.exp(s - top) for s in (far, near, own))
     total = far.sum(-1) + near.sum(-1) + own[..., 0]
     prec = precision(q.dtype)
-    out = jnp.einsum("gkhnp,gkpa->gnkha", far.astype(q.dtype), prefix.v, precision=prec)
+    far = _scaled(far, weights)
+    out = jnp.einsum("gkhnp,gkpa->gnkha", far.astype(q.dtype), values, precision=prec)
     out += jnp.einsum("gkhnr,gnkra->gnkha", near.astype(q.dtype), suffix.v, precision=prec)
     out += jnp.moveaxis(own, 3, 1).astype(q.dtype) * new.v[:, :, :, None]
     return out.astype(jnp.float32) / jnp.moveaxis(total, 3, 1)[..., None]
+
+
+def _scaled(scores: jax.Array, scales: jax.Array | None) -> jax.Array:
+    """Returns [G, K, ..., P], each times what its token's keys or values [G, K, P] are in steps of.
+
+    Scores are fewer than channels.
+    """
+    if scales is None:
+        return scores
+    return scores * jnp.expand_dims(scales, tuple(range(2, scores.ndim - 1)))
 
 
 def _over_suffix(q, new, suffix, seen) -> Softmax:
@@ -183,22 +198,26 @@ def _over_prefix(q, so_far: Softmax, cache: Cache, layer: jax.Array, live: Live)
 
     A block is cut out of the cache of all layers: taken out first, a layer would be copied.
     """
-    _, _, heads, tokens, a = cache.prefix.k.shape
+    _, _, heads, tokens, a = values_of(cache.prefix.k).shape
     block, scale = min(BLOCK, tokens), a**-0.5
 
     def step(i, so_far):
         group, first = live.groups[i], live.starts[i]
         start = jnp.minimum(first, tokens - block)  # the last block of a room that is no multiple
         at, size = (layer, group, 0, start, 0), (1, 1, heads, block, a)
-        key, value = (jax.lax.dynamic_slice(x, at, size)[0, 0] for x in cache.prefix)
+        held = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice(x, at[: x.ndim], size[: x.ndim])[0], cache.prefix
+        )
+        (keys, steps), (values, times) = (in_steps(x, q.dtype) for x in held)
         place = start + jnp.arange(block)
         is_seen = (place >= first) & (place < cache.prefix_lengths[group])
         own, query = jax.tree.map(lambda x: x[group], (so_far, q))
-        scores = _dot("kma,kpa->kmp", query, key) * scale
+        scores = _scaled(_dot("kma,kpa->kmp", query, keys[0])[None], steps)[0] * scale
         scores = jnp.where(is_seen[None, None], scores, _NEG)
         top = jnp.maximum(own.top, scores.max(-1))
         weights, keep = jnp.exp(scores - top[..., None]), jnp.exp(own.top - top)
-        out = own.out * keep[..., None] + _dot("kmp,kpa->kma", weights.astype(q.dtype), value)
+        seen = _scaled(weights[None], times)[0].astype(q.dtype)
+        out = own.out * keep[..., None] + _dot("kmp,kpa->kma", seen, values[0])
         own = Softmax(top, own.total * keep + weights.sum(-1), out)
         return jax.tree.map(lambda x, y: x.at[group].set(y), so_far, own)
 

@@ -47,7 +47,8 @@ class Qwen35(VisionLanguageModel):
         """See Model."""
         c = self.config
         shape = (c.attention_layers, c.kv_heads, c.head_dim)
-        cache = empty(shape, self.dtype, groups, n, prompt_tokens, completion_tokens)
+        room = (prompt_tokens, completion_tokens)
+        cache = empty(shape, self.dtype, groups, n, *room, prefix_dtype=self.cache_dtype)
         return cache._replace(states=self._no_states(groups, n))
 
     def decode(
