@@ -20,6 +20,7 @@ from evr1.exchange.sharing import own, share
 from evr1.formats.words import counted
 from evr1.learner.advantages import with_advantages
 from evr1.learner.learner import Learner
+from evr1.models import lora
 from evr1.parallel import hosts
 from evr1.rewards.gold import can_write, gold_answer
 from evr1.rl import diagnostics
@@ -213,7 +214,7 @@ def _sampler_gap(
         logprobs = _logprobs(learner, params, batch, part)
         gap = np.abs(logprobs - part.behavior_logprobs)[part.completion_mask]
         total, count = total + float(gap.sum()), count + gap.size
-    mean, limit = total / max(count, 1), GAP_LIMIT[learner.model.dtype]
+    mean, limit = total / max(count, 1), _gap_limit(learner)
     return Finding(
         "sampler and trainer agree",
         mean <= limit,
@@ -225,6 +226,12 @@ def _logprobs(
     learner: Learner, params: Params, batch: RolloutBatch, part: GroupBatch
 ) -> np.ndarray:
     return hosts.whole(learner.programs.logprobs(params, *learner.place_shown(batch, part)))
+
+
+def _gap_limit(learner: Learner) -> float:
+    """Returns how far sampler and trainer may be apart; a cache in int8 is as rough as bfloat16."""
+    model = lora.plain(learner.model)
+    return GAP_LIMIT["bfloat16" if model.cache_dtype else model.dtype]
 
 
 def _on_policy(
@@ -243,7 +250,7 @@ def _on_policy(
     ratio, kl = means["policy/ratio"], means["policy/kl_old"]
     # Where the update takes its own log-probabilities for the old ones the ratio says nothing.
     name = "sampler/gap" if "sampler/gap" in means else "policy/abs_log_ratio"
-    gap, gap_limit = means[name], GAP_LIMIT[learner.model.dtype]
+    gap, gap_limit = means[name], _gap_limit(learner)
     # bf16 programs may round differently where XLA fuses differently
     limit = 1e-5 if learner.model.dtype == "float32" else 2e-2
     return Finding(

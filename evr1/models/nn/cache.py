@@ -45,8 +45,8 @@ def in_steps(x: jax.Array | Int8, dtype: Any) -> tuple[jax.Array, jax.Array | No
     return (x.values.astype(dtype), x.scales) if isinstance(x, Int8) else (x, None)
 
 
-def values_of(x: jax.Array | Int8) -> jax.Array:
-    """Returns the array that has the shape of keys or values."""
+def values_of(x: Any) -> Any:
+    """Returns the array, or what stands for one, that has the shape of keys or values."""
     return x.values if isinstance(x, Int8) else x
 
 
