@@ -104,7 +104,8 @@ class Tree:
         """Returns the weights to draw with."""
         if self.is_old:  # in float32 they are the trainer's own
             return params
-        return import_module("evr1.sampler.weights").lay_out(params, self.model)
+        weights = import_module("evr1.sampler.weights")
+        return weights.with_layers_apart(weights.lay_out(params, self.model), self.model)
 
     def batch(self, rollouts: Any) -> Any:
         """Returns the batch of an update."""
