@@ -249,7 +249,8 @@ def _spec(rewards: Rewards) -> str:
 
 def _read(rows: Rows, flags: Any) -> list[Row]:
     """Returns the rows of a call; a text alone is a question."""
-    schema = inference.schema(flags, required=("problem",))
+    complete = inference.complete(flags)
+    schema = inference.schema(flags, required=("problem",), complete=complete)
     if isinstance(rows, str | Path):
         return data_rows.load_rows(rows, schema)
     given = [{"problem": row} if isinstance(row, str) else row for row in rows]
@@ -261,4 +262,9 @@ def _read(rows: Rows, flags: Any) -> list[Row]:
             read.append(data_rows.parse_row(fields, i, f"rows[{i}]", schema))
         except ValueError as error:
             raise ValueError(f"rows[{i}]: {error}") from None
-    return read
+    whole = []
+    for i, row in enumerate(complete(read, lambda line: None)):
+        if isinstance(row, ValueError):
+            raise ValueError(f"rows[{i}]: {row}") from None
+        whole.append(row)
+    return whole

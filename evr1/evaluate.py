@@ -30,7 +30,16 @@ from evr1.batch.shapes import plan_shapes
 from evr1.config import Settings, checks, command, evals, resolve
 from evr1.config.evals import BenchmarkSettings
 from evr1.data import left_out
-from evr1.data.dataset import budgets, heldout_loader, open_source, planned_sizes, read_rows
+from evr1.data.dataset import (
+    budgets,
+    chooses_frames,
+    heldout_loader,
+    open_source,
+    planned_sizes,
+    read_rows,
+    row_sizes,
+)
+from evr1.data.media import video_budget
 from evr1.data.processor import Processor
 from evr1.formats import problem_types
 from evr1.formats.part import Part
@@ -120,11 +129,13 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
     types = problem_types.Types(scorers, s.rewards.unknown_type)
     check = functools.partial(rewards.check_row, scorers=scorers, box_scale=s.rewards.box_scale)
     alone = dataclasses.replace(d, sources=(), train=d.eval, eval="")
-    rows = read_rows(alone, types.canonical, check=check, note=print).train
+    limits = budgets(d, side)
+    sizes = row_sizes(d, limits, processor.geometry, s.rewards.box_scale)
+    rows = read_rows(alone, types.canonical, check=check, note=print, sizes=sizes).train
     rows = rows[: s.eval.prompts or None]
     quarantine = Path(s.workdir) / "quarantine.jsonl"
-    has_videos = any(row.videos for row in rows)
-    limits = budgets(d, side, processor.geometry, print if has_videos else None)
+    if chooses_frames(dataclasses.replace(d, preprocess=False), rows):
+        print(video_budget.describe(limits, Path(side), processor.geometry))
     source = open_source(d, limits, processor.geometry, quarantine, stack)
     loader = functools.partial(heldout_loader, d, rows, processor, source)
     with loader(1) as planned:

@@ -22,11 +22,13 @@ from evr1.data.dataset import (
     Batches,
     Dataset,
     budgets,
+    chooses_frames,
     describe_shards,
     fill_shards,
     open_dataset,
     open_source,
     read_rows,
+    row_sizes,
 )
 from evr1.data.demo.files import prepare_demo
 from evr1.data.loader import rows_identity
@@ -246,18 +248,20 @@ def _open_data(
     scorers = extra.all_scorers(s.rewards.extra)
     types = problem_types.Types(scorers, s.rewards.unknown_type)
     check = functools.partial(rewards.check_row, scorers=scorers, box_scale=s.rewards.box_scale)
-    rows = read_rows(d, types.canonical, s.eval.prompts, check, hosts.say)
+    share = Share(hosts.index(), hosts.count(), hosts.gather_json)
+    geometry = processor.geometry
+    limits = budgets(d, side)
+    sizes = row_sizes(d, limits, geometry, s.rewards.box_scale, share)
+    rows = read_rows(d, types.canonical, s.eval.prompts, check, hosts.say, sizes)
     for line in filter(None, (types.summary(), processor.spelled(rows.all))):
         hosts.say(line)
     hosts.agree(rows_identity(rows.all, bool(d.curriculum)), "set of rows")
-    geometry = processor.geometry
-    has_videos = any(row.videos for row in rows.all)
-    limits = budgets(d, side, geometry, hosts.say if has_videos else None)
+    if chooses_frames(d, rows.all):
+        hosts.say(video_budget.describe(limits, Path(side), geometry))
     if d.preprocess:
         hosts.once(lambda: fill_shards(d, rows.all, limits, geometry, print))
     source = open_source(d, limits, geometry, Path(s.workdir) / "quarantine.jsonl", stack)
     groups = s.dynamic.draw_prompts or r.prompts
-    share = Share(hosts.index(), hosts.count(), hosts.gather_json)
     batches = Batches(
         groups=groups,
         prefetch=d.prefetch_batches * math.ceil(r.prompts / groups),
@@ -465,7 +469,7 @@ def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
     if settings.checkpoint.export:
         out = workdir / "export"
         side, geometry = hf.side_dir(settings.model), run.processor.geometry
-        limits = budgets(settings.data, side, geometry)
+        limits = budgets(settings.data, side)
         files = video_budget.exported(side, limits, geometry)
         export(run.learner, params, out, settings.checkpoint.export_dtype, files)
         writer.line(f"exported, reloaded and compared: {out}")

@@ -31,7 +31,7 @@ from rich import console, progress
 
 from evr1 import rewards
 from evr1.batch.shapes import shapes_of_examples
-from evr1.cli import inference, pass_rates, sessions
+from evr1.cli import inference, outputs, pass_rates, sessions
 from evr1.data import jsonl, readers, rows
 from evr1.data.errors import MediaError
 from evr1.data.media.cache import MediaCache
@@ -56,7 +56,8 @@ def _run(flags: argparse.Namespace) -> int:
     say = inference.noter(out, flags)
     rule = _check(flags)
     types = problem_types.Types(extra.all_scorers(flags.extra), flags.unknown_type)
-    schema = inference.schema(flags, canonical=types.canonical)
+    complete = inference.complete(flags)
+    schema = inference.schema(flags, canonical=types.canonical, complete=complete)
     data = rows.load_rows(flags.rows, schema, say)
     kept = {row.index for row in data}
     read = readers.read_lines(flags.rows, MediaCache(flags.media_cache))
@@ -65,12 +66,12 @@ def _run(flags: argparse.Namespace) -> int:
         _line(fields, row)
     _check_folder(folder, pathlib.Path(flags.rows))
     failed = _unscorable(data, flags)
-    failures = inference.Failures(len(data), flags.max_failed_share, "failed")
+    failures = outputs.Failures(len(data), flags.max_failed_share, "failed")
     for index, reason in failed.items():
         failures.add(next(row for row in data if row.index == index), reason)
     with contextlib.ExitStack() as stack:
         settings = inference.settings(flags) | {"extra": _with_digest(flags.extra)}
-        results = stack.enter_context(inference.Results(str(folder / PROGRESS), settings, 1))
+        results = stack.enter_context(outputs.Results(str(folder / PROGRESS), settings, 1))
         say(
             f"{counted(len(data), 'row')}, {len(results.done)} done before; "
             f"{counted(flags.k, 'completion')} of each at temperature {flags.temperature:g}; "
@@ -148,8 +149,8 @@ class _Measure:
         flags: argparse.Namespace,
         session: sessions.Session,
         stack: contextlib.ExitStack,
-        results: inference.Results,
-        failures: inference.Failures,
+        results: outputs.Results,
+        failures: outputs.Failures,
         failed: dict[int, str],
     ):
         self._flags, self._results = flags, results
@@ -262,9 +263,9 @@ def _write(
         lines[rule.place(one)].append(_line(kept | rule.added(one), row))
     (folder / SUMMARY).unlink(missing_ok=True)
     for place, text in lines.items():
-        inference.write_atomic(folder / f"{place}.jsonl", "".join(text))
+        outputs.write_atomic(folder / f"{place}.jsonl", "".join(text))
     summary = pass_rates.summarize(data, measured, rule, k)
-    inference.write_atomic(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    outputs.write_atomic(folder / SUMMARY, json.dumps(summary, indent=1) + "\n")
     return summary
 
 

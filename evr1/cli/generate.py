@@ -18,7 +18,7 @@ import time
 
 from rich import console
 
-from evr1.cli import inference, sessions
+from evr1.cli import inference, outputs, sessions
 from evr1.data.errors import MediaError
 from evr1.data.records import Row
 from evr1.formats.words import counted
@@ -38,7 +38,7 @@ def _run(flags: argparse.Namespace) -> int:
     data = inference.load_rows(flags, say)
     with contextlib.ExitStack() as stack:
         results = stack.enter_context(
-            inference.Results(flags.out, inference.settings(flags), flags.n)
+            outputs.Results(flags.out, inference.settings(flags), flags.n)
         )
         todo = [row for row in data if row.index not in results.done]
         say(
@@ -57,7 +57,7 @@ def _run(flags: argparse.Namespace) -> int:
             max_tokens=flags.max_tokens,
             seed=flags.seed,
         )
-        failures = inference.Failures(len(todo), flags.max_failed_share)
+        failures = outputs.Failures(len(todo), flags.max_failed_share)
         broken: list[str] = []
         tokens, seconds = 0, 0.0
         bar = stack.enter_context(inference.bar(out, "generating"))
@@ -112,13 +112,13 @@ def output(processor, example, rollouts: Rollouts) -> list[dict]:
         text = processor.decode(tokens[:length])
         reason = "stop" if finished else "length"
         made.append(
-            inference.output_row(
+            outputs.output_row(
                 example.row,
                 processor.think_open,
                 sample=sample,
                 prompt_token_ids=example.tokens.tolist(),
                 completion_token_ids=tokens[:length].tolist(),
-                logprobs=inference.numbers(logprobs[:length]),
+                logprobs=outputs.numbers(logprobs[:length]),
                 completion=text,
                 response=text,
                 finish_reason=reason if is_finite else "not_finite",

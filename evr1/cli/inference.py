@@ -4,23 +4,22 @@ Not a command of its own. It imports no jax, so that --help and a wrong flag ans
 """
 
 import argparse
-import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypedDict
 
-import numpy as np
 from rich import console, progress
 
 from evr1 import rewards
 from evr1.config import arguments, columns
-from evr1.data import jsonl, rows
+from evr1.data import processor, rows, sizes
+from evr1.data.media import requests, video_budget
 from evr1.data.records import Budgets, Row
 from evr1.formats import box_frames, problem_types, video_size
 from evr1.formats.words import counted
@@ -33,6 +32,7 @@ RUN_FIELDS = {
     "max_bad_rows_share": "data.max_bad_rows_share",
     "media_dir": "data.media_dir",
     "media_cache": "data.media_cache",
+    "shards": "data.shards",
     "sanitize": "data.sanitize",
     "template": "data.template",
     "thinking": "data.thinking",
@@ -51,20 +51,13 @@ RUN_FIELDS = {
     "extra": "rewards.extra",
     "unknown_type": "rewards.unknown_type",
 }
+_FIX = "give --run the workdir of a run, or the flags themselves"
 NAMED = 3  # rows in a line about many
 # flags that change no result
 FREE = frozenset(
     ("run", "out", "workers", "timeout", "max_failed_share", "slots", "window", "batch_tokens")
-    + (
-        "max_bad_rows_share",
-        "media_cache",
-        "score_workers",
-        "score_timeout_s",
-        "min",
-        "max",
-        "pass_at",
-        "mesh",
-    )
+    + ("max_bad_rows_share", "media_cache", "shards", "mesh")
+    + ("score_workers", "score_timeout_s", "min", "max", "pass_at")
 )
 
 
@@ -206,6 +199,7 @@ def parser(
     add("--rows", required=True, help="rows: .json, .jsonl or .parquet")
     add("--out", required=True, help=out_help)
     add("--run", default="", help="workdir of a run: its config gives the defaults of the flags")
+    add("--shards", default="", help="of evr1 preprocess: frames that are there are not decoded")
     add_row_fields(out)
     add(
         "--sanitize",
@@ -254,17 +248,44 @@ def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: config.json is missing or damaged.
     """
+    return defaults(run_config(workdir), f"{workdir}/config.json", flags)
+
+
+def run_config(workdir: str) -> dict[str, Any]:
+    """Returns what a run was started with.
+
+    Raises:
+        ValueError: config.json is missing or damaged.
+    """
     path = pathlib.Path(workdir) / "config.json"
-    fix = "give --run the workdir of a run, or the flags themselves"
     try:
-        config = json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; {fix}") from None
+        raise ValueError(f"{path}: no such file; {_FIX}") from None
     except ValueError as error:
-        raise ValueError(f"{path}: damaged: {error}; {fix}") from None
+        raise ValueError(f"{path}: damaged: {error}; {_FIX}") from None
+
+
+def defaults(
+    config: dict[str, Any],
+    path: str,
+    flags: dict[str, Any],
+    fields: Mapping[str, str] = MappingProxyType(RUN_FIELDS),
+) -> dict[str, Any]:
+    """Returns the defaults that a config gives to flags.
+
+    Args:
+        config: of a run, or of a config file.
+        path: where it stands.
+        flags: name → value; values tell the types.
+        fields: flag → field of a config.
+
+    Raises:
+        ValueError: a field is missing, or of another type.
+    """
     found = {}
-    for name in RUN_FIELDS.keys() & flags.keys():
-        field, value = RUN_FIELDS[name], config
+    for name in fields.keys() & flags.keys():
+        field, value = fields[name], config
         for part in field.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if name == "columns" and isinstance(value, dict | None):  # JSON may spell them, too
@@ -277,14 +298,35 @@ def run_defaults(workdir: str, flags: dict[str, Any]) -> dict[str, Any]:
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not wanted:
-            raise ValueError(f"{path}: {field}: got {value!r}, no {wanted.__name__}; {fix}")
+            raise ValueError(f"{path}: {field}: got {value!r}, no {wanted.__name__}; {_FIX}")
         found[name] = value
     return found
 
 
+def complete(flags: argparse.Namespace) -> Callable[..., list[Row | ValueError]]:
+    """Returns what gives rows of boxes the sizes of their media; see `sizes.Sizes.complete`."""
+
+    def complete_rows(data: Sequence[Row], note: Callable[[str], None]) -> list[Row | ValueError]:
+        if not any(row.problem_type in sizes.BOXED for row in data):
+            return list(data)
+        from evr1.models.io import hf  # seconds, which other rows need not wait for
+
+        side = hf.side_dir(flags.model)
+        opener = requests.Opener(
+            flags.media_dir,
+            video_budget.of_directory(budgets(flags), side),
+            processor.geometry_of(side),
+        )
+        how = sizes.Sizes(opener, flags.box_scale, flags.shards, flags.workers, flags.timeout)
+        return how.complete(data, note)
+
+    return complete_rows
+
+
 def load_rows(flags: argparse.Namespace, say: Callable[[str], None]) -> list[Row]:
     """Returns the rows of --rows; neither an answer nor a problem type is needed."""
-    data = rows.load_rows(flags.rows, schema(flags, required=("problem",)), say)
+    how = schema(flags, required=("problem",), complete=complete(flags))
+    data = rows.load_rows(flags.rows, how, say)
     for text in unscorable(data, flags.box_scale):
         say(text)
     return data
@@ -323,130 +365,12 @@ def noter(out: console.Console, flags: argparse.Namespace) -> Callable[[str], No
     return say
 
 
-class Results:
-    """The output file: rows of finished questions, a line each, written as they come."""
-
-    def __init__(self, path: str, settings: dict[str, Any], per_row: int):
-        """Opens the file and reads what an earlier run left there.
-
-        Args:
-            path: .jsonl; `path.settings.json` beside it says how the rows were made.
-            settings: how they will be made.
-            per_row: output rows for each input row; an incomplete set is made again.
-
-        Raises:
-            ValueError: the file was written with other settings, or by something else.
-        """
-        self._path, self._per_row = pathlib.Path(path), per_row
-        if self._path.exists() and not self._path.is_file():
-            raise ValueError(f"{path} is no regular file; give the name of a .jsonl file")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        record = self._path.with_name(self._path.name + ".settings.json")
-        kept: dict[int, list[str]] = {}
-        if self._path.exists() and self._path.stat().st_size:
-            _check_settings(self._path, record, settings)
-            kept = self._complete()
-        write_atomic(self._path, "".join(line for lines in kept.values() for line in lines))
-        write_atomic(record, json.dumps(settings, indent=1) + "\n")
-        self.done = frozenset(kept)
-        self._file = self._path.open("a", encoding="utf-8")
-
-    def _complete(self) -> dict[int, list[str]]:
-        """Returns the lines of each row that has all of its output; a torn last line is dropped."""
-        lines: dict[int, list[str]] = {}
-        with self._path.open("rb") as file:  # text would end lines at U+2028 and the like, too
-            for raw in file:
-                try:
-                    line = raw.decode("utf-8")
-                    index = json.loads(line)["index"]
-                except (ValueError, KeyError, TypeError):
-                    continue
-                lines.setdefault(index, []).append(line)
-        return {i: found for i, found in lines.items() if len(found) == self._per_row}
-
-    def add(self, made: Sequence[dict[str, Any]]) -> None:
-        """Appends the output of one input row."""
-        self._file.write("".join(line(m) for m in made))
-        self._file.flush()
-
-    def sort(self) -> None:
-        """Brings all lines into the order of the input rows; call it once everything is there."""
-        self._file.close()
-        kept = self._complete()
-        lines = (line for index in sorted(kept) for line in kept[index])
-        write_atomic(self._path, "".join(lines))
-
-    def __enter__(self) -> "Results":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-
-
 def settings(flags: argparse.Namespace) -> dict[str, Any]:
     """Returns the flags that change results, with a digest of what the rows hold."""
     with open(flags.rows, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     changing = {k: v for k, v in vars(flags).items() if k not in FREE}
     return changing | {"rows": f"{flags.rows} (sha256 {digest})"}
-
-
-def output_row(row: Row, think_open: bool, **made: Any) -> dict[str, Any]:
-    """Returns the fields of the row as it was read, and what was made of it.
-
-    Args:
-        row: as it was read.
-        think_open: the prompt left a think block open, which scoring must know.
-        **made: further fields.
-    """
-    fields = dataclasses.asdict(row)
-    fields = {**fields.pop("extra"), **fields}  # the row may be output itself, with an old index
-    for name in ("images", "videos"):
-        fields[name] = [m if isinstance(m, str) else m.entry() for m in getattr(row, name)]
-    fields.pop("source")
-    fields.pop("think_open", None)  # of another prompt
-    made = {"think_open": True} | made if think_open else made
-    return {k: v for k, v in fields.items() if v is not None and v not in ((), [])} | made
-
-
-def line(fields: Any) -> str:
-    """Returns a value as a line of JSON that our reader takes: numbers that are none are null."""
-    try:
-        text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        text = json.dumps(jsonl.finite(fields), ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell and UTF-8 cannot
-        text = json.dumps(json.loads(text))
-    return text + "\n"
-
-
-class Failures:
-    """Rows that cannot be used: told, counted, and too many of them are an error."""
-
-    def __init__(self, total: int, max_share: float, what: str = "have unusable media"):
-        self._total, self._max_share, self._what = total, max_share, what
-        self._errors: list[str] = []
-
-    def add(self, row: Row, error: object) -> None:
-        """Counts a row."""
-        self._errors.append(f"{row.source} ({row.problem_id}): {error}")
-
-    def check(self, say: Callable[[str], None] | None = None) -> None:
-        """Tells what was skipped, where there is somebody to tell.
-
-        Raises:
-            ValueError: more than the allowed share failed.
-        """
-        if say is not None:
-            for error in self._errors[:10]:
-                say(f"  skipped {error}")
-        if len(self._errors) > self._max_share * self._total:
-            raise ValueError(
-                f"{len(self._errors)} of {self._total} rows {self._what}, over"
-                f" --max_failed_share={self._max_share:g}; first: {self._errors[0]}"
-            )
 
 
 def bar(out: console.Console, what: str) -> progress.Progress:
@@ -459,34 +383,3 @@ def bar(out: console.Console, what: str) -> progress.Progress:
         progress.TimeRemainingColumn(),
         console=out,
     )
-
-
-def numbers(array: np.ndarray) -> list[float]:
-    """Returns float32 values as the shortest decimals that read back as the same float32."""
-    return [float(str(x)) for x in array]
-
-
-def _check_settings(path: pathlib.Path, record: pathlib.Path, settings: dict[str, Any]) -> None:
-    """Raises ValueError where a file is not output with these settings: it would be lost."""
-    if not record.is_file():
-        with path.open("rb") as file:
-            if b'"logprobs": ' not in file.readline():
-                raise ValueError(
-                    f"{path} exists and is no output of this command; give another --out or delete"
-                    " it"
-                )
-        return
-    before = json.loads(record.read_text("utf-8"))
-    for name in settings:
-        if before.get(name) != settings[name]:
-            raise ValueError(
-                f"{path} was written with {name}={before.get(name)!r}, now {settings[name]!r}; give"
-                " another --out or delete it"
-            )
-
-
-def write_atomic(path: pathlib.Path, text: str) -> None:
-    """Writes a file under another name, then moves it into place."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, "utf-8")
-    os.replace(part, path)

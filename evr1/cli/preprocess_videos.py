@@ -1,6 +1,11 @@
 """Decodes every image and video of data files once, into shards that training reads.
 
     evr1 preprocess --data rows.jsonl --media_dir D --out SHARDS --model HF_DIR
+    evr1 preprocess --config=qwen_video --config.data.train=rows.jsonl ...
+
+--config and its fields are those of `evr1 train`: data.train, data.eval or data.sources, media_dir,
+shards, model, the budgets and how rows are read. --run takes the same from a run. A flag that is
+given goes before both.
 
 Running it again continues: what is in the shards is not decoded a second time. What cannot be
 decoded is listed in SHARDS/quarantine.jsonl with the reason, and is tried again once the file has
@@ -14,7 +19,7 @@ import sys
 from rich import console, progress
 
 from evr1.cli import inference
-from evr1.config import arguments
+from evr1.config import arguments, command
 from evr1.data import processor, rows
 from evr1.data.media import preprocess, requests, shards, storage, verify, video_budget
 from evr1.data.records import Geometry
@@ -22,6 +27,13 @@ from evr1.formats import problem_types
 from evr1.formats.part import Part
 from evr1.formats.words import counted
 
+_OWN_FIELDS = {  # flag: the field of a config, beside those of all commands
+    "out": "data.shards",
+    "model": "model",
+    "workers": "data.workers",
+    "timeout": "data.decode_timeout_s",
+    "max_failed_share": "data.max_failed_share",
+}
 _TIMEOUT = (
     "seconds for one medium, and 0.05 more for each frame to decode; media that took too long are "
     "tried again under a larger one"
@@ -34,8 +46,10 @@ _PART = (
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 with one line on standard error."""
-    flags = _parser().parse_args(argv)
+    fields, rest = _split(sys.argv[1:] if argv is None else argv)
+    flags = _parser().parse_args(rest)
     try:
+        flags = _with_config(flags, fields, rest)
         return _run(flags)
     except (ValueError, OSError) as error:
         print(
@@ -56,8 +70,6 @@ def _run(flags: argparse.Namespace) -> int:
     out = console.Console()
     if flags.verify:
         return _verify(flags, out)
-    if not flags.data:
-        raise ValueError("--data is missing; give files of rows, or --verify to read what is there")
     say = inference.noter(out, flags)
     budgets = inference.budgets(flags)
     requests.check_budgets(budgets)
@@ -71,14 +83,14 @@ def _run(flags: argparse.Namespace) -> int:
         from evr1.models.io import hf  # it loads jax, which nothing else here needs
 
         side = hf.side_dir(flags.model)
+        budgets = video_budget.of_directory(budgets, side)
         model = processor.Processor.from_hf(str(side))
         geometry = model.geometry
         if told := model.spelled(data):
             say(told)
-    if side is not None:
-        has_videos = any(row.videos for row in data)
-        budgets = video_budget.of_directory(budgets, side, geometry, say if has_videos else None)
-    elif budgets.video_budget != "qwen_vl_utils":
+    if side is not None and any(row.videos for row in data):
+        say(video_budget.describe(budgets, side, geometry))
+    elif side is None and budgets.video_budget != "qwen_vl_utils":
         raise ValueError(
             f"--video_budget={budgets.video_budget} needs --model; give a HF directory"
         )
@@ -102,9 +114,11 @@ def _run(flags: argparse.Namespace) -> int:
     for repair in summary.repairs:
         say(f"  mended: {repair}")
     say(f"{flags.out}: {summary.line()}")
-    for line in [*summary.warnings(), *(f"failed: {error}" for error in summary.failed[:10])]:
+    is_over = len(summary.failed) > flags.max_failed_share * summary.total
+    failed = [f"failed: {error}" for error in summary.failed[:10]]
+    for line in [*summary.warnings(), *failed[is_over:]]:  # the error names the first
         say(f"  {line}")
-    if len(summary.failed) > flags.max_failed_share * summary.total:
+    if is_over:
         raise ValueError(
             f"{len(summary.failed)} of {summary.total} media failed, over --max_failed_share="
             f"{flags.max_failed_share:g}; first: {summary.failed[0]} "
@@ -138,6 +152,51 @@ def _verify(flags: argparse.Namespace, out: console.Console) -> int:
     return 0
 
 
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the arguments that set fields of a config, and the others."""
+    fields = [arg for arg in argv if arg.startswith("--config.")]
+    return fields, [arg for arg in argv if arg not in fields]
+
+
+def _with_config(
+    flags: argparse.Namespace, fields: list[str], argv: list[str]
+) -> argparse.Namespace:
+    """Returns the flags with the defaults that a config or a run gives.
+
+    Raises:
+        ValueError: both are given, neither names a field that is needed, or the config is bad.
+    """
+    parser = _parser()
+    if flags.config and flags.run:
+        raise ValueError("--config and --run are given; give one of them")
+    if fields and not flags.config:
+        raise ValueError(f"{fields[0]} without --config; give its name or file")
+    if flags.config or flags.run:
+        config = inference.run_config(flags.run) if flags.run else None
+        if config is None:
+            config = command.read_config([f"--config={flags.config}", *fields]).to_dict()
+        where = f"{flags.run}/config.json" if flags.run else f"--config={flags.config}"
+        data = config["data"]
+        files = [path for path, _ in data["sources"]] or [data["train"]]
+        unset = {"out": ""}  # their values tell types
+        of_config = inference.RUN_FIELDS | _OWN_FIELDS
+        known = {**vars(flags), **unset}
+        known["model"] = known["model"] or ""
+        config |= {"model": config["model"] or ""}
+        parser.set_defaults(
+            **inference.defaults(config, where, known, of_config),
+            data=[path for path in (*files, data["eval"]) if path],
+        )
+        flags = parser.parse_args(argv)
+    if not flags.out:
+        raise ValueError("--out is not given; give a directory of shards, or --config")
+    if not (flags.data or flags.verify):
+        raise ValueError(
+            "--data is missing; give files of rows, --config, or --verify to read what is there"
+        )
+    return flags
+
+
 def _type_or_spelling(problem_type: object) -> str:
     """Returns a problem type, an unknown one as it stands: what a row asks does not matter here."""
     try:
@@ -151,9 +210,11 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", nargs="+", default=[], help="rows: .json, .jsonl or .parquet")
+    add("--data", "--rows", nargs="+", default=[], help="rows: .json, .jsonl or .parquet")
+    add("--config", default="", help="name or file of a config: the defaults of all flags")
+    add("--run", default="", help="workdir of a run, likewise")
     inference.add_row_fields(parser)
-    add("--out", required=True, help="directory of shards, made or extended")
+    add("--out", "--shards", default="", help="directory of shards, made or extended")
     add(
         "--model",
         default="",

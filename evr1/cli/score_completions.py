@@ -19,7 +19,7 @@ import numpy as np
 from rich import console
 
 from evr1.batch.shapes import round_up, shapes_of_examples
-from evr1.cli import inference, sessions
+from evr1.cli import inference, outputs, sessions
 from evr1.data.errors import MediaError
 from evr1.data.records import Example, Row
 from evr1.formats.words import counted
@@ -44,7 +44,7 @@ def _run(flags: argparse.Namespace) -> int:
     for row in data:
         _check(row)
     with contextlib.ExitStack() as stack:
-        results = stack.enter_context(inference.Results(flags.out, inference.settings(flags), 1))
+        results = stack.enter_context(outputs.Results(flags.out, inference.settings(flags), 1))
         todo = [row for row in data if row.index not in results.done]
         done = len(data) - len(todo)
         say(f"{counted(len(data), 'row')}, {done} done before; {flags.model}")
@@ -53,7 +53,7 @@ def _run(flags: argparse.Namespace) -> int:
         session = sessions.open_session(flags, stack, data, say)
         model, mesh = session.actor.model, session.actor.mesh
         logprobs = make_logprobs(model, temperature=flags.temperature, mesh=mesh)
-        failures = inference.Failures(len(todo), flags.max_failed_share)
+        failures = outputs.Failures(len(todo), flags.max_failed_share)
         bar = stack.enter_context(inference.bar(out, "scoring"))
         task = bar.add_task("", total=len(todo))
         broken: list[str] = []
@@ -163,12 +163,12 @@ def _broken(row: Row, values: np.ndarray) -> list[str]:
 def _output(
     session: sessions.Session, example: Example, tokens: np.ndarray, values: np.ndarray
 ) -> dict:
-    return inference.output_row(
+    return outputs.output_row(
         example.row,
         session.actor.processor.think_open,
         prompt_token_ids=example.tokens.tolist(),
         completion_token_ids=tokens.tolist(),
-        logprobs=inference.numbers(values),
+        logprobs=outputs.numbers(values),
     )
 
 

@@ -65,7 +65,7 @@ def open_session(
         flags: of the command.
         stack: closes the decoding processes.
         rows: that will be shown.
-        say: told what a typical clip costs, where the rows have any.
+        say: told what a typical clip costs, where neither a run nor shards have its frames.
 
     Raises:
         ValueError: the directory is no model that evr1 knows, budgets cross, or the mesh does not
@@ -84,17 +84,16 @@ def open_session(
         flags.sanitize,
     )
     sizes = inference.mesh_sizes(flags.mesh)
+    side = hf.side_dir(flags.model)
+    limits = video_budget.of_directory(inference.budgets(flags), side)
+    if not (flags.run or flags.shards) and any(row.videos for row in rows):
+        say(video_budget.describe(limits, side, processor.geometry))
     source = MediaSource(
-        budgets=video_budget.of_directory(
-            inference.budgets(flags),
-            hf.side_dir(flags.model),
-            processor.geometry,
-            say if any(row.videos for row in rows) else None,
-        ),
+        budgets=limits,
         geometry=processor.geometry,
         pool=stack.enter_context(DecodePool(flags.workers, flags.timeout)),
         media_dir=flags.media_dir,
-        mode="realtime_only",
+        shards=flags.shards,
     )
     actor = open_actor(
         flags.model,

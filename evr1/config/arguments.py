@@ -87,4 +87,4 @@ def name_flags(message: str, flags: Mapping[str, str]) -> str:
     def named(found: re.Match[str]) -> str:
         return f"--{flags[found[1]]}" if found[1] in flags else found[0]
 
-    return re.sub(r"(?<![\w./])(?:config\.)?([a-z]+(?:\.\w+)+)", named, message)
+    return re.sub(r"(?<![\w./-])(?:config\.)?([a-z]+(?:\.\w+)+)", named, message)

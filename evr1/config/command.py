@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
@@ -53,6 +53,31 @@ def run(
 
     _on_stop(leave)
     app.run(main, flags_parser=lambda argv: _parse_flags(argv, config, doc))
+
+
+def read_config(argv: Sequence[str]) -> ml_collections.ConfigDict:
+    """Returns the config that --config and --config.FIELD flags name, for a command of other flags.
+
+    Args:
+        argv: these flags alone.
+
+    Raises:
+        ValueError: in one line, as `run` ends with it.
+    """
+    own, args = flags.FlagValues(), ["evr1", *argv]
+    holder = config_flags.DEFINE_config_file("config", None, "", lock_config=True, flag_values=own)
+    with_path, before = _with_path(args), sys.argv
+    try:
+        sys.argv = with_path  # where ml_collections looks for --config.FIELD
+        own(with_path)
+        holder.value.to_dict()
+    except Exception as e:  # noqa: BLE001  as in _parse_flags
+        raise ValueError(_flag_error(e, args)) from None
+    finally:
+        sys.argv = before
+    if not isinstance(holder.value, ml_collections.ConfigDict):
+        raise ValueError(f"get_config() of the config file gave a {type(holder.value).__name__}")
+    return holder.value
 
 
 def quiet() -> None:

@@ -19,12 +19,14 @@ from evr1.data.media import storage, video_budget
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.preprocess import preprocess, progress_bar
 from evr1.data.media.quarantine import Quarantine
+from evr1.data.media.requests import Opener
 from evr1.data.media.source import MediaSource, media_requests
 from evr1.data.order import Source
 from evr1.data.processor import Processor
 from evr1.data.records import Budgets, Example, Geometry, Row
 from evr1.data.share import Share
 from evr1.data.shown import ShownRows
+from evr1.data.sizes import Sizes
 from evr1.data.skip import find_rows
 
 
@@ -142,6 +144,7 @@ def read_rows(
     heldout_limit: int = 0,
     check: Callable[[Row], None] | None = None,
     note: Callable[[str], None] = lambda line: None,
+    sizes: Sizes | None = None,
 ) -> RunRows:
     """Reads the data files.
 
@@ -154,6 +157,7 @@ def read_rows(
         heldout_limit: held-out rows to use; 0: all.
         check: raises ValueError for a row that no completion can be scored for.
         note: gets a line about what is passed over, or read otherwise than it stands there.
+        sizes: fills in the sizes of media; None: rows stay as they are.
 
     Raises:
         ValueError: a bad row, by file, line and field.
@@ -166,6 +170,7 @@ def read_rows(
         media_dir=settings.media_dir,
         media_cache=settings.media_cache,
         check=check,
+        complete=None if sizes is None else sizes.complete,
     )
     heldout = rows.load_rows(settings.eval, schema, note) if settings.eval else []
     heldout = heldout[: heldout_limit or None]
@@ -182,30 +187,55 @@ def read_rows(
             is_shared = uses[row.problem_id] > 1
             name = f"{prefix}/{row.problem_id}" if is_shared else row.problem_id
             train.append(dataclasses.replace(row, problem_id=name))
-    sizes = [Source(len(file), w) for (_, w), file in zip(settings.sources, files, strict=True)]
-    return RunRows(train, sizes, heldout)
+    parts = [Source(len(file), w) for (_, w), file in zip(settings.sources, files, strict=True)]
+    return RunRows(train, parts, heldout)
 
 
-def budgets(
-    settings: DataSettings,
-    side_dir: str | Path,
-    geometry: Geometry,
-    line: Callable[[str], object] | None = None,
-) -> Budgets:
+def budgets(settings: DataSettings, side_dir: str | Path) -> Budgets:
     """Returns the limits on the frames and pixels of media.
 
     Args:
         settings: of the data.
         side_dir: of the model's processor files.
-        geometry: of the model.
-        line: told what a typical clip costs here and with transformers.
 
     Raises:
         ValueError: `data.video_budget` asks for a size that the model's directory does not have.
     """
     names = [field.name for field in dataclasses.fields(Budgets) if field.name != "video_size"]
     limits = Budgets(**{name: getattr(settings, name) for name in names})
-    return video_budget.of_directory(limits, Path(side_dir), geometry, line)
+    return video_budget.of_directory(limits, Path(side_dir))
+
+
+def chooses_frames(settings: DataSettings, run_rows: Sequence[Row]) -> bool:
+    """Returns whether frames of videos are chosen here, and not only read from shards."""
+    is_read = settings.shards and settings.source != "realtime_only" and not settings.preprocess
+    return not is_read and any(row.videos for row in run_rows)
+
+
+def row_sizes(
+    settings: DataSettings,
+    limits: Budgets,
+    geometry: Geometry,
+    box_scale: str,
+    share: Share | None = None,
+) -> Sizes:
+    """Returns what gives rows of boxes the sizes of their media.
+
+    Args:
+        settings: of the data.
+        limits: of `budgets`.
+        geometry: of the model.
+        box_scale: the frame that prompts ask for.
+        share: which files this host opens; None: all.
+    """
+    return Sizes(
+        Opener(settings.media_dir, limits, geometry),
+        box_scale,
+        settings.shards if settings.source != "realtime_only" else "",
+        settings.workers,
+        settings.decode_timeout_s,
+        share or Share(),
+    )
 
 
 def fill_shards(

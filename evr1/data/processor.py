@@ -134,7 +134,7 @@ class Processor:
             tokenizer=tokenizer,
             chat_template=chat_template.read(root),
             special_tokens=special,
-            geometry=_geometry(root),
+            geometry=geometry_of(root),
             pad_id=ends[0] if pad is None else pad,
             end_ids=ends,
             banned_ids=tuple(_id_of(root, tokenizer, t) for t in vision[:2]),
@@ -471,7 +471,7 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
-def _geometry(root: Path) -> Geometry:
+def geometry_of(root: Path) -> Geometry:
     """Returns the patch sizes of the processor files, which must agree, also with config.json."""
     processor_files.statistics(
         root

@@ -131,6 +131,7 @@ class Media:
         sample_fps: T over the seconds of the clip; 0 for an image, or where it is not known.
         remarks: what may be wrong with what it shows, see `data.media.remarks`; not in shards.
         psnr: dB to what was decoded, of frames that shards keep with a loss; else infinite.
+        source_size: (height, width) of the source, upright; not in shards, where it is (0, 0).
     """
 
     frames: np.ndarray
@@ -139,6 +140,7 @@ class Media:
     sample_fps: float = 0.0
     remarks: tuple[str, ...] = ()
     psnr: float = math.inf
+    source_size: tuple[int, int] = (0, 0)
 
 
 class MediaSize(NamedTuple):

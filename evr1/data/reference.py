@@ -41,7 +41,7 @@ MEANINGS = {
     "max_pixels": "likewise",
     "total_pixels": "of a video, likewise",
     "pass_rate": "share of completions that passed, for `data.curriculum`",
-    "width": "pixels of the source medium, for boxes",
+    "width": "pixels of the source medium, for boxes; of its file where it is missing",
     "height": "likewise",
     "image_size": "[width, height], instead of both",
     "video_size": "likewise",

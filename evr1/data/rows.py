@@ -47,6 +47,8 @@ class Schema:
         media_dir: put in front of relative paths, to see which of them are folders.
         media_cache: where media that stand in a file as bytes are written; "": the default.
         check: raises ValueError for a row that is bad for another reason; None: no other.
+        complete: returns the rows of a file with what their media tell, or why one is bad; None: as
+            they are. See `sizes.Sizes`.
     """
 
     required: Sequence[str] = REQUIRED
@@ -57,6 +59,7 @@ class Schema:
     media_dir: str = ""
     media_cache: str = ""
     check: Callable[[Row], None] | None = None
+    complete: Callable[[Sequence[Row], Callable[[str], None]], list[Row | ValueError]] | None = None
 
 
 def load_rows(
@@ -77,8 +80,8 @@ def load_rows(
         FileNotFoundError: no such file.
     """
     schema = schema or Schema()
-    rows: list[Row] = []
-    bad: list[str] = []
+    parsed: list[tuple[Row, dialects.Notes]] = []
+    bad: dict[int, str] = {}
     names: dict[str, None] = {}
     notes = dialects.Notes()
     index = -1
@@ -92,29 +95,47 @@ def load_rows(
             if isinstance(fields, Mapping):
                 names.update(dict.fromkeys(map(str, fields)))
             of_row = dialects.Notes()
-            row = parse_row(fields, index, source, schema, of_row)
+            parsed.append((parse_row(fields, index, source, schema, of_row), of_row))
+        except ValueError as error:
+            bad[index] = f"{source}: {error}"
+    if index < 0:
+        raise ValueError(f"{path}: holds no rows; give a file with at least one")
+    dialects.check_columns(schema.columns, list(names), str(path))
+    if schema.complete is not None and bad:  # before media are looked at
+        _refuse(bad, index + 1, schema)
+    found: Sequence[Row | ValueError] = [row for row, _ in parsed]
+    if schema.complete is not None:
+        found = schema.complete([row for row, _ in parsed], note)
+    rows: list[Row] = []
+    for row, (read, of_row) in zip(found, parsed, strict=True):
+        try:
+            if isinstance(row, ValueError):
+                raise row
             if schema.check is not None:
                 schema.check(row)
             rows.append(row)
             notes.counts.update(of_row.counts)
         except ValueError as error:
-            bad.append(f"{source}: {error}")
-    if index < 0:
-        raise ValueError(f"{path}: holds no rows; give a file with at least one")
-    dialects.check_columns(schema.columns, list(names), str(path))
-    if len(bad) > schema.max_bad_share * (index + 1):
-        more = f" ({len(bad) - 1} more bad rows in this file)" if len(bad) > 1 else ""
-        limit = f", over data.max_bad_rows_share={schema.max_bad_share:g}"
-        raise ValueError(bad[0] + more + (limit if schema.max_bad_share else ""))
-    if not rows:
-        raise ValueError(f"{bad[0]} ({len(bad) - 1} more bad rows in this file, and no good one)")
+            bad[read.index] = f"{read.source}: {error}"
+    _refuse(bad, index + 1, schema)
     for line in notes.lines(str(path)):
         note(line)
     if bad:
         note(f"{path}: passed over as bad: {len(bad)} of {words.counted(index + 1, 'row')}")
-        for each in bad[:_SHOWN_BAD]:
-            note(f"  passed over {each}")
+        for each in sorted(bad)[:_SHOWN_BAD]:
+            note(f"  passed over {bad[each]}")
     return rows
+
+
+def _refuse(bad: Mapping[int, str], total: int, schema: Schema) -> None:
+    """Raises ValueError where more rows than may be are bad, or all of them."""
+    first = bad[min(bad)] if bad else ""
+    if len(bad) > schema.max_bad_share * total:
+        more = f" ({len(bad) - 1} more bad rows in this file)" if len(bad) > 1 else ""
+        limit = f", over data.max_bad_rows_share={schema.max_bad_share:g}"
+        raise ValueError(first + more + (limit if schema.max_bad_share else ""))
+    if len(bad) == total:
+        raise ValueError(f"{first} ({len(bad) - 1} more bad rows in this file, and no good one)")
 
 
 def parse_row(

@@ -37,7 +37,7 @@ def open_shown(config: Mapping[str, Any], stack: contextlib.ExitStack) -> ShownR
     heldout = config.get("eval", {}).get("prompts", 0)
     rows = read_rows(data, str, heldout)  # as they spell their types: nothing is scored
     bad = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "quarantine.jsonl"
-    limits = budgets(data, side, geometry)
+    limits = budgets(data, side)
     try:
         source = open_source(data, limits, geometry, bad, stack)
     except ValueError:  # shards of another version

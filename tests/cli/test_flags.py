@@ -21,6 +21,7 @@ CONFIG = {
     "data.columns": '{"problem": "q"}',
     "data.problem_type": "math",
     "data.max_bad_rows_share": 0.25,
+    "data.shards": "s",
     "data.media_cache": "/cache",
     "data.sanitize": True,
     "data.video_fps": 3,  # a whole number, as an override may be written

@@ -15,6 +15,7 @@ from evr1.types import Rollouts
 
 generate = rig.load("generate")
 inference = rig.load("inference")
+outputs = rig.load("outputs")
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,24 @@ def test_fields(files):
     ]
     assert placeholders[0] == 0
     assert min(placeholders[1:]) > 0
+
+
+def test_shards_show_what_decoding_does(files, capsys):
+    """With the media gone, frames can be of the shards alone; tokens and log-probabilities hang
+    on every pixel."""
+    root, flags, out = files
+    shards, nowhere = str(root / "shards"), str(root / "nowhere")
+    given = ["--rows", flags[3], "--shards", shards, "--media_dir", flags[5], *rig.BUDGETS]
+    assert rig.load("preprocess_videos").main([*given, "--model", rig.MODEL]) == 0
+    capsys.readouterr()
+    again = root / "of_shards.jsonl"
+    read = [*flags, "--media_dir", nowhere, "--shards", shards, "--out", str(again)]
+    assert generate.main(read) == 0
+    assert rig.read(again) == rig.read(out)
+    assert "1080p" not in capsys.readouterr().out  # frames were chosen before
+    read += ["--max_frames", "6", "--out", str(root / "other.jsonl")]
+    assert generate.main(read) == 1  # of other budgets there are none
+    assert "nowhere/a.mp4" in capsys.readouterr().err
 
 
 def test_resumes_where_it_was_killed(files, capsys):
@@ -103,14 +122,14 @@ def test_what_it_did_not_write_is_not_replaced(files, capsys):
 def test_a_device_or_a_directory_is_not_replaced(tmp_path):
     for path in ("/dev/null", str(tmp_path)):
         with pytest.raises(ValueError, match="is no regular file"):
-            inference.Results(path, {}, 1)
+            outputs.Results(path, {}, 1)
 
 
 def test_line_separators_within_a_text_end_no_row(tmp_path):
     """U+2028 and U+0085 stand unescaped in JSON, and are line ends to str.splitlines."""
     path = tmp_path / "out.jsonl"
     made = {"index": 0, "completion": "a\u2028b\u0085c", "logprobs": []}
-    with inference.Results(str(path), {}, 1) as results:
+    with outputs.Results(str(path), {}, 1) as results:
         results.add([made])
         results.sort()
     assert [json.loads(line) for line in path.read_bytes().splitlines()] == [made]
@@ -180,7 +199,7 @@ def test_round_up(size, multiple, want):
 
 def test_numbers_read_back():
     values = np.random.default_rng(0).normal(size=100).astype(np.float32)
-    back = np.array(json.loads(json.dumps(inference.numbers(values))), np.float32)
+    back = np.array(json.loads(json.dumps(outputs.numbers(values))), np.float32)
     np.testing.assert_array_equal(back, values)
 
 

@@ -1,5 +1,6 @@
 """evr1 preprocess: what it says."""
 
+import json
 import re
 
 import pytest
@@ -7,6 +8,7 @@ import tools_rig as rig
 from clips import write_image
 
 from evr1.cli import preprocess_videos as preprocess
+from evr1.config import base
 
 CHOICE = {"problem": "Which?", "problem_type": "multiple choice", "options": ["A. x", "B. y"]}
 
@@ -59,11 +61,56 @@ def test_settings_are_spelled_and_one_is_one(run, tmp_path):
     assert "0 videos and 1 image written (1 frame," in said
 
 
+def test_a_config_or_a_run_gives_all_that_it_needs(tmp_path, capsys):
+    """The same shards by flags, by the fields of training, and by a run's config."""
+    media = rig.write_media(tmp_path)
+    data = rig.write_rows(tmp_path / "rows.jsonl", rig.QUESTIONS)
+    flags = ["--data", data, "--media_dir", media, "--model", rig.MODEL, *rig.BUDGETS]
+    shards = str(tmp_path / "shards")
+    assert preprocess.main([*flags, "--out", shards]) == 0
+    assert "1 video and 1 image written" in capsys.readouterr().out
+    fields = {"train": data, "media_dir": media, "shards": shards, "video_fps": 2.0}
+    fields |= {"video_max_frames": 4, "video_max_pixels": 4096, "image_max_pixels": 4096}
+    given = [f"--config.data.{name}={value}" for name, value in fields.items()]
+    given += ["--config=qwen_video", f"--config.model={rig.MODEL}"]
+    assert preprocess.main(given) == 0
+    assert "0 videos and 0 images written (0 frames, 0 frames/s, 0.0 MB), 2 there before" in (
+        capsys.readouterr().out
+    )
+    config = base.get_config().to_dict()
+    config |= {"model": rig.MODEL, "data": config["data"] | fields | {"eval": data}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert preprocess.main(["--run", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "2 there before" in said
+    assert f"6 rows from {data}, {data}" in said
+    assert preprocess.main(["--run", str(tmp_path), "--max_frames", "6"]) == 0  # a flag wins
+    assert "1 video and 0 images written" in capsys.readouterr().out
+
+
+def test_what_is_missing_or_misspelt_is_a_line(capsys):
+    def error(*flags):
+        assert preprocess.main(list(flags)) == 1
+        return capsys.readouterr().err.removeprefix("preprocess_videos: ").strip()
+
+    assert error("--out", "s").startswith("--data is missing; give files of rows, --config, or")
+    assert error("--data", "r") == "--out is not given; give a directory of shards, or --config"
+    assert (
+        error("--config", "demo", "--run", "w") == "--config and --run are given; give one of them"
+    )
+    assert error("--config.data.train=r").startswith("--config.data.train=r without --config")
+    assert "did you mean qwen_video?" in error("--config=qwen_vidio")
+    wrong = error("--config=qwen_video", "--config.data.video_pfs=3")
+    assert wrong.startswith(
+        "unknown config field --config.data.video_pfs; did you mean --config.da"
+    )
+
+
 def test_messages_name_flags(run, tmp_path):
     rows = [{**CHOICE, "images": "i.png", "answer": "B"}]
     status, said, error = run(rows, "--media_dir", str(tmp_path / "nowhere"))
     assert status == 1
-    assert "correct the path or --media_dir" in said
+    assert "correct the path" not in said  # it is told once
     assert "correct the path or --media_dir" in error
     status, said, error = run(rows, "--max_pixels", "2304")
     assert (status, said) == (1, "")

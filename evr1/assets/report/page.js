@@ -25,6 +25,7 @@ function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
+const amount = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 const percent = (value) => (100 * value).toFixed(1) + " %";
 
 // Pictures that one click enlarges.

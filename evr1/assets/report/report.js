@@ -300,7 +300,7 @@ function show(scroll = false) {
   const first = state.page * GROUPS_PER_PAGE;
   const total = found.reduce((sum, g) => sum + g.completions.length, 0);
   byId("count").textContent = found.length
-    ? `${total.toLocaleString("en")} completions of ${found.length.toLocaleString("en")} prompts`
+    ? `${amount(total, "completion")} of ${amount(found.length, "prompt")}`
     : "Nothing fits these filters.";
   byId("groups").replaceChildren(...found.slice(first, first + GROUPS_PER_PAGE).map(groupCard));
   byId("pages").replaceChildren(...pager(state.page, pages, (page) => { state.page = page; show(true); }));

@@ -1,4 +1,4 @@
-"""The outermost parts of mp4 and Matroska files, by which to tell what FFmpeg does not."""
+"""The outermost parts of mp4, Matroska and AVI files, by which to tell what FFmpeg does not."""
 
 import os
 import pathlib
@@ -22,6 +22,27 @@ def fault(path: str | pathlib.Path) -> str:
 def has_fragments(path: str | pathlib.Path) -> bool:
     """Returns whether an mp4 has frames that its header does not count: a box `moof`."""
     return any(name == b"moof" for name, _ in _boxes(path))
+
+
+def is_cut_fragmented(path: str | pathlib.Path) -> bool:
+    """Returns whether an mp4 ends before its last outermost box does."""
+    at, total = 0, os.path.getsize(path)
+    for _, size in _boxes(path):
+        at += size if size >= 8 else 0
+    return at > total
+
+
+def is_cut_avi(path: str | pathlib.Path) -> bool:
+    """Returns whether an AVI ends before one of its RIFF parts does, by its stated bytes."""
+    at, total = 0, os.path.getsize(path)
+    with open(path, "rb") as file:
+        while (head := file.read(8))[:4] == b"RIFF":
+            size = int.from_bytes(head[4:], "little")
+            if not size:  # a recording that nobody closed
+                return False
+            at += 8 + size + size % 2
+            file.seek(at)
+    return at > total + 1  # a last byte of padding may be missing
 
 
 def is_cut_matroska(path: str | pathlib.Path) -> bool:

@@ -5,6 +5,7 @@ marked as default, else the first.
 """
 
 import contextlib
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ _NO_WEBP = (
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 _MATROSKA = "matroska,webm"
+_AVI = "avi"
 
 
 @contextlib.contextmanager
@@ -91,9 +93,21 @@ def promised(container, stream) -> int:
 def cut_off_s(path: str | pathlib.Path, container, stream) -> float:
     """Returns the seconds that a cut-off file states for its video; 0: it is whole, or states none.
 
+    Infinity stands for a fragmented mp4 that is cut off and states none: fragments are written as
+    they come. The others that state none are believed, as they state no bytes either.
+
     A file is known to be cut off by its bytes: a whole one may state more seconds than it has
     packets for, as after a pause or with sound that is longer. Read the packets first.
     """
+    if container.format.name == _MOV and boxes.has_fragments(path):
+        if not boxes.is_cut_fragmented(path):
+            return 0.0
+        last = max((e.timestamp for e in stream.index_entries), default=0) * stream.time_base
+        stated = (container.duration or 0) / av.time_base
+        return stated if stated > float(last) + 1 else math.inf  # else it is of what is there
+    if container.format.name == _AVI:
+        is_cut = boxes.is_cut_avi(path)
+        return stream.frames / rate(stream) if is_cut else 0.0
     if container.format.name == _MOV:
         entries, end = list(stream.index_entries), os.path.getsize(path)
         if not any(entry.pos + entry.size > end for entry in entries):

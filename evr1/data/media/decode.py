@@ -32,6 +32,7 @@ from PIL import Image
 
 from evr1.data.errors import MediaError
 from evr1.data.media import frames, patches, remarks, video
+from evr1.data.media.frames import images_of
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.records import Budgets, Geometry, Media
 from evr1.formats.video_size import VideoSize
@@ -82,6 +83,16 @@ class Job:
             clip = self.start, self.end
             return frames.measure(self.path, self.frames_per_s, *how, *clip, **self._pictures)
         return video.measure(self.path, *how, self.start, self.end)
+
+    def source_size(self) -> tuple[int, int]:
+        """Returns (height, width) of the source, upright; of pictures, of the first one.
+
+        Raises:
+            MediaError: it is missing, or no frame of it can be decoded.
+        """
+        if self._of_pictures:
+            return patches.read_size(self.frames[0] if self.frames else images_of(self.path)[0])
+        return patches.read_size(self.path) if self.kind == "image" else video.first_size(self.path)
 
     def run(self, on_work: Callable[[int], None] = lambda frames: None) -> Media:
         """Decodes the medium in this process, with remarks about what it shows.
@@ -192,9 +203,20 @@ class DecodePool:
             RuntimeError: the pool was closed, or no process can be started.
         """
         shape, frames = self._run(job, "decode")
+        height, width = shape.source_size
         return Media(
-            frames, shape.timestamps, shape.is_video, shape.sample_fps, tuple(shape.remarks)
+            frames,
+            shape.timestamps,
+            shape.is_video,
+            shape.sample_fps,
+            tuple(shape.remarks),
+            source_size=(height, width),
         )
+
+    def source_size(self, job: Job) -> tuple[int, int]:
+        """Returns (height, width) of the source, upright; raises as `decode` does."""
+        height, width = self._run(job, "size")[0].source_size
+        return height, width
 
     def _run(self, job: Job, command: str) -> tuple[patches.Shape, np.ndarray]:
         quarantine = None if job.frames else self._quarantine  # a list is no file to keep out
@@ -343,13 +365,15 @@ def _answers(
         try:
             if command == b"measure":
                 shape = job.measure()
+            elif command == b"size":
+                none = patches.Shape(0, 0, 0, np.zeros(0), job.kind == "video")
+                shape = dataclasses.replace(none, source_size=job.source_size())
             else:
                 media = job.run(announce)
                 frames = np.ascontiguousarray(media.frames)
                 t, h, w, _ = frames.shape
-                shape = patches.Shape(
-                    t, h, w, media.timestamps, media.is_video, media.sample_fps, media.remarks
-                )
+                about = media.sample_fps, media.remarks, media.source_size
+                shape = patches.Shape(t, h, w, media.timestamps, media.is_video, *about)
         except MediaError as error:
             yield {"error": error.kind, "reason": error.reason}, memoryview(b"")
             continue

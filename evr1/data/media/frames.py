@@ -106,7 +106,7 @@ def decode(
         _check_size(path, first, (files[index], rgb.shape[:2]))
         frames[index] = resizer(budgets)(rgb[None], *size)[0]
     stacked = np.stack([frames[index] for index in indices.tolist()])
-    return Media(stacked, taken.seconds, is_video=True, sample_fps=taken.sample_fps)
+    return Media(stacked, taken.seconds, True, taken.sample_fps, source_size=first[1])
 
 
 class _Taken(NamedTuple):

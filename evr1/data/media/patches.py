@@ -35,6 +35,7 @@ class Shape:
     is_video: bool
     sample_fps: float = 0.0
     remarks: tuple[str, ...] = ()
+    source_size: tuple[int, int] = (0, 0)
 
 
 def fit(
@@ -218,7 +219,8 @@ def load_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -
         height, width = image_size(frame.shape[1], frame.shape[2], budgets, geometry)
         about = (remarks.CLIPPED,) if _is_clipped(image) else ()
     resized = resize(frame, height, width)
-    return Media(resized, np.zeros(0), is_video=False, remarks=about)
+    source = (frame.shape[1], frame.shape[2])
+    return Media(resized, np.zeros(0), is_video=False, remarks=about, source_size=source)
 
 
 def measure_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -> Shape:

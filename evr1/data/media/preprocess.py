@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from rich import progress
 from rich.console import Console
@@ -20,6 +20,7 @@ from evr1.data.media.content import FileTable
 from evr1.data.media.decode import DecodePool, Job
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.media.requests import Opener, Request, check_budgets, media_requests
+from evr1.data.media.size_table import SizeTable
 from evr1.data.media.tfds_format import parse, serialize
 from evr1.data.records import Budgets, Geometry, Row
 from evr1.formats.part import WHOLE, Part
@@ -168,8 +169,9 @@ def preprocess(
         pool = stack.enter_context(DecodePool(workers, timeout_s, quarantine=quarantine))
         summary.repairs = writer.repairs
         opener = Opener(media_dir, budgets, geometry, writer.storage)
-        files, notes = FileTable(out, part), remarks.RemarkTable(out, part)
-        work = _Work(opener, files, notes, writer, pool, quarantine, bound, bound.limit // workers)
+        about = remarks.RemarkTable(out, part)
+        notes = _Notes(FileTable(out, part), about, SizeTable(out, part))
+        work = _Work(opener, notes, writer, pool, quarantine, bound, bound.limit // workers)
         with futures.ThreadPoolExecutor(workers) as threads:
             try:
                 requests, again = list(summary.sources), list[Request]()
@@ -200,13 +202,20 @@ class _Done:
     remarks: tuple[str, ...] = ()
 
 
+class _Notes(NamedTuple):
+    """What is known of media beside their frames: contents, remarks, sizes."""
+
+    files: FileTable
+    about: remarks.RemarkTable
+    sizes: SizeTable
+
+
 @dataclasses.dataclass(frozen=True)
 class _Work:
     """What the threads do; `share` is the bytes that one of them may always have in flight."""
 
     opener: Opener
-    files: FileTable
-    notes: remarks.RemarkTable
+    notes: _Notes
     writer: shards.ShardWriter | parts.PartWriter
     pool: DecodePool
     quarantine: Quarantine
@@ -216,7 +225,7 @@ class _Work:
     def key(self, request: Request) -> tuple[Request, str | MediaError]:
         """Returns the request and its key, or why it has none."""
         try:
-            return request, self.opener.key(request, self.files, is_written=True)
+            return request, self.opener.key(request, self.notes.files, is_written=True)
         except MediaError as error:
             return request, error
 
@@ -227,7 +236,7 @@ class _Work:
             self.quarantine.add_missing(key)  # the pool does not see files that are missing
             return key
         if key in self.writer:
-            return _Done(request, "cached", remarks=self.notes.of(key))
+            return _Done(request, "cached", remarks=self.notes.about.of(key))
         try:
             job, path = self.opener.job(request), self.opener.path(request)
             with self.bound.hold(_pixel_bytes(self.pool, job, self.share)):
@@ -243,7 +252,9 @@ class _Work:
             self.quarantine.add_missing(error)
             self.writer.give_up(key)
             return error
-        self.notes.add(key, path, media.remarks)
+        self.notes.about.add(key, path, media.remarks)
+        identity = self.notes.files.identity(*self.opener.first_file(request))
+        self.notes.sizes.add(identity, path, media.source_size)
         _, kept = parse(record, is_outline=True)
         sizes = len(media.frames), pixels, len(record)
         return _Done(request, request.kind, *sizes, kept.psnr, media.remarks)

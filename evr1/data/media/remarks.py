@@ -3,6 +3,7 @@
 They are counted and named, and never an error: a slide that stays is a video, too.
 """
 
+import math
 import pathlib
 import threading
 from collections.abc import Collection, Iterable, Mapping
@@ -46,11 +47,16 @@ def of_end(end_s: float, stated_s: float) -> tuple[str, ...]:
 
     >>> of_end(1.1, 3.0), of_end(1.1, 2.0)
     (('cut off: ends at 1.1 s of 3.0 s',), ())
+    >>> of_end(1.1, float("inf"))
+    ('cut off: ends at 1.1 s, amid a fragment',)
 
     Args:
         end_s: when its last frame ends.
-        stated_s: when it would, as the container states; 0: it does not, or all of it is there.
+        stated_s: when it would, as the container states; 0: it does not, or all of it is there;
+            infinity: it does not, and not all is there.
     """
+    if stated_s == math.inf:
+        return (f"{CUT}{_DETAIL}ends at {end_s:.1f} s, amid a fragment",)
     if stated_s - end_s <= max(_CUT_S, _CUT_SHARE * stated_s):
         return ()
     return (f"{CUT}{_DETAIL}ends at {end_s:.1f} s of {stated_s:.1f} s",)

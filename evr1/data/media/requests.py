@@ -80,6 +80,18 @@ class Opener:
         """Returns the path of a file or folder; of a list of pictures, that of the first."""
         return os.path.join(self.media_dir, request.name)
 
+    def first_file(self, request: Request) -> tuple[str, str]:
+        """Returns name and path of a file; of pictures, those of the first one.
+
+        Raises:
+            MediaError: a folder without pictures.
+        """
+        path = self.path(request)
+        if request.frames or not os.path.isdir(path):
+            return request.name, path
+        first = str(images_of(path)[0])
+        return os.path.join(request.name, os.path.basename(first)), first
+
     def job(self, request: Request) -> Job:
         """Returns how to decode a medium.
 

@@ -75,6 +75,21 @@ def measure(
     return patches.Shape(len(indices), *size, clock.times[indices], True, sample_fps)
 
 
+def first_size(path: str | pathlib.Path) -> tuple[int, int]:
+    """Returns (height, width) of the first frame, upright.
+
+    Raises:
+        MediaError: missing, undecodable or empty.
+    """
+    with open_video(path) as (container, stream):
+        for frame in _frames(container, stream):
+            height, width, _ = pixels.upright(
+                np.empty((frame.height, frame.width, 0), np.uint8), pixels.display_matrix(frame)
+            ).shape
+            return height, width
+    raise MediaError("empty", path, "the video stream holds no frames")
+
+
 def _survey(path: str | pathlib.Path) -> tuple[Clock, int, int]:
     """Returns the clock of a video and its (height, width)."""
     clock, height, width = None, 0, 0
@@ -188,7 +203,7 @@ class _Sampler:
             return pts
         stamps = clock.times[indices]
         return Media(
-            keep.frames, stamps, is_video=True, sample_fps=sample_fps, remarks=keep.remarks
+            keep.frames, stamps, True, sample_fps, keep.remarks, source_size=keep.source_size
         )
 
 
@@ -247,7 +262,7 @@ class _Keep:
         self.remarks: tuple[str, ...] = ()
         self._indices, self._how = indices, (budgets, geometry)
         self._converter = pixels.Converter()
-        self._first: tuple[int, int] = (0, 0)
+        self.source_size: tuple[int, int] = (0, 0)  # of the first frame
         self._size: tuple[int, int] = (0, 0)
 
     def add(self, index: int, frame: av.VideoFrame) -> None:
@@ -255,14 +270,14 @@ class _Keep:
         source = rgb.shape[0], rgb.shape[1]
         if not self.found:
             n_frames = len(self._indices)
-            self._first = source
+            self.source_size = source
             self._size = sampling.frame_size(self.path, n_frames, *source, *self._how)
             self.frames = np.empty((n_frames, *self._size, 3), np.uint8)
-        elif source != self._first:
+        elif source != self.source_size:
             self._remark(remarks.SIZES)
         if frame.is_corrupt:
             self._remark(remarks.DAMAGED)
-        fitted = pixels.fit_frame(rgb, self._first, self._size, self._how[0])
+        fitted = pixels.fit_frame(rgb, self.source_size, self._size, self._how[0])
         self.frames[self._indices == index] = fitted  # a frame may be taken twice
         self.missing.discard(index)
         self.found.add(index)

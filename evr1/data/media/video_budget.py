@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +13,41 @@ from evr1.formats import processor_files, video_size
 _TYPICAL = (240, 30.0, 1080, 1920)  # frames, their rate, height and width: eight seconds
 
 
-def of_directory(
-    budgets: Budgets, root: Path, geometry: Geometry, line: Callable[[str], object] | None = None
-) -> Budgets:
+def of_directory(budgets: Budgets, root: Path) -> Budgets:
     """Returns the budgets with the model's `size`, where they ask for it.
 
     Args:
         budgets: of the flags or the config.
         root: of the processor files.
-        geometry: of the model.
-        line: told what a typical clip costs.
 
     Raises:
         ValueError: the directory has no usable size, or budgets cross.
     """
     check_budgets(budgets)
-    size = video_size.read(root)
-    is_usable = min(size.shortest_edge, size.longest_edge) > 0
     if budgets.video_budget != "qwen_vl_utils":
-        if not is_usable:
+        size = video_size.read(root)
+        if not _is_usable(size):
             raise ValueError(
                 f"{root}: no whole shortest_edge and longest_edge in the video processor's size;"
                 " correct it, or set data.video_budget=qwen_vl_utils"
             )
         budgets = dataclasses.replace(budgets, video_size=size)
-    if line is not None:
-        line(describe(budgets, size if is_usable else None, geometry))
     return budgets
 
 
-def describe(budgets: Budgets, size: video_size.VideoSize | None, geometry: Geometry) -> str:
+def _is_usable(size: video_size.VideoSize) -> bool:
+    return min(size.shortest_edge, size.longest_edge) > 0
+
+
+def describe(budgets: Budgets, root: Path, geometry: Geometry) -> str:
     """Returns a line: tokens of a typical clip here, and as transformers would have them.
 
     Args:
         budgets: of the run.
-        size: of the model's directory; None: it has none.
+        root: of the model's processor files.
         geometry: of the model.
     """
+    size = video_size.read(root)
     total, rate, height, width = _TYPICAL
     frames = len(sampling.sample_indices(total, rate, budgets.video_fps, budgets.video_max_frames))
 
@@ -61,7 +58,7 @@ def describe(budgets: Budgets, size: video_size.VideoSize | None, geometry: Geom
 
     said = f"videos: 8 s in 1080p are {frames} frames of {tokens(budgets)} tokens together"
     said += f" (data.video_budget={budgets.video_budget})"
-    if size is None:
+    if not _is_usable(size):
         return f"{said}; the model's directory has no size that transformers could read"
     names = {False: "without", True: "with"}
     others = [

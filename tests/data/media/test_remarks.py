@@ -71,15 +71,17 @@ def cut(path, share=0.5):
         ("a.webm", {"codec": "libvpx"}),
         ("a.mkv", {"times_ms": [33 * i if i < 99 else 100 * i for i in range(150)]}),
         ("a.mp4", {"movflags": "faststart", "gop": 1}),
+        ("a.avi", {"codec": "mpeg4", "b_frames": 0}),
     ],
 )
 def test_a_file_that_was_cut_off_is_named_with_where_it_ends(tmp_path, name, how):
     path = write_clip(tmp_path / name, 150, **how)
     assert about(path) == ()
     assert about(cut(path, 0.99)) == ()  # next to nothing is lost
-    (remark,) = about(cut(path, 0.7))
+    found = about(cut(path, 0.7))
     stated = "14.9|15.0" if "times_ms" in how else "4.9|5.0"
-    assert re.fullmatch(rf"cut off: ends at [23]?\d\.\d s of ({stated}) s", remark)
+    assert re.fullmatch(rf"cut off: ends at [23]?\d\.\d s of ({stated}) s", found[0])
+    assert found[1:] in ((), (remarks.DAMAGED,))  # the last packet is half there
 
 
 def test_whole_files_that_state_more_than_their_video_are_not_cut_off(tmp_path):
@@ -102,6 +104,24 @@ def test_whole_files_that_state_more_than_their_video_are_not_cut_off(tmp_path):
         write.mux(sound.encode())
     assert about(tmp_path / "sound.mkv") == ()
     assert about(cut(tmp_path / "sound.mkv", 0.9)) == ()  # of the sound alone
+
+
+def test_a_fragmented_file_of_no_stated_length_is_named_where_a_fragment_is_cut(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 150, movflags="frag_keyframe+empty_moov")
+    assert about(path) == ()
+    (remark,) = about(cut(path, 0.7))
+    assert re.fullmatch(r"cut off: ends at 3\.\d s, amid a fragment", remark)
+    path = write_clip(tmp_path / "b.mp4", 150, movflags="dash+global_sidx")
+    assert about(path) == ()
+    (remark,) = about(cut(path, 0.7))
+    assert re.fullmatch(r"cut off: ends at 3\.\d s of 5\.[01] s", remark)
+
+
+def test_an_avi_that_nobody_closed_is_believed(tmp_path):
+    path = write_clip(tmp_path / "a.avi", 90, codec="mpeg4", b_frames=0)
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + bytes(4) + data[8:])
+    assert about(cut(path, 0.8)) == ()
 
 
 def test_a_file_that_states_no_duration_is_believed(tmp_path):

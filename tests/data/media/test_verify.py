@@ -73,4 +73,4 @@ def test_no_directory(tmp_path, capsys):
     assert preprocess_videos.main(["--out", str(tmp_path / "none"), "--verify"]) == 1
     assert "no such directory; give a directory of shards" in capsys.readouterr().err
     assert preprocess_videos.main(["--out", str(tmp_path)]) == 1
-    assert "--data is missing; give files of rows, or --verify" in capsys.readouterr().err
+    assert "--data is missing; give files of rows, --config, or --verify" in capsys.readouterr().err

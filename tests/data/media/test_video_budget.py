@@ -146,11 +146,11 @@ def test_an_exported_processor_has_the_budgets_of_the_run(hub, fields, tmp_path)
     fields = fields | {"image_min_pixels": 5000, "image_max_pixels": 90000}
     limits = Budgets(**fields)
     if limits.video_budget == "qwen_vl_utils":
-        budgets = video_budget.of_directory(limits, tmp_path, geometry)
+        budgets = video_budget.of_directory(limits, tmp_path)
         assert budgets == limits
     else:
         _write(tmp_path, hub)
-        budgets = video_budget.of_directory(limits, tmp_path, geometry)
+        budgets = video_budget.of_directory(limits, tmp_path)
         assert budgets.video_size == hub
     for name, text in video_budget.exported(tmp_path, budgets, geometry).items():
         (tmp_path / name).write_text(text)
@@ -192,19 +192,18 @@ def test_defaults_and_sizes_that_are_none(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_5"}')
     assert video_size.read(tmp_path) == VideoSize(128 * 1024, 768 * 1024, 768, is_volume=True)
     (tmp_path / "video_preprocessor_config.json").write_text('{"size": {"height": 3, "width": 3}}')
-    lines = []
-    kept = video_budget.of_directory(Budgets(), tmp_path, QWEN3, lines.append)
-    assert kept == Budgets()
-    assert "has no size" in lines[0]
+    assert video_budget.of_directory(Budgets(), tmp_path) == Budgets()
+    assert "has no size" in video_budget.describe(Budgets(), tmp_path, QWEN3)
     with pytest.raises(ValueError, match=r"set data\.video_budget=qwen_vl_utils"):
-        video_budget.of_directory(_budgets("hf", None), tmp_path, QWEN3)
+        video_budget.of_directory(_budgets("hf", None), tmp_path)
 
 
 def test_the_line_at_the_start(tmp_path):
     _write(tmp_path, HUB3)
     lines = []
     for name in video_size.BUDGETS:
-        video_budget.of_directory(_budgets(name, None), tmp_path, QWEN3, lines.append)
+        budgets = video_budget.of_directory(_budgets(name, None), tmp_path)
+        lines.append(video_budget.describe(budgets, tmp_path, QWEN3))
     others = (
         "in transformers these frames are 12,064 tokens without cap_pixels_per_frame (the "
         "directory's), 5,760 tokens with cap_pixels_per_frame"
