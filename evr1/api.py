@@ -216,15 +216,19 @@ def score(
         something went wrong.
 
     Raises:
-        ValueError: no such option, or rewards that cannot be used.
+        ValueError: no such option, rewards that cannot be used, or a file without rows.
     """
     given = {"rows": "-", "out": "-", "extra": _spec(rewards) if rewards else None} | options
     flags = arguments.of_options(scoring.make_parser(), given)
     with contextlib.ExitStack() as stack:
+        file = str(rows) if isinstance(rows, str | Path) else ""
         if isinstance(rows, str | Path):
-            rows = stack.enter_context(files.reading(str(rows))).rows
+            rows = stack.enter_context(files.reading(file)).rows
         made = stack.enter_context(scoring.Scoring(flags))
-        return [row for _, row, _ in made.of([dict(row) for row in rows])]
+        scored = [row for _, row, _ in made.of([dict(row) for row in rows])]
+        if file and not scored:
+            raise ValueError(f"{file}: holds no rows; give a file with at least one")
+        return scored
 
 
 def _load(config: str) -> ml_collections.ConfigDict:

@@ -224,7 +224,7 @@ def run() -> None:
     use_whole_vectors()
     command.run(
         lambda config: main(config, flags.FLAGS.part, flags.FLAGS.retry),
-        f"interrupted; {KEPT}",
+        lambda: f"interrupted; {KEPT}",
         __doc__,
     )
 

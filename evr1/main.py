@@ -4,17 +4,36 @@ evr1 train --config=CONFIG --config.workdir=DIR          (python -m evr1.main is
 """
 
 import contextlib
+from pathlib import Path
 
 import ml_collections
+from absl import flags
 
 from evr1.config import command, resolve
 from evr1.config.resolve import check_hosts
+from evr1.formats import run_files
 from evr1.parallel import launchers, leaving
 
-STARTING = leaving.Next(
-    f"it ends within {leaving.GRACE_S:.0f} s; the same command goes on from the last checkpoint, "
-    "or begins with step 1 where there is none"
-)
+
+def after(workdir: str) -> str:
+    """Returns what the same command will do next, by the checkpoints that are there.
+
+    Args:
+        workdir: of the run; empty: not known yet.
+    """
+    done = run_files.steps(Path(workdir)) if workdir else []
+    begins = f"goes on from the checkpoint of step {done[-1]}" if done else "begins with step 1"
+    return f"the same command {begins}"
+
+
+def _starting(config: ml_collections.ConfigDict) -> leaving.Next:
+    return leaving.Next(f"it ends within {leaving.GRACE_S:.0f} s; {after(str(config.workdir or ''))}")
+
+
+def _interrupted() -> str:
+    """Returns what is said of an interrupt, whenever it comes."""
+    is_known = flags.FLAGS.is_parsed() and flags.FLAGS["config"].value is not None
+    return f"interrupted; {after(flags.FLAGS.config.workdir or '' if is_known else '')}"
 
 
 def main(config: ml_collections.ConfigDict) -> None:
@@ -29,7 +48,11 @@ def main(config: ml_collections.ConfigDict) -> None:
     command.quiet()
     if hosts.count() > 1:
         command.unwind_on_interrupt()
-    with contextlib.nullcontext() if hosts.count() > 1 else leaving.watching(lambda: STARTING):
+    with (
+        contextlib.nullcontext()
+        if hosts.count() > 1
+        else leaving.watching(lambda: _starting(config))
+    ):
         with hosts.as_one(command.explain):  # what one host does not find, ends all
             settings = settings or resolve(config)
         train.train(settings)
@@ -37,11 +60,7 @@ def main(config: ml_collections.ConfigDict) -> None:
 
 def run() -> None:
     """Runs the command line; does not return."""
-    command.run(
-        main,
-        "interrupted; the same command goes on from the last checkpoint, if there is one",
-        __doc__,
-    )
+    command.run(main, _interrupted, __doc__)
 
 
 if __name__ == "__main__":

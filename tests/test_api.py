@@ -102,3 +102,9 @@ def test_a_config_is_not_changed(tmp_path):
     with pytest.raises(ValueError, match="config.model is not given"):
         api.train(config, {"num_steps": 7, "workdir": str(tmp_path)})
     assert config.num_steps == base.get_config().num_steps
+
+
+def test_a_file_without_rows_is_told(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"empty\.jsonl: holds no rows; give a file with at least"):
+        api.score(tmp_path / "empty.jsonl", workers=1)

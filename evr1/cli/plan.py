@@ -51,7 +51,7 @@ def main() -> None:
         "mean_completion_tokens", 0, "Of the estimate of seconds; 0: the completion limit."
     )
     flags.DEFINE_string("json", "", "Also write the plan to this file.")
-    command.run(_plan, "plan: interrupted", __doc__)
+    command.run(_plan, lambda: "plan: interrupted", __doc__)
 
 
 def _plan(config: ml_collections.ConfigDict) -> None:

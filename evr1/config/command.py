@@ -20,13 +20,15 @@ _HOME = "evr1/config/base.py (evr1/config/evals.py for benchmarks)"
 
 
 def run(
-    command: Callable[[ml_collections.ConfigDict], None], interrupted: str, doc: str | None = None
+    command: Callable[[ml_collections.ConfigDict], None],
+    interrupted: Callable[[], str],
+    doc: str | None = None,
 ) -> None:
     """Runs a command on the config that the flags name; does not return.
 
     Args:
         command: takes the config; its imports may wait until it is called, so that --help is quick.
-        interrupted: what is said after an interrupt or a request to end.
+        interrupted: returns what is said after an interrupt or a request to end.
         doc: what --help says of it.
     """
     config = config_flags.DEFINE_config_file(
@@ -43,7 +45,7 @@ def run(
 
     def leave(number: int, frame: Any) -> None:
         """Ends at once: nothing is held yet, and an exception amid native imports is a crash."""
-        os.write(2, f"{interrupted}\n".encode())
+        os.write(2, f"{interrupted()}\n".encode())
         os._exit(_status(number))
 
     def main(argv: list[str]) -> None:
@@ -94,14 +96,14 @@ def unwind_on_interrupt() -> None:
 def _guarded(
     command: Callable[[ml_collections.ConfigDict], None],
     config: ml_collections.ConfigDict,
-    interrupted: str,
+    interrupted: Callable[[], str],
 ) -> None:
     """Runs the command; bad input ends in one line and exit status 1."""
     try:
         command(config)
     except KeyboardInterrupt as stop:
         if not stop.args:  # else it was told what happens
-            print(interrupted, file=sys.stderr)
+            print(interrupted(), file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(_status(*stop.args or (signal.SIGINT,)))  # threads of XLA may be at work

@@ -6,7 +6,6 @@ or Chrome that is on the PATH.
 
 import base64
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -37,24 +36,19 @@ class Browser:
     def __init__(self):
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
-        # The protocol is at descriptors 3 and 4; others may have them here.
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 20) for fd in (theirs_in, theirs_out)]
-
-        def place():
-            os.dup2(high[0], 3)
-            os.dup2(high[1], 4)
-
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         own = ["--remote-debugging-pipe", f"--user-data-dir={self._folder.name}"]
+        # The protocol is at descriptors 3 and 4. A shell puts them there: Python would have to
+        # fork, which JAX forbids.
+        place = f'exec "$0" "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
-            [PATH, *_FLAGS, *own],
-            pass_fds=(3, 4),
-            preexec_fn=place,  # noqa: PLW1509  no thread of ours runs yet
+            ["bash", "-c", place, PATH, *_FLAGS, *own],
+            pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for fd in (theirs_in, theirs_out, *high):
-            os.close(fd)
+        os.close(theirs_in)
+        os.close(theirs_out)
         self._in, self._out, self._buffer = ours_in, ours_out, b""
         self._ids, self.events = itertools.count(1), []
 
