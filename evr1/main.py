@@ -27,13 +27,15 @@ def after(workdir: str) -> str:
 
 
 def _starting(config: ml_collections.ConfigDict) -> leaving.Next:
-    return leaving.Next(f"it ends within {leaving.GRACE_S:.0f} s; {after(str(config.workdir or ''))}")
+    return leaving.Next(
+        f"it ends within {leaving.GRACE_S:.0f} s; {after(str(config.workdir or ''))}"
+    )
 
 
 def _interrupted() -> str:
     """Returns what is said of an interrupt, whenever it comes."""
     is_known = flags.FLAGS.is_parsed() and flags.FLAGS["config"].value is not None
-    return f"interrupted; {after(flags.FLAGS.config.workdir or '' if is_known else '')}"
+    return f"interrupted; {after(str(flags.FLAGS.config.workdir or '') if is_known else '')}"
 
 
 def main(config: ml_collections.ConfigDict) -> None:

@@ -262,12 +262,8 @@ def _open_data(
         hosts.once(lambda: fill_shards(d, rows.all, limits, geometry, print))
     source = open_source(d, limits, geometry, Path(s.workdir) / "quarantine.jsonl", stack)
     groups = s.dynamic.draw_prompts or r.prompts
-    batches = Batches(
-        groups=groups,
-        prefetch=d.prefetch_batches * math.ceil(r.prompts / groups),
-        seed=s.seed,
-        share=share,
-    )
+    ahead = d.prefetch_batches * math.ceil(r.prompts / groups)
+    batches = Batches(groups=groups, prefetch=ahead, seed=s.seed, share=share)
     dataset = open_dataset(d, rows, processor, source, batches, stack)
     hosts.agree({"rows": sorted(dataset.train.skipped)}, "data.skip")
     for line in describe_shards(d, dataset, share):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from rich import console, table
 
-from evr1.cli import inference
+from evr1.cli import inference, outputs
 from evr1.config import arguments
 from evr1.data import left_out, processor, rows, survey
 from evr1.data.errors import MediaError
@@ -50,7 +50,7 @@ def _run(flags: argparse.Namespace) -> int:
         side = hf.side_dir(flags.model)
         model = processor.Processor.from_hf(str(side))
         geometry = model.geometry
-        budgets = video_budget.of_directory(budgets, side, geometry, None)
+        budgets = video_budget.of_directory(budgets, side)
         if told := model.spelled(data):
             faults.append(told)
     say(video_budget.spell(budgets, geometry))
@@ -88,7 +88,7 @@ def _run(flags: argparse.Namespace) -> int:
             ", ".join(map(str, flags.data)), facts=facts, faults=faults, types=types,
             answers=answers, spreads=spreads, samples=shown,
         )  # fmt: skip
-        inference.write_atomic(pathlib.Path(flags.out), text)
+        outputs.write_atomic(pathlib.Path(flags.out), text)
         say(f"{flags.out}: written")
     return 0
 

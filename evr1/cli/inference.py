@@ -121,6 +121,38 @@ def add_row_fields(parser: argparse.ArgumentParser) -> None:
     add("--media_cache", default="", help="for media that rows hold as bytes (default: the user's)")
 
 
+def add_prompt(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say how a row becomes a prompt."""
+    add = parser.add_argument
+    add(
+        "--sanitize",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="control tokens of the model in a row's text are read as text",
+    )
+    add(
+        "--prompt",
+        choices=("raw", "task"),
+        default="task",
+        help="the problem as it is, or through the template of its type (default)",
+    )
+    add("--template", default="", help="Jinja2 file instead of the built-in task template")
+    add(
+        "--thinking",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="ask for reasoning between think tags, or not; either sets the chat template's"
+        " enable_thinking, where it has one (default: nothing is asked, its own default)",
+    )
+    add("--template_variables", default="", help="further ones of the chat template, as JSON")
+    add(
+        "--box_scale",
+        choices=box_frames.SCALES,
+        default="pixels",
+        help="what box coordinates are asked in (default pixels)",
+    )
+
+
 def schema(flags: argparse.Namespace, **fields: Any) -> rows.Schema:
     """Returns what the flags of `add_row_fields` say."""
     if not 0 <= flags.max_bad_rows_share < 1:
@@ -201,33 +233,7 @@ def parser(
     add("--run", default="", help="workdir of a run: its config gives the defaults of the flags")
     add("--shards", default="", help="of evr1 preprocess: frames that are there are not decoded")
     add_row_fields(out)
-    add(
-        "--sanitize",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="control tokens of the model in a row's text are read as text",
-    )
-    add(
-        "--prompt",
-        choices=("raw", "task"),
-        default="task",
-        help="the problem as it is, or through the template of its type (default)",
-    )
-    add("--template", default="", help="Jinja2 file instead of the built-in task template")
-    add(
-        "--thinking",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="ask for reasoning between think tags, or not; either sets the chat template's"
-        " enable_thinking, where it has one (default: nothing is asked, its own default)",
-    )
-    add("--template_variables", default="", help="further ones of the chat template, as JSON")
-    add(
-        "--box_scale",
-        choices=box_frames.SCALES,
-        default="pixels",
-        help="what box coordinates are asked in (default pixels)",
-    )
+    add_prompt(out)
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
     add("--mesh", default="", help="devices, e.g. data=1,fsdp=2,tensor=4 (default: one device)")
     add("--seed", type=int, default=0, help="of the draws (default 0)")

@@ -25,6 +25,7 @@ COMMANDS = {
     "data_report": Command(
         "evr1.cli.data_report", "main", "what is in data files, before anything is spent on them"
     ),
+    "show": Command("evr1.cli.show", "main", "shows one row as the model gets it"),
     "filter": Command(
         "evr1.cli.filter_by_pass_rate", "main", "keeps the rows that a model solves sometimes"
     ),

@@ -158,6 +158,11 @@ def _check_settings(path: pathlib.Path, record: pathlib.Path, settings: dict[str
 
 def write_atomic(path: pathlib.Path, text: str) -> None:
     """Writes a file under another name, then moves it into place."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file under another name, then moves it into place."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, "utf-8")
+    part.write_bytes(data)
     os.replace(part, path)

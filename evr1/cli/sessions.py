@@ -53,6 +53,39 @@ class Session:
         return self.source.told.lines(found, len(media))
 
 
+def open_rows(
+    flags: argparse.Namespace, stack: contextlib.ExitStack
+) -> tuple[Processor, MediaSource]:
+    """Returns what makes a row's prompt, and where its pixels come from.
+
+    Args:
+        flags: of the command.
+        stack: closes the decoding processes.
+
+    Raises:
+        ValueError: the directory is no model that evr1 knows, or budgets cross.
+    """
+    from evr1.models.io import hf  # seconds, which --help must not wait for
+
+    side = hf.side_dir(flags.model)
+    processor = Processor.from_hf(
+        str(side),
+        flags.template,
+        flags.thinking,
+        flags.box_scale,
+        flags.template_variables,
+        flags.sanitize,
+    )
+    source = MediaSource(
+        budgets=video_budget.of_directory(inference.budgets(flags), side),
+        geometry=processor.geometry,
+        pool=stack.enter_context(DecodePool(flags.workers, flags.timeout)),
+        media_dir=flags.media_dir,
+        shards=flags.shards,
+    )
+    return processor, source
+
+
 def open_session(
     flags: argparse.Namespace,
     stack: contextlib.ExitStack,
@@ -75,26 +108,12 @@ def open_session(
     from evr1.parallel.mesh import make_mesh
     from evr1.sampler.actor import open_actor
 
-    processor = Processor.from_hf(
-        str(hf.side_dir(flags.model)),
-        flags.template,
-        flags.thinking,
-        flags.box_scale,
-        flags.template_variables,
-        flags.sanitize,
-    )
+    processor, source = open_rows(flags, stack)
     sizes = inference.mesh_sizes(flags.mesh)
-    side = hf.side_dir(flags.model)
-    limits = video_budget.of_directory(inference.budgets(flags), side)
     if not (flags.run or flags.shards) and any(row.videos for row in rows):
+        side = hf.side_dir(flags.model)
+        limits = video_budget.of_directory(inference.budgets(flags), side)
         say(video_budget.describe(limits, side, processor.geometry))
-    source = MediaSource(
-        budgets=limits,
-        geometry=processor.geometry,
-        pool=stack.enter_context(DecodePool(flags.workers, flags.timeout)),
-        media_dir=flags.media_dir,
-        shards=flags.shards,
-    )
     actor = open_actor(
         flags.model,
         processor,
