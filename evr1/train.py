@@ -83,7 +83,7 @@ def train(settings: Settings) -> None:
         state = _restore(run)
         unsaved = Unsaved(run.workdir, timer, state.step)
         leaving.plan(unsaved)
-        writer = stack.enter_context(_writer(settings, state.step, timer))
+        writer = stack.enter_context(_writer(run, state.step))
         evaluate = functools.partial(_evaluate, run, writer)
         _begin(run, state, writer, evaluate)
         position = _position(run, state)
@@ -481,7 +481,8 @@ def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
     writer.line(report.accuracy_table(report.read_metrics(workdir / "metrics.jsonl")))
 
 
-def _writer(settings: Settings, first: int, timer: PhaseTimer) -> Writer:
+def _writer(run: Run, first: int) -> Writer:
+    settings = run.settings
     return Writer(
         settings.workdir,
         config=settings.to_dict(),
@@ -490,7 +491,8 @@ def _writer(settings: Settings, first: int, timer: PhaseTimer) -> Writer:
         tensorboard=settings.log.tensorboard,
         wandb=settings.log.wandb,
         is_primary=hosts.is_primary(),
-        timer=timer,
+        timer=run.timer,
+        frames=run.dataset.shown,
     )
 
 

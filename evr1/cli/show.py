@@ -12,26 +12,23 @@ import argparse
 import contextlib
 import io
 import itertools
-import math
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 from rich import console
 
 from evr1.cli import inference, outputs, sessions
 from evr1.config import arguments
 from evr1.data import rows as data_rows
 from evr1.data.errors import MediaError
+from evr1.data.media.sheet import sheet
 from evr1.data.media.source import media_requests
 from evr1.data.processor import Processor
 from evr1.data.records import Example, Media, Row
+from evr1.data.shown import frames_of
 from evr1.formats.words import counted
-
-SHEET_PX = 1600  # of the sheet, on its wider side about
-_LABEL_PX = 16
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -122,36 +119,11 @@ def write_sheet(path: pathlib.Path, media: Sequence[Media]) -> None:
     """
     if path.suffix.lower() != ".png":
         raise ValueError(f"--out {path}: give the name of a .png file")
-    count = max(len(each.frames) for each in media)
-    width = max(each.frames.shape[2] for each in media)
-    columns = max(1, min(count, max(SHEET_PX // width, math.ceil(math.sqrt(count)))))
-    scale = min(1.0, SHEET_PX / (columns * width))
-    lines: list[np.ndarray] = []
-    for each in media:
-        for start in range(0, len(each.frames), columns):
-            seconds = each.timestamps[start : start + columns].tolist() if each.is_video else []
-            lines.append(_line(each.frames[start : start + columns], seconds, scale))
-    sheet = np.zeros((sum(len(a) for a in lines), max(a.shape[1] for a in lines), 3), np.uint8)
-    top = 0
-    for line in lines:
-        sheet[top : top + len(line), : line.shape[1]] = line
-        top += len(line)
+    picture = sheet([frames_of(each) for each in media])
     data = io.BytesIO()
-    Image.fromarray(sheet).save(data, "PNG")
+    Image.fromarray(picture).save(data, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
     outputs.write_bytes_atomic(path, data.getvalue())
-
-
-def _line(frames: np.ndarray, seconds: Sequence[float], scale: float) -> np.ndarray:
-    """Returns frames side by side, uint8[h, w, 3], with their seconds under them."""
-    size = max(1, round(frames.shape[2] * scale)), max(1, round(frames.shape[1] * scale))
-    line = Image.new("RGB", (len(frames) * size[0], size[1] + _LABEL_PX))
-    draw = ImageDraw.Draw(line)
-    for i, pixels in enumerate(frames):
-        line.paste(Image.fromarray(pixels).resize(size), (i * size[0], 0))
-        if i < len(seconds):
-            draw.text((i * size[0] + 3, size[1] + 2), f"{seconds[i]:.4g} s", fill="white")
-    return np.asarray(line)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from evr1.data.errors import MediaError
 from evr1.data.media.container import open_video
 from evr1.data.media.requests import Request
 from evr1.data.media.source import MediaSource, media_requests
-from evr1.data.records import Row
+from evr1.data.records import Media, Row
 from evr1.formats import box_frames
 
 
@@ -73,13 +73,7 @@ class ShownRows:
             loaded = [self.source.load(request) for request in requests]
         except MediaError:
             return None
-        frames = [
-            Frame(pixels, second)
-            for medium in loaded
-            for pixels, second in zip(
-                medium.frames, _seconds(medium.timestamps, len(medium.frames)), strict=True
-            )
-        ]
+        frames = [frame for medium in loaded for frame in frames_of(medium)]
         size = None
         if len(requests) == 1:
             size = box_frames.size_of(row.extra) or self._size(requests[0], frames[0].pixels)
@@ -101,5 +95,7 @@ class ShownRows:
         return (height, width) if is_turned else (width, height)
 
 
-def _seconds(timestamps: np.ndarray, count: int) -> list[float | None]:
-    return [float(t) for t in timestamps] or [None] * count
+def frames_of(medium: Media) -> list[Frame]:
+    """Returns the frames of a medium with their seconds."""
+    seconds = [float(t) for t in medium.timestamps] or [None] * len(medium.frames)
+    return [Frame(pixels, t) for pixels, t in zip(medium.frames, seconds, strict=True)]

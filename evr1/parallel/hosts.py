@@ -59,10 +59,25 @@ def name() -> str:
     return f"host {index()}/{count()}" if count() > 1 else ""
 
 
+_said: list[str] = []  # while nobody hears
+_hear: Callable[[str], None] = _said.append
+
+
 def say(text: str) -> None:
     """Prints a line, once for all hosts."""
     if is_primary():
         print(text, flush=True)
+        _hear(text)
+
+
+def listen(hear: Callable[[str], None] | None) -> None:
+    """Gives somebody every line that `say` says, first those of before; None: nobody any more."""
+    global _hear
+    _hear = hear or _said.append
+    if hear is not None:
+        for text in _said:
+            hear(text)
+        _said.clear()
 
 
 # Start

@@ -34,6 +34,7 @@ class Display:
         console: a terminal gets a live panel, anything else lines.
         clock: seconds, monotonic.
         long_s: seconds after which a compilation is shown.
+        log: takes what is printed, line by line, a live panel aside; None: nobody.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class Display:
         console: Console,
         clock: Callable[[], float] = time.monotonic,
         long_s: float = LONG_S,
+        log: Callable[[str], None] | None = None,
     ) -> None:
         self._num_steps, self._step = num_steps, start_step
         self._console, self._clock, self._start = console, clock, clock()
+        self._log = log or (lambda text: None)
         # (step, time without compiling) of the last few steps: few, to follow a change of pace
         self._marks = collections.deque([(start_step, self._start)], maxlen=5)
         self._is_first_step_in = True  # the first step of a process also traces, reads and warms up
@@ -70,10 +73,10 @@ class Display:
         if _STEP_TIME in values:
             self._latest_compile_s = self._compile_s - self._told_compile_s
             self._told_compile_s = self._compile_s
+        text = self.describe(values)
+        self._log(text)
         if self._live is None:
-            self._console.print(
-                self.describe(values), highlight=False, markup=False, soft_wrap=True
-            )
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def status(self, text: str) -> None:
         """Says what is going on; only the live panel shows it."""
@@ -98,6 +101,7 @@ class Display:
 
     def line(self, text: str) -> None:
         """Prints a line (above the panel, where there is one)."""
+        self._log(text)
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:

@@ -1,9 +1,7 @@
-"""Where metrics go besides the workdir's own files and the console: TensorBoard and W&B."""
+"""Where metrics go besides the workdir's own files and the console: W&B, and `tensorboard`."""
 
 import importlib
 import os
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,45 +14,6 @@ class Sink(Protocol):
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Takes the metrics of a step."""
-
-
-class TensorBoard:
-    """Event files through TensorBoard's protos and record format, which need no TensorFlow.
-
-    Args:
-        directory: made if it does not exist.
-        start_step: the first step that this process records.
-    """
-
-    def __init__(self, directory: Path, start_step: int) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        event_pb2 = importlib.import_module("tensorboard.compat.proto.event_pb2")
-        summary_pb2 = importlib.import_module("tensorboard.compat.proto.summary_pb2")
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        directory.mkdir(exist_ok=True)
-        stem = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._records = RecordWriter((directory / stem).open("wb"))
-        self._add(file_version="brain.Event:2")
-        # makes TensorBoard forget what an earlier process wrote at or after this step
-        self._add(
-            step=start_step,
-            session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
-        )
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes one event that holds the metrics of a step."""
-        value = self._summary.Value
-        scalars = [value(tag=name, simple_value=v) for name, v in values.items()]
-        self._add(step=step, summary=self._summary(value=scalars))
-
-    def close(self) -> None:
-        """Closes the event file."""
-        self._records.close()
-
-    def _add(self, **fields: Any) -> None:
-        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
-        self._records.flush()
 
 
 class WandB:

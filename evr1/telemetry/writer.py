@@ -5,6 +5,7 @@ dropped first, so the files end up as an uninterrupted run writes them (wall-clo
 """
 
 import contextlib
+import datetime
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any, Self
 
 from rich.console import Console
 
+from evr1.parallel import hosts
 from evr1.telemetry.display import Display
 from evr1.telemetry.lines import LineFile
 from evr1.telemetry.phases import PhaseTimer
 from evr1.telemetry.provenance import write_config
 from evr1.telemetry.records import RolloutRecord
-from evr1.telemetry.sinks import Sink, TensorBoard, WandB
+from evr1.telemetry.sinks import Sink, WandB
+from evr1.telemetry.tensorboard import Frames, TensorBoard
 
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_-]+(@[0-9]+)?)+")
 
@@ -37,6 +40,7 @@ class Writer:
         is_primary: false on every host but one.
         timer: of the run's phases; the writer shows each phase that begins, and starts the step's
             clock anew. None: a new one.
+        frames: what rows show, for pictures in TensorBoard; None: none there.
         console: for tests; a terminal on stdout gets a live display, anything else a line a step.
 
     Attributes:
@@ -57,6 +61,7 @@ class Writer:
         wandb: str = "",
         is_primary: bool = True,
         timer: PhaseTimer | None = None,
+        frames: Frames | None = None,
         console: Console | None = None,
     ) -> None:
         self.timer = timer or PhaseTimer()
@@ -64,12 +69,14 @@ class Writer:
         self._sinks: list[Sink] = []
         self._files: list[LineFile] = []
         self._rollouts: LineFile | None = None
+        self._board: TensorBoard | None = None
         self._display: Display | None = None
         with contextlib.ExitStack() as stack:
             if is_primary:
                 workdir = Path(workdir)
                 workdir.mkdir(parents=True, exist_ok=True)
-                self._display = Display(num_steps, start_step, console or Console())
+                log = stack.enter_context(_Log(workdir / "console.log"))
+                self._display = Display(num_steps, start_step, console or Console(), log=log.add)
                 stack.callback(self._display.close)
                 for line in write_config(workdir / "config.json", config, resumed=start_step > 0):
                     self._display.line(line)
@@ -80,9 +87,9 @@ class Writer:
                 self._files = [metric_file, self._rollouts]
                 self._sinks.append(metric_file)
                 if tensorboard:
-                    board = TensorBoard(workdir / "tensorboard", start_step)
-                    stack.callback(board.close)
-                    self._sinks.append(board)
+                    self._board = TensorBoard(workdir / "tensorboard", start_step, config, frames)
+                    stack.callback(self._board.close)
+                    self._sinks.append(self._board)
                 if wandb:
                     run = WandB(wandb, workdir, config)
                     stack.callback(run.close)
@@ -113,8 +120,12 @@ class Writer:
 
     def rollouts(self, records: Iterable[RolloutRecord]) -> None:
         """Appends rollouts to rollouts.jsonl."""
-        if self._rollouts is not None:
-            self._rollouts.append(r.to_json() for r in records)
+        if self._rollouts is None:
+            return
+        records = list(records)
+        self._rollouts.append(r.to_json() for r in records)
+        if self._board is not None:
+            self._board.rollouts(records)
 
     def status(self, text: str) -> None:
         """Says what the run is doing now, on the live display only."""
@@ -147,6 +158,27 @@ class Writer:
     def __exit__(self, *error: object) -> None:
         """Closes the writer, also after an error."""
         self.close()
+
+
+class _Log:
+    """console.log: what was printed, with the time, also before the writer was opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", errors="replace")
+
+    def add(self, text: str) -> None:
+        """Appends a line."""
+        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        self._file.write(f"{now} {text}\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        hosts.listen(self.add)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        hosts.listen(None)
+        self._file.close()
 
 
 class _MetricFile(LineFile):

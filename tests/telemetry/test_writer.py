@@ -1,5 +1,6 @@
 """The run's record files: exact under resume, whole lines, readable by their own tools."""
 
+import datetime
 import io
 import json
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from repo import ROOT
 from rich.console import Console
 
+from evr1.data.shown import Frame, Shown
+from evr1.parallel import hosts
 from evr1.telemetry.phases import PhaseTimer
 from evr1.telemetry.records import RolloutRecord
 from evr1.telemetry.writer import Writer
@@ -242,3 +245,63 @@ def test_a_timer_made_before_shows_its_phases_and_starts_its_step_with_the_write
             pass
         assert timer.pop() == {"time/rollout_s": 2.0, "time/step_s": 20.0}
     assert shown == ["rollout"]
+
+
+def test_tensorboard_has_distributions_texts_frames_and_hyperparameters(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    shown = Shown([Frame(np.full((12, 16, 3), 7, np.uint8), second) for second in (0.0, 0.5)])
+    nasty = {"completion": "<script>\n# 4", "split": "eval", "advantage": None}
+    with make(tmp_path, frames=lambda split, name: shown if name == "p2" else None) as w:
+        scores = [{"overall": reward} for reward in (0.0, 0.25, 1.0)]
+        w.rollouts([rollout(1, score=s, advantage=s["overall"] - 0.5, length=9) for s in scores])
+        w.rollouts([rollout(2, **nasty), rollout(2, problem_id="other", **nasty)])
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    (image,) = (events.Images(tag)[0] for tag in tags["images"])
+    assert tags["images"] == ["frames/held-out/0"]
+    assert (image.step, image.width, image.height) == (2, 32, 12 + 16)
+    reward = (
+        events.Tensors("rollouts/train/reward")[0]
+        if not tags["histograms"]
+        else (events.Histograms("rollouts/train/reward")[0])
+    )
+    value = reward.histogram_value
+    assert (value.min, value.max, value.num, value.sum) == (0.0, 1.0, 3, 1.25)
+    assert sum(value.bucket) == 3
+    advantage = events.Histograms("rollouts/train/advantage")[0].histogram_value
+    assert (advantage.min, advantage.max) == (-0.5, 0.5)
+    assert events.Histograms("rollouts/train/length")[0].histogram_value.sum == 27
+    assert "rollouts/held-out/advantage" not in tags["histograms"]
+    (text,) = events.Tensors("rollouts/held-out")[0].tensor_proto.string_val
+    assert b"\n    &lt;script&gt;\n    # 4" in text  # a block of code, and no markup
+    assert text.count(b"**p2** (math): overall 1") == text.count(b"**other**") == 1
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    found = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert found["optim.learning_rate"].number_value == 1e-6
+    assert set(found) == {"seed", "optim.learning_rate"}
+
+
+def test_the_console_is_in_a_file_too(tmp_path):
+    """Also what was said before the files were open, and each process after the one before."""
+    hosts.say("rows are read")
+    for step in (1, 2):
+        with make(tmp_path, start_step=step) as w:
+            w.metrics(step, {"reward/overall": 0.5})
+            hosts.say(f"a row was passed over {step}")
+            w.line("[not markup]")
+    hosts.say("nobody hears this")
+    times, texts = zip(
+        *(line.split(" ", 1) for line in (tmp_path / "console.log").read_text().splitlines()),
+        strict=True,
+    )
+    assert texts[0] == "rows are read"
+    assert [t for t in texts if "row was" in t] == [f"a row was passed over {i}" for i in (1, 2)]
+    assert texts.count("[not markup]") == 2
+    assert any(t.startswith("step 2/6  reward 0.500") for t in texts)
+    assert all(datetime.datetime.fromisoformat(t).tzinfo for t in times)
+    with make(tmp_path / "next"):
+        pass
+    assert (tmp_path / "next" / "console.log").read_text().endswith("nobody hears this\n")
