@@ -56,7 +56,7 @@ NAMED = 3  # rows in a line about many
 # flags that change no result
 FREE = frozenset(
     ("run", "out", "workers", "timeout", "max_failed_share", "slots", "window", "batch_tokens")
-    + ("max_bad_rows_share", "media_cache", "shards", "mesh")
+    + ("max_bad_rows_share", "media_cache", "mesh")
     + ("score_workers", "score_timeout_s", "min", "max", "pass_at")
 )
 

@@ -33,6 +33,7 @@ _OWN_FIELDS = {  # flag: the field of a config, beside those of all commands
     "workers": "data.workers",
     "timeout": "data.decode_timeout_s",
     "max_failed_share": "data.max_failed_share",
+    "storage": "data.storage",
 }
 _TIMEOUT = (
     "seconds for one medium, and 0.05 more for each frame to decode; media that took too long are "

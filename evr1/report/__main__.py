@@ -2,6 +2,7 @@
 
     evr1 report WORKDIR                       (python -m evr1.report is the same)
     evr1 report WORKDIR --serve --port 8000   a page that follows the run, on this machine alone
+    evr1 report WORKDIR --compare OTHER       WORKDIR/compare.html: two runs, row by row
 
 It reads config.json, metrics.jsonl and rollouts.jsonl. Of what the model saw it takes over what an
 earlier page shows; the rest is decoded again, from the config's data or its shards.
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from evr1.config import arguments
+from evr1.report import compare
 from evr1.report.again import Again
 from evr1.report.page import build
 from evr1.report.serve import Live, Server
@@ -26,8 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("workdir", metavar="WORKDIR", help="of a run")
     parser.add_argument("--serve", action="store_true", help="follow the run; Ctrl-C ends it")
     parser.add_argument("--port", type=int, default=8000, help="of --serve; 0: a free one")
+    parser.add_argument("--compare", metavar="OTHER", default="", help="another run's workdir")
     flags = parser.parse_args(argv)
     try:
+        if flags.compare:
+            path, text = compare.build(Path(flags.workdir), Path(flags.compare))
+            print(text)
+            print(path)
+            return 0
         with contextlib.ExitStack() as stack:
             frames = Again(flags.workdir, stack, _say)
             if flags.serve:
