@@ -121,10 +121,10 @@ class Device(Engine):
         return state
 
     def generate(  # type: ignore[override]
-        self, params: Any, state: State
+        self, params: Any, state: State, drawn: int = 0
     ) -> tuple[State, ResultTokens]:
         """Decodes a window."""
-        del params
+        del params, drawn
         self.counts["windows"] += 1
         self.counts["decoded"] += int((~state.done).any(axis=1).sum())
         state, data = self._draw(state, self.case.window)
