@@ -53,8 +53,6 @@ def run(
             sys.exit(f"error: unexpected argument {argv[1]!r}; fields go as --config.FIELD=VALUE")
         _guarded(command, config.value, interrupted)
 
-    # XLA's C++ prints that a compilation is slow; errors come as exceptions. Read at its import.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _on_stop(leave)
     app.run(main, flags_parser=lambda argv: _parse_flags(argv, config, doc))
 

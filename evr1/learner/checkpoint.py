@@ -236,14 +236,14 @@ def _checksums(tree: PyTree, extra: Any) -> dict[str, int]:
     """Returns the checksum of each array by its path, and of the JSON record under ""."""
     # Leaf by leaf, because arrays may live on different devices, and each awaited: simulated CPU
     # devices that run more than one independent reduction at a time block each other for good.
-    sums = {path: int(checksum(leaf)) for path, leaf in _flat(tree).items()}
+    sums = {path: int(_checksum(leaf)) for path, leaf in _flat(tree).items()}
     plain = json.loads(json.dumps(extra))  # as it will be read back: with strings as keys, say
     text = json.dumps(plain, sort_keys=True)
     return {"": zlib.crc32(text.encode()), **sums}
 
 
 @jax.jit
-def checksum(x: jax.Array) -> jax.Array:
+def _checksum(x: jax.Array) -> jax.Array:
     """Returns an array's checksum: equal on any sharding, changed by any single flipped bit.
 
     It is the sum over elements i of bits(i) * (2 i + 1) modulo 2**32. An odd factor loses no bit,

@@ -199,7 +199,7 @@ def compile_update(
     functions = Update(zeros, accumulate, apply)
     if placement is None:
         return Update(
-            jax.jit(zeros, keep_unused=True),  # see init_state
+            jax.jit(zeros),
             jax.jit(accumulate, donate_argnums=1),
             jax.jit(apply, donate_argnums=0),
         )

@@ -264,10 +264,7 @@ def encoded_batch():
 )
 def test_a_critic_reads_features_only_where_its_tower_is_the_policys(changes, freeze, is_same):
     c = learner_rig.settings(
-        advantage="gae",
-        critic=changes,
-        optim={"freeze": freeze},
-        train={"microbatch_tokens": 999},
+        advantage="gae", critic=changes, optim={"freeze": freeze}, train={"microbatch_tokens": 999}
     )
     critic = learner_rig.learner(c).programs.critic
     assert critic.has_policy_tower == is_same
