@@ -42,7 +42,9 @@ def test_all_of_the_config_is_in_the_workdir(tmp_path):
     config.workdir = str(tmp_path)
     config.rollout.n = 4
     settings = resolve(config, has_paths=False)
-    with train._writer(settings, 0, PhaseTimer()):
+    dataset = types.SimpleNamespace(shown=None)
+    run = types.SimpleNamespace(settings=settings, timer=PhaseTimer(), dataset=dataset)
+    with train._writer(run, 0):
         written = json.loads((tmp_path / "config.json").read_text())
     assert written.pop("run")["command"]
     assert written == json.loads(json.dumps(settings.to_dict()))
