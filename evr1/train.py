@@ -448,14 +448,12 @@ def _readings(
     readings: dict[str, Any] = run.dataset.train.metrics() | perf.readings(run.compiles)
     readings["optim/learning_rate"] = np.asarray(learner.programs.schedule(version)).item()
     readings |= perf.over_hosts(timer.pop())
-    times = metrics | readings
+    times, devices = metrics | readings, jax.device_count()
     epochs = learner.settings.algorithm.epochs_per_rollout
     parts = [part for minibatch in prepared.parts for part in minibatch] * epochs
     has_tower = run.actor.encoder is None
     readings |= perf.speed(prepared.batch, times)
-    return readings | perf.update_mfu(
-        learner.model, parts, times, jax.device_count(), has_tower=has_tower
-    )
+    return readings | perf.update_mfu(learner.model, parts, times, devices, has_tower=has_tower)
 
 
 def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
