@@ -28,6 +28,8 @@ from evr1.data.records import Geometry, MediaSize, Row
 from evr1.data.share import Share, measure, plan_lengths
 from evr1.data.shown import ShownRows
 from evr1.formats.words import counted
+from evr1.report import frames
+from evr1.report import survey as page
 
 _QWEN3_VL = Geometry(16, 2, 2)
 _PICTURES, _SIDE = 8, 320
@@ -74,19 +76,16 @@ def _run(flags: argparse.Namespace) -> int:
             faults += left_out.lines(data, lengths, limit, "data")
             spreads["prompt tokens"] = survey.spread(lengths[lengths >= 0].tolist())
         faults += survey.doubles(data, requests, _contents(distinct, sizes, source))
-        samples = _samples(data, lengths, source, flags.samples)
+        samples = _samples(data, lengths, source, flags.samples if flags.out else 0)
     faults = [inference.name_flags(fault, flags) for fault in faults]
     types, answers = survey.by_type(data), survey.answers(data)
     _print(out, types, answers, spreads, faults)
     if flags.out:
-        from evr1.report import survey as page
-
         facts = [counted(len(data), "row"), counted(len(distinct), "distinct medium", "media")]
         facts.append(video_budget.spell(budgets, geometry))
-        shown = [page.Sample(*sample) for sample in samples]
         text = page.render(
             ", ".join(map(str, flags.data)), facts=facts, faults=faults, types=types,
-            answers=answers, spreads=spreads, samples=shown,
+            answers=answers, spreads=spreads, samples=samples,
         )  # fmt: skip
         outputs.write_atomic(pathlib.Path(flags.out), text)
         say(f"{flags.out}: written")
@@ -114,23 +113,22 @@ def _contents(
     return found
 
 
-def _samples(data: Sequence[Row], lengths: np.ndarray, source: MediaSource, count: int) -> list:
+def _samples(
+    data: Sequence[Row], lengths: np.ndarray, source: MediaSource, count: int
+) -> list[page.Sample]:
     """Returns rows to look at, of every type in turn, spread over its rows."""
-    from evr1.report import frames
-
     by_type: dict[str, list[int]] = {}
     for i, row in enumerate(data):
         if lengths[i] >= 0:
             by_type.setdefault(row.problem_type, []).append(i)
-    each = -(-count // max(len(by_type), 1))
+    each = max(-(-count // max(len(by_type), 1)), 1)
     chosen = [i for found in by_type.values() for i in found[:: -(-len(found) // each)]][:count]
-    shown = ShownRows(data, [], source)
-    samples = []
+    shown, samples = ShownRows(data, [], source), list[page.Sample]()
     for i in chosen:
-        row, seen = data[i], shown("train", data[i].problem_id)
+        row, seen = data[i], shown.of_row(data[i])
         pictures = frames.encode_shown(seen, _PICTURES, _SIDE).frames if seen else []
-        text = (row.source, row.problem_type, row.problem, str(row.answer), int(lengths[i]))
-        samples.append((*text, pictures))
+        about = row.source, row.problem_type, row.problem, str(row.answer)
+        samples.append(page.Sample(*about, int(lengths[i]), pictures))
     return samples
 
 

@@ -66,8 +66,10 @@ class ShownRows:
             problem_id: of the row.
         """
         row = self._by_id.get((split, problem_id))
-        if row is None:
-            return None
+        return None if row is None else self.of_row(row)
+
+    def of_row(self, row: Row) -> Shown | None:
+        """Returns what a row shows; None: its media fail."""
         requests = media_requests(row)
         try:
             loaded = [self.source.load(request) for request in requests]

@@ -1,6 +1,7 @@
 """What a data set holds, on rows whose every figure is known."""
 
 import json
+import re
 
 import pytest
 from clips import write_clip
@@ -9,7 +10,7 @@ from repo import ROOT
 
 from evr1.cli import data_report
 from evr1.data import rows, survey
-from evr1.data.media.source import media_requests
+from evr1.data.media.source import MediaSource, media_requests
 
 MODEL = ROOT / "evr1/assets/demo_model"
 
@@ -90,6 +91,28 @@ def test_the_command_prints_and_writes_a_page(folder, tmp_path, capsys):
     assert page.count("<article") == 6  # the row whose video is missing has nothing to show
     assert page.count("data:image/jpeg") == 4 * 5 + 1
     assert "<script>alert" not in page
+
+
+def test_rows_of_one_id_show_their_own_frames(tmp_path):
+    """Two files often count from 1; a red and a blue picture have other JPEGs."""
+    command = []
+    for color in ("red", "blue"):
+        Image.new("RGB", (64, 64), color).save(tmp_path / f"{color}.png")
+        line = row("Which color?", color, "open-ended", problem_id="1", images=[f"{color}.png"])
+        (tmp_path / f"{color}.jsonl").write_text(json.dumps(line))
+        command.append(str(tmp_path / f"{color}.jsonl"))
+    out = tmp_path / "data.html"
+    where = ["--media_dir", str(tmp_path), "--out", str(out)]
+    assert data_report.main(["--data", *command, *where]) == 0
+    assert len(set(re.findall(r'src="(data:image/jpeg[^"]+)"', out.read_text()))) == 2
+
+
+@pytest.mark.parametrize("flags", [[], ["--out", "data.html", "--samples", "0"]])
+def test_nothing_is_decoded_that_is_not_shown(folder, tmp_path, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(MediaSource, "load", lambda *_: pytest.fail("decoded"))
+    command = ["--data", str(folder / "train.jsonl"), "--media_dir", str(folder)]
+    assert data_report.main([*command, *flags]) == 0
 
 
 def test_text_of_rows_is_text_on_the_page(tmp_path):

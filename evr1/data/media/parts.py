@@ -13,8 +13,6 @@ more, or a file was mended) is written anew from its own records and the new one
 
 import contextlib
 import fcntl
-import json
-import os
 import pathlib
 import threading
 from collections import defaultdict
@@ -22,7 +20,7 @@ from collections.abc import Iterable
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from evr1.data.media import shard_files, shard_index, shard_readers
+from evr1.data.media import manifest, shard_files, shard_index, shard_readers
 from evr1.data.media import storage as storage_of
 from evr1.data.media.tfds_format import media_features, write_metadata
 from evr1.data.records import Media
@@ -48,18 +46,8 @@ def count_of(root: str | pathlib.Path) -> int:
     Raises:
         ValueError: its `parts.json` is damaged.
     """
-    path = pathlib.Path(root) / MANIFEST
-    try:
-        count = json.loads(path.read_bytes())[_COUNT]
-    except FileNotFoundError:
-        return 0
-    except (ValueError, LookupError, TypeError):
-        count = None
-    if not isinstance(count, int) or count < 1:
-        raise ValueError(
-            f'{path}: not {{"{_COUNT}": number}}; write into it the number of shards that there are'
-        )
-    return count
+    path, need = pathlib.Path(root) / MANIFEST, "the number of its shards"
+    return manifest.read(path, _COUNT, lambda n: type(n) is int and n > 0, need) or 0
 
 
 def agree(root: str | pathlib.Path, media: int, wanted: int = 0) -> int:
@@ -81,12 +69,8 @@ def agree(root: str | pathlib.Path, media: int, wanted: int = 0) -> int:
                 f"{root}: its shards were written without parts; give another --out, or leave "
                 "--part and --num_shards away"
             )
-        text = json.dumps({_COUNT: wanted or max(1, -(-media // MEDIA_PER_SHARD))})
-        temporary = root / f".writing-{MANIFEST}-{os.uname().nodename}-{os.getpid()}"
-        temporary.write_text(text + "\n", "utf-8")
-        with contextlib.suppress(FileExistsError):  # another part was first
-            os.link(temporary, root / MANIFEST)
-        temporary.unlink()
+        count = wanted or max(1, -(-media // MEDIA_PER_SHARD))
+        manifest.write_once(root / MANIFEST, _COUNT, count)
     count = count_of(root)
     if wanted and wanted != count:
         raise ValueError(
@@ -213,8 +197,8 @@ class PartWriter:
         """Writes what TFDS reads, if every shard is there: the last part to end does it."""
         read = [shard_files.index_path(self.root, number) for number in range(self.count)]
         if all(path.is_file() for path in read):
-            indexes = [shard_index.read(path) for path in read]
-            counts, sizes = [len(keys) for keys, _ in indexes], [size for _, size in indexes]
+            indexes = [shard_index.read_table(path) for path in read]
+            counts, sizes = [len(table.keys) for table, _ in indexes], [size for _, size in indexes]
             write_metadata(self.root, counts, sum(sizes), self.storage)
 
 

@@ -21,7 +21,6 @@ import dataclasses
 import pathlib
 import threading
 import time
-from collections.abc import Iterable
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -228,11 +227,8 @@ class ShardWriter:
             if self._open.size >= self._shard_bytes or age >= self._shard_seconds:
                 self._complete()
 
-    def expect(self, keys: Iterable[str]) -> None:
-        """Nothing waits for a medium here: a shard is complete by its size."""
-
     def give_up(self, key: str) -> None:
-        """Nothing waits for a medium here."""
+        """Nothing waits for a medium here: a shard is complete by its size."""
 
     def close(self) -> None:
         """Completes the open shard and gives the lock back."""

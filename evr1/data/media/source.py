@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -70,7 +71,7 @@ class MediaSource:
         self._sizes: dict[Request, MediaSize | MediaError] = {}
         self._failed: dict[Request, MediaError] = {}
         self._remarked: dict[Request, tuple[str, ...]] = {}
-        self._psnr: list[float] = []
+        self._psnr_sum, self._psnr_count, self._counting = 0.0, 0, threading.Lock()
         self.told = remarks.Told()
 
     @property
@@ -86,7 +87,7 @@ class MediaSource:
     @property
     def psnr(self) -> float:
         """Mean dB of the media that were read from shards that lose something; 0: none was."""
-        return sum(self._psnr) / max(len(self._psnr), 1)
+        return self._psnr_sum / max(self._psnr_count, 1)
 
     @property
     def lost_shards(self) -> list[str]:
@@ -193,7 +194,9 @@ class MediaSource:
         if self._store and key:
             media = self._store.read(key)
             if math.isfinite(media.psnr):
-                self._psnr.append(media.psnr)
+                with self._counting:
+                    self._psnr_sum += media.psnr
+                    self._psnr_count += 1
             return media
         media = self._pool.decode(self._opener.job(request))
         if media.remarks:

@@ -1,18 +1,18 @@
 """How pixels are kept in shards: as they are, as JPEG, or without loss in fewer bytes.
 
-A directory of shards has one way, which `storage.json` names; without that file pixels are kept as
-they are, and read fastest. The others are for stores that are slower than a decoder.
+A directory of shards has one way, which `storage.json` names; without that file it is as they are,
+which is read fastest. The others are for stores that are slower than a decoder.
 """
 
 import functools
 import io
-import json
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
+
+from evr1.data.media import manifest
 
 RAW = "raw"
 JPEG = "jpeg"  # quality 95, colors at full size (4:4:4)
@@ -81,16 +81,8 @@ def of_directory(root: str | pathlib.Path) -> str:
     Raises:
         ValueError: its `storage.json` is damaged, or names another way.
     """
-    path = pathlib.Path(root) / MANIFEST
-    try:
-        name = json.loads(path.read_bytes())[_FIELD]
-    except FileNotFoundError:
-        return RAW
-    except (ValueError, LookupError, TypeError):
-        name = None
-    if name not in NAMES:
-        raise ValueError(f'{path}: not {{"{_FIELD}": one of {", ".join(NAMES)}}}; correct it')
-    return name
+    path, need = pathlib.Path(root) / MANIFEST, f"one of {', '.join(NAMES)}"
+    return manifest.read(path, _FIELD, NAMES.__contains__, need) or RAW
 
 
 def agree(root: str | pathlib.Path, wanted: str, *, is_new: bool) -> str:
@@ -107,11 +99,8 @@ def agree(root: str | pathlib.Path, wanted: str, *, is_new: bool) -> str:
     root = pathlib.Path(root)
     if wanted and wanted not in NAMES:
         raise ValueError(f"data.storage={wanted!r}; give one of {', '.join(NAMES)}")
-    path = root / MANIFEST
-    if is_new and wanted not in ("", RAW) and not path.is_file():
-        temporary = root / f".writing-{MANIFEST}-{os.uname().nodename}-{os.getpid()}"
-        temporary.write_text(json.dumps({_FIELD: wanted}) + "\n", "utf-8")
-        temporary.replace(path)
+    if is_new:
+        manifest.write_once(root / MANIFEST, _FIELD, wanted or RAW)
     has = of_directory(root)
     if wanted and wanted != has:
         raise ValueError(

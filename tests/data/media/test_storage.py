@@ -114,6 +114,17 @@ def test_raw_shards_do_not_become_others(tmp_path):
         ShardWriter(tmp_path, storage=storage.JPEG)
 
 
+def test_of_processes_that_start_together_one_decides(tmp_path):
+    """Both look before there is a shard; raw is a decision, too."""
+    for first, second in ((storage.RAW, storage.JPEG), (storage.JPEG, storage.LOSSLESS)):
+        root = tmp_path / first
+        root.mkdir()
+        assert storage.agree(root, first, is_new=True) == first
+        with pytest.raises(ValueError, match=f"keeps pixels as {first}, data.storage={second}"):
+            storage.agree(root, second, is_new=True)
+        assert storage.agree(root, "", is_new=True) == first
+
+
 def test_a_damaged_manifest_is_named(tmp_path):
     (tmp_path / storage.MANIFEST).write_text('{"storage": "gif"}')
     with pytest.raises(ValueError, match=r"storage\.json: not .*raw, jpeg, lossless"):
