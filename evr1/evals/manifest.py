@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evr1 import __version__
 from evr1.config.evals import BenchmarkSettings
 from evr1.evals.samples import MANIFEST, read_manifest
 from evr1.models.io import identity
@@ -82,6 +83,7 @@ def _merged(
     counts = dict(counts) if isinstance(counts, dict) else {}  # scoring says what is wrong
     counts |= {each.task.name: each.n_expected for each in prepared}
     return {
+        "evr1_version": __version__,
         "git_hash": git_commit(Path(__file__).parents[2]),
         **old,
         **new,

@@ -132,7 +132,7 @@ class Model(abc.ABC):
     def layers_apart(self, params: Params) -> tuple[Params, ...]:
         """Returns the weights of each layer of the text model, sliced out of their stacks.
 
-        `decode` reads them instead of the stacks where they are there as params["text"]["apart"].
+        `decode` reads them instead of the stacks where they are there as `params["text"]["apart"]`.
         """
 
     @abc.abstractmethod

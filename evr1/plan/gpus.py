@@ -1,7 +1,7 @@
 """What programs take by arithmetic, on GPUs and with --estimate. `plan.py` prints it.
 
 Arguments are exact, from shapes and shardings. Temporaries are a model of what lives at the peak,
-see `temporaries`; `tests/tools/test_plan_gpus.py` holds it against the TPU compiler.
+see `temporaries`; `tests/plan/test_gpus.py` holds it against the TPU compiler.
 """
 
 import contextlib

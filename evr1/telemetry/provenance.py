@@ -17,7 +17,7 @@ import numpy as np
 from evr1 import __version__
 from evr1.telemetry.workdir import replace_file
 
-_PACKAGES = ("evr1", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> list[str]:
@@ -101,8 +101,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """Package -> version, of those that are installed."""
-    versions = {}
+    """Package -> version: ours, and those of the packages that are installed."""
+    versions = {"evr1": __version__}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)

@@ -80,7 +80,7 @@ def test_a_misspelt_command_is_told(monkeypatch, capsys):
 def written_commands():
     """(command, its arguments) of every `evr1 ...` in the pages, lines that go on joined."""
     found = set()
-    for page in (ROOT / "README.md", ROOT / "tpu" / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", ROOT / "tpu" / "README.md", *(ROOT / "docs").rglob("*.md")):
         text, *blocks = page.read_text().replace("\\\n", " ").split("```")
         prose, code = text + "".join(blocks[1::2]), "\n".join(blocks[::2])
         calls = re.findall(r"`evr1 ([a-z_]+)([^`]*)`", prose)
