@@ -294,6 +294,7 @@ LAUNCHED = {
 }
 MEETING = """
 from evr1.parallel import hosts
+hosts.POLL_S = 0.0  # asks all the time, also when the interpreter ends
 hosts.start("", 1, 0)
 print(hosts.gather_json([hosts.index(), hosts.name()]), flush=True)
 hosts.barrier()
@@ -315,6 +316,7 @@ def test_hosts_find_each_other_by_a_launchers_variables(launcher):
         printed, _ = process.communicate(timeout=120)
         last = printed.strip().splitlines()[-1].replace("'", '"')
         assert json.loads(last) == [[0, "host 0/2"], [1, "host 1/2"]]
+        assert process.returncode == 0
 
 
 def test_a_process_alone_on_a_node_takes_all_of_its_gpus(monkeypatch):

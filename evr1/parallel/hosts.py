@@ -5,6 +5,7 @@ drawing and scoring belong to the host that owns a group; hosts meet in `gather`
 learner's programs. With one process everything here is the identity, and `leaving` ends it.
 """
 
+import atexit
 import contextlib
 import io
 import json
@@ -411,7 +412,11 @@ class _Watch:
         # The handler proper would wait for the main thread, which waits in collectives.
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
-        threading.Thread(target=self._run, daemon=True).start()
+        self._ended, wake = os.pipe()
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
+        # A thread that the interpreter's end finds within jax's client aborts the process.
+        atexit.register(lambda: (os.write(wake, b"."), thread.join(GRACE_S)))
 
     @classmethod
     def begin(cls) -> None:
@@ -457,9 +462,10 @@ class _Watch:
     def _run(self) -> None:
         is_asked = False
         while True:
-            signals = b""
-            if select.select([self._asked], [], [], POLL_S)[0]:
-                signals = os.read(self._asked, 64)
+            ready = select.select([self._asked, self._ended], [], [], POLL_S)[0]
+            if self._ended in ready:
+                return
+            signals = os.read(self._asked, 64) if ready else b""
             if signal.SIGTERM in signals and not is_asked:
                 is_asked = True
                 print(f"{name()}: asked to end; all hosts do together", file=sys.stderr, flush=True)
