@@ -39,6 +39,12 @@ EXTRAS = {
     "wandb": ["wandb>=0.18"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda13]>=0.10.2"],
+    "serve": [  # evr1 serve
+        "starlette>=1.0",
+        "uvicorn>=0.40",
+        "pydantic>=2.10",
+        "prometheus-client>=0.20",
+    ],
     "tpu-compiler": ["libtpu>=0.0.42"],  # compiles for TPUs on a machine that has none
     "test": [
         "pytest>=8",
@@ -47,6 +53,11 @@ EXTRAS = {
         "hypothesis>=6.100",
         "beartype>=0.20",
         "jsonschema>=4.20",
+        "starlette>=1.0",  # of serve, and its best-known client
+        "uvicorn>=0.40",
+        "pydantic>=2.10",
+        "prometheus-client>=0.20",
+        "openai>=3.0",
     ],
     "lint": [
         "ruff>=0.14",

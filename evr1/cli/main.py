@@ -30,6 +30,9 @@ COMMANDS = {
         "evr1.cli.filter_by_pass_rate", "main", "keeps the rows that a model solves sometimes"
     ),
     "generate": Command("evr1.cli.generate", "main", "draws completions of rows"),
+    "serve": Command(
+        "evr1.serve.__main__", "main", "answers chats over HTTP, as OpenAI's API does"
+    ),
     "score": Command("evr1.cli.score_completions", "main", "log-probabilities of completions"),
     "rewards": Command("evr1.rewards.__main__", "main", "scores responses, without a model"),
     "convert": Command(

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from evr1.batch.shapes import round_up
-from evr1.data import positions, prompts
+from evr1.data import heads, positions, prompts
 from evr1.data.media import patches
 from evr1.data.media.source import Request
 from evr1.data.processor import Processor
@@ -118,21 +118,18 @@ class Asker:
         Raises:
             ValueError: see `row`.
         """
-        heads: dict[tuple, list[tuple[Sample, int, tuple[int, ...]]]] = {}
+        by_head: dict[tuple, list[tuple[Sample, int, tuple[int, ...]]]] = {}
         for sample in sorted(samples, key=lambda each: each.id):
             row, shown, shows = self.row(sample, media)
-            pieces = list(self.processor.pieces(row, shown, raw=True))
-            last = max((i for i, (_, count) in enumerate(pieces) if count is not None), default=-1)
-            head = tuple((tuple(ids), count) for ids, count in pieces[: last + 1])
-            tail = tuple(token for ids, _ in pieces[last + 1 :] for token in ids)
+            head, tail = heads.split(self.processor.pieces(row, shown, raw=True))
             if not head:  # no medium: a prompt of one token is shared, so that there is a prompt
                 head, tail = ((tail[:1], None),), tail[1:]
-            length = sum(len(ids) if count is None else count for ids, count in head)
             # Placeholders are the same for other frames or another order of media alike in size.
-            heads.setdefault((shows, head), []).append((sample, length, tail + self.begin))
+            place = sample, heads.length(head), tail + self.begin
+            by_head.setdefault((shows, head), []).append(place)
         return [
             Pack(tuple(s for s, _, _ in part), part[0][1], tuple(tail for _, _, tail in part))
-            for alike in heads.values()
+            for alike in by_head.values()
             for part in _evenly(alike, self.rows)
         ]
 
@@ -169,16 +166,7 @@ class Asker:
             row, shown, shows = self.row(pack.samples[0], media)
             example = self.processor.encode(row, shown, raw=True, like=made.get(shows))
             made.setdefault(shows, example)
-            end = pack.head_tokens
-            out.append(
-                dataclasses.replace(
-                    example,
-                    tokens=example.tokens[:end],
-                    is_visual=example.is_visual[:end],
-                    positions=example.positions[:, :end],
-                    next_position=int(example.positions[:, end].max()),
-                )
-            )
+            out.append(heads.cut(example, pack.head_tokens))
         return out
 
 

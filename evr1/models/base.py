@@ -104,6 +104,30 @@ class Model(abc.ABC):
                 the last tokens of the questions, [G, N, D].
         """
 
+    @property
+    def can_extend(self) -> bool:
+        """Whether questions can be asked behind a prompt whose keys and values are there."""
+        return False
+
+    def extend(
+        self,
+        params: Params,
+        prefix: KV,
+        lengths: Int[Array, " g"],
+        next_positions: Int[Array, " g"],
+        questions: Questions,
+    ) -> tuple[Float[Array, "g n d"], Prefilled]:
+        """Returns what `prefill` with questions does, behind prompts that were prefilled before.
+
+        Args:
+            params: of this model.
+            prefix: what `prefill` without questions kept of G prompts.
+            lengths: of the prompts.
+            next_positions: of the first tokens behind them.
+            questions: what the N rows of each ask.
+        """
+        raise NotImplementedError(f"{type(self).__name__} keeps more than keys and values")
+
     @abc.abstractmethod
     def init_cache(self, groups: int, n: int, prompt_tokens: int, completion_tokens: int) -> Cache:
         """Returns an empty cache of `groups` slots with n rows each.

@@ -193,6 +193,15 @@ class LoraModel(Model):
         """See Model."""
         return self.base.prefill(self.bound(params), prompts, questions)
 
+    @property
+    def can_extend(self):
+        """See Model."""
+        return self.base.can_extend
+
+    def extend(self, params, prefix, lengths, next_positions, questions):
+        """See Model."""
+        return self.base.extend(self.bound(params), prefix, lengths, next_positions, questions)
+
     def init_cache(self, groups, n, prompt_tokens, completion_tokens):
         """See Model."""
         return self.base.init_cache(groups, n, prompt_tokens, completion_tokens)

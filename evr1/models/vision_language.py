@@ -110,8 +110,7 @@ class VisionLanguageModel(Model):
         cache = kept.cache if isinstance(kept.cache, Prefilled) else Prefilled(kept.cache)
         asked = KV(*(x[:, :, p:].reshape(-1, g, n, q, *x.shape[3:]) for x in cache.kv))
         cache = cache._replace(kv=KV(*(x[:, :, :p] for x in cache.kv)), questions=asked)
-        last = jax.vmap(_last)(hidden[:, 1:].reshape(g, n, q, -1), questions.lengths)
-        return last, cache
+        return last_of(hidden[:, 1:].reshape(g, n, q, -1), questions.lengths), cache
 
     @jax.named_scope("head")
     def logits(self, params: Params, hidden: Float[Array, "... d"]) -> Float[Array, "... v"]:
@@ -193,5 +192,6 @@ def _fill_up(x: jax.Array, axis: int = 1) -> jax.Array:
     return jnp.pad(x, [(0, missing * (i == axis)) for i in range(x.ndim)]) if missing else x
 
 
-def _last(hidden: Float[Array, "g p d"], lengths: Int[Array, " g"]) -> Float[Array, "g d"]:
-    return jax.vmap(lambda h, i: h[i - 1])(hidden, lengths)
+def last_of(hidden: Float[Array, "g n q d"], lengths: Int[Array, "g n"]) -> Float[Array, "g n d"]:
+    """Returns the hidden state of the last token of each row."""
+    return jax.vmap(jax.vmap(lambda own, length: own[length - 1]))(hidden, lengths)

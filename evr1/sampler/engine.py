@@ -376,16 +376,16 @@ def clear_slots(state, slots, *, mesh) -> DecodeState:
 @functools.partial(
     jax.jit,
     static_argnums=0,
-    static_argnames=("window", "mode", "mesh", "stop_early", "room"),
+    static_argnames=("window", "mode", "mesh", "stop_early", "room", "top"),
     donate_argnums=2,
 )
-def decode_window(model, params, state, draws, *, window, mode, mesh, stop_early, room=None):
+def decode_window(model, params, state, draws, *, window, mode, mesh, stop_early, room=None, top=0):
+    """Returns the state and the data of `ResultTokens`; with `top`, `likeliest` [G, N, W, top]."""
     groups, n = state.tokens.shape
-    out = (
-        jnp.zeros((window, groups, n), jnp.int32),
-        jnp.zeros((window, groups, n), bool),
-        jnp.zeros((window, groups, n), jnp.float32),
-    )
+    kinds = [jnp.int32, bool, jnp.float32]
+    out = tuple(jnp.zeros((window, groups, n), kind) for kind in kinds)
+    if top:
+        out += tuple(jnp.zeros((window, groups, n, top), kind) for kind in kinds[::2])
 
     def unfinished(carry):
         i, state, _ = carry
@@ -395,18 +395,19 @@ def decode_window(model, params, state, draws, *, window, mode, mesh, stop_early
 
     def decode_step(carry):
         i, state, out = carry
-        state, *drawn = _decode_step(model, params, state, draws, mode, room)
+        state, *drawn = _decode_step(model, params, state, draws, mode, room, top)
         return i + 1, state, tuple(o.at[i].set(d) for o, d in zip(out, drawn, strict=True))
 
     _, state, out = jax.lax.while_loop(unfinished, decode_step, (jnp.int32(0), state, out))
-    tokens, valid, logprobs = (jnp.moveaxis(o, 0, -1) for o in out)
-    return _spread(state, mesh), _pack(tokens, valid, logprobs, state.lengths, state.done)
+    tokens, valid, logprobs, *tops = (jnp.moveaxis(o, 0, 2) for o in out)
+    data = _pack(tokens, valid, logprobs, state.lengths, state.done)
+    return _spread(state, mesh), (data, *tops) if top else data
 
 
-def _decode_step(model, params, state, draws, mode, room=None):
+def _decode_step(model, params, state, draws, mode, room=None, top=0):
     """Puts the last tokens into the cache and draws the next.
 
-    Returns (state, tokens, valid, logprobs), [G, N] each.
+    Returns (state, tokens, valid, logprobs), [G, N] each, and with `top` what `likeliest` does.
     """
     positions = state.next_positions[:, None] + state.steps
     lengths = state.cache.prefix_lengths
@@ -426,18 +427,27 @@ def _decode_step(model, params, state, draws, mode, room=None):
         # A finished row stands still, so that it never writes past the end of its cache.
         steps=jnp.where(valid, state.steps + 1, state.steps),
     )
-    return state, state.tokens, valid, jnp.where(valid, logprobs, 0.0)
+    tops = likeliest(logits, draws, top, valid.shape) if top else ()
+    return state, state.tokens, valid, jnp.where(valid, logprobs, 0.0), *tops
+
+
+def likeliest(logits, draws, top, shape):
+    """Returns the `top` likeliest tokens of rows [G, N], int32[G, N, top], and their float32
+    log-probabilities at the temperature."""
+    scaled = jax.nn.log_softmax(logits / draws.columns().temperature, axis=-1)
+    logprobs, tokens = jax.lax.top_k(scaled, top)
+    return tokens.reshape(*shape, top).astype(jnp.int32), logprobs.reshape(*shape, top)
 
 
 def _draw(logits, keys, positions, draws, mode):
     """Draws with `sample` for rows that stand as [G, N]."""
     shape = positions.shape
-    is_greedy = None
+    is_greedy = None if draws.is_greedy is None else draws.is_greedy.reshape(-1)
     if draws.greedy_rows is not None:
         last = jnp.arange(shape[1]) >= shape[1] - draws.greedy_rows
         is_greedy = jnp.broadcast_to(last, shape).reshape(-1)
     tokens, logprobs = sample(
-        logits, keys.reshape(-1, 2), positions.reshape(-1), draws, mode, is_greedy
+        logits, keys.reshape(-1, 2), positions.reshape(-1), draws.columns(), mode, is_greedy
     )
     return tokens.reshape(shape), logprobs.reshape(shape)
 

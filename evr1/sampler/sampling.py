@@ -79,7 +79,11 @@ class Sampling:
 
 
 class Draws(NamedTuple):
-    """A `Sampling` as arrays: an argument of the compiled programs."""
+    """A `Sampling` as arrays: an argument of the compiled programs.
+
+    Where rows draw each in its own way (`of_rows`), temperature, top_p, top_k, limit and seed are
+    [G, N].
+    """
 
     temperature: Array  # float32[], 1 where greedy
     top_p: Array  # float32[]
@@ -89,6 +93,19 @@ class Draws(NamedTuple):
     banned: Array  # bool[V]
     seed: Array  # uint32[]
     greedy_rows: Array | None = None  # int32[]; None: all rows draw alike
+    is_greedy: Array | None = None  # bool[G, N]; None: no row says so for itself
+
+    def columns(self) -> "Draws":
+        """Returns what `sample` takes: [B, 1] where rows draw each in its own way."""
+
+        def column(x: Array) -> Array:
+            return x.reshape(-1, 1) if np.ndim(x) else x
+
+        return self._replace(
+            temperature=column(self.temperature),
+            top_p=column(self.top_p),
+            top_k=column(self.top_k),
+        )
 
 
 def make_draws(sampling: Sampling, vocab_size: int) -> Draws:
@@ -139,14 +156,15 @@ class RowIds(NamedTuple):
 
 
 def row_keys(seed: Array | np.uint32, ids: RowIds) -> jax.Array:
-    """Returns the random state of each row, uint32[G, N, 2]."""
-    # The generator is named, so that a change of JAX's default does not change anyone's tokens.
-    key = jax.random.key(seed, impl="threefry2x32")
+    """Returns the random state of each row, uint32[G, N, 2]; `seed` is one, or [G, N]."""
 
-    def one(request, draw):
+    def one(seed, request, draw):
+        # The generator is named, so that a change of JAX's default does not change anyone's tokens.
+        key = jax.random.key(seed, impl="threefry2x32")
         return jax.random.fold_in(jax.random.fold_in(key, request), draw)
 
-    return jax.random.key_data(jax.vmap(jax.vmap(one))(*ids))
+    seeds = jnp.broadcast_to(jnp.asarray(seed), jnp.shape(ids.requests))
+    return jax.random.key_data(jax.vmap(jax.vmap(one))(seeds, *ids))
 
 
 def noise(keys: jax.Array, positions: jax.Array, vocab_size: int) -> jax.Array:
@@ -234,8 +252,12 @@ def sample(
         return _sample(logits, *rest, mode=mode, part=part)
 
     rows, same = PartitionSpec(where[0]), PartitionSpec()
-    places = Draws(*(same if x is not None else None for x in draws))
-    places = places._replace(banned=PartitionSpec(where[1]))
+    draws = draws._replace(limit=None, seed=None, greedy_rows=None, is_greedy=None)  # not read here
+
+    def place(x):
+        return None if x is None else PartitionSpec(where[0], None) if x.ndim == 2 else same
+
+    places = Draws(*map(place, draws))._replace(banned=PartitionSpec(where[1]))
     return jax.shard_map(
         of_part,
         in_specs=(where, rows, rows, places, None if is_greedy is None else rows),

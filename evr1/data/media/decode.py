@@ -84,6 +84,19 @@ class Job:
             return frames.measure(self.path, self.frames_per_s, *how, *clip, **self._pictures)
         return video.measure(self.path, *how, self.start, self.end)
 
+    def header(self) -> patches.Shape:
+        """Returns frames and size of the source as its header tells them; nothing is decoded.
+
+        Raises:
+            MediaError: it is missing, or has none.
+        """
+        if self.kind == "image":
+            frames, size = 1, patches.read_size(self.path)
+        else:
+            told = video.read_header(self.path)
+            frames, size = told.frames, (told.height, told.width)
+        return patches.Shape(frames, 0, 0, np.zeros(0), self.kind == "video", source_size=size)
+
     def source_size(self) -> tuple[int, int]:
         """Returns (height, width) of the source, upright; of pictures, of the first one.
 
@@ -194,6 +207,10 @@ class DecodePool:
     def measure(self, job: Job) -> patches.Shape:
         """Returns the shape that `decode` will give, from the file's header; raises as it does."""
         return self._run(job, "measure")[0]
+
+    def header(self, job: Job) -> patches.Shape:
+        """Returns frames and source size of one file, as its header tells; raises as `decode`."""
+        return self._run(job, "header")[0]
 
     def decode(self, job: Job) -> Media:
         """Returns the decoded medium; waits for a free child.
@@ -365,6 +382,8 @@ def _answers(
         try:
             if command == b"measure":
                 shape = job.measure()
+            elif command == b"header":
+                shape = job.header()
             elif command == b"size":
                 none = patches.Shape(0, 0, 0, np.zeros(0), job.kind == "video")
                 shape = dataclasses.replace(none, source_size=job.source_size())

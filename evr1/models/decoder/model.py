@@ -11,13 +11,13 @@ from evr1.models.decoder import text
 from evr1.models.decoder.config import Config
 from evr1.models.decoder.weights import weights
 from evr1.models.nn.attention import attention
-from evr1.models.nn.cache import KV, Cache, append, empty
+from evr1.models.nn.cache import KV, Cache, Prefilled, append, empty
 from evr1.models.nn.decode import decode_attention, reader
 from evr1.models.nn.embedding import place
 from evr1.models.nn.layout import group
-from evr1.models.vision_language import VisionLanguageModel
+from evr1.models.vision_language import VisionLanguageModel, last_of
 from evr1.models.weights import Weight
-from evr1.types import Params
+from evr1.types import Params, Questions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,51 @@ class DecoderModel(VisionLanguageModel):
         shape = (c.layers, c.kv_heads, c.head_dim)
         room = (prompt_tokens, completion_tokens)
         return empty(shape, self.dtype, groups, n, *room, prefix_dtype=self.cache_dtype)
+
+    @property
+    def can_extend(self) -> bool:
+        """See Model."""
+        return True
+
+    def extend(
+        self,
+        params: Params,
+        prefix: KV,
+        lengths: Int[Array, " g"],
+        next_positions: Int[Array, " g"],
+        questions: Questions,
+    ) -> tuple[Float[Array, "g n d"], Prefilled]:
+        """See Model."""
+        g, n, q = questions.tokens.shape
+        p = prefix.k.shape[2]
+        layout = group(lengths, p, n, q)
+
+        # The first query stands for the prompt's last token, as `layout.read` leaves it: nobody
+        # reads what becomes of it, nor its key.
+        def attend(queries, k, v, kept):
+            keys, values = (
+                jnp.concatenate([old.astype(new.dtype), new[:, 1:]], axis=1)
+                for old, new in zip(kept, (k, v), strict=True)
+            )
+            return attention(queries, keys, values, layout, self.implementation)
+
+        tokens = jnp.pad(questions.tokens.reshape(g, n * q), ((0, 0), (1, 0)))
+        steps = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.tile(jnp.arange(q), n)])
+        positions = next_positions[:, None] + steps[None]
+        hidden, kept = text.run(
+            self.config,
+            params["text"],
+            params["text"]["embed"][tokens].astype(self.dtype),
+            jnp.broadcast_to(positions[:, None], (g, 3, 1 + n * q)),
+            attend,
+            extra=prefix,
+            keep_cache=True,
+        )
+        assert isinstance(kept.cache, KV)
+        asked = KV(*(x[:, :, 1:].reshape(-1, g, n, q, *x.shape[3:]) for x in kept.cache))
+        return last_of(hidden[:, 1:].reshape(g, n, q, -1), questions.lengths), Prefilled(
+            prefix, questions=asked
+        )
 
     def decode(
         self,

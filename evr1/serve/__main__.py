@@ -1,0 +1,85 @@
+"""Serves a model as OpenAI's API does: chat completions with images and videos.
+
+    python -m evr1.serve --model HF_DIR --port 8000 --media_dir clips
+    curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' -d '
+      {"model": "HF_DIR", "messages": [{"role": "user", "content": [
+        {"type": "video_url", "video_url": {"url": "file:a.mp4", "max_frames": 16}},
+        {"type": "text", "text": "What happens?"}]}]}'
+
+Questions on the same media are prefilled once, as are the n answers to one. Nothing but what stands
+in a request is read, unless --media_dir or --allow_http says so. SIGTERM lets answers under way
+end. What is understood and what is not: docs/serving.md.
+"""
+
+import argparse
+import contextlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from evr1.serve.flags import make_parser, settings_of
+from evr1.serve.settings import ServeSettings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command. Exit status: 0 after SIGTERM, 130 after Ctrl-C, else 1 with a line."""
+    flags = make_parser(__doc__).parse_args(argv)
+    try:
+        return _run(settings_of(flags), flags)
+    except (ValueError, OSError) as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # while the model is read
+        print("serve: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(settings: ServeSettings, flags: argparse.Namespace) -> int:
+    try:
+        from evr1.serve.server import Server  # seconds, which --help and a wrong flag need not wait
+    except ModuleNotFoundError as error:
+        raise ValueError(f"no {error.name}; install evr1[serve]") from None
+    from evr1.serve import weights
+    from evr1.serve.app import make_app
+    from evr1.serve.chat import Chat
+    from evr1.serve.gate import Gate
+    from evr1.serve.metrics import Metrics
+    from evr1.serve.parts import open_parts
+    from evr1.serve.prepare import Preparer
+    from evr1.serve.worker import Worker
+    from evr1.telemetry import compile_cache
+
+    compile_cache.enable(flags.compile_cache)
+    version = weights.newest(settings.model)
+    with contextlib.ExitStack() as stack:
+        actor, pool, folder, side = open_parts(settings, version.path, stack)
+        params = actor.load(version.path, settings.adapter)
+        worker = Worker(settings, actor, params, version)
+        del params  # of a run that is followed, the first weights go with the second ones
+        preparer = Preparer(settings, side, actor.processor, pool, folder, worker.is_kept)
+        threads = stack.enter_context(ThreadPoolExecutor(2 * settings.workers + 2))
+        stack.callback(pool.close)  # whoever waits for a decoder waits no more
+        gate, metrics = Gate(settings), Metrics(worker.gauges)
+        chat = Chat(settings, worker, preparer, gate, threads, metrics)
+        app = make_app(settings, worker, chat, gate, metrics)
+
+        def tell(address: str) -> None:
+            print(f"{settings.name} ({version.name}) at {address}/v1", flush=True)
+
+        server = Server(
+            app, flags.host, flags.port, settings.drain_s, lambda: worker.is_sound, tell
+        )
+        worker.start()
+        try:
+            server.run()
+        finally:
+            worker.close()
+    if not server.started:
+        return 1  # uvicorn has said why
+    if worker.fault and not server.signal:
+        print(f"serve: the model fails again and again: {worker.fault}", file=sys.stderr)
+        return 1
+    return 130 if server.signal == 2 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

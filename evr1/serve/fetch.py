@@ -1,0 +1,132 @@
+"""Media from other machines: public addresses alone, at every redirect, and no more than fits."""
+
+import dataclasses
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from evr1.serve.errors import Refusal
+
+REDIRECTS = 3
+_MOVED = (301, 302, 303, 307, 308)
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetcher:
+    """What reads media over HTTP.
+
+    Attributes:
+        allow: any public host.
+        hosts: that are read from whatever their addresses are.
+        limit: bytes of a medium.
+        timeout_s: for all of it.
+    """
+
+    allow: bool
+    hosts: tuple[str, ...]
+    limit: int
+    timeout_s: float = 30.0
+
+    def __call__(self, url: str, param: str) -> bytes:
+        """Returns what an address holds.
+
+        Args:
+            url: http or https.
+            param: field of the request that names it.
+
+        Raises:
+            Refusal: it may not be read, or cannot be.
+        """
+        end = time.monotonic() + self.timeout_s
+        for _ in range(REDIRECTS + 1):
+            try:
+                found = self._read(url, param, end)
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                kind = type(error).__name__  # its words may hold what was in an answer
+                raise _refused(param, f"could not be fetched ({kind})", "media_fetch") from None
+            if isinstance(found, bytes):
+                return found
+            url = urljoin(url, found)
+        raise _refused(param, f"more than {REDIRECTS} redirects", "media_fetch")
+
+    def _read(self, url: str, param: str, end: float) -> bytes | str:
+        """Returns the bytes, or where they have moved."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if parts.scheme not in _PORTS or not host or parts.username is not None:
+            raise _refused(param, "no http or https address, or one with a name in it")
+        if not self.allow and host not in self.hosts:
+            raise _refused(param, "addresses are not fetched here (--allow_http); send a data: URL")
+        port = parts.port or _PORTS[parts.scheme]
+        address = self._address(host, port, param)
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection = _Connection(parts, address, port, left)
+        try:
+            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request("GET", path, headers={"User-Agent": "evr1", "Accept": "*/*"})
+            answer = connection.getresponse()
+            if answer.status in _MOVED and (where := answer.getheader("Location")):
+                return where
+            if answer.status != 200:
+                raise _refused(param, f"its server says {answer.status}", "media_fetch")
+            return self._body(answer.read1, param, end)
+        finally:
+            connection.close()
+
+    def _body(self, read: Callable[[int], bytes], param: str, end: float) -> bytes:
+        data = bytearray()
+        while part := read(1 << 16):
+            data += part
+            if len(data) > self.limit:
+                raise Refusal(413, f"{param}: over {self.limit} bytes", "media_too_large", param)
+            if time.monotonic() > end:
+                raise TimeoutError
+        return bytes(data)
+
+    def _address(self, host: str, port: int, param: str) -> str:
+        """Returns an address of a host; of one that is not named in `hosts`, all are public."""
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = [str(each[4][0]) for each in found]
+        if host not in self.hosts and not all(map(is_public, addresses)):
+            raise _refused(param, "its address is not public")
+        return addresses[0]
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to an address that was looked at, whatever its name stands for by now."""
+
+    def __init__(self, parts: SplitResult, address: str, port: int, timeout_s: float):
+        super().__init__(parts.hostname or "", port, timeout=timeout_s)
+        self._address, self._is_secure = address, parts.scheme == "https"
+
+    def connect(self) -> None:
+        """Connects, with TLS where the address says so."""
+        sock = socket.create_connection((self._address, self.port), self.timeout)
+        if self._is_secure:
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self.host)
+        self.sock = sock
+
+
+def is_public(address: str) -> bool:
+    """Returns whether an IP address is one of the public network.
+
+    >>> [is_public(a) for a in ("127.0.0.1", "::ffff:10.0.0.1", "169.254.169.254", "8.8.8.8")]
+    [False, False, False, True]
+    """
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
+        if inner:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast
+
+
+def _refused(param: str, reason: str, code: str = "media_not_allowed") -> Refusal:
+    return Refusal(400, f"{param}: {reason}", code, param)
