@@ -132,7 +132,7 @@ class Tree:
             old = self.logprobs(self.state.params, batch.prompts, batch.completions)
             batch = batch._replace(old_logprobs=jax.device_get(old))
         marks.append(time.process_time())
-        grads = self.update.zeros(self.state.params)
+        grads = self.update.zeros(self.state.params) if self.is_old else None
         grads, _ = self.update.accumulate(self.state.params, grads, batch)
         self.state, _ = self.update.apply(self.state, grads)
         jax.block_until_ready(self.state.params)
@@ -152,7 +152,7 @@ class Tree:
             np.full(shape[:2], shape[2], np.int32),
             np.zeros(shape[:2], bool),
         )
-        grads = jax.eval_shape(self.update.zeros, self.params)
+        grads = jax.eval_shape(self.update.zeros, self.params) if self.is_old else None
         gradient = self.update.accumulate.lower(self.params, grads, self.batch(rollouts))
         engine = (
             self.sampler.engine(self.sampling, self.prompts.tokens.shape[1])

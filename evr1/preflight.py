@@ -239,7 +239,7 @@ def _on_policy(
 ) -> Finding:
     sums: diagnostics.Sums = {}
     programs = learner.programs
-    grads = programs.update.zeros(params)
+    grads = programs.update.zeros(params) if len(parts) > 1 else None
     for part in parts:
         old = _logprobs(learner, params, batch, part)
         scored = part._replace(old_logprobs=old, behavior_logprobs=old)

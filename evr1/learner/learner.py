@@ -247,8 +247,9 @@ class Learner:
 
     def _place_parts(
         self, rollouts: RolloutBatch, parts: Sequence[Sequence[GroupBatch]], first: int
-    ) -> Iterator[Iterator[GroupBatch] | None]:
-        """Yields the placed microbatches of each minibatch; `first` numbers the first update.
+    ) -> Iterator[tuple[int, Iterator[GroupBatch]] | None]:
+        """Yields how many microbatches each minibatch has, and these, placed; `first` numbers the
+        first update.
 
         None stands for one with completions that could not be drawn.
         """
@@ -259,7 +260,7 @@ class Learner:
             numbered = (
                 part._replace(update=np.full_like(part.groups, number)) for part in minibatch
             )
-            yield (self.place(rollouts, part) for part in numbered)
+            yield len(minibatch), (self.place(rollouts, part) for part in numbered)
 
     def _with_logprobs(
         self, state: LearnerState, rollouts: RolloutBatch, batch: GroupBatch
@@ -404,7 +405,7 @@ def make_learner(
 def _updates(
     programs: Update,
     state: TrainState,
-    minibatches: Iterator[Iterator[GroupBatch] | None],
+    minibatches: Iterator[tuple[int, Iterator[GroupBatch]] | None],
     *inputs: Any,
     is_first: bool = True,
 ) -> tuple[TrainState, dict[str, float]]:
@@ -421,8 +422,9 @@ def _updates(
         if minibatch is None:
             left_out += 1
             continue
-        grads = programs.zeros(state.params)
-        for part in minibatch:
+        count, parts = minibatch
+        grads = programs.zeros(state.params) if count > 1 else None
+        for part in parts:
             if is_first and not applied:
                 hosts.sync_point()
             grads, more = programs.accumulate(state.params, grads, *inputs, part)

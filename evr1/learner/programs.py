@@ -195,6 +195,11 @@ class Load(NamedTuple):
     micro_groups: int
     held: int
 
+    def has_parts(self, settings: LearnerSettings) -> bool:
+        """Whether a minibatch is more than one microbatch, where hosts own equally many groups."""
+        updates = settings.algorithm.updates_per_rollout
+        return math.ceil(settings.rollout.prompts / updates) > self.micro_groups
+
 
 class Program(NamedTuple):
     """A jitted function with its abstract arguments.
@@ -276,11 +281,12 @@ def list_programs(settings: LearnerSettings, programs: Programs, load: Load) -> 
         result.append(Program("encode", features.encode_prompts, encode, {}, resident, drawing))
     result += _sampler_programs(settings, model, drawing, load, (published, prompts, resident))
     grads = jax.eval_shape(programs.update.zeros, params)
+    added = grads if load.has_parts(settings) else None
     beside = resident - bytes_of(params)  # the parameters are an argument
     shown = (params, batch.prompts, batch.completions)
     result += [
         Program("logprobs", programs.scored or programs.logprobs, shown, {}, beside, mesh),
-        Program("gradient", programs.update.accumulate, (params, grads, batch), {}, beside, mesh),
+        Program("gradient", programs.update.accumulate, (params, added, batch), {}, beside, mesh),
         Program(
             "optimizer",
             programs.update.apply,
@@ -295,7 +301,10 @@ def list_programs(settings: LearnerSettings, programs: Programs, load: Load) -> 
         assert held.critic is not None
         shared = params if critic.is_shared else None
         shown = batch if critic.has_policy_tower else pixels
-        result += _critic_programs(programs, held.critic, shared, shown, resident)
+        has_parts = load.has_parts(settings)
+        result += _critic_programs(
+            programs, held.critic, shared, shown, resident, has_parts=has_parts
+        )
     return result
 
 
@@ -329,7 +338,13 @@ def _sampler_programs(
 
 
 def _critic_programs(
-    programs: Programs, state: TrainState, shared: Params | None, batch: GroupBatch, resident: int
+    programs: Programs,
+    state: TrainState,
+    shared: Params | None,
+    batch: GroupBatch,
+    resident: int,
+    *,
+    has_parts: bool,
 ) -> list[Program]:
     """Returns values, gradient and optimizer of a critic; `shared` are the policy's parameters."""
     params, critic, mesh = state.params, programs.critic, programs.mesh
@@ -338,7 +353,7 @@ def _critic_programs(
     grads = jax.eval_shape(critic.update.zeros, params)
     beside = resident - bytes_of(params) - bytes_of(shared)
     shown = (params, shared, batch.prompts, batch.completions)
-    update, optimizer = (params, grads, shared, batch), (state, grads)
+    update, optimizer = (params, grads if has_parts else None, shared, batch), (state, grads)
     return [
         Program("values", critic.values, shown, {}, beside, mesh),
         Program("critic_gradient", critic.update.accumulate, update, {}, beside, mesh),

@@ -40,10 +40,14 @@ class Placement(NamedTuple):
 
 
 class Update(NamedTuple):
-    """The jitted parts of an update. `accumulate` donates `grads`, `apply` donates `state`."""
+    """The jitted parts of an update. `accumulate` donates `grads`, `apply` donates `state`.
+
+    A minibatch of one part needs no sum: `accumulate(params, None, part)` takes one gradient less
+    of memory than a sum that starts at `zeros`.
+    """
 
     zeros: Callable[[Params], Params]  # zero gradients (scalar zeros for frozen parameters)
-    accumulate: Callable[..., tuple[Params, Sums]]  # (params, grads, *inputs of the loss)
+    accumulate: Callable[..., tuple[Params, Sums]]  # (params, grads or None, *inputs of the loss)
     apply: Callable[[TrainState, Params], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -116,10 +120,11 @@ def make_update(
 ) -> Update:
     """Returns the functions of an update of the policy.
 
-    `accumulate(params, grads, microbatch)` adds the microbatch's gradient to `grads` and returns
-    its (sum, count) diagnostics. `apply(state, grads)` clips, updates, and reports
-    `optim/grad_norm` (before clipping) and `optim/is_finite`; where the gradient is not finite the
-    state comes back unchanged, so that the caller can stop, name the step and still save.
+    `accumulate(params, grads, microbatch)` adds the microbatch's gradient to `grads` (None: to
+    nothing) and returns its (sum, count) diagnostics. `apply(state, grads)` clips, updates, and
+    reports `optim/grad_norm` (before clipping) and `optim/is_finite`; where the gradient is not
+    finite the state comes back unchanged, so that the caller can stop, name the step and still
+    save.
 
     Args:
         model: what is trained.
@@ -180,7 +185,7 @@ def compile_update(
             return objective(filled(trained, params), *inputs)
 
         new, sums = jax.grad(loss, has_aux=True)(hollow(params))
-        return jax.tree.map(jnp.add, grads, new), sums
+        return new if grads is None else jax.tree.map(jnp.add, grads, new), sums
 
     def apply(state, grads):
         norm = optax.tree.norm(grads)
@@ -218,13 +223,17 @@ def _placed_update(functions: Update, state: Any, is_on: Params, placement: Plac
     """
     mesh, everywhere = placement.mesh, sharding.replicated(placement.mesh)
     grads = jax.tree.map(lambda place, on: place if on else everywhere, state.params, is_on)
+    accumulate = functools.partial(
+        jax.jit,
+        on_mesh(functions.accumulate, mesh),
+        out_shardings=(grads, everywhere),
+        donate_argnums=1,
+    )
     return Update(
         jax.jit(functions.zeros, out_shardings=grads),
-        jax.jit(
-            on_mesh(functions.accumulate, mesh),
-            in_shardings=(state.params, grads, *placement.inputs),
-            out_shardings=(grads, everywhere),
-            donate_argnums=1,
+        _Accumulate(
+            accumulate(in_shardings=(state.params, None, *placement.inputs)),
+            accumulate(in_shardings=(state.params, grads, *placement.inputs)),
         ),
         jax.jit(
             functions.apply,
@@ -233,6 +242,27 @@ def _placed_update(functions: Update, state: Any, is_on: Params, placement: Plac
             donate_argnums=0,
         ),
     )
+
+
+class _Accumulate(NamedTuple):
+    """`accumulate` jitted twice: what is not there has no place on a mesh."""
+
+    only: Any  # of None
+    further: Any  # of a sum
+
+    def __call__(self, params: Params, grads: Params | None, *inputs: Any) -> tuple[Params, Sums]:
+        return self._of(grads)(params, grads, *inputs)
+
+    def lower(self, params: Params, grads: Params | None, *inputs: Any) -> Any:
+        """Returns the program for these arguments, lowered."""
+        return self._of(grads).lower(params, grads, *inputs)
+
+    def eval_shape(self, params: Params, grads: Params | None, *inputs: Any) -> Any:
+        """Returns the shapes of the results."""
+        return self._of(grads).eval_shape(params, grads, *inputs)
+
+    def _of(self, grads: Params | None) -> Any:
+        return self.only if grads is None else self.further
 
 
 def on_mesh(function: Callable, mesh: jax.sharding.Mesh) -> Callable:

@@ -38,7 +38,7 @@ def update(learner: Learner, state: LearnerState) -> LearnerState:
     batch = learner.bare_batch(rollouts)
 
     def accumulate(params, grads, part):
-        ones = jax.tree.map(jnp.ones_like, grads)
+        ones = jax.tree.map(jnp.ones_like, learner.programs.update.zeros(params))
         return ones, {"policy/loss": (jnp.zeros(()), jnp.ones(()))}
 
     made = learner.programs.update._replace(accumulate=accumulate)

@@ -241,8 +241,11 @@ def test_a_mesh_gives_the_same_gradient_and_keeps_its_layout():
     now = old(state.params, batch().prompts, batch().completions)
     expected = logprobs()(params(), batch().prompts, batch().completions)
     np.testing.assert_allclose(now, expected, atol=1e-5)
+    first, _ = made.accumulate(state.params, None, batch())
     grads, _ = made.accumulate(state.params, made.zeros(state.params), batch())
-    assert distance(host(grads), whole()) < 1e-5
+    for got in (first, grads):
+        assert distance(host(got), whole()) < 1e-5
+    assert jax.tree.map(lambda x: x.sharding, first) == jax.tree.map(lambda x: x.sharding, grads)
     after, _ = made.apply(state, grads)
     for tree in (after.params, after.opt_state[0].mu, after.opt_state[0].nu):
         for leaf, wanted in zip(jax.tree.leaves(tree), jax.tree.leaves(layout), strict=True):
