@@ -37,6 +37,7 @@ hypothesis.settings.load_profile("patient")
 LONGEST = (
     "test_train.py",
     "test_hosts.py",
+    "test_docs_commands.py",
     "models/test_families.py",
     "evals/test_job.py",
     "models/test_moe.py",
