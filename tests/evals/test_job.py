@@ -8,7 +8,7 @@ import pytest
 import templates
 from miniatures import write
 
-from evr1 import evaluate
+from evr1 import __version__, evaluate
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.source import MediaSource, Request
 from evr1.evals import job, manifest, plan, presets, samples
@@ -387,3 +387,4 @@ def test_the_manifest_says_what_the_run_is(base, data):
     assert said["n_expected"] == {task: len(list(find(task).load(data / task))) for task in TASKS}
     assert said["tasks"]["lvbench"]["preset"] == "smoke"
     assert said["model"] == str(rig.MODEL)
+    assert said["evr1_version"] == __version__

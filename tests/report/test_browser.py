@@ -1,11 +1,14 @@
 """The page of a run in a real browser: clicks, filters, what the console says, 400 px, dark."""
 
+import re
 import threading
 
 import browser as rig
 import numpy as np
 import pytest
+import screenshots
 from pages import NASTY
+from repo import ROOT
 from report_rig import METRICS, build, make_run, metric, rollout
 
 from evr1.data.shown import Frame, Shown
@@ -151,3 +154,13 @@ def test_the_live_page_follows_and_keeps_filters(browser, tmp_path):
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_the_pictures_of_the_docs_are_made_by_a_script(tmp_path):
+    run = make_run(tmp_path / "run", records())
+    build(run, frames)
+    made = screenshots.make(run / "report.html", tmp_path / "images")
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in made)
+    names = {file.name for file in made}
+    text = "".join(file.read_text("utf-8") for file in (ROOT / "docs").rglob("*.md"))
+    assert set(re.findall(r"!\[[^]]*\]\(images/([^)]+)\)", text)) == names

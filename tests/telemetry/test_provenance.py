@@ -1,9 +1,11 @@
 """config.json: what a run was made of."""
 
+import json
 import subprocess
 
 import pytest
 
+import evr1
 from evr1.telemetry.provenance import git_commit, write_config
 
 
@@ -25,6 +27,12 @@ def test_a_garbled_config_record_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{gar")
     with pytest.raises(ValueError, match=r"config.json: no JSON object; remove it"):
         write_config(tmp_path / "config.json", {"a": 1}, resumed=True)
+
+
+def test_the_version_is_the_one_of_the_code(tmp_path):
+    write_config(tmp_path / "config.json", {"a": 1}, resumed=False)
+    run = json.loads((tmp_path / "config.json").read_text())["run"]
+    assert run["versions"]["evr1"] == evr1.__version__
 
 
 def test_another_spelling_of_a_path_is_no_change(tmp_path, monkeypatch):
