@@ -21,6 +21,7 @@ from PIL import Image
 from evr1.data.media.sheet import sheet
 from evr1.data.shown import Shown
 from evr1.telemetry.records import RolloutRecord
+from evr1.telemetry.sinks import SPLITS
 
 Frames = Callable[[str, str], Shown | None]  # of (split, problem_id)
 TEXTS = 4  # rollouts of a step that are shown
@@ -28,7 +29,6 @@ PICTURES = 2  # prompts of an evaluation whose frames are shown
 _BUCKETS = 30
 _MOST_FRAMES = 16
 _HPARAMS = ("seed", "model", "algorithm", "optim", "rollout", "rewards", "lora", "mix", "dynamic")
-_SPLITS = {"train": "train", "eval": "held-out"}
 
 
 class TensorBoard:
@@ -73,7 +73,7 @@ class TensorBoard:
 
     def rollouts(self, records: Sequence[RolloutRecord]) -> None:
         """Writes distributions, some texts and, of held-out rows, some frames of a step."""
-        for split, name in _SPLITS.items():
+        for split, name in SPLITS.items():
             some = [r for r in records if r.split == split]
             if some:
                 self._values(some[0].step, list(self._of_split(name, some)))

@@ -69,7 +69,7 @@ class Writer:
         self._sinks: list[Sink] = []
         self._files: list[LineFile] = []
         self._rollouts: LineFile | None = None
-        self._board: TensorBoard | None = None
+        self._shown: list[TensorBoard | WandB] = []
         self._display: Display | None = None
         with contextlib.ExitStack() as stack:
             if is_primary:
@@ -87,14 +87,14 @@ class Writer:
                 self._files = [metric_file, self._rollouts]
                 self._sinks.append(metric_file)
                 if tensorboard:
-                    self._board = TensorBoard(workdir / "tensorboard", start_step, config, frames)
-                    stack.callback(self._board.close)
-                    self._sinks.append(self._board)
+                    board = TensorBoard(workdir / "tensorboard", start_step, config, frames)
+                    stack.callback(board.close)
+                    self._shown.append(board)
                 if wandb:
                     run = WandB(wandb, workdir, config)
                     stack.callback(run.close)
-                    self._sinks.append(run)
-                self._sinks.append(self._display)
+                    self._shown.append(run)
+                self._sinks += [*self._shown, self._display]
             self._stack = stack.pop_all()
         self.timer.pop()  # what came before belongs to no step
 
@@ -119,13 +119,13 @@ class Writer:
             sink.metrics(step, plain)
 
     def rollouts(self, records: Iterable[RolloutRecord]) -> None:
-        """Appends rollouts to rollouts.jsonl."""
+        """Appends rollouts to rollouts.jsonl; TensorBoard and W&B show some."""
         if self._rollouts is None:
             return
         records = list(records)
         self._rollouts.append(r.to_json() for r in records)
-        if self._board is not None:
-            self._board.rollouts(records)
+        for sink in self._shown:
+            sink.rollouts(records)
 
     def status(self, text: str) -> None:
         """Says what the run is doing now, on the live display only."""

@@ -209,7 +209,8 @@ def test_wandb_run_goes_on_after_resume(tmp_path, monkeypatch):
         calls.append(("init", kwargs))
         return Run()
 
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    fake = types.SimpleNamespace(init=init, Table=lambda columns, data: (columns, data))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
     run(tmp_path, [1], wandb="p")
     run(tmp_path, [2], wandb="p", start_step=2)
     inits = [c[1] for c in calls if c[0] == "init"]
@@ -217,8 +218,32 @@ def test_wandb_run_goes_on_after_resume(tmp_path, monkeypatch):
     assert inits[0]["id"] == inits[1]["id"]
     assert inits[1]["resume"] == "allow"
     logged = [c[1] for c in calls if c[0] == "log"]
-    assert logged[1] == {"step": 2, "reward/overall": 0.25, "data/clips": 2}
+    told = [values for values in logged if "reward/overall" in values]
+    assert told[1] == {"step": 2, "reward/overall": 0.25, "data/clips": 2}
     assert [c[0] for c in calls].count("finish") == 2
+
+
+@pytest.mark.filterwarnings("ignore")  # the package's own
+def test_wandb_has_tables_of_rollouts(tmp_path, monkeypatch):
+    """Held-out rows stand apart; the first completions of all prompts come before the others."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    drawn = [rollout(1, problem_id=name, extracted=str(i)) for name in "ab" for i in range(2)]
+    drawn += [rollout(1, split="eval", answer=[0, 0, 9, 9], score={"overall": 0.5, "iou": 0.25})]
+    with make(tmp_path, wandb="p", tensorboard=False) as w:
+        w.rollouts(drawn)
+    tables = [json.loads(path.read_text()) for path in tmp_path.rglob("*.table.json")]
+    told = {len(t["data"]): t for t in tables}
+    assert [(row[0], row[5]) for row in told[4]["data"]] == [
+        ("a", "0"),
+        ("b", "0"),
+        ("a", "1"),
+        ("b", "1"),
+    ]
+    held_out = dict(zip(told[1]["columns"], told[1]["data"][0], strict=True))
+    assert held_out["answer"] == "[0, 0, 9, 9]"
+    assert (held_out["overall"], held_out["iou"], held_out["length"]) == (0.5, 0.25, 5)
 
 
 def test_other_hosts_write_nothing(tmp_path):
