@@ -41,6 +41,8 @@ newest: | $(VENV)/bin/python
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	@! grep -rlE '<(script|link|img)[^>]+(src|href)="https?:' build/site --include='*.html' || \
+		{ echo "error: these pages load something from the network"; exit 1; }
 
 # The environment sees the packages of $(VENV) by a .pth file, and evr1 by the wheel alone.
 wheel: $(VENV)/.core

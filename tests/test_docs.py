@@ -2,9 +2,12 @@
 fields of configs exist."""
 
 import ast
+import importlib.util
+import json
 import re
 
 import pytest
+import shell
 from repo import ROOT
 
 from configs import base
@@ -26,6 +29,24 @@ def pages():
 def test_paths_are_there(page):
     for path in PATH.findall(page.read_text("utf-8")):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_on_pages_is_code(page):
+    """Python can be read and imports what is there; JSON is a line a row, or one object."""
+    for block in shell.blocks(page):
+        if block.language == "python":
+            for node in ast.walk(ast.parse(block.text)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("evr1"):
+                    module = importlib.import_module(str(node.module))
+                    for alias in node.names:
+                        is_there = hasattr(module, alias.name)
+                        assert is_there or importlib.util.find_spec(f"{node.module}.{alias.name}")
+        elif block.language == "json":
+            try:
+                json.loads(block.text)
+            except ValueError:
+                assert all(json.loads(line) for line in block.text.splitlines())
 
 
 @pytest.mark.parametrize("name", ["family", "task", "reward", "algorithm"])
