@@ -16,6 +16,7 @@ CORE = [
     "grain>=0.2.18",
     "tensorflow-datasets>=4.9.10",  # its ArrayRecord half; TensorFlow itself is never imported
     "array_record>=0.8.1",
+    "fsspec>=2025.5",  # buckets
     "av>=18",
     "transformers>=5.17",
     "tokenizers>=0.23.1",
@@ -39,6 +40,8 @@ EXTRAS = {
     "wandb": ["wandb>=0.18"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda13]>=0.10.2"],
+    "s3": ["s3fs>=2025.5"],  # shards at s3://
+    "gcs": ["gcsfs>=2025.5"],  # shards at gs://
     "serve": [  # evr1 serve
         "starlette>=1.0",
         "uvicorn>=0.40",

@@ -62,7 +62,7 @@ def _run(flags: argparse.Namespace) -> int:
             geometry=geometry,
             pool=stack.enter_context(DecodePool(flags.workers, flags.timeout)),
             media_dir=flags.media_dir,
-            shards=flags.shards,
+            shards=inference.shards(flags),
         )
         requests = [media_requests(row) for row in data]
         distinct = list(dict.fromkeys(request for media in requests for request in media))
@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", default="", help="HF directory, for the tokens of prompts; empty: not counted")
     add("--run", default="", help="workdir of a run: its config gives the defaults of the flags")
     add("--out", default="", help="page to write; empty: none")
-    add("--shards", default="", help="directory of evr1 preprocess to read before files")
+    inference.add_shards(parser)
     add("--max_prompt_tokens", type=int, default=0, help="of the training; 0: no limit")
     inference.add_budgets(parser)
     add("--samples", type=int, default=24, help="rows on the page")

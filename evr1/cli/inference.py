@@ -19,8 +19,9 @@ from rich import console, progress
 from evr1 import rewards
 from evr1.config import arguments, columns
 from evr1.data import processor, rows, sizes
-from evr1.data.media import requests, video_budget
+from evr1.data.media import place, requests, video_budget
 from evr1.data.records import Budgets, Row
+from evr1.data.remote.cache import FileCache
 from evr1.formats import box_frames, problem_types, video_size
 from evr1.formats.words import counted
 from evr1.parallel import leaving
@@ -33,6 +34,8 @@ RUN_FIELDS = {
     "media_dir": "data.media_dir",
     "media_cache": "data.media_cache",
     "shards": "data.shards",
+    "shard_cache": "data.shard_cache",
+    "shard_cache_gib": "data.shard_cache_gib",
     "sanitize": "data.sanitize",
     "template": "data.template",
     "thinking": "data.thinking",
@@ -56,7 +59,7 @@ NAMED = 3  # rows in a line about many
 # flags that change no result
 FREE = frozenset(
     ("run", "out", "workers", "timeout", "max_failed_share", "slots", "window", "batch_tokens")
-    + ("max_bad_rows_share", "media_cache", "mesh")
+    + ("max_bad_rows_share", "media_cache", "mesh", "shard_cache", "shard_cache_gib")
     + ("score_workers", "score_timeout_s", "min", "max", "pass_at")
 )
 
@@ -119,6 +122,33 @@ def add_row_fields(parser: argparse.ArgumentParser) -> None:
     )
     add("--media_dir", default="", help="put in front of relative media paths")
     add("--media_cache", default="", help="for media that rows hold as bytes (default: the user's)")
+
+
+def add_shards(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say where decoded frames lie."""
+    add = parser.add_argument
+    add(
+        "--shards",
+        default="",
+        help="of evr1 preprocess, a directory or s3:// or gs://: frames that are there are not "
+        "decoded",
+    )
+    add("--shard_cache", default="", help="for shards of a bucket (default: the user's)")
+    add(
+        "--shard_cache_gib",
+        type=float,
+        default=0.0,
+        help="bound on it; 0: nine tenths of what its disk has free",
+    )
+
+
+def shards(flags: argparse.Namespace) -> str | place.Place:
+    """Returns what the flags of `add_shards` say.
+
+    Raises:
+        ValueError: the bucket cannot be read.
+    """
+    return place.place_of(flags.shards, FileCache(flags.shard_cache, flags.shard_cache_gib))
 
 
 def add_prompt(parser: argparse.ArgumentParser) -> None:
@@ -231,7 +261,7 @@ def parser(
     add("--rows", required=True, help="rows: .json, .jsonl or .parquet")
     add("--out", required=True, help=out_help)
     add("--run", default="", help="workdir of a run: its config gives the defaults of the flags")
-    add("--shards", default="", help="of evr1 preprocess: frames that are there are not decoded")
+    add_shards(out)
     add_row_fields(out)
     add_prompt(out)
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
@@ -323,7 +353,7 @@ def complete(flags: argparse.Namespace) -> Callable[..., list[Row | ValueError]]
             video_budget.of_directory(budgets(flags), side),
             processor.geometry_of(side),
         )
-        how = sizes.Sizes(opener, flags.box_scale, flags.shards, flags.workers, flags.timeout)
+        how = sizes.Sizes(opener, flags.box_scale, shards(flags), flags.workers, flags.timeout)
         return how.complete(data, note)
 
     return complete_rows

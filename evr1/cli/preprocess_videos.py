@@ -13,7 +13,6 @@ changed or, where it is missing, is there.
 """
 
 import argparse
-import pathlib
 import sys
 
 from rich import console, progress
@@ -21,7 +20,7 @@ from rich import console, progress
 from evr1.cli import inference
 from evr1.config import arguments, command
 from evr1.data import processor, rows
-from evr1.data.media import preprocess, requests, shards, storage, verify, video_budget
+from evr1.data.media import place, preprocess, requests, shards, storage, verify, video_budget
 from evr1.data.records import Geometry
 from evr1.formats import problem_types
 from evr1.formats.part import Part
@@ -123,7 +122,7 @@ def _run(flags: argparse.Namespace) -> int:
         raise ValueError(
             f"{len(summary.failed)} of {summary.total} media failed, over --max_failed_share="
             f"{flags.max_failed_share:g}; first: {summary.failed[0]} "
-            f"(all: {pathlib.Path(flags.out) / shards.QUARANTINE})"
+            f"(all: {flags.out.rstrip('/')}/{shards.QUARANTINE})"
         )
     return 0
 
@@ -135,7 +134,8 @@ def _verify(flags: argparse.Namespace, out: console.Console) -> int:
         def show(report: verify.Report, total: int) -> None:
             bar.update(task, total=total, completed=report.shards)
 
-        report = verify.verify(flags.out, workers=flags.workers, on_progress=show)
+        root = place.place_of(flags.out)
+        report = verify.verify(root, workers=flags.workers, on_progress=show)
     read = f"{counted(report.records, 'record')} in {counted(report.shards, 'shard')}"
     out.print(
         f"{flags.out}: {read}, {report.record_bytes / 1e6:.1f} MB read, "
@@ -208,14 +208,21 @@ def _type_or_spelling(problem_type: object) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = arguments.Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        in_buckets=("out",),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--data", "--rows", nargs="+", default=[], help="rows: .json, .jsonl or .parquet")
     add("--config", default="", help="name or file of a config: the defaults of all flags")
     add("--run", default="", help="workdir of a run, likewise")
     inference.add_row_fields(parser)
-    add("--out", "--shards", default="", help="directory of shards, made or extended")
+    add(
+        "--out",
+        "--shards",
+        default="",
+        help="directory of shards, or its address in a bucket (s3://, gs://), made or extended",
+    )
     add(
         "--model",
         default="",

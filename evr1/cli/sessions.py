@@ -81,7 +81,7 @@ def open_rows(
         geometry=processor.geometry,
         pool=stack.enter_context(DecodePool(flags.workers, flags.timeout)),
         media_dir=flags.media_dir,
-        shards=flags.shards,
+        shards=inference.shards(flags),
     )
     return processor, source
 

@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--row", required=True, help="line of the file, or problem_id")
     add("--out", default="", help=".png to write: a sheet of the frames (default: none)")
     add("--run", default="", help="workdir of a run: its config gives the defaults of the flags")
-    add("--shards", default="", help="of evr1 preprocess: frames that are there are not decoded")
+    inference.add_shards(parser)
     inference.add_row_fields(parser)
     inference.add_prompt(parser)
     inference.add_budgets(parser)

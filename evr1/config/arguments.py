@@ -6,7 +6,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 from evr1.config import urls
@@ -21,7 +21,15 @@ class Parser(argparse.ArgumentParser):
     Flags are not abbreviated: half a keyword of a call from Python would be taken.
     """
 
-    def __init__(self, *args: Any, **fields: Any) -> None:
+    def __init__(self, *args: Any, in_buckets: Collection[str] = ("shards",), **fields: Any):
+        """Takes what ArgumentParser does.
+
+        Args:
+            *args: see there.
+            in_buckets: flags, without dashes, that may be addresses in a bucket.
+            **fields: see there.
+        """
+        self._in_buckets = in_buckets
         super().__init__(*args, **{"allow_abbrev": False} | fields)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
@@ -30,6 +38,8 @@ class Parser(argparse.ArgumentParser):
         for name, value in vars(parsed).items():
             for text in value if isinstance(value, list) else [value]:
                 is_path = isinstance(text, str) and not _ENDPOINT.search(name)
+                if name in self._in_buckets and isinstance(text, str) and urls.is_bucket(text):
+                    continue
                 if is_path and urls.is_remote(text):
                     self.error(f"--{name} {text}: {urls.FIX}")
         return parsed

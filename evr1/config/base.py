@@ -43,7 +43,11 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.media_dir = ""  # joined in front of relative media paths
     # Directory for media that rows hold as bytes. Empty: evr1/media in the user's cache directory.
     c.data.media_cache = ""
-    c.data.shards = ""  # directory written by evr1 preprocess
+    # Directory written by evr1 preprocess, or its address in a bucket: s3://... or gs://...
+    c.data.shards = ""
+    # Directory for shards of a bucket. Empty: evr1/buckets in the user's cache directory.
+    c.data.shard_cache = ""
+    c.data.shard_cache_gib = 0.0  # bound on it; 0: nine tenths of what its disk has free
     # How pixels are kept in it: raw, jpeg (quality 95, 4:4:4) or lossless (WebP). Empty: as it
     # has them, raw in a new one.
     c.data.storage = ""

@@ -89,14 +89,18 @@ def numbers(prefix: str, section: Section) -> None:
             require(abs(value) < 2**31, prefix + name, f"is {value}", "need less than 2**31")
 
 
+IN_BUCKETS = frozenset(("data.shards", "shards"))  # fields that may be an address in a bucket
+
+
 def local_paths(prefix: str, section: Section) -> None:
-    """Requires that no text, in any section, is an address, but for those named `url`."""
+    """Requires that no text is an address, but for those named `url` and of `IN_BUCKETS`."""
     for name, value in vars(section).items():
         if isinstance(value, Section):
             local_paths(f"{prefix}{name}.", value)
         elif name != "url":
             for text in _texts(value):
-                require(not urls.is_remote(text), prefix + name, f"is {text}", urls.FIX)
+                is_read = prefix + name in IN_BUCKETS and urls.is_bucket(text)
+                require(is_read or not urls.is_remote(text), prefix + name, f"is {text}", urls.FIX)
 
 
 def _texts(value: Any) -> list[str]:

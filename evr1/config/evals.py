@@ -9,7 +9,7 @@ from pathlib import Path
 import ml_collections
 from ml_collections import config_dict
 
-from evr1.config import checks
+from evr1.config import checks, urls
 from evr1.config.checks import Section, require
 from evr1.config.read import read_section
 from evr1.config.settings import MeshSettings, Settings
@@ -129,7 +129,7 @@ def resolve(config: ml_collections.ConfigDict) -> BenchmarkSettings:
     for name, value in (("workdir", settings.workdir), ("model", settings.model)):
         require(bool(value), name, "is not given", f"add --config.{name}=DIR")
     shards = settings.shards
-    is_there = not shards or Path(shards).is_dir()
+    is_there = not shards or urls.is_bucket(shards) or Path(shards).is_dir()
     require(is_there, "shards", f"is {shards}: no such directory", "check it, or leave it empty")
     require(bool(settings.tasks), "tasks", "is empty", "add --config.tasks='(\"lvbench\",)'")
     settings.check()

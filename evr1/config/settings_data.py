@@ -4,7 +4,7 @@ import dataclasses
 import math
 from pathlib import Path
 
-from evr1.config import checks, columns
+from evr1.config import checks, columns, urls
 from evr1.config.checks import Section, require
 
 SOURCES = ("prefer_preprocessed", "preprocessed_only", "realtime_only")
@@ -28,6 +28,8 @@ class DataSettings(Section):
     media_dir: str
     media_cache: str
     shards: str
+    shard_cache: str
+    shard_cache_gib: float
     storage: str
     generate: bool
     preprocess: bool
@@ -75,7 +77,9 @@ class DataSettings(Section):
         checks.items("data.skip", self.skip, str, need)
         checks.positive("data", self, ("video_fps", "max_prompt_tokens", "workers"))
         checks.timeout("data.decode_timeout_s", self.decode_timeout_s)
-        checks.at_least_0("data", self, ("video_total_pixels", "prefetch_batches"))
+        checks.at_least_0(
+            "data", self, ("video_total_pixels", "prefetch_batches", "shard_cache_gib")
+        )
         require(
             self.video_max_frames >= 2,
             "data.video_max_frames",
@@ -129,7 +133,9 @@ class DataSettings(Section):
             require(is_there, "data.sources", f"{path}: no such file", _SOURCES_FIX)
         paths = {Path(path).resolve() for path, _ in self.sources}
         require(len(paths) == len(self.sources), "data.sources", "holds a file twice", _SOURCES_FIX)
-        checks.is_directory_or_free("data.shards", self.shards)
+        if not urls.is_bucket(self.shards):
+            checks.is_directory_or_free("data.shards", self.shards)
+        checks.is_directory_or_free("data.shard_cache", self.shard_cache)
         require(
             not self.template or Path(self.template).is_file(),
             "data.template",

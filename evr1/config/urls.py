@@ -1,9 +1,10 @@
-"""Addresses of other machines: nothing is read from them or written to them."""
+"""Addresses of other machines: what may lie in a bucket, and that all else is on this machine."""
 
 import re
 
 _REMOTE = re.compile(r"(?i)^(https?|ftp|s3|gs|gcs|az|abfss?|hf|oss|hdfs)://")
-FIX = "nothing is read from or written to other machines: mount the bucket, or copy it"
+_BUCKET = re.compile("(s3|gs)://")
+FIX = "this is read and written on this machine alone: mount the bucket, or copy it"
 
 
 def is_remote(text: str) -> bool:
@@ -13,3 +14,12 @@ def is_remote(text: str) -> bool:
     (True, False)
     """
     return _REMOTE.match(text) is not None
+
+
+def is_bucket(text: str) -> bool:
+    """Returns whether a path is an address in a bucket, of those that are read and written.
+
+    >>> is_bucket("s3://bucket/shards"), is_bucket("https://host/shards"), is_bucket("shards")
+    (True, False, False)
+    """
+    return _BUCKET.match(text) is not None

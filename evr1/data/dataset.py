@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evr1.config import DataSettings, columns
+from evr1.config import DataSettings, columns, urls
 from evr1.data import left_out, rows
 from evr1.data.errors import MediaError
 from evr1.data.loader import Loader
 from evr1.data.media import storage, video_budget
 from evr1.data.media.decode import DecodePool
+from evr1.data.media.place import Place, place_of
 from evr1.data.media.preprocess import preprocess, progress_bar
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.media.requests import Opener
@@ -24,6 +25,7 @@ from evr1.data.media.source import MediaSource, media_requests
 from evr1.data.order import Source
 from evr1.data.processor import Processor
 from evr1.data.records import Budgets, Example, Geometry, Row
+from evr1.data.remote.cache import FileCache
 from evr1.data.share import Share
 from evr1.data.shown import ShownRows
 from evr1.data.sizes import Sizes
@@ -212,6 +214,17 @@ def chooses_frames(settings: DataSettings, run_rows: Sequence[Row]) -> bool:
     return not is_read and any(row.videos for row in run_rows)
 
 
+def shards_of(settings: DataSettings) -> str | Place:
+    """Returns the directory of shards, as it is now; empty: none is read.
+
+    Raises:
+        ValueError: it is in a bucket that cannot be read.
+    """
+    if settings.source == "realtime_only":
+        return ""
+    return place_of(settings.shards, FileCache(settings.shard_cache, settings.shard_cache_gib))
+
+
 def row_sizes(
     settings: DataSettings,
     limits: Budgets,
@@ -231,7 +244,7 @@ def row_sizes(
     return Sizes(
         Opener(settings.media_dir, limits, geometry),
         box_scale,
-        settings.shards if settings.source != "realtime_only" else "",
+        "" if settings.preprocess and urls.is_bucket(settings.shards) else shards_of(settings),
         settings.workers,
         settings.decode_timeout_s,
         share or Share(),
@@ -282,8 +295,9 @@ def open_source(
     Raises:
         ValueError: budgets that cross, or damaged shards.
     """
-    if settings.storage and os.path.isdir(settings.shards):
-        storage.agree(settings.shards, settings.storage, is_new=False)
+    shards = shards_of(settings)
+    if settings.storage and os.path.isdir(shards):
+        storage.agree(shards, settings.storage, is_new=False)
     pool = DecodePool(
         settings.workers, settings.decode_timeout_s, quarantine=Quarantine(quarantine)
     )
@@ -292,7 +306,7 @@ def open_source(
         geometry=geometry,
         pool=stack.enter_context(pool),
         media_dir=settings.media_dir,
-        shards=settings.shards,
+        shards=shards,
         mode=settings.source,
     )
     source.told.is_silent = settings.generate  # half of the demo's clips are to stand still

@@ -14,6 +14,7 @@ from evr1.data.media import patches
 from evr1.data.media.cache import place_free
 from evr1.data.media.content import FileTable
 from evr1.data.media.decode import DecodePool
+from evr1.data.media.place import Place
 from evr1.data.media.requests import Opener, Request, media_requests
 from evr1.data.media.size_table import SizeTable
 from evr1.data.records import Row
@@ -42,7 +43,7 @@ class Sizes:
 
     opener: Opener
     box_scale: str
-    shards: str = ""
+    shards: str | Place = ""
     workers: int = 2
     timeout_s: float = 120.0
     share: Share = Share()

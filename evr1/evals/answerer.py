@@ -15,6 +15,7 @@ from evr1.batch.features import make_encoder
 from evr1.batch.shapes import shapes_alike
 from evr1.config.evals import BenchmarkSettings
 from evr1.data.media.decode import DecodePool
+from evr1.data.media.place import place_of
 from evr1.data.media.source import MediaSource
 from evr1.data.processor import Processor
 from evr1.evals import manifest, presets, room, show
@@ -145,7 +146,7 @@ class Answerer:
             geometry=processor.geometry,
             pool=self.pool,
             media_dir=str(prepared.folder),
-            shards=s.shards,
+            shards=place_of(s.shards),
         )
         prompt = prepared.task.prompts[prepared.prompt]
         asker = Asker(prepared.folder, prompt, processor, s.rows, begin)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from evr1.config import DataSettings
+from evr1.config import DataSettings, urls
 from evr1.config.base import get_config
 from evr1.config.read import read_section
 from evr1.data.dataset import budgets, open_source, read_rows
@@ -90,4 +90,6 @@ def _data(config: Mapping[str, Any]) -> DataSettings:
 
 def _at_home(config: Mapping[str, Any], path: str) -> str:
     """A path as it is seen from the folder that the run was started in."""
-    return path and os.path.join(config.get("run", {}).get("folder", ""), path)
+    if not path or urls.is_bucket(path):
+        return path
+    return os.path.join(config.get("run", {}).get("folder", ""), path)

@@ -22,6 +22,8 @@ CONFIG = {
     "data.problem_type": "math",
     "data.max_bad_rows_share": 0.25,
     "data.shards": "s",
+    "data.shard_cache": "/shards",
+    "data.shard_cache_gib": 2,
     "data.media_cache": "/cache",
     "data.sanitize": True,
     "data.video_fps": 3,  # a whole number, as an override may be written

@@ -7,7 +7,7 @@ import pytest
 from configs import base, eval_video
 from evr1.config import arguments, evals, resolve
 
-FIX = "nothing is read from or written to other machines: mount the bucket, or copy it"
+FIX = "this is read and written on this machine alone: mount the bucket, or copy it"
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,21 @@ def test_a_flag(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--data", "rows.jsonl", "gs://bucket/rows.jsonl"])
     assert capsys.readouterr().err == f"tool: error: --data gs://bucket/rows.jsonl: {FIX}\n"
+
+
+def test_what_may_lie_in_a_bucket(capsys):
+    c = base.get_config()
+    c.data.shards = "s3://bucket/shards"
+    assert resolve(c, has_paths=False).data.shards == "s3://bucket/shards"
+    c = eval_video.get_config()
+    c.workdir, c.model, c.shards, c.tasks = "run", "model", "gs://bucket/shards", ("lvbench",)
+    assert evals.resolve(c).shards == "gs://bucket/shards"
+    parser = arguments.Parser(prog="tool")
+    parser.add_argument("--shards")
+    assert parser.parse_args(["--shards", "s3://bucket/shards"]).shards
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--shards", "https://host/shards"])
+    assert capsys.readouterr().err == f"tool: error: --shards https://host/shards: {FIX}\n"
 
 
 def test_flags_are_not_abbreviated(capsys):

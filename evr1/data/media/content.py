@@ -22,7 +22,7 @@ FILES = "files.jsonl"
 _SAMPLE_BYTES = 65536
 
 
-def file_identity(path: str | pathlib.Path) -> str:
+def file_identity(path: str | os.PathLike[str]) -> str:
     """Returns a name for a file's content, which a copy of the file shares.
 
     It is a hash of the file's size and of its first, middle and last 64 KiB.
@@ -78,7 +78,7 @@ class FileTable:
     Names are paths as rows write them; a known size and time stand for the content.
     """
 
-    def __init__(self, root: str | pathlib.Path | None, part: Part = WHOLE):
+    def __init__(self, root: str | os.PathLike[str] | None, part: Part = WHOLE):
         """Reads the lists in `root`, those of all parts; a part appends to its own."""
         self._path = jsonl.path_of(pathlib.Path(root) / FILES, part) if root else None
         self._lock = threading.Lock()

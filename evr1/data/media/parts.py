@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from evr1.data.media import manifest, shard_files, shard_index, shard_readers
+from evr1.data.media import manifest, shard_files, shard_index, shard_readers, stage
 from evr1.data.media import storage as storage_of
 from evr1.data.media.tfds_format import media_features, write_metadata
 from evr1.data.records import Media
@@ -90,7 +90,14 @@ class PartWriter:
         repairs: what was mended, a line each.
     """
 
-    def __init__(self, root: str | pathlib.Path, count: int, part: Part, storage: str = ""):
+    def __init__(
+        self,
+        root: str | pathlib.Path,
+        count: int,
+        part: Part,
+        storage: str = "",
+        target: stage.Target = stage.HERE,
+    ):
         """Takes the part's lock and mends its shards.
 
         Args:
@@ -98,12 +105,14 @@ class PartWriter:
             count: shards that it is cut into, see `agree`.
             part: which of them to write.
             storage: see `shards.ShardWriter`.
+            target: where complete shards go.
 
         Raises:
             ValueError: another process writes one of these shards.
         """
         media_features()  # TFDS replaces the import statement while it loads: before threads start
         self.root, self.count = pathlib.Path(root), count
+        self._target = target
         self._mine = range(part.index, count, part.count)
         self._lock = threading.Lock()
         self._left: dict[int, set[str]] = defaultdict(set)
@@ -116,7 +125,9 @@ class PartWriter:
             for number in self._mine:
                 for path in self.root.glob(f".writing-{number:05d}*"):
                     path.unlink()
-            self._keys, _, self.repairs = shard_files.repair(self.root, self._mine.__contains__)
+            self._keys, _, self.repairs = shard_files.repair(
+                self.root, self._mine.__contains__, is_remote=target.is_remote
+            )
             self._locks = stack.pop_all()
 
     def __enter__(self) -> "PartWriter":
@@ -128,6 +139,7 @@ class PartWriter:
                 self._complete(number)
             if kind is None:
                 self._write_empty()
+            self._target.refresh()
             self._write_metadata()
 
     def __contains__(self, key: str) -> bool:
@@ -181,17 +193,20 @@ class PartWriter:
             [(unsorted.path, unsorted.records)],
         )
         if final.is_file():
+            self._target.fetch(final)
             reader = shard_readers.open_surely(final)
             sources.append((final, reader.num_records()))
             reader.close()
         _write_sorted(self.root, number, sources)
         unsorted.path.unlink()
+        self._target.publish(number)
 
     def _write_empty(self) -> None:
         """Writes the shards that have no media: TFDS wants all numbers."""
         for number in self._mine:
             if not shard_files.shard_path(self.root, number).is_file():
                 _write_sorted(self.root, number, [])
+                self._target.publish(number)
 
     def _write_metadata(self) -> None:
         """Writes what TFDS reads, if every shard is there: the last part to end does it."""

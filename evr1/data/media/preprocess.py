@@ -15,7 +15,7 @@ from rich import progress
 from rich.console import Console
 
 from evr1.data.errors import MediaError
-from evr1.data.media import memory, parts, remarks, shard_files, shards
+from evr1.data.media import memory, parts, remarks, shard_files, shards, stage
 from evr1.data.media.content import FileTable
 from evr1.data.media.decode import DecodePool, Job
 from evr1.data.media.quarantine import Quarantine
@@ -133,7 +133,7 @@ def preprocess(
 
     Args:
         rows: whose media to decode.
-        out: directory of shards.
+        out: directory of shards, or its address in a bucket.
         budgets: how much of each medium is looked at.
         geometry: of the model.
         media_dir: put in front of relative paths.
@@ -158,13 +158,14 @@ def preprocess(
     summary.total = len(summary.sources)
     begin = time.monotonic()
     with contextlib.ExitStack() as stack:
+        bucket = stack.enter_context(stage.staged(out, part))
+        out, named = (str(bucket.root), bucket.named) if bucket else (out, str)
         if part.count > 1 or num_shards > 0 or parts.count_of(out) > 0:
-            count = parts.agree(out, summary.total, num_shards)
-            writer = stack.enter_context(parts.PartWriter(out, count, part, storage))
+            count = _agree(out, summary.total, num_shards, bucket)
+            writer = parts.PartWriter(out, count, part, storage, bucket or stage.HERE)
         else:
-            writer = stack.enter_context(
-                shards.ShardWriter(out, shard_bytes=shard_bytes, storage=storage)
-            )
+            writer = _by_size(out, shard_bytes, storage, bucket)
+        _enter(stack, writer, bucket)
         quarantine = Quarantine(os.path.join(out, shards.QUARANTINE), part)
         pool = stack.enter_context(DecodePool(workers, timeout_s, quarantine=quarantine))
         summary.repairs = writer.repairs
@@ -181,12 +182,39 @@ def preprocess(
                     summary.total = len(requests) + len(again)
                 for some in (requests, again):
                     for outcome in _results(threads, work.decode, some, 2 * workers):
-                        _count(summary, outcome)
+                        _count(summary, outcome, named)
                         summary.seconds = time.monotonic() - begin
                         on_progress(summary)
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
     return summary
+
+
+def _by_size(
+    out: str, shard_bytes: int, storage: str, bucket: stage.Stage | None
+) -> shards.ShardWriter:
+    target = bucket or stage.HERE
+    return shards.ShardWriter(out, shard_bytes=shard_bytes, storage=storage, target=target)
+
+
+def _enter(
+    stack: contextlib.ExitStack,
+    writer: shards.ShardWriter | parts.PartWriter,
+    bucket: stage.Stage | None,
+) -> None:
+    stack.enter_context(writer)
+    if bucket:
+        bucket.settle_storage(writer.storage)
+        writer.repairs = bucket.repairs
+
+
+def _agree(out: str, media: int, wanted: int, bucket: stage.Stage | None) -> int:
+    """Returns into how many shards `out` is cut, also where another host decides it just now."""
+    count = parts.agree(out, media, wanted)
+    if bucket is None:
+        return count
+    bucket.settle(parts.MANIFEST)
+    return parts.agree(out, media, wanted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,9 +344,10 @@ def _results(
             yield future.result()
 
 
-def _count(summary: Summary, outcome: _Done | MediaError) -> None:
+def _count(summary: Summary, outcome: _Done | MediaError, named: Callable[[str], str]) -> None:
     if isinstance(outcome, MediaError):
-        summary.failed.append(outcome)
+        error = MediaError(outcome.kind, outcome.path, named(outcome.reason))
+        summary.failed.append(error)
         return
     if outcome.remarks:
         summary.remarked[outcome.request] = outcome.remarks

@@ -20,7 +20,7 @@ class Quarantine:
     object a line: path, kind, reason, size, mtime_ns, time.
     """
 
-    def __init__(self, path: str | pathlib.Path, part: Part = WHOLE):
+    def __init__(self, path: str | os.PathLike[str], part: Part = WHOLE):
         """Reads the list at `path` and those of all parts; a part appends to its own."""
         self.path = jsonl.path_of(pathlib.Path(path), part)
         self._lock = threading.Lock()

@@ -4,6 +4,7 @@ They are counted and named, and never an error: a slide that stays is a video, t
 """
 
 import math
+import os
 import pathlib
 import threading
 from collections.abc import Collection, Iterable, Mapping
@@ -133,7 +134,7 @@ class Told:
 class RemarkTable:
     """The remarks about the media in a directory of shards, by key; an object a line."""
 
-    def __init__(self, root: str | pathlib.Path, part: Part = WHOLE):
+    def __init__(self, root: str | os.PathLike[str], part: Part = WHOLE):
         """Reads the lists in `root`, those of all parts; a part appends to its own."""
         self._path = jsonl.path_of(pathlib.Path(root) / FILE, part)
         self._lock = threading.Lock()

@@ -72,13 +72,17 @@ def lock(root: pathlib.Path, *, is_shared: bool = False) -> Iterator[None]:
 
 
 def repair(
-    root: pathlib.Path, is_mine: Callable[[int], bool] = lambda number: True
+    root: pathlib.Path,
+    is_mine: Callable[[int], bool] = lambda number: True,
+    *,
+    is_remote: bool = False,
 ) -> tuple[set[str], dict[int, tuple[int, int]], list[str]]:
     """Makes every index match its shard.
 
     Args:
         root: directory of shards.
         is_mine: whether to look at a shard of this number.
+        is_remote: only the indexes are here, and fit, see `evr1.data.media.stage`.
 
     Returns:
         The keys that are there, the (records, bytes) of each shard, and what was mended.
@@ -92,6 +96,11 @@ def repair(
         index.unlink()
     for number, path in [shard for shard in shards_in(root) if is_mine(shard[0])]:
         index = index_path(root, number)
+        if is_remote:
+            table, size = shard_index.read_table(index)
+            keys.update(key.decode() for key in table.keys.tolist())
+            shards[number] = len(table.keys), size
+            continue
         try:
             reader = shard_readers.open_surely(path)
         except OSError as error:

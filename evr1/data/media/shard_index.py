@@ -13,6 +13,7 @@ import numpy as np
 
 from evr1.data.media import patches
 from evr1.data.records import Media
+from evr1.data.remote.cache import digest_of
 
 LOST = ""  # in place of the key of a record that cannot be read
 
@@ -22,7 +23,7 @@ def write(path: pathlib.Path, shard: pathlib.Path, entries: Sequence[tuple[str, 
 
     Args:
         path: of the index.
-        shard: the file that it is of, whose size it keeps.
+        shard: the file that it is of, whose size and hash it keeps.
         entries: key and medium of every record, in order; the pixels are not looked at.
     """
     temporary = path.with_name(f".writing-{path.name}")
@@ -35,6 +36,7 @@ def write(path: pathlib.Path, shard: pathlib.Path, entries: Sequence[tuple[str, 
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         timestamps=np.concatenate([np.zeros(0), *(m.timestamps for _, m in entries)]),
         shard_bytes=np.int64(shard.stat().st_size),
+        shard_blake2b=np.array(digest_of(shard), "S32"),
     )
     sync(temporary)
     temporary.rename(path)
@@ -141,6 +143,19 @@ def read_table(path: pathlib.Path) -> tuple[Table, int]:
             f"{path}: damaged index ({reason}); delete it and run evr1 preprocess "
             "again, which rebuilds it from the shard"
         ) from None
+
+
+def digest(path: pathlib.Path) -> str:
+    """Returns the blake2b of an index's shard; empty: the index is older than such hashes.
+
+    Raises:
+        ValueError: the index is damaged.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return bytes(file["shard_blake2b"]).decode() if "shard_blake2b" in file.files else ""
+    except _DAMAGE as error:
+        raise ValueError(f"{path}: damaged index ({error})") from None
 
 
 def sync(path: pathlib.Path) -> None:

@@ -24,8 +24,9 @@ import time
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from evr1.data.media import patches, shard_files, shard_index, shard_readers
+from evr1.data.media import patches, shard_files, shard_index, shard_readers, stage
 from evr1.data.media import storage as storage_of
+from evr1.data.media.place import Place
 from evr1.data.media.tfds_format import media_features, parse, serialize, write_metadata
 from evr1.data.records import Media
 
@@ -50,12 +51,13 @@ class ShardStore:
         lost: a line for each shard file that is gone while its index is there.
     """
 
-    def __init__(self, root: str | pathlib.Path):
+    def __init__(self, root: str | pathlib.Path | Place):
         """Reads the indexes.
 
         Raises:
             ValueError: no such directory, or a damaged index.
         """
+        self._place, self._named = (root, root.named) if isinstance(root, Place) else (None, str)
         self.root = pathlib.Path(root)
         if not self.root.is_dir():
             raise ValueError(
@@ -72,7 +74,9 @@ class ShardStore:
                 tables[shard], self._bytes[shard] = shard_index.read_table(index)
                 self._counts[shard] = len(tables[shard].keys)
         self._catalog = shard_index.Catalog(tables)
-        self.lost = [shard_files.lost(*shard) for shard in shard_files.without_shard(self.root)]
+        self.lost = [
+            self._named(shard_files.lost(*shard)) for shard in shard_files.without_shard(self.root)
+        ]
 
     def check(self) -> None:
         """Checks that every shard has its index, and that it is as long as the index says.
@@ -89,8 +93,10 @@ class ShardStore:
             else:
                 continue
             raise ValueError(
-                f"{path}: {reason}; run evr1 preprocess again on this directory, which "
-                "rebuilds the index, or sets the shard aside and decodes its media anew"
+                self._named(
+                    f"{path}: {reason}; run evr1 preprocess again on this directory, which "
+                )
+                + "rebuilds the index, or sets the shard aside and decodes its media anew"
             )
 
     def __len__(self) -> int:
@@ -122,16 +128,29 @@ class ShardStore:
         if entry is None:
             raise KeyError(key)
         path = shard_files.shard_path(self.root, entry.shard)
+        file = self._place.fetch(path) if self._place else path
         try:
-            record = self._readers.read(path, entry.record, self._counts[entry.shard])
+            record = self._record(path, file, entry)
             stored_key, media = parse(record)
         except OSError as error:
-            raise ValueError(shard_readers.tell(path, error)) from None
+            raise ValueError(self._named(shard_readers.tell(path, error))) from None
         except shard_files.UNREADABLE as error:
-            raise ValueError(_damage(path, key, " ".join(str(error).split()))) from None
+            reason = " ".join(str(error).split())
+            raise ValueError(self._named(_damage(path, key, reason))) from None
         if stored_key != key:
-            raise ValueError(_damage(path, key, f"the record holds key {stored_key[:40]}"))
+            reason = f"the record holds key {stored_key[:40]}"
+            raise ValueError(self._named(_damage(path, key, reason)))
         return media
+
+    def _record(self, path: pathlib.Path, file: pathlib.Path, entry: Entry) -> bytes:
+        count = self._counts[entry.shard]
+        try:
+            return self._readers.read(file, entry.record, count)
+        except FileNotFoundError:
+            if self._place is None:
+                raise
+            # It had to make room for another one in this moment.
+            return self._readers.read(self._place.fetch(path), entry.record, count)
 
 
 class ShardWriter:
@@ -152,6 +171,7 @@ class ShardWriter:
         shard_bytes: int = SHARD_BYTES,
         shard_seconds: float = SHARD_SECONDS,
         storage: str = "",
+        target: stage.Target = stage.HERE,
     ):
         """Takes the directory's lock, discards half-written files and repairs indexes.
 
@@ -161,6 +181,7 @@ class ShardWriter:
             shard_seconds: or when an entry comes so long after it was begun.
             storage: how pixels are kept, see `evr1.data.media.storage`; empty: as they are, or as
                 the directory has them.
+            target: where complete shards go.
 
         Raises:
             ValueError: another process writes here, or the directory keeps pixels otherwise.
@@ -169,6 +190,7 @@ class ShardWriter:
         self.root = pathlib.Path(root)
         self.root.mkdir(parents=True, exist_ok=True)
         self._shard_bytes, self._shard_seconds = shard_bytes, shard_seconds
+        self._target = target
         self._lock = threading.Lock()
         self._dir_lock = contextlib.ExitStack()
         self._dir_lock.enter_context(shard_files.lock(self.root))
@@ -177,7 +199,9 @@ class ShardWriter:
         try:
             is_new = next(shard_files.shards_in(self.root), None) is None
             self.storage = storage_of.agree(self.root, storage, is_new=is_new)
-            self._keys, self._shards, self.repairs = shard_files.repair(self.root)
+            self._keys, self._shards, self.repairs = shard_files.repair(
+                self.root, is_remote=target.is_remote
+            )
         except BaseException:
             self._dir_lock.close()
             raise
@@ -232,15 +256,16 @@ class ShardWriter:
 
     def close(self) -> None:
         """Completes the open shard and gives the lock back."""
-        with self._lock:
+        with self._lock, self._dir_lock:
             if self._open is not None:
                 self._complete()
-            self._dir_lock.close()
 
     def _complete(self) -> None:
         assert self._open is not None
-        self._shards[self._open.number] = self._open.complete()
+        number = self._open.number
+        self._shards[number] = self._open.complete()
         self._open = None
+        self._target.publish(number)
         self._write_metadata()
 
     def _write_metadata(self) -> None:

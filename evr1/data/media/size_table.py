@@ -1,5 +1,6 @@
 """The sizes of source media in a directory of shards, by content."""
 
+import os
 import pathlib
 import threading
 
@@ -12,7 +13,7 @@ FILE = "sizes.jsonl"
 class SizeTable:
     """Width and height of files, upright, by `content.file_identity`; an object a line."""
 
-    def __init__(self, root: str | pathlib.Path, part: Part = WHOLE):
+    def __init__(self, root: str | os.PathLike[str], part: Part = WHOLE):
         """Reads the lists in `root`, those of all parts; a part appends to its own."""
         self._path = jsonl.path_of(pathlib.Path(root) / FILE, part)
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ from evr1.data.errors import MediaError
 from evr1.data.media import patches, remarks, storage
 from evr1.data.media.content import FileTable
 from evr1.data.media.decode import DecodePool
+from evr1.data.media.place import Place
 from evr1.data.media.quarantine import Quarantine
 from evr1.data.media.requests import Opener, Request, check_budgets, media_requests
 from evr1.data.media.shards import QUARANTINE, ShardStore
@@ -35,7 +36,7 @@ class MediaSource:
         geometry: Geometry,
         pool: DecodePool,
         media_dir: str = "",
-        shards: str = "",
+        shards: str | Place = "",
         mode: str = "prefer_preprocessed",
     ):
         """Opens the shards.
@@ -45,7 +46,7 @@ class MediaSource:
             geometry: of the model.
             pool: where files are decoded.
             media_dir: put in front of relative paths.
-            shards: directory of evr1 preprocess; empty: none.
+            shards: directory of evr1 preprocess, see `place.place_of`; empty: none.
             mode: one of `MODES`.
 
         Raises:
@@ -62,6 +63,7 @@ class MediaSource:
         how = storage.of_directory(shards) if shards else storage.RAW
         self._opener = Opener(media_dir, budgets, geometry, how)
         self._geometry, self._pool, self._mode = geometry, pool, mode
+        self._shards = shards
         self._store = ShardStore(shards) if shards and mode != "realtime_only" else None
         if self._store is not None:
             self._store.check()
@@ -174,7 +176,7 @@ class MediaSource:
         if self._known_bad is not None:
             limit_s = 0.0 if self._mode == "preprocessed_only" else self._pool.timeout_s
             self._known_bad.check(path, limit_s)  # the reason why it is not there
-        return self._uncached(path, f"not in {self._store.root} with these budgets")
+        return self._uncached(path, f"not in {self._shards} with these budgets")
 
     def _uncached(self, path: str, reason: str) -> None:
         if self._mode == "preprocessed_only":

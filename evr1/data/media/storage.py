@@ -6,6 +6,7 @@ which is read fastest. The others are for stores that are slower than a decoder.
 
 import functools
 import io
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -75,7 +76,7 @@ def psnr(frames: np.ndarray, others: np.ndarray) -> float:
     return 10 * float(np.log10(255**2 * values / square)) if square else float("inf")
 
 
-def of_directory(root: str | pathlib.Path) -> str:
+def of_directory(root: str | os.PathLike[str]) -> str:
     """Returns how a directory of shards keeps pixels.
 
     Raises:
@@ -85,7 +86,7 @@ def of_directory(root: str | pathlib.Path) -> str:
     return manifest.read(path, _FIELD, NAMES.__contains__, need) or RAW
 
 
-def agree(root: str | pathlib.Path, wanted: str, *, is_new: bool) -> str:
+def agree(root: str | os.PathLike[str], wanted: str, *, is_new: bool) -> str:
     """Returns how a directory keeps pixels; a new one keeps them as is wanted, from then on.
 
     Args:

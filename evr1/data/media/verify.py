@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 
 from evr1.data.media import patches, shard_files, shard_index, shard_readers
+from evr1.data.media.place import Place, named
 from evr1.data.media.tfds_format import parse
 from evr1.data.records import Media
+from evr1.data.remote.cache import Differs
 from evr1.parallel import leaving
 
 
@@ -22,7 +24,7 @@ class Report:
 
 
 def verify(
-    root: str | pathlib.Path,
+    root: str | pathlib.Path | Place,
     *,
     workers: int = 4,
     on_progress: Callable[[Report, int], None] = lambda report, total: None,
@@ -33,7 +35,7 @@ def verify(
     another process is writing is not looked at.
 
     Args:
-        root: directory of shards.
+        root: directory of shards; of one in a bucket, all shards are fetched.
         workers: threads that read; the hash is computed without the interpreter's lock.
         on_progress: called after each shard, with the number of all shards.
 
@@ -41,21 +43,22 @@ def verify(
         ValueError: no such directory.
         OSError: a file cannot be read: nothing is known of it.
     """
-    root = pathlib.Path(root)
+    where, root = root, pathlib.Path(root)
     if not root.is_dir():
         raise ValueError(f"{root}: no such directory; give a directory of shards")
     numbered = list(shard_files.shards_in(root))
-    report = Report(faults=[shard_files.lost(*lost) for lost in shard_files.without_shard(root)])
+    lost = [shard_files.lost(*each) for each in shard_files.without_shard(root)]
+    report = Report(faults=[named(where, line) for line in lost])
     seen: dict[str, str] = {}
     with futures.ThreadPoolExecutor(workers) as threads:
         try:
-            found = threads.map(lambda shard: _verify_shard(root, *shard), numbered)
+            found = threads.map(lambda shard: _verify_shard(where, *shard), numbered)
             for (_, path), (keys, size, faults) in zip(numbered, found, strict=True):
                 leaving.sync_point()
                 report.shards += 1
                 report.records += len(keys)
                 report.record_bytes += size
-                report.faults += faults
+                report.faults += [named(where, fault) for fault in faults]
                 for key in keys:
                     if key in seen:
                         report.faults.append(f"{path}: entry {key} is in {seen[key]}, too")
@@ -67,10 +70,10 @@ def verify(
 
 
 def _verify_shard(
-    root: pathlib.Path, number: int, path: pathlib.Path
+    root: str | pathlib.Path | Place, number: int, path: pathlib.Path
 ) -> tuple[list[str], int, list[str]]:
     """Returns the keys that are as they were written, their bytes, and what is wrong."""
-    index = shard_files.index_path(root, number)
+    index = shard_files.index_path(pathlib.Path(root), number)
     if not index.is_file():
         return [], 0, [f"{path}: its index {index.name} is gone"]
     try:
@@ -79,8 +82,13 @@ def _verify_shard(
         return [], 0, [str(error)]
     if size != path.stat().st_size:
         return [], 0, [f"{path}: {path.stat().st_size} bytes, {size} in its index"]
-    keys, read, faults = [], 0, []
-    for key, fault, record_bytes in _verify_records(path, entries):
+    keys, read, faults, file = [], 0, [], path
+    if isinstance(root, Place):
+        try:
+            file = root.fetch(path, is_fresh=True)
+        except Differs as error:
+            return [], 0, [str(error)]
+    for key, fault, record_bytes in _verify_records(file, entries):
         read += record_bytes
         if fault:
             faults.append(f"{path}: entry {key or '(none)'} {fault}")
