@@ -58,7 +58,8 @@ def _run(settings: ServeSettings, flags: argparse.Namespace) -> int:
         preparer = Preparer(settings, side, actor.processor, pool, folder, worker.is_kept)
         threads = stack.enter_context(ThreadPoolExecutor(2 * settings.workers + 2))
         stack.callback(pool.close)  # whoever waits for a decoder waits no more
-        gate, metrics = Gate(settings), Metrics(worker.gauges)
+        gate = Gate(settings)
+        metrics = Metrics(lambda: {**worker.gauges(), "requests_open": gate.requests})
         chat = Chat(settings, worker, preparer, gate, threads, metrics)
         app = make_app(settings, worker, chat, gate, metrics)
 

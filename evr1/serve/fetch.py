@@ -1,5 +1,6 @@
 """Media from other machines: public addresses alone, at every redirect, and no more than fits."""
 
+import contextlib
 import dataclasses
 import http.client
 import ipaddress
@@ -67,18 +68,15 @@ class Fetcher:
         left = end - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        connection = _Connection(parts, address, port, left)
-        try:
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        with contextlib.closing(_Connection(parts, address, port, left)) as connection:
             connection.request("GET", path, headers={"User-Agent": "evr1", "Accept": "*/*"})
-            answer = connection.getresponse()
-            if answer.status in _MOVED and (where := answer.getheader("Location")):
-                return where
-            if answer.status != 200:
-                raise _refused(param, f"its server says {answer.status}", "media_fetch")
-            return self._body(answer.read1, param, end)
-        finally:
-            connection.close()
+            with connection.getresponse() as answer:
+                if answer.status in _MOVED and (where := answer.getheader("Location")):
+                    return where
+                if answer.status != 200:
+                    raise _refused(param, f"its server says {answer.status}", "media_fetch")
+                return self._body(answer.read1, param, end)
 
     def _body(self, read: Callable[[int], bytes], param: str, end: float) -> bytes:
         data = bytearray()

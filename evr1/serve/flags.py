@@ -85,7 +85,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     add("--max_tokens", type=int, default=default.completion_tokens, help="of an answer (1024)")
     add("--max_n", type=int, default=default.choices, help="answers to a request (16)")
     add("--max_body_mib", type=float, default=default.body_bytes / 2**20, help="(64)")
-    add("--max_media", type=int, default=default.media, help="of a request (16)")
+    add("--max_media", type=int, default=default.media, help="of a request (64)")
     add("--max_source_pixels", type=int, default=default.source_pixels, help="of a frame as it is")
     add("--most_frames", type=int, default=default.frames, help="that a request may ask for (768)")
     add("--most_pixels", type=int, default=default.frame_pixels, help="likewise, of a frame")

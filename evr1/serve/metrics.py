@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_HELD = ("rows_waiting", "rows_running", "slots_used", "prefix_bytes", "prefixes")
+_HELD = ("rows_waiting", "rows_running", "slots_used", "prefix_bytes", "prefixes", "requests_open")
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 

@@ -34,11 +34,21 @@ def shown(request: ChatRequest) -> list[Shown]:
                 if isinstance(part, VideoPart)
                 else (part.image_url, "image")
             )
-            said = {**_of_kind(kind, request.said()), **part.said(), **at.said(), **_bounds(at)}
-            if at.nframes or part.nframes:
-                said.pop("fps", None) if "fps" not in (part.said() | at.said()) else None
+            said = {**_of_kind(kind, request.said()), **_of_part(part), **_bounds(at)}
+            if "nframes" in _of_part(part):  # what is said of one medium goes before what of all
+                said.pop("fps", None)
+            elif "fps" in _of_part(part):
+                said.pop("nframes", None)
             found.append(Shown(kind, at.url, f"messages.{i}.content.{j}", said))
     return found
+
+
+def _of_part(part: ImagePart | VideoPart) -> dict[str, float]:
+    at = part.video_url if isinstance(part, VideoPart) else part.image_url
+    said = {**part.said(), **at.said()}
+    if {"fps", "nframes"} <= said.keys():
+        raise Refusal(400, "nframes: got it beside fps; give one of them", param="nframes")
+    return said
 
 
 def _of_kind(kind: str, said: dict[str, float]) -> dict[str, float]:

@@ -123,6 +123,20 @@ class StreamOptions(Model):
     include_obfuscation: bool = False
 
 
+class VideoIo(Model):
+    """How vLLM's clients ask for frames."""
+
+    num_frames: int | None = Field(None, ge=-1, strict=True)
+    fps: float | None = Field(None, gt=0, le=1000, allow_inf_nan=False)
+
+
+class MediaIo(Model):
+    """The same, by the kind of medium."""
+
+    video: VideoIo = VideoIo()
+    image: dict[str, Any] = Field({}, max_length=0)
+
+
 class ChatRequest(Budgets):
     """A request for chat completions."""
 
@@ -141,6 +155,7 @@ class ChatRequest(Budgets):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     chat_template_kwargs: dict[str, Any] = {}
+    media_io_kwargs: MediaIo | None = None
     timeout_s: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @property
@@ -188,4 +203,12 @@ def _checked(request: ChatRequest) -> ChatRequest:
         raise Refusal(400, "messages: the last turn is to be the user's", param="messages")
     if request.fps is not None and request.nframes is not None:
         raise Refusal(400, "nframes: got it beside fps; give one of them", param="nframes")
+    if (io := request.media_io_kwargs) is not None:
+        asked = {"fps": io.video.fps, "nframes": io.video.num_frames}
+        known = {k: v for k, v in asked.items() if v is not None and v > 0}
+        if len(known) == 2 or (known and (request.fps or request.nframes)):
+            raise Refusal(
+                400, "media_io_kwargs: fps and frames, said twice", param="media_io_kwargs"
+            )
+        request = request.model_copy(update=known)
     return request

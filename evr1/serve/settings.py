@@ -26,7 +26,7 @@ class Limits:
 
     body_bytes: int = 64 << 20
     media_bytes: int = 256 << 20
-    media: int = 16
+    media: int = 64
     source_pixels: int = 40_000_000
     source_frames: int = 1_000_000
     frames: int = 768

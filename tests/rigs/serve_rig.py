@@ -19,7 +19,7 @@ MODEL = str(DEMO_MODEL)
 BUDGETS = {"max_frames": 4, "max_pixels": 4096}
 # As tests/conftest.py: compile fast, not well.
 FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-LONG = {"temperature": 100.0, "max_tokens": 1024, "n": 16}  # noise, which seldom ends
+LONG = {"temperature": 100.0, "max_tokens": 512, "n": 4}  # noise, which seldom ends
 
 
 class Running(NamedTuple):

@@ -206,7 +206,8 @@ def test_inspect_ai(server):
     from inspect_ai.scorer import includes
 
     model = get_model("openai-api/evr1/demo_model", base_url=server.url, api_key="any")
-    task = Task(dataset=[Sample(input="How many?", target="<answer>")] * 3, scorer=includes())
+    samples = [Sample(input=f"How many? {i}", target="<answer>") for i in range(3)]
+    task = Task(dataset=samples, scorer=includes())
     [log] = evaluate(task, model=model, display="none", log_samples=False, max_tokens=12)
     assert log.status == "success"
     assert log.results.scores[0].metrics["accuracy"].value == 1
