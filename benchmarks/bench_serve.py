@@ -157,8 +157,13 @@ class Shape:
     def bodies(self, clips: Sequence[Path]) -> list[bytes]:
         """Returns requests, the questions on a clip one after the other."""
         return [
-            ask(clip.read_bytes(), f"question {number} {'word ' * 8}?", self.tokens, self.frames,
-                self.side)  # fmt: skip
+            ask(
+                clip.read_bytes(),
+                f"question {number} {'word ' * 8}?",
+                self.tokens,
+                self.frames,
+                self.side,
+            )  # fmt: skip
             for clip in clips
             for number in range(self.questions)
         ]
@@ -258,7 +263,7 @@ def shared(model: Path, folder: Path, shape: Shape, videos: int, repeats: int) -
         rates: dict[str, list[float]] = {"apart": [], "sharing": []}
         servers = {"apart": apart, "sharing": sharing}
         for name, server in servers.items():
-            warm = write_clips(folder, 3, shape.frames, shape.side, 7)
+            warm = write_clips(folder, 2, shape.frames, shape.side, 7)
             answer_all(server, shape.bodies(warm), CLIENTS)
             rates[name].clear()
         for repeat in range(repeats):
@@ -288,7 +293,9 @@ def _line(name: str, slow: list[float], fast: list[float], shape: Shape) -> dict
 
 def main() -> None:
     """Prints a table each, and writes JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="to write the figures to")
     parser.add_argument("--preset", choices=("demo", "wider"), default="demo")
     parser.add_argument("--only", choices=("load", "many", "shared"), default=None)
@@ -312,7 +319,7 @@ def main() -> None:
             common.show("many at a time", lines, None)
             out += lines
         if flags.only in (None, "shared"):
-            lines = [shared(model, folder, Shape(64, 256, 8, 8), 4, flags.repeats)]
+            lines = [shared(model, folder, Shape(32, 192, 8, 8), 4, flags.repeats)]
             common.show("8 questions a video", lines, None)
             out += lines
     if flags.json:

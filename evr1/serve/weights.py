@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from evr1.formats import run_files
-from evr1.judge.sampled import identity_of
+from evr1.models.io import identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ def newest(model: str) -> Version:
     """
     found = run_files.find(model)
     if found is None:
-        return Version(model, f"evr1-{identity_of(model).removeprefix('model ')[:12]}")
+        return Version(model, f"evr1-{identity.of_model(model)[:12]}")
     run = found.directory.parent.parent
     return Version(str(found.directory), f"evr1-{run.name}-step-{found.step}")
 

@@ -2,15 +2,21 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 
 import openai
 import pytest
 import serve_rig as rig
 import tools_rig
 from repo import ROOT
+
+from evr1.rewards.base import Status
+from evr1.rewards.judging.chat import Prompt
+from evr1.rewards.judging.endpoint import Endpoint
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +202,14 @@ def test_curl_as_the_page_has_it(server):
     assert json.loads(done.stdout)["choices"][0]["message"]["content"]
 
 
+def test_the_llm_judge(server):
+    """The judge's own client of endpoints."""
+    endpoint = Endpoint(server.url, "demo_model", max_tokens=12, concurrency=4)
+    replies = dict(endpoint.replies([Prompt(f"How many? {i}") for i in range(4)]))
+    assert sorted(replies) == [0, 1, 2, 3]
+    assert all(reply.status is Status.OK and reply.text for reply in replies.values())
+
+
 def test_inspect_ai(server):
     """Its OpenAI-compatible provider, in a task of made-up rows."""
     pytest.importorskip("inspect_ai")
@@ -211,3 +225,54 @@ def test_inspect_ai(server):
     [log] = evaluate(task, model=model, display="none", log_samples=False, max_tokens=12)
     assert log.status == "success"
     assert log.results.scores[0].metrics["accuracy"].value == 1
+
+
+TASK = """
+task: madeup
+dataset_path: json
+dataset_kwargs: {data_files: {test: ROWS}}
+test_split: test
+output_type: generate_until
+doc_to_visual: !function utils.doc_to_visual
+doc_to_text: !function utils.doc_to_text
+doc_to_messages: !function utils.doc_to_messages
+doc_to_target: answer
+process_results: !function utils.process_results
+generation_kwargs: {max_new_tokens: 12, temperature: 0}
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+UTILS = """
+def doc_to_messages(doc, lmms_eval_specific_kwargs=None):
+    content = [{"type": "video", "url": doc["video"]}, {"type": "text", "text": doc["question"]}]
+    return [{"role": "user", "content": content}]
+
+def doc_to_visual(doc):
+    return [doc["video"]]
+
+def doc_to_text(doc, lmms_eval_specific_kwargs=None):
+    return doc["question"]
+
+def process_results(doc, results):
+    return {"acc": float("LMMS_EVAL_REQUEST_FAILED" not in results[0])}
+"""
+
+
+def test_lmms_eval(server, media, tmp_path):
+    """Its OpenAI-compatible model, on a task of made-up rows; videos go by their paths."""
+    pytest.importorskip("lmms_eval")
+    video = str(media / "a.mp4")
+    rows = [{"question": f"How many? {i}", "answer": "", "video": video} for i in range(3)]
+    given = tools_rig.write_rows(tmp_path / "rows.jsonl", rows)
+    (tmp_path / "madeup.yaml").write_text(TASK.replace("ROWS", given))
+    (tmp_path / "utils.py").write_text(UTILS)
+    model = f"model_version=demo_model,base_url={server.url},api_key=any,pass_video_url=True"
+    done = subprocess.run(
+        [sys.executable, "-m", "lmms_eval", "--model", "openai", "--tasks", "madeup",
+         "--model_args", f"{model},max_frames_num=4", "--include_path", str(tmp_path),
+         "--output_path", str(tmp_path / "out")],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        check=True, timeout=300, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0
+    [results] = (tmp_path / "out").rglob("*_results.json")
+    assert json.loads(results.read_text())["results"]["madeup"]["acc,none"] == 1
