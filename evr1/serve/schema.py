@@ -126,8 +126,8 @@ class StreamOptions(Model):
 class VideoIo(Model):
     """How vLLM's clients ask for frames."""
 
-    num_frames: int | None = Field(None, ge=-1, strict=True)
-    fps: float | None = Field(None, gt=0, le=1000, allow_inf_nan=False)
+    num_frames: int | None = Field(default=None, ge=-1, strict=True)
+    fps: float | None = Field(default=None, gt=0, le=1000, allow_inf_nan=False)
 
 
 class MediaIo(Model):

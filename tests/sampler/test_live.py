@@ -115,6 +115,25 @@ def test_a_head_that_is_kept_is_not_loaded_again():
     assert (prefixes.hits, prefixes.misses) == (1, 1)
 
 
+def test_a_model_whose_cache_is_more_than_keys_prefills_what_comes_together():
+    """The same tokens, and a head is read again for whoever comes later."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Stateful(type(rig.model())):
+        can_extend = False
+
+    whole = {f.name: getattr(rig.model(), f.name) for f in dataclasses.fields(rig.model())}
+    asks = [Ask(head(1), tail, HOWS[0]) for tail in TAILS]
+    room = functools.reduce(Room.with_, map(Room.of, asks))
+    actor = Actor(Stateful(**whole), words(), slots=2, window=4)
+    slots, out = Live(actor, rig.params(), room, Prefixes(1 << 24), rows=2), {}
+    collect(slots.admit(asks[:2]), out)
+    collect(slots.admit(asks[2:]), out)
+    drain(slots, out)
+    assert {ask: tokens for ask, (tokens, _) in out.items()} == {ask: alone(ask) for ask in asks}
+    assert slots.prefills == 2
+
+
 def test_a_row_that_is_ended_frees_its_place_and_changes_no_other():
     asks = [Ask(head(1), tail, Sampling(temperature=0.0, max_tokens=30)) for tail in TAILS[:2]]
     slots, out = live(asks, slots=1), {}
