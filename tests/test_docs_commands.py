@@ -77,6 +77,17 @@ SMALLER = (
         "--config.preset=smoke --config.max_tokens=8 --config.limit=4",
     ),
 )
+# The same for the table of docs/commands.md, whose commands name no folder of media.
+IN_THE_TABLE = (
+    (r"^evr1 (generate|score|filter|show) ", "--media_dir videos"),
+    (r"^evr1 (generate|filter) ", "--max_tokens 8"),
+    (r"^evr1 evaluate --config=qwen_video", "--config.data.media_dir=videos"),
+    (r"^evr1 preprocess --config=qwen_video", "--config.model=HF_DIR --config.data.eval="),
+    (r"^evr1 preprocess --config=qwen_video", "--config.data.train=rows.jsonl"),
+    (r"^evr1 preprocess ", "--config.data.media_dir=videos --config.data.shards=SHARDS"),
+    (r"^evr1 convert --run WORKDIR", "--step 2"),
+    (r"^python tools/plan_recipes.py", "--only=qwen3_vl_2b:v6e-8 --estimate"),
+)
 # Flags that are put before what goes to every host.
 DRY = r"^python tpu/launch.py (queued|gke|slurm|mpi|machines) (?!.*--dry_run)"
 # Commands of training whose flags and fields are read and checked, and which then do not train:
@@ -89,6 +100,7 @@ NOT_HERE = {
     r"^pip install ": "the same, with extras for machines that are not here",
     r"^(evr1 |python -m evr1\.)serve ": "it would not end; tests/serve starts it",
     r"^curl ": "the same: tests/serve runs it against a server",
+    r"^python tools/make_demo_model.py ": "it trains for minutes",
     r"^python -m pytest ": "a test that runs tests",
 }
 LATER = "tail -n 1 /shared/runs/one/metrics.jsonl"  # needs jq, and a folder of Prometheus
@@ -229,7 +241,25 @@ def test_every_subcommand_has_run(stage):
         assert ran >= cli.COMMANDS.keys() - {"serve"}
 
 
+def table() -> list[str]:
+    """The commands of the table in docs/commands.md."""
+    text = (DOCS / "commands.md").read_text("utf-8")
+    return re.findall(r"(?m)^\| `((?:evr1|python) [^`]+)`", text)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_table_run(stage, first_hour, monkeypatch):
+    monkeypatch.setitem(globals(), "SMALLER", SMALLER + IN_THE_TABLE)
+    folder = stage.folder
+    for name, target in (("WORKDIR", "runs/one"), ("train.jsonl", "rows.jsonl")):
+        (folder / name).symlink_to(folder / target)
+    shutil.rmtree(folder / "curated", ignore_errors=True)
+    for line in table():
+        stage.script(line)
+    assert len(table()) > 15
+
+
 @pytest.mark.parametrize("pattern", NOT_HERE)
 def test_what_does_not_run_is_on_a_page(pattern):
-    lines = "\n".join(map(script_of, PAGES.values())).splitlines()
+    lines = [*"\n".join(map(script_of, PAGES.values())).splitlines(), *table()]
     assert any(re.search(pattern, line.strip()) for line in lines)
