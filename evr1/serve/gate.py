@@ -123,7 +123,10 @@ def parse(body: bytearray) -> Any:
         Refusal: it is no JSON.
     """
     try:
-        return json.loads(bytes(body))
+        fields = json.loads(bytes(body))
+        if b"\\ud" in body.lower():  # half a surrogate pair is no text
+            json.dumps(fields, ensure_ascii=False).encode()
+        return fields
     except (ValueError, RecursionError):
         raise Refusal(400, "the body is no JSON", "invalid_json") from None
 
