@@ -320,7 +320,7 @@ def main() -> None:
             common.show("many at a time", lines, None)
             out += lines
         if flags.only in (None, "shared"):
-            lines = [shared(model, folder, Shape(32, 192, 8, 8), 4, flags.repeats)]
+            lines = [shared(model, folder, Shape(64, 192, 8, 8), 4, flags.repeats)]
             common.show("8 questions a video", lines, None)
             out += lines
     if flags.json:
