@@ -40,8 +40,8 @@ EXTRAS = {
     "wandb": ["wandb>=0.18"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda13]>=0.10.2"],
-    "s3": ["s3fs>=2025.5"],  # shards at s3://
-    "gcs": ["gcsfs>=2025.5"],  # shards at gs://
+    "s3": ["s3fs>=2025.5"],  # data at s3://
+    "gcs": ["gcsfs>=2025.5"],  # data at gs://
     "serve": [  # evr1 serve
         "starlette>=1.0",
         "uvicorn>=0.40",

@@ -20,7 +20,7 @@ from evr1.cli import inference, outputs
 from evr1.config import arguments
 from evr1.data import left_out, processor, rows, survey
 from evr1.data.errors import MediaError
-from evr1.data.media import video_budget
+from evr1.data.media import files, video_budget
 from evr1.data.media.content import FileTable
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.source import MediaSource, Request, media_requests
@@ -105,11 +105,11 @@ def _contents(
     source: MediaSource,
 ) -> dict[Request, str]:
     """Returns a name for the content of each file that can be used."""
-    files, found = FileTable(None), {}
+    table, found = FileTable(None), {}
     for request in requests:
         is_file = not request.frames and not isinstance(sizes[request], MediaError)
-        if is_file and pathlib.Path(source.path(request)).is_file():
-            found[request] = files.identity(request.name, source.path(request))
+        if is_file and files.is_file(source.path(request)):
+            found[request] = table.identity(request.name, source.path(request))
     return found
 
 
@@ -157,7 +157,9 @@ def _print(
 
 def _parser() -> argparse.ArgumentParser:
     parser = arguments.Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        in_buckets=(*inference.IN_BUCKETS, "data"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--data", nargs="+", required=True, help="rows: .json, .jsonl or .parquet")

@@ -54,6 +54,7 @@ RUN_FIELDS = {
     "extra": "rewards.extra",
     "unknown_type": "rewards.unknown_type",
 }
+IN_BUCKETS = ("shards", "rows", "media_dir")  # flags that may be addresses in a bucket
 _FIX = "give --run the workdir of a run, or the flags themselves"
 NAMED = 3  # rows in a line about many
 # flags that change no result
@@ -253,7 +254,9 @@ def parser(
 ) -> argparse.ArgumentParser:
     """Returns the flags that every command has."""
     out = arguments.Parser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        in_buckets=IN_BUCKETS,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = out.add_argument
     add("--model", required=True, help="HF directory, or one of evr1 convert")

@@ -208,7 +208,7 @@ def _type_or_spelling(problem_type: object) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = arguments.Parser(
-        in_buckets=("out",),
+        in_buckets=("out", "data", "media_dir"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

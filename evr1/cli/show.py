@@ -128,7 +128,9 @@ def write_sheet(path: pathlib.Path, media: Sequence[Media]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = arguments.Parser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        in_buckets=inference.IN_BUCKETS,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--model", required=True, help="HF directory, one of evr1 convert, or a run's checkpoint")

@@ -89,7 +89,9 @@ def numbers(prefix: str, section: Section) -> None:
             require(abs(value) < 2**31, prefix + name, f"is {value}", "need less than 2**31")
 
 
-IN_BUCKETS = frozenset(("data.shards", "shards"))  # fields that may be an address in a bucket
+IN_BUCKETS = frozenset(  # fields that may be addresses in a bucket
+    ("data.shards", "data.train", "data.eval", "data.sources", "data.media_dir", "shards")
+)
 
 
 def local_paths(prefix: str, section: Section) -> None:

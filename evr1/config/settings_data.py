@@ -129,9 +129,10 @@ class DataSettings(Section):
 
     def check_paths(self) -> None:
         for path, _ in self.sources:
-            is_there = self.generate or Path(path).is_file()  # generated files are written first
+            is_there = self.generate or _is_file(path)  # generated files are written first
             require(is_there, "data.sources", f"{path}: no such file", _SOURCES_FIX)
-        paths = {Path(path).resolve() for path, _ in self.sources}
+        names = [path for path, _ in self.sources]
+        paths = {p if urls.is_bucket(p) else Path(p).resolve() for p in names}
         require(len(paths) == len(self.sources), "data.sources", "holds a file twice", _SOURCES_FIX)
         if not urls.is_bucket(self.shards):
             checks.is_directory_or_free("data.shards", self.shards)
@@ -145,7 +146,12 @@ class DataSettings(Section):
         if self.generate:
             return  # the rows are written first
         for field, path in (("data.train", self.train), ("data.eval", self.eval)):
-            require(not path or Path(path).is_file(), field, f"is {path}: no such file", "check it")
+            require(not path or _is_file(path), field, f"is {path}: no such file", "check it")
+
+
+def _is_file(path: str) -> bool:
+    """Returns whether a file is there; one in a bucket is looked for when it is read."""
+    return urls.is_bucket(path) or Path(path).is_file()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Addresses of other machines: what may lie in a bucket, and that all else is on this machine."""
 
+import os
 import re
 
 _REMOTE = re.compile(r"(?i)^(https?|ftp|s3|gs|gcs|az|abfss?|hf|oss|hdfs)://")
@@ -23,3 +24,12 @@ def is_bucket(text: str) -> bool:
     (True, False, False)
     """
     return _BUCKET.match(text) is not None
+
+
+def join(folder: str, path: str) -> str:
+    """Returns a path in a folder; one that is absolute, or an address, stays as it is.
+
+    >>> join("clips", "a.mp4"), join("clips", "s3://bucket/a.mp4"), join("s3://bucket", "a.mp4")
+    ('clips/a.mp4', 's3://bucket/a.mp4', 's3://bucket/a.mp4')
+    """
+    return path if is_bucket(path) else os.path.join(folder, path)

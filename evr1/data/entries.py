@@ -282,9 +282,12 @@ def local_path(field: str, value: Any) -> str:
     """
     if not isinstance(value, str) or not value.strip() or "\0" in value or len(value) > _MAX_PATH:
         raise ValueError(f"{field}: got {short(value)}; every entry is the path of a file")
+    if urls.is_bucket(value):
+        return value
     if urls.is_remote(value):
         raise ValueError(
-            f"{field}: got {short(value)}; nothing is downloaded: fetch the file, give its path"
+            f"{field}: got {short(value)}; nothing is downloaded but from s3:// and gs://: "
+            "fetch the file, give its path"
         )
     if value.startswith("data:"):
         raise ValueError(f"{field}: got {short(value)}; the data after base64, cannot be read")

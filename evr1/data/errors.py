@@ -8,6 +8,7 @@ KINDS = {
     "empty": "drop its rows",
     "clip": "correct video_start and video_end",
     "row": "correct the row",
+    "unreachable": "nothing is known of the file itself; run again",
     "timeout": "raise data.decode_timeout_s, with which it is tried again, or re-encode the file",
     "crashed": "re-encode the file or drop its rows",
     "error": "see the message above; this is a fault of evr1 or of its set-up",

@@ -13,7 +13,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from evr1.config import urls
 from evr1.data.media.cache import MediaCache
+from evr1.data.remote.cache import FileCache
+from evr1.data.remote.store import Store
 from evr1.formats.media_bytes import kind_of
 
 _BATCH_ROWS, _BATCH_BYTES, _BUFFER_BYTES = 1024, 2**25, 2**20
@@ -28,7 +31,7 @@ class BadLine(ValueError):
         reason: what is wrong.
     """
 
-    def __init__(self, path: pathlib.Path, line: int, reason: str):
+    def __init__(self, path: str | pathlib.Path, line: int, reason: str):
         super().__init__(f"{path}:{line}: {reason}")
         self.line, self.reason = line, reason
 
@@ -56,6 +59,8 @@ def read_lines(
     path: str | pathlib.Path, cache: MediaCache | None = None
 ) -> Iterator[tuple[int, Any | BadLine]]:
     """Does what `read_fields` does, but yields a BadLine in the place of a row that is none."""
+    if urls.is_bucket(str(path)):
+        return _of_bucket(str(path), cache)
     path = pathlib.Path(path)
     readers = {".json": _read_json, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     if path.suffix not in readers:
@@ -67,6 +72,22 @@ def read_lines(
             f"{path}: no such data file; correct the path (data.train, data.eval or --data)"
         )
     return readers[path.suffix](path, cache or MediaCache())
+
+
+def _of_bucket(url: str, cache: MediaCache | None) -> Iterator[tuple[int, Any | BadLine]]:
+    """Yields what `read_lines` does of a file in a bucket, from a copy of it."""
+    folder, _, name = url.rpartition("/")
+    store = Store(folder)
+    try:
+        copy = FileCache().fetch(store, store.info(name))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{url}: no such data file; correct the path") from None
+    try:
+        for line, fields in read_lines(copy, cache):
+            is_bad = isinstance(fields, BadLine)
+            yield line, BadLine(url, line, fields.reason) if is_bad else fields
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(copy), url)) from None
 
 
 def _refuse_constant(name: str) -> None:

@@ -17,6 +17,7 @@ FIX = "this is read and written on this machine alone: mount the bucket, or copy
         ("data.shards", "S3://bucket/shards"),
         ("model", "hf://Qwen/Qwen3-VL-2B"),
         ("data.train", "https://host/rows.jsonl"),
+        ("data.media_cache", "s3://bucket/media"),
         ("eval.benchmarks", (("mvbench", "abfss://box@host/mvbench"),)),
     ],
 )
@@ -51,6 +52,7 @@ def test_a_flag(capsys):
 def test_what_may_lie_in_a_bucket(capsys):
     c = base.get_config()
     c.data.shards = "s3://bucket/shards"
+    c.data.train, c.data.media_dir = "s3://bucket/rows.jsonl", "s3://bucket/clips"
     assert resolve(c, has_paths=False).data.shards == "s3://bucket/shards"
     c = eval_video.get_config()
     c.workdir, c.model, c.shards, c.tasks = "run", "model", "gs://bucket/shards", ("lvbench",)

@@ -4,14 +4,16 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+from evr1.data.media import files
+
 _SEGMENT = b"\x18\x53\x80\x67"  # of Matroska: all but a short header
 
 
 def fault(path: str | pathlib.Path) -> str:
     """Returns in words why a file that FFmpeg cannot open is no video; empty: that is not told."""
-    if not os.path.isfile(path):
+    if not files.is_file(path):
         return ""
-    if not os.path.getsize(path):
+    if not files.stamp(path).size:
         return "the file is empty (0 bytes)"
     names = [name for name, _ in _boxes(path)]
     if names[:1] == [b"ftyp"] and b"moov" not in names:
@@ -26,7 +28,7 @@ def has_fragments(path: str | pathlib.Path) -> bool:
 
 def is_cut_fragmented(path: str | pathlib.Path) -> bool:
     """Returns whether an mp4 ends before its last outermost box does."""
-    at, total = 0, os.path.getsize(path)
+    at, total = 0, files.stamp(path).size
     for _, size in _boxes(path):
         at += size if size >= 8 else 0
     return at > total
@@ -34,8 +36,8 @@ def is_cut_fragmented(path: str | pathlib.Path) -> bool:
 
 def is_cut_avi(path: str | pathlib.Path) -> bool:
     """Returns whether an AVI ends before one of its RIFF parts does, by its stated bytes."""
-    at, total = 0, os.path.getsize(path)
-    with open(path, "rb") as file:
+    at, total = 0, files.stamp(path).size
+    with files.open_file(path) as file:
         while (head := file.read(8))[:4] == b"RIFF":
             size = int.from_bytes(head[4:], "little")
             if not size:  # a recording that nobody closed
@@ -47,9 +49,9 @@ def is_cut_avi(path: str | pathlib.Path) -> bool:
 
 def is_cut_matroska(path: str | pathlib.Path) -> bool:
     """Returns whether a Matroska or WebM file ends before its segment does, by its stated bytes."""
-    total = os.path.getsize(path)
+    total = files.stamp(path).size
     at = 0
-    with open(path, "rb") as file:
+    with files.open_file(path) as file:
         while len(head := file.read(12)) == 12:  # an id of up to 4 bytes, a size of up to 8
             name, size, begin = _element(head)
             if size < 0 or name == _SEGMENT:
@@ -80,7 +82,7 @@ def _element(head: bytes) -> tuple[bytes, int, int]:
 
 def _boxes(path: str | pathlib.Path) -> Iterator[tuple[bytes, int]]:
     """Yields the (name, bytes) of an mp4's outermost boxes; 0 bytes: it goes up to the end."""
-    with open(path, "rb") as file:
+    with files.open_file(path) as file:
         while len(head := file.read(16)) >= 8:
             size, name = int.from_bytes(head[:4]), head[4:8]
             if size == 1:  # a size of 64 bits follows the name

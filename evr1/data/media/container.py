@@ -6,7 +6,6 @@ marked as default, else the first.
 
 import contextlib
 import math
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,7 +15,7 @@ import av.error
 from av.stream import Disposition
 
 from evr1.data.errors import MediaError
-from evr1.data.media import boxes
+from evr1.data.media import boxes, files
 
 DEFAULT_FPS = 24.0  # where a container states no rate, as in transformers
 # PyAV 18, the last for Python 3.11, refuses metadata that is no UTF-8; 19 reads any.
@@ -45,8 +44,7 @@ def open_video(
         MediaError: missing, not a video, or one that cannot be read.
     """
     try:
-        # by its protocol, or a path with a colon would be a URL
-        with av.open(f"file:{path}", options=dict(options or {}), **_ANY_METADATA) as container:
+        with files.reached(path), opened(path, **dict(options or {})) as container:
             if container.format.name == "webp_pipe" and _is_animated_webp(path):
                 raise MediaError("undecodable", path, _NO_WEBP)
             stream = _video_stream(container, path)
@@ -58,6 +56,21 @@ def open_video(
         text = " ".join(str(error).split()).replace(f": 'file:{path}'", "")
         reason = boxes.fault(path) or f"cannot be read as a video ({text})"
         raise MediaError("undecodable", path, reason) from None
+
+
+@contextlib.contextmanager
+def opened(path: str | pathlib.Path, **options: str) -> Iterator[Any]:
+    """Yields the container of a file or address.
+
+    Args:
+        path: or address.
+        **options: of FFmpeg's demuxer.
+    """
+    with files.source(path) as source:
+        # By its protocol, or a path with a colon would be a URL.
+        name = f"file:{source}" if isinstance(source, str) else source
+        with av.open(name, options=options, **_ANY_METADATA) as container:
+            yield container
 
 
 def rate(stream) -> float:
@@ -75,7 +88,7 @@ def trusted_index(path: str | pathlib.Path, container, stream) -> list[Any]:
     if container.format.name != _MOV or boxes.has_fragments(path):
         return []
     entries = list(stream.index_entries)
-    end = os.path.getsize(path)
+    end = files.stamp(path).size
     is_whole = len(entries) == stream.frames and not any(
         entry.is_discard or not entry.size or entry.pos + entry.size > end for entry in entries
     )
@@ -109,7 +122,7 @@ def cut_off_s(path: str | pathlib.Path, container, stream) -> float:
         is_cut = boxes.is_cut_avi(path)
         return stream.frames / rate(stream) if is_cut else 0.0
     if container.format.name == _MOV:
-        entries, end = list(stream.index_entries), os.path.getsize(path)
+        entries, end = list(stream.index_entries), files.stamp(path).size
         if not any(entry.pos + entry.size > end for entry in entries):
             return 0.0
         return float(max(entry.timestamp for entry in entries) * stream.time_base)
@@ -141,7 +154,7 @@ def _moving(container, streams: list, path: str | pathlib.Path) -> list:
     if container.format.name != _MOV or not all(counts.values()):
         counts = dict.fromkeys(counts, 0)
         with (
-            av.open(f"file:{path}", **_ANY_METADATA) as other,
+            opened(path) as other,
             contextlib.suppress(av.error.InvalidDataError),  # a damaged tail
         ):
             for packet in other.demux(*(other.streams[index] for index in counts)):
@@ -152,6 +165,6 @@ def _moving(container, streams: list, path: str | pathlib.Path) -> list:
 
 
 def _is_animated_webp(path: str | pathlib.Path) -> bool:
-    with open(path, "rb") as file:
+    with files.open_file(path) as file:
         head = file.read(21)
     return head[8:16] == b"WEBPVP8X" and bool(head[20] & 0x02)

@@ -1,17 +1,16 @@
 """The identity of a media file's content, and the key under which its decoded frames are stored."""
 
 import dataclasses
-import errno
 import hashlib
 import json
 import os
 import pathlib
-import stat
 import threading
 from typing import Any
 
 from evr1.data import jsonl
 from evr1.data.errors import MediaError
+from evr1.data.media import files
 from evr1.data.media.storage import JPEG, RAW
 from evr1.data.records import Budgets, Geometry
 from evr1.formats.part import WHOLE, Part
@@ -34,10 +33,8 @@ def file_identity(path: str | os.PathLike[str]) -> str:
     Raises:
         OSError: no such file, or not a regular one: to open a pipe would wait for its writer.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    with files.open_file(path, _SAMPLE_BYTES) as file:
+        size = file.seek(0, os.SEEK_END)
         digest = hashlib.blake2b(str(size).encode(), digest_size=16)
         for start in (0, (size - _SAMPLE_BYTES) // 2, size - _SAMPLE_BYTES):
             file.seek(max(start, 0))
@@ -102,11 +99,12 @@ class FileTable:
             MediaError: no such file, and no (or no single) content known for its name.
         """
         try:
-            status = os.stat(path)
-            key = (name, status.st_size, status.st_mtime_ns)
-            if key in self._known:
-                return self._known[key]
-            identity = file_identity(path)
+            with files.reached(path):
+                size, modified_ns = files.stamp(path)
+                key = name, size, modified_ns
+                if key in self._known:
+                    return self._known[key]
+                identity = file_identity(path)
         except OSError as error:
             identities = self._by_name.get(name, set())
             if len(identities) == 1:
@@ -114,7 +112,7 @@ class FileTable:
             reason = (
                 f"not there, and {len(identities)} files of that name are in the shards"
                 if identities
-                else (f"cannot be opened ({error.strerror})")
+                else (f"cannot be opened ({error.strerror or error})")
             )
             raise MediaError("missing", path, reason) from None
         with self._lock:

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from evr1.data.errors import MediaError
+from evr1.data.media import files as media_files
 from evr1.data.media import patches, sampling
 from evr1.data.media.resize import resizer
 from evr1.data.records import Budgets, Geometry, Media
@@ -51,7 +52,7 @@ def measure(
         MediaError: missing, empty, no frame within the clip, or an image is broken or of another
             size than the first one that is taken.
     """
-    files = [pathlib.Path(name) for name in listed] or images_of(path)
+    files = media_files.paths(listed) or images_of(path)
     taken = _take(path, len(files), fps, stamps, bool(listed), budgets, start, end)
     chosen = [files[i] for i in taken.indices]
     sizes = [_read(path, file, patches.read_size) for file in chosen]
@@ -91,7 +92,7 @@ def decode(
     Raises:
         MediaError: see `measure`.
     """
-    files = [pathlib.Path(name) for name in listed] or images_of(path)
+    files = media_files.paths(listed) or images_of(path)
     taken = _take(path, len(files), fps, stamps, bool(listed), budgets, start, end)
     if times:
         known = np.array(stamps) if stamps else np.arange(len(files)) / (fps or 1.0)
@@ -151,7 +152,7 @@ def _take(
     return _Taken(inside, seconds, fps or 0.0)
 
 
-def images_of(path: str | pathlib.Path) -> list[pathlib.Path]:
+def images_of(path: str | pathlib.Path) -> list[str | pathlib.Path]:
     """Returns the images of a folder in the natural order of their names; hidden files are none.
 
     Raises:
@@ -186,19 +187,26 @@ def _natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
-def _read(path: str | pathlib.Path, file: pathlib.Path, read: Callable[[pathlib.Path], T]) -> T:
+def _read(
+    path: str | pathlib.Path,
+    file: str | pathlib.Path,
+    read: Callable[[str | pathlib.Path], T],
+) -> T:
     """Returns what an image gives; its error becomes one of the folder."""
     try:
         return read(file)
     except MediaError as error:
-        raise MediaError(error.kind, path, f"{file.name}: {error.reason}") from None
+        raise MediaError(error.kind, path, f"{os.path.basename(file)}: {error.reason}") from None
 
 
 def _check_size(
     path: str | pathlib.Path,
-    first: tuple[pathlib.Path, tuple[int, ...]],
-    other: tuple[pathlib.Path, tuple[int, ...]],
+    first: tuple[str | pathlib.Path, tuple[int, ...]],
+    other: tuple[str | pathlib.Path, tuple[int, ...]],
 ) -> None:
     if first[1] != other[1]:
-        shown = (f"{file.name} has {width}x{height}" for file, (height, width) in (first, other))
+        shown = (
+            f"{os.path.basename(file)} has {width}x{height}"
+            for file, (height, width) in (first, other)
+        )
         raise MediaError("undecodable", path, f"images of mixed sizes: {', '.join(shown)} pixels")

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from evr1.data.errors import MediaError
-from evr1.data.media import remarks
+from evr1.data.media import files, remarks
 from evr1.data.media.resize import resize
 from evr1.data.records import Budgets, Geometry, Media
 from evr1.formats.video_size import VideoSize
@@ -215,7 +215,7 @@ def load_image(path: str | pathlib.Path, budgets: Budgets, geometry: Geometry) -
         MediaError: missing, not an image, or of an unusable shape.
     """
     frame = read_image(path)[None]
-    with _usable(path), Image.open(path) as image:
+    with _usable(path), files.source(path) as source, Image.open(source) as image:
         height, width = image_size(frame.shape[1], frame.shape[2], budgets, geometry)
         about = (remarks.CLIPPED,) if _is_clipped(image) else ()
     resized = resize(frame, height, width)
@@ -243,7 +243,7 @@ def read_image(path: str | pathlib.Path) -> np.ndarray:
     Raises:
         MediaError: missing or not an image.
     """
-    with _usable(path), Image.open(path) as image:
+    with _usable(path), files.source(path) as source, Image.open(source) as image:
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
 
 
@@ -253,7 +253,7 @@ def read_size(path: str | pathlib.Path) -> tuple[int, int]:
     Raises:
         MediaError: missing or not an image.
     """
-    with _usable(path), Image.open(path) as image:
+    with _usable(path), files.source(path) as source, Image.open(source) as image:
         exif = Image.Image.getexif(image)  # a PNG's own method decodes the pixels first
         turned = exif.get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
         return (image.width, image.height) if turned else (image.height, image.width)
@@ -263,7 +263,10 @@ def read_size(path: str | pathlib.Path) -> tuple[int, int]:
 def _usable(path: str | pathlib.Path) -> Iterator[None]:
     """Gives errors about an image their type."""
     try:
-        yield
+        with files.reached(path):
+            yield
+    except MediaError:
+        raise
     except FileNotFoundError:
         raise MediaError("missing", path, "no such image") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

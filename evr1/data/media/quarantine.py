@@ -6,8 +6,10 @@ import pathlib
 import threading
 from typing import Any
 
+from evr1.config import urls
 from evr1.data import jsonl
 from evr1.data.errors import KINDS, MediaError
+from evr1.data.media import files
 from evr1.formats.part import WHOLE, Part
 
 QUARANTINED = ("undecodable", "empty", "timeout", "crashed")  # faults of the file, not of the row
@@ -47,7 +49,7 @@ class Quarantine:
         Raises:
             MediaError: it failed before and has not changed since.
         """
-        entry = self._entries.get(os.path.abspath(path))
+        entry = self._entries.get(files.place(path))
         if entry is None or (entry["kind"] == "timeout" and entry["limit_s"] < limit_s):
             return
         if (entry["size"], entry["mtime_ns"]) == _stamp(path):
@@ -65,13 +67,13 @@ class Quarantine:
 
     def add_missing(self, error: MediaError) -> None:
         """Appends a file that is missing, once; it is tried again as soon as it is there."""
-        if error.kind == "missing" and os.path.abspath(error.path) not in self._entries:
+        if error.kind == "missing" and files.place(error.path) not in self._entries:
             self._append(error, 0.0)
 
     def _append(self, error: MediaError, limit_s: float) -> None:
         size, mtime_ns = _stamp(error.path)
         entry = {
-            "path": os.path.abspath(error.path),
+            "path": files.place(error.path),
             "kind": error.kind,
             "reason": error.reason,
             "size": size,
@@ -88,6 +90,8 @@ class Quarantine:
 def _stamp(path: str) -> tuple[int, int]:
     """Returns size and time of a file; of a folder, the sum and the latest of all in it."""
     try:
+        if urls.is_bucket(path):
+            return files.stamp(path)
         stats = [os.stat(path)]
         if os.path.isdir(path):
             with os.scandir(path) as entries:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from evr1.config import urls
 from evr1.data import entries, rows
 from evr1.data.errors import MediaError
 from evr1.data.media.content import FileTable, content_key
@@ -78,7 +79,7 @@ class Opener:
 
     def path(self, request: Request) -> str:
         """Returns the path of a file or folder; of a list of pictures, that of the first."""
-        return os.path.join(self.media_dir, request.name)
+        return urls.join(self.media_dir, request.name)
 
     def first_file(self, request: Request) -> tuple[str, str]:
         """Returns name and path of a file; of pictures, those of the first one.
@@ -112,7 +113,7 @@ class Opener:
             request.start,
             request.end,
             frames_per_s=how.frames_per_s,
-            frames=tuple(os.path.join(self.media_dir, f) for f in how.frames),
+            frames=tuple(urls.join(self.media_dir, f) for f in how.frames),
             stamps=how.times,
         )
 
@@ -131,7 +132,7 @@ class Opener:
         if how.frames_per_s is None and not how.times:
             whole = identity(request.name, self.path(request))
         else:
-            pictures = [(f, os.path.join(self.media_dir, f)) for f in how.frames]
+            pictures = [(f, urls.join(self.media_dir, f)) for f in how.frames]
             if not pictures:
                 folder = [str(path) for path in images_of(self.path(request))]
                 pictures = [(os.path.join(request.name, os.path.basename(f)), f) for f in folder]
