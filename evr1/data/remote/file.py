@@ -1,6 +1,6 @@
 """A file object on an object of a bucket, that fetches what is read and little more.
 
-It fetches blocks of 256 KiB and keeps some of them, as demuxers seek to and fro. Where it is read
+It fetches blocks of 128 KiB and keeps some of them, as demuxers seek to and fro. Where it is read
 from front to back, half as many blocks as were read so are fetched at a time, so that a file is
 read in few requests, and never much more of it than what was asked for.
 """
@@ -11,9 +11,9 @@ import os
 
 from evr1.data.remote.store import Store
 
-BLOCK_BYTES = 256 * 2**10
+BLOCK_BYTES = 128 * 2**10
 _KEPT_BYTES = 32 * 2**20
-_MOST_BLOCKS = 16  # at a time
+_MOST_BLOCKS = 32  # at a time
 # Blocks of the files that were closed last, as decoders open a file again and again.
 _LAST: dict[tuple[str, int, int, int], collections.OrderedDict[int, bytes]] = {}
 _LAST_FILES = 2
