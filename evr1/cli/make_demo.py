@@ -1,14 +1,14 @@
 """Writes the demo's clips, images and rows: `evr1 make_demo --out DIR`."""
 
-import argparse
 import sys
 
+from evr1.config import arguments
 from evr1.data.demo.files import HELDOUT_ROWS, TRAIN_ROWS, make_demo
 
 
 def main() -> None:
     """Parses the flags and makes the data."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument("--out", required=True, help="directory for the rows and the media")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other clips")
     parser.add_argument("--train", type=int, default=TRAIN_ROWS, help="training rows")

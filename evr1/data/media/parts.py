@@ -18,8 +18,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable
 
-from array_record.python.array_record_module import ArrayRecordWriter
-
 from evr1.data.media import manifest, shard_files, shard_index, shard_readers, stage
 from evr1.data.media import storage as storage_of
 from evr1.data.media.tfds_format import media_features, write_metadata
@@ -222,7 +220,7 @@ class _Unsorted:
 
     def __init__(self, root: pathlib.Path, number: int):
         self.path = root / f".writing-{number:05d}-unsorted.array_record"
-        self.writer = ArrayRecordWriter(str(self.path), shard_files.WRITE_OPTIONS)
+        self.writer = shard_files.RecordWriter(self.path)
         self.records = 0
 
     def add(self, record: bytes) -> None:
@@ -239,7 +237,7 @@ def _write_sorted(root: pathlib.Path, number: int, sources: list[tuple[pathlib.P
                 places.append((key, media, path, i, count))
     places.sort(key=lambda place: place[0])
     temporary = root / f".writing-{number:05d}.array_record"
-    writer = ArrayRecordWriter(str(temporary), shard_files.WRITE_OPTIONS)
+    writer = shard_files.RecordWriter(temporary)
     for _, _, path, i, count in places:
         writer.write(readers.read(path, i, count))
     writer.close()

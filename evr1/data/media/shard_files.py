@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from evr1.data.media import shard_index, shard_readers
 from evr1.data.media.tfds_format import NAME, SPLIT, parse
@@ -54,6 +55,49 @@ def lost(shard: pathlib.Path, index: pathlib.Path) -> str:
     except ValueError:
         media = "the media"
     return f"{shard}: gone, and with it {media} that {index.name} names"
+
+
+class RecordWriter:
+    """A writer of a shard file; a disk that is full is one line."""
+
+    def __init__(self, path: pathlib.Path):
+        """Opens the file.
+
+        Raises:
+            ValueError: it cannot be written.
+        """
+        self._path = path
+        with self._told():
+            self._writer = ArrayRecordWriter(str(path), WRITE_OPTIONS)
+
+    def write(self, record: bytes) -> None:
+        """Appends a record.
+
+        Raises:
+            ValueError: it cannot be written.
+        """
+        with self._told():
+            self._writer.write(record)
+
+    def close(self) -> None:
+        """Completes the file.
+
+        Raises:
+            ValueError: it cannot be written.
+        """
+        with self._told():
+            self._writer.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            reason = " ".join(str(error).split()).partition("; writing")[0]
+            raise ValueError(
+                f"{self._path}: cannot be written ({reason}); give it a disk with room, and run "
+                "again, which goes on"
+            ) from None
 
 
 @contextlib.contextmanager

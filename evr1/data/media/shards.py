@@ -22,8 +22,6 @@ import pathlib
 import threading
 import time
 
-from array_record.python.array_record_module import ArrayRecordWriter
-
 from evr1.data.media import patches, shard_files, shard_index, shard_readers, stage
 from evr1.data.media import storage as storage_of
 from evr1.data.media.place import Place
@@ -278,7 +276,7 @@ class _OpenShard:
     def __init__(self, root: pathlib.Path, number: int):
         self._root, self.number = root, number
         self._path = root / f".writing-{number:05d}.array_record"
-        self._writer = ArrayRecordWriter(str(self._path), shard_files.WRITE_OPTIONS)
+        self._writer = shard_files.RecordWriter(self._path)
         self._index: list[tuple[str, Media]] = []
         self.size = 0
         self.begun = time.monotonic()

@@ -118,6 +118,21 @@ def test_the_cache_stays_under_its_bound(wire, tmp_path):
         tiny.read(key(0))
 
 
+def test_processes_of_a_machine_fetch_a_shard_once(wire):
+    write(range(40), shard_bytes=40 * FRAMES)
+    size = objects()["media-train.array_record-00000"].size
+    wire.received = 0
+    code = f"""
+from evr1.data.media.place import Place
+from evr1.data.media.shards import ShardStore
+store = ShardStore(Place({URL!r}))
+assert (store.read({key(7)!r}).frames == 7).all()
+"""
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert size < wire.received < 1.5 * size
+
+
 def test_a_wire_that_breaks_in_the_middle_of_a_shard(wire, tmp_path, monkeypatch):
     write(range(2))
     wire.cuts, wire.after = 2, 50_000
@@ -191,6 +206,29 @@ store.read({key(0)!r})
     assert last.startswith(f"ValueError: data.shard_cache={tmp_path}/user/evr1/buckets: File too ")
     assert "give a folder with room for s3://bucket/shards/media-train" in last
     assert not list((tmp_path / "user/evr1/buckets/files").iterdir())
+
+
+@pytest.mark.parametrize("out", [URL, "here"])
+@pytest.mark.parametrize("cut", [(), ("--num_shards", "2")], ids=["by size", "by key"])
+def test_a_disk_that_is_full_of_what_is_written(wire, tmp_path, pictures, out, cut):
+    code = f"""
+import resource, sys
+from evr1.cli import preprocess_videos
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # no file may be larger
+sys.exit(preprocess_videos.main({[*pictures, "--out", out, *cut]!r}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    [line] = done.stderr.strip().splitlines()
+    assert done.returncode == 1
+    assert "/.writing-0000" in line
+    assert "cannot be written (" in line
+    assert line.endswith("give it a disk with room, and run again, which goes on")
+    root = "user/evr1/buckets/writing" if out == URL else "here"
+    assert not list((tmp_path / root).glob("**/media-train*"))
+    if out == URL:
+        assert not [name for name in objects() if name.startswith(("media", "index", "."))]
 
 
 def test_two_jobs_on_one_output(wire, monkeypatch):
