@@ -17,7 +17,6 @@ stand in memory at once.
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from evr1.config import arguments
 
@@ -29,12 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = arguments.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--from_hf", metavar="DIR", type=Path)
-    parser.add_argument("--to_orbax", metavar="DIR", type=Path)
-    parser.add_argument("--from_orbax", metavar="DIR", type=Path)
-    parser.add_argument("--to_hf", metavar="DIR", type=Path)
-    parser.add_argument("--adapter", metavar="DIR", type=Path, help="of LoRA, for --from_orbax")
-    parser.add_argument("--run", metavar="WORKDIR", type=Path)
+    parser.add_argument("--from_hf", metavar="DIR", type=arguments.local_path)
+    parser.add_argument("--to_orbax", metavar="DIR", type=arguments.local_path)
+    parser.add_argument("--from_orbax", metavar="DIR", type=arguments.local_path)
+    parser.add_argument("--to_hf", metavar="DIR", type=arguments.local_path)
+    parser.add_argument(
+        "--adapter", metavar="DIR", type=arguments.local_path, help="of LoRA, for --from_orbax"
+    )
+    parser.add_argument("--run", metavar="WORKDIR", type=arguments.local_path)
     parser.add_argument("--step", metavar="STEP", default="", help="of --run: a number, or best")
     parser.add_argument(
         "--dtype",

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import json
+import pathlib
 import re
 import sys
 from collections.abc import Collection, Mapping
@@ -51,6 +52,17 @@ class Parser(argparse.ArgumentParser):
             given = [x.partition("=")[0] for x in message.split() if x.startswith("--")]
             message += "".join(did_you_mean(flag, known) for flag in given[:1])
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def local_path(text: str) -> pathlib.Path:
+    """Returns the path that a flag gives, as its `type`: a Path folds the slashes of an address.
+
+    Raises:
+        argparse.ArgumentTypeError: it is an address.
+    """
+    if urls.is_remote(text):
+        raise argparse.ArgumentTypeError(f"{text}: {urls.FIX}")
+    return pathlib.Path(text)
 
 
 def program(name: str) -> str:

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from configs import base, eval_video
+from evr1.cli import convert_checkpoint
 from evr1.config import arguments, evals, resolve
 
 FIX = "this is read and written on this machine alone: mount the bucket, or copy it"
@@ -47,6 +48,13 @@ def test_a_flag(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--data", "rows.jsonl", "gs://bucket/rows.jsonl"])
     assert capsys.readouterr().err == f"tool: error: --data gs://bucket/rows.jsonl: {FIX}\n"
+
+
+@pytest.mark.parametrize("flag", ["--to_orbax", "--to_hf", "--from_hf", "--run"])
+def test_a_conversion(flag, capsys):
+    with pytest.raises(SystemExit):
+        convert_checkpoint.main([flag, "gs://bucket/model"])
+    assert capsys.readouterr().err.endswith(f"argument {flag}: gs://bucket/model: {FIX}\n")
 
 
 def test_what_may_lie_in_a_bucket(capsys):
