@@ -38,6 +38,8 @@ LONGEST = (
     "test_train.py",
     "test_hosts.py",
     "test_docs_commands.py",
+    "test_learning.py",
+    "test_docs_commands.py",
     "models/test_families.py",
     "evals/test_job.py",
     "models/test_moe.py",
