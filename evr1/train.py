@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from evr1 import preflight, report, rewards
-from evr1.batch.shapes import ShapeTable, plan_shapes
+from evr1.batch.shapes import ShapeTable, plan_shapes, with_parts
 from evr1.config import Settings, changes, command
 from evr1.config.base import get_config
 from evr1.config.evals import in_training as benchmark_settings
@@ -50,15 +50,16 @@ from evr1.models import Model, load_model, lora
 from evr1.models.io import hf, peft
 from evr1.parallel import hosts, leaving
 from evr1.parallel.mesh import make_mesh
-from evr1.rewards import compose, extra
-from evr1.rewards.judging.judge import Judged
+from evr1.preflight.rehearsal import Parts, compile_programs
+from evr1.rewards import extra
 from evr1.rl.state import AlgorithmState
+from evr1.rollout import sides
 from evr1.rollout.collect import Collector, without_rows
 from evr1.rollout.heldout import HeldOut
 from evr1.rollout.mixing import Mixer
 from evr1.rollout.sample import GroupSampler
-from evr1.rollout.scoring import RolloutScorer, find_terms, open_pool
-from evr1.rollout.temporal import TERM, TemporalBonus
+from evr1.rollout.scoring import find_terms, open_pool
+from evr1.rollout.temporal import TemporalBonus
 from evr1.sampler import room
 from evr1.sampler.actor import Actor
 from evr1.telemetry import compile_cache, perf
@@ -90,8 +91,10 @@ def train(settings: Settings) -> None:
         steps, folder = range(state.step, settings.num_steps), run.workdir / "profile"
         for _ in traced(steps, settings.log.profile_steps, folder, writer.line):
             try:
-                published = learner.publish(state)
-                rollouts, metrics = collector.collect(published)
+                with timer("publish"):
+                    published = learner.publish(state)
+                with timer("collect"):
+                    rollouts, metrics = collector.collect(published)
                 for line in run.dataset.train.pop_lines():
                     writer.line(line)
                 del published  # a second copy of the weights
@@ -103,26 +106,27 @@ def train(settings: Settings) -> None:
                 _leave(run, state, position, writer)
                 raise
             unsaved.step = state.step
-            is_saved = _is_due(settings.checkpoint.every_steps, state.step, settings.num_steps)
-            rollouts = rollouts.without_features()  # no longer needed, and large
-            prepared = prepared._replace(rollouts=rollouts)
-            metrics |= prepare_metrics | update_metrics
-            latest = run.checkpoints.latest_step
-            metrics, lines = run.skipped.check(metrics, prepared, state.step, latest)
-            for line in lines:
-                writer.line(line)
-            is_evaluated = _is_due(settings.eval.every_steps, state.step, settings.num_steps)
-            position = _position(run, state)
-
-            advantages = prepared.batch.advantages[..., 0]
-            records = batch_records(rollouts, advantages, run.processor, state.step)
-            writer.rollouts(itertools.islice(records, settings.log.rollouts_per_step or None))
+            with timer("record"):
+                is_saved = _is_due(settings.checkpoint.every_steps, state.step, settings.num_steps)
+                rollouts = rollouts.without_features()  # no longer needed, and large
+                prepared = prepared._replace(rollouts=rollouts)
+                metrics |= prepare_metrics | update_metrics
+                latest = run.checkpoints.latest_step
+                metrics, lines = run.skipped.check(metrics, prepared, state.step, latest)
+                for line in lines:
+                    writer.line(line)
+                is_evaluated = _is_due(settings.eval.every_steps, state.step, settings.num_steps)
+                position = _position(run, state)
+                advantages = prepared.batch.advantages[..., 0]
+                records = batch_records(rollouts, advantages, run.processor, state.step)
+                writer.rollouts(itertools.islice(records, settings.log.rollouts_per_step or None))
             metrics |= _readings(run, prepared, metrics, timer)
-            writer.metrics(state.step, metrics)
+            with timer("record"):
+                writer.metrics(state.step, metrics)
             is_best = is_evaluated and evaluate(state)
             if is_saved or is_best:
-                writer.sync()
-                run.checkpoints.save(state.step, saved_arrays(learner.settings, state), position)
+                with timer("checkpoint"):
+                    _save(run, state, position, writer)
         with hosts.staying():
             _finish(run, state, writer)
 
@@ -174,7 +178,9 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
     model = load_model(s.model, dtype=s.train.dtype, remat=s.train.remat)
     model = dataclasses.replace(model, cache_dtype=r.cache_dtype)
     processor, dataset, shapes = _open_data(s, model, stack)
+    timer = PhaseTimer()
     learner = make_learner(learner_settings(s), model, mesh, shapes)
+    learner = dataclasses.replace(learner, count=timer.count)
     if mesh is not None and hosts.count() == 1:  # else small arrays would be programs of all
         stack.enter_context(jax.set_mesh(mesh))
     pool = open_pool(s.rewards, stack, processor.think_open)
@@ -192,12 +198,12 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
         actor = actor.with_encoder(held_prompts(s))
     checkpoints = Checkpoints(Path(s.workdir) / "checkpoints", keep=s.checkpoint.keep)
     stack.callback(checkpoints.close)
-    timer = PhaseTimer()
+    greedy = actor.sampling(temperature=0.0, max_tokens=s.eval.max_completion_tokens, seed=s.seed)
     sampler = GroupSampler(
         actor,
         r.n,
-        _sampling(s, actor),
-        _scorer(s, judged, terms, actor),
+        sides.sampling_of(r, actor, s.seed, int(s.algorithm.advantage == "remax")),
+        sides.open_scorer(s.rewards, s.algorithm.temporal_bonus, judged, terms, actor),
         timer,
     )
     return Run(
@@ -206,7 +212,7 @@ def open_run(settings: Settings, stack: contextlib.ExitStack) -> Run:
         dataset=dataset,
         collector=_collector(s, dataset, sampler, slots.rollout),
         learner=learner,
-        heldout=_heldout(s, dataset, actor, judged, slots.heldout),
+        heldout=sides.open_heldout(greedy, dataset, actor, judged, slots.heldout, timer.count),
         benchmarks=in_training.open_benchmarks(benchmark_settings(s), asked, actor),
         chain=preflight.Chain(
             dataset,
@@ -277,30 +283,14 @@ def _open_data(
         max_prompt_tokens=d.max_prompt_tokens,
         completion_tokens=max(r.max_completion_tokens, s.eval.max_completion_tokens),
     )
-    return processor, dataset.fitting(shapes.misfit, hosts.say), shapes
-
-
-def _scorer(
-    settings: Settings, judged: Judged, terms: compose.Terms, actor: Actor
-) -> RolloutScorer:
-    r = settings.rewards
-    weights = {"accuracy": r.accuracy_weight, "format": r.format_weight}
-    bonus = settings.algorithm.temporal_bonus
-    weights |= dict(r.terms) | ({TERM: bonus} if bonus else {})
-    think_open = actor.processor.think_open
-    return RolloutScorer(judged, terms, weights, actor.texts, r.max_failed_share, think_open)
-
-
-def _sampling(settings: Settings, actor: Actor):
-    r = settings.rollout
-    return actor.sampling(
-        temperature=r.temperature,
-        top_p=r.top_p,
-        top_k=r.top_k,
-        max_tokens=r.max_completion_tokens,
-        seed=settings.seed,
-        greedy_rows=int(settings.algorithm.advantage == "remax"),
+    shapes = with_parts(
+        shapes,
+        lengths,
+        grids,
+        group=(r.n, r.max_completion_tokens),
+        minibatch_groups=math.ceil(r.prompts / s.algorithm.updates_per_rollout),
     )
+    return processor, dataset.fitting(shapes.misfit, hosts.say), shapes
 
 
 def _plan_slots(settings: Settings, learner: Learner, shapes: ShapeTable) -> Slots:
@@ -313,16 +303,6 @@ def _plan_slots(settings: Settings, learner: Learner, shapes: ShapeTable) -> Slo
         held=held_prompts(settings),
         free=min(hosts.gather_json(room.device_free())),
     )
-
-
-def _heldout(
-    settings: Settings, dataset: Dataset, actor: Actor, judged: Judged, slots: int
-) -> HeldOut:
-    limit, rows = settings.eval.max_completion_tokens, dataset.rows.heldout
-    greedy = actor.sampling(temperature=0.0, max_tokens=limit, seed=settings.seed)
-    loader = functools.partial(dataset.heldout, slots)
-    own = -(-min(slots, len(rows)) // hosts.count())
-    return HeldOut(rows, loader, actor, greedy, own, judged.score_batch)
 
 
 def _collector(
@@ -385,12 +365,16 @@ def _position(run: Run, state: LearnerState) -> dict[str, Any]:
     }
 
 
+def _save(run: Run, state: LearnerState, position: dict[str, Any], writer: Writer) -> None:
+    writer.sync()
+    run.checkpoints.save(state.step, saved_arrays(run.learner.settings, state), position)
+
+
 def _leave(run: Run, state: LearnerState, position: dict[str, Any], writer: Writer) -> None:
     """Saves the last whole step, since the run was asked to end; several hosts end here."""
-    writer.sync()
     with run.timer(SAVING):
         if run.checkpoints.latest_step() != state.step:
-            run.checkpoints.save(state.step, saved_arrays(run.learner.settings, state), position)
+            _save(run, state, position, writer)
         run.checkpoints.wait()
     hosts.say(f"asked to end: saved at step {state.step}; the same command goes on")
     hosts.leave_together()
@@ -400,19 +384,26 @@ def _begin(
     run: Run, state: LearnerState, writer: Writer, evaluate: Callable[[LearnerState], bool]
 ) -> None:
     """Says what is run; a new run is checked, and evaluated at step 0."""
-    run.compiles.on_change = writer.compiling
     for line in run.lines:
         writer.line(line)
     if state.step:
         left = words.counted(run.settings.num_steps - state.step, "step")
         writer.line(f"resumed from the checkpoint of step {state.step}; {left} to go")
-        return
-    head = f"config: all of it is in {run.workdir / 'config.json'}; set otherwise than in base.py:"
-    writer.line("\n  ".join([head, *changes(run.settings, get_config())]))
-    if run.settings.canaries:
-        # Not bound to a name: the evaluation publishes weights of its own.
-        preflight.check(run.chain, run.learner.publish(state), state.policy.params, writer.line)
-    evaluate(state)
+    else:
+        head = f"config: all of it is in {run.workdir}/config.json; set otherwise than in base.py:"
+        writer.line("\n  ".join([head, *changes(run.settings, get_config())]))
+    is_checked, samplers = run.settings.canaries and not state.step, run.collector.samplers
+    parts = Parts(run.learner, samplers, run.heldout, run.dataset, is_checked)
+    with run.timer("compile"):
+        compile_programs(parts, state, writer, run.workdir)
+    run.compiles.on_change = writer.compiling
+    if is_checked:
+        with run.timer("checks"):
+            # Not bound to a name: the evaluation publishes weights of its own.
+            preflight.check(run.chain, run.learner.publish(state), state.policy.params, writer.line)
+    writer.start(run.timer.pop())
+    if not state.step:
+        evaluate(state)
 
 
 def _evaluate(run: Run, writer: Writer, state: LearnerState) -> bool:
@@ -429,9 +420,13 @@ def _evaluate(run: Run, writer: Writer, state: LearnerState) -> bool:
         published = run.learner.publish(state)
         if run.dataset.rows.heldout:
             metrics, records = run.heldout.evaluate(published, state.step)
-        metrics |= run.benchmarks.evaluate(published.params, state.step, writer.line)
-    writer.metrics(state.step, metrics | run.timer.pop())
-    writer.rollouts(records)
+        metrics |= run.benchmarks.evaluate(
+            published.params, state.step, writer.line, run.timer.count
+        )
+    metrics |= run.timer.pop()
+    with run.timer("record"):
+        writer.metrics(state.step, metrics)
+        writer.rollouts(records)
     if run.settings.log.report and hosts.is_primary():
         with run.timer("report"):
             run.page.refresh(writer.line)
@@ -459,13 +454,16 @@ def _readings(
 def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
     """Writes what a run leaves: export, adapters, report, and a table of held-out accuracy."""
     settings, workdir, params = run.settings, run.workdir, state.policy.params
-    run.checkpoints.wait()
+    with run.timer("checkpoint"):
+        run.checkpoints.wait()
     if settings.checkpoint.export:
         out = workdir / "export"
         side, geometry = hf.side_dir(settings.model), run.processor.geometry
         limits = budgets(settings.data, side)
         files = video_budget.exported(side, limits, geometry)
-        export(run.learner, params, out, settings.checkpoint.export_dtype, files)
+        with run.timer("export"):
+            dtype = settings.checkpoint.export_dtype
+            export(run.learner, params, out, dtype, files, run.timer.count)
         writer.line(f"exported, reloaded and compared: {out}")
     if settings.lora.is_on and settings.lora.export_adapter:
         out = workdir / "adapter"
@@ -475,7 +473,8 @@ def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
     if not hosts.is_primary():
         return
     if settings.log.report:
-        writer.line(f"report: {report.build(workdir, run.dataset.shown)}")
+        with run.timer("report"):
+            writer.line(f"report: {report.build(workdir, run.dataset.shown)}")
     writer.line(report.accuracy_table(report.read_metrics(workdir / "metrics.jsonl")))
 
 

@@ -7,12 +7,21 @@ tokens of a group (F * S / merge_size**2), D width, K kv heads, A head dim, L la
 axis 0 everywhere except in caches, where it follows L.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = Any  # np.ndarray on the host, jax.Array on the device
 Params = Any  # nested dict of arrays
+
+
+# Takes how far something is: so many are done, of so many, of what.
+Count = Callable[[int, int, str], None]
+
+
+def no_count(done: int, total: int, unit: str) -> None:
+    """Tells nobody."""
 
 
 class VisionInput(NamedTuple):

@@ -194,6 +194,9 @@ def test_sigterm_to_any_host_saves_on_all_and_the_same_command_goes_on(data, alo
     assert "the same command goes on" in begun.printed()
     run(data, workdir, 2)
     assert_same(workdir, alone)
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    counts = [line["compile/count"] for line in lines if "compile/count" in line]
+    assert counts[-2:] == counts[-1:] * 2  # a checkpoint is saved between them
 
 
 def test_an_error_on_one_host_ends_all(data, tmp_path):

@@ -15,7 +15,7 @@ WHOLE = (
     "evr1/main.py",
     "evr1/train.py",
     "evr1/evaluate.py",
-    "evr1/preflight.py",
+    "evr1/preflight/__init__.py",
     "evr1/config/",
 )
 PLAN = ("evr1/plan/plan.py", "evr1/plan/phases.py")

@@ -10,7 +10,9 @@ from evr1.config import resolve
 from evr1.telemetry.phases import PhaseTimer
 
 
-def test_only_what_was_changed_is_printed():
+def test_only_what_was_changed_is_printed(monkeypatch):
+    monkeypatch.setattr(train, "compile_programs", lambda *_: None)
+
     def told(config):
         """The lines at the start of a new run."""
         lines, settings = [], resolve(config, has_paths=False)
@@ -19,9 +21,14 @@ def test_only_what_was_changed_is_printed():
             lines=(),
             settings=settings,
             workdir=Path(config.workdir),
+            timer=PhaseTimer(),
+            learner=None,
+            collector=types.SimpleNamespace(samplers=()),
+            heldout=None,
+            dataset=None,
         )
         state = types.SimpleNamespace(step=0)
-        writer = types.SimpleNamespace(compiling=None, line=lines.append)
+        writer = types.SimpleNamespace(compiling=None, line=lines.append, start=len)
         train._begin(run, state, writer, evaluate=lambda _: None)
         return lines[0].splitlines()
 

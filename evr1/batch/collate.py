@@ -29,7 +29,12 @@ class Collator:
     pad_id: int
 
     def __call__(
-        self, examples: Sequence[Example], groups: int | None = None, *, has_patches: bool = True
+        self,
+        examples: Sequence[Example],
+        groups: int | None = None,
+        *,
+        has_patches: bool = True,
+        is_largest: bool = False,
     ) -> Prompts:
         """Returns the prompts as NumPy arrays, padded to the buckets.
 
@@ -38,6 +43,7 @@ class Collator:
             groups: pads the number of prompts up to this with empty ones of length 1.
             has_patches: False leaves the patches out (C = 0), nearly all of the bytes, until
                 `fill_patches`.
+            is_largest: pads to the largest buckets.
 
         Raises:
             ValueError: a prompt exceeds the buckets, or its placeholders and patches disagree; the
@@ -48,8 +54,8 @@ class Collator:
             raise ValueError(f"{len(examples)} prompts do not fit groups={groups}")
         shapes, geometry = self.shapes, self.geometry
         rows_of = [_check(e, shapes, geometry) for e in examples]
-        p = shapes.prompt_bucket(max((len(e.tokens) for e in examples), default=1))
-        f = shapes.vision_bucket(max(rows_of, default=0))
+        longest = max((len(e.tokens) for e in examples), default=1)
+        p, f = shapes.largest if is_largest else shapes.pair(longest, max(rows_of, default=0))
         out = empty_prompts(groups, p, (f, shapes.row_patches), self.pad_id)
         for g, e in enumerate(examples):
             n = len(e.tokens)

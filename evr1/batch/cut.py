@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from evr1.batch.assemble import pad_groups
-from evr1.batch.shapes import ShapeTable, completion_bucket, groups_per_part
+from evr1.batch.shapes import ShapeTable, groups_per_part
 from evr1.rl.weights import loss_weights
 from evr1.types import GroupBatch
 
@@ -132,9 +132,9 @@ def microbatches(
 
     Groups of similar size stand together, longest first, and every part is cut to the buckets that
     its prompts, vision rows and completions need. How many groups a part has follows from its
-    buckets and from the number of groups in the minibatch; a part with fewer is filled up with
-    groups of weight 0. So few shapes are ever compiled. Groups without any trained token are left
-    out. The same batch is always cut in the same way.
+    buckets and from how many groups are in the minibatch, or in a whole one; a part with fewer is
+    filled up with groups of weight 0. So few shapes are ever compiled. Groups without any trained
+    token are left out. The same batch is always cut in the same way.
 
     Every part is a run of groups for each host, equally many, of those that it owns: the k-th run
     of all hosts together, in the buckets of the largest.
@@ -153,7 +153,7 @@ def microbatches(
     """
     n, r = batch.completions.shape[1:]
     groups = np.flatnonzero(batch.completion_mask.any(axis=(1, 2)))
-    total = len(groups)
+    total = (shapes.minibatch_groups if shapes else 0) or len(groups)
     if drop_silent:
         has_signal = (batch.advantages * batch.loss_weights != 0).any(axis=(1, 2))
         groups = groups[has_signal[groups]]
@@ -171,6 +171,9 @@ def microbatches(
         end, size = start, layers[start]
         while end < longest:
             grown = np.maximum(size, layers[end])
+            if shapes is not None:
+                tokens, last, rows = grown.tolist()
+                grown = np.array(shapes.part(tokens, last, rows, r))
             capacity = groups_per_part(grown, n, max_tokens, total, group_multiple)
             if (end - start) * hosts >= capacity:
                 break
@@ -192,14 +195,14 @@ def _bucket_sizes(batch: GroupBatch, shapes: ShapeTable | None) -> np.ndarray:
     last = np.where(batch.completion_mask.any(axis=1), np.arange(1, r + 1), 0).max(axis=1)
     used = (batch.prompts.vision.segment_ids > 0).any(axis=2)
     rows = np.where(used, np.arange(1, f + 1), 0).max(axis=1, initial=0)
-    return np.stack(
+    return np.array(
         [
-            [min(shapes.prompt_bucket(int(x)), p) for x in batch.prompts.lengths],
-            [completion_bucket(int(x), r) for x in last],
-            [min(shapes.vision_bucket(int(x)), f) for x in rows],
-        ],
-        axis=1,
-    )
+            shapes.part(*need, r)
+            for need in zip(
+                batch.prompts.lengths.tolist(), last.tolist(), rows.tolist(), strict=True
+            )
+        ]
+    ).reshape(-1, 3)
 
 
 def _take(batch: GroupBatch, groups: np.ndarray) -> GroupBatch:

@@ -2,17 +2,22 @@
 
 import bisect
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from evr1.batch import vision_rows
+from evr1.batch import few, vision_rows
 from evr1.config import ShapeSettings
 from evr1.data.records import Example, Geometry
 
 _MOST_VISION_ROWS = 2**14  # of a prompt; each holds a frame or more
-MAX_BUCKETS = 4  # shapes of each kind that are derived where the config gives none
+MAX_BUCKETS = 8  # sizes of each kind that are derived where the config gives none
+MAX_PAIRS = 3  # of these, prompt tokens with vision rows, that have programs
+MAX_PARTS = 4  # shapes of microbatches
+PAIR_GAIN = PART_GAIN = 0.1  # share of all tokens that a further shape must save
+_TOWER = 0.5  # what a visual token costs in the tower, in tokens of the language model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +26,58 @@ class ShapeTable:
 
     `prompt_tokens` and `vision_rows` are ascending. `row_patches` is S, at least the patches of
     the largest frame.
+
+    Where it is planned for a data set, programs are foreseen: `pairs` are the prompt tokens and
+    vision rows that a batch may have, and `parts` the prompt tokens, completion tokens and vision
+    rows of the groups of a microbatch; the last one holds all. Empty: any bucket with any other.
+    `minibatch_groups` are those of a whole minibatch, for which microbatches are evened out, so
+    that all have the same shapes; 0: those that there are.
     """
 
     prompt_tokens: tuple[int, ...]
     vision_rows: tuple[int, ...]
     row_patches: int
     completion_tokens: int
+    pairs: tuple[tuple[int, ...], ...] = ()
+    parts: tuple[tuple[int, ...], ...] = ()
+    minibatch_groups: int = 0
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Prompt tokens and vision rows that hold every prompt."""
+        return self.prompt_tokens[-1], self.vision_rows[-1]
+
+    def pair(self, tokens: int, rows: int) -> tuple[int, int]:
+        """Returns the prompt tokens and vision rows of a batch that holds so many.
+
+        Raises:
+            ValueError: more than the largest buckets.
+        """
+        p, f = self.prompt_bucket(tokens), self.vision_bucket(rows)
+        if self.pairs:
+            p, f = few.first_that_holds(self.pairs, (p, f))
+        return p, f
+
+    def part(self, tokens: int, completion: int, rows: int, limit: int) -> tuple[int, ...]:
+        """Returns prompt tokens, completion tokens and vision rows of groups that hold so many.
+
+        Args:
+            tokens: of the prompt.
+            completion: tokens of the longest completion.
+            rows: of the prompt's media.
+            limit: of a completion.
+
+        Raises:
+            ValueError: more than the largest buckets.
+        """
+        p, f = self.prompt_bucket(tokens), self.vision_bucket(rows)
+        if self.parts and limit == self.parts[-1][1]:
+            return few.first_that_holds(self.parts, (p, completion, f))
+        return p, completion_bucket(completion, limit), f
+
+    def cache_tokens(self, tokens: int) -> int:
+        """Returns the room for prompts in a cache, where the longest has so many tokens."""
+        return self.largest[0] if self.pairs else self.prompt_bucket(tokens)
 
     def prompt_bucket(self, tokens: int) -> int:
         """Returns the smallest prompt length that holds `tokens`.
@@ -93,7 +144,60 @@ def plan_shapes(
             f"shapes.row_patches={row_patches} is not a multiple of merge_size**2={whole}; round "
             "it up"
         )
-    return table
+    # Where the config gives all buckets, each pair that rows have is used.
+    is_given = bool(settings.prompt_tokens and settings.vision_rows)
+    pairs = few.choose(
+        _needs(table, lengths, grids),
+        functools.partial(_pair_cost, table.row_patches / whole),
+        most=len(lengths) + 1 if is_given else MAX_PAIRS,
+        gain=0 if is_given else PAIR_GAIN,
+    )
+    return dataclasses.replace(table, pairs=pairs)
+
+
+def with_parts(
+    table: ShapeTable,
+    lengths: np.ndarray,
+    grids: Sequence[np.ndarray],
+    *,
+    group: tuple[int, int],
+    minibatch_groups: int,
+) -> ShapeTable:
+    """Returns the planned shapes with those of the microbatches of a training.
+
+    Args:
+        table: of `plan_shapes`.
+        lengths: see `plan_shapes`.
+        grids: likewise.
+        group: completions of a group, and the limit of their tokens.
+        minibatch_groups: see `ShapeTable`.
+    """
+    n, limit = group
+    needs = _needs(table, lengths, grids)
+
+    def cost(shapes: np.ndarray) -> np.ndarray:
+        return _pair_cost(table.row_patches / 4, shapes[:, [0, 2]]) + n * shapes[:, 1]
+
+    # How long completions will be is not known: all quarters of the limit alike.
+    quarters = sorted({completion_bucket(max(1, limit * i // 4), limit) for i in range(1, 5)})
+    needs = np.concatenate([np.insert(needs, 1, tokens, axis=1) for tokens in quarters])
+    parts = few.choose(needs, cost, most=max(MAX_PARTS, len(table.pairs)), gain=PART_GAIN)
+    return dataclasses.replace(table, parts=parts, minibatch_groups=minibatch_groups)
+
+
+def _needs(table: ShapeTable, lengths: np.ndarray, grids: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns int[rows + 1, 2], prompt tokens and vision rows of the buckets of every row, and the
+    largest ones."""
+    rows = [vision_rows.count(grid, table.row_patches) for grid in grids]
+    needs = zip(
+        map(table.prompt_bucket, lengths.tolist()), map(table.vision_bucket, rows), strict=True
+    )
+    return np.array([*needs, table.largest])
+
+
+def _pair_cost(row_tokens: float, shapes: np.ndarray) -> np.ndarray:
+    """Returns about what prompts of these tokens and vision rows cost, in tokens."""
+    return shapes[:, 0] + _TOWER * shapes[:, 1] * row_tokens
 
 
 def shapes_of_examples(
@@ -205,12 +309,15 @@ def _prompt_step(max_prompt_tokens: int) -> int:
 def _spaced(sizes: np.ndarray, multiple: int) -> tuple[int, ...]:
     """Returns up to MAX_BUCKETS multiples of `multiple`, evenly spaced, that hold all of `sizes`.
 
-    >>> _spaced(np.array([90, 300, 470]), 32)
-    (128, 256, 384, 480)
+    >>> _spaced(np.array([190, 300, 470]), 32)
+    (192, 256, 320, 384, 416, 480)
+    >>> _spaced(np.array([0, 3]), 1)
+    (0, 1, 2, 3)
     """
     low, high = int(sizes.min(initial=sizes.max(initial=0))), int(sizes.max(initial=0))
     targets = np.linspace(0, high, MAX_BUCKETS + 1)[1:]
     rounded = {-(-math.ceil(s) // multiple) * multiple for s in targets}
+    rounded |= {0} if low == 0 else set()  # without media
     first = min(b for b in rounded if b >= low)
     return tuple(sorted(b for b in rounded if b >= first))
 

@@ -87,8 +87,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # The few shapes that batches are padded to; empty means derived from the planned rows.
     c.shapes = ml_collections.ConfigDict()
-    c.shapes.prompt_tokens = ()  # ascending prompt lengths; derived: up to four
-    c.shapes.vision_rows = ()  # ascending numbers of vision rows per prompt; derived: up to four
+    c.shapes.prompt_tokens = ()  # ascending prompt lengths; derived: a few that save padding
+    c.shapes.vision_rows = ()  # ascending numbers of vision rows per prompt; likewise
     c.shapes.row_patches = 0  # patches per vision row; derived: those of the largest frame
 
     c.rollout = ml_collections.ConfigDict()

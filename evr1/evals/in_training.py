@@ -34,7 +34,7 @@ from evr1.evals.tasks.base import Task
 from evr1.formats.part import Part
 from evr1.parallel import hosts
 from evr1.sampler.actor import Actor
-from evr1.types import Params
+from evr1.types import Count, Params, no_count
 
 FOLDER = "benchmarks"  # in the workdir of a training
 _FIELD = "config.eval.benchmarks"
@@ -109,7 +109,11 @@ class Benchmarks:
     tasks: tuple[Ready, ...]
 
     def evaluate(
-        self, params: Params, step: int, tell: Callable[[str], None] = lambda line: None
+        self,
+        params: Params,
+        step: int,
+        tell: Callable[[str], None] = lambda line: None,
+        count: Count = no_count,
     ) -> dict[str, float]:
         """Answers all questions; returns the metrics, and leaves `workdir/benchmarks/step_<n>`.
 
@@ -122,6 +126,7 @@ class Benchmarks:
             params: weights to answer with, as the actor draws with them.
             step: of the training.
             tell: takes a line for each task whose rule or aggregate fails.
+            count: takes how many questions of a task this host has answered.
         """
         if not self.tasks:
             return {}
@@ -132,7 +137,7 @@ class Benchmarks:
             for ready in self.tasks:
                 actor = dataclasses.replace(self.actor, slots=ready.slots)
                 answerer = Answerer(self.settings, actor, params, pool)
-                answers = _answer(answerer, ready, folder)
+                answers = _answer(answerer, ready, folder, count)
                 scored = functools.partial(task_metrics, ready.prepared, answers, tell)
                 metrics |= hosts.from_primary(scored)
         return metrics
@@ -214,7 +219,7 @@ def _pool(settings: BenchmarkSettings) -> DecodePool:
     return DecodePool(settings.workers, settings.decode_timeout_s)
 
 
-def _answer(answerer: Answerer, ready: Ready, folder: Path) -> list[Answer]:
+def _answer(answerer: Answerer, ready: Ready, folder: Path, count: Count) -> list[Answer]:
     """Returns the answers of all hosts, by id; the first host writes its own as they come, then
     those of the others."""
     answers: list[Answer] = []
@@ -228,6 +233,8 @@ def _answer(answerer: Answerer, ready: Ready, folder: Path) -> list[Answer]:
             if writer is not None:
                 writer.append(answer)
             answers.append(answer)
+            name, total = ready.prepared.task.name, len(ready.prepared.samples)
+            count(len(answers), total, f"questions of {name}")
 
         answerer.answer_planned(ready.prepared, ready.plans, keep, console)
         for host, lines in enumerate(hosts.gather_json(list(map(samples.encode, answers)))):

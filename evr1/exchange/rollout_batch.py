@@ -59,7 +59,8 @@ def stack(groups: Sequence[Group], outcomes: Outcomes, collate: Collator) -> Rol
     parts = zip(*(g.rollouts for g in groups), strict=True)
     return RolloutBatch(
         groups=tuple(groups),
-        prompts=collate([g.example for g in groups], has_patches=False),
+        # In the largest buckets: microbatches are cut out of it, in buckets of their own.
+        prompts=collate([g.example for g in groups], has_patches=False, is_largest=True),
         rollouts=Rollouts(*(np.stack(part) for part in parts)),
         outcomes=outcomes,
         merge_size=collate.geometry.merge_size,

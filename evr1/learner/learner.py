@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from evr1.batch.assemble import group_batch
 from evr1.batch.cut import Cutter
-from evr1.batch.shapes import ShapeTable
+from evr1.batch.shapes import ShapeTable, groups_per_part
 from evr1.config.learner import LearnerSettings
 from evr1.exchange import Published, RolloutBatch, publish
 from evr1.learner import advantages as advantages_lib
@@ -28,7 +29,7 @@ from evr1.rl import diagnostics
 from evr1.rl.gae import explained_variance
 from evr1.rl.state import AlgorithmState
 from evr1.rl.weights import loss_weights
-from evr1.types import GroupBatch, Params
+from evr1.types import Count, GroupBatch, Params, no_count
 
 
 class Prepared(NamedTuple):
@@ -59,11 +60,13 @@ class Learner:
         settings: of the algorithm and the optimizers.
         programs: the jitted functions.
         cutter: cuts rollout batches into microbatches.
+        count: takes how many microbatches were begun.
     """
 
     settings: LearnerSettings
     programs: Programs
     cutter: Cutter
+    count: Count = no_count
 
     @property
     def model(self) -> Model:
@@ -182,19 +185,9 @@ class Learner:
         others, is not 1, `optim/skipped` is how many, and the algorithm remembers what it did
         before the batch.
         """
-        s, metrics = self.settings, dict[str, float]()
-        policy, critic = state.policy, state.critic
-        if critic is not None:
-            critic, metrics = self._update_critic(state, prepared)
-        if critic is not None and state.step < s.critic.warmup_steps:
-            metrics["optim/is_finite"] = metrics["critic/is_finite"]
-        else:
-            parts = prepared.parts * s.algorithm.epochs_per_rollout
-            media = self._place_parts(prepared.rollouts, parts, prepared.version)
-            update = self.programs.update
-            policy, more = _updates(update, policy, media, is_first=critic is None)
-            more["optim/is_finite"] *= metrics.get("critic/is_finite", 1)
-            metrics |= more
+        s, is_warm = self.settings, state.critic is None
+        is_warm = is_warm or state.step >= s.critic.warmup_steps
+        policy, critic, metrics = self.update_networks(state, prepared, is_warm=is_warm)
         is_finite = metrics["optim/is_finite"] == 1
         memory = prepared.memory if is_finite else state.memory
         state = state._replace(step=state.step + 1, policy=policy, critic=critic, memory=memory)
@@ -211,6 +204,57 @@ class Learner:
             memory = advantages_lib.next_kl_coef(s, state.memory, kl_ref)
             state = state._replace(memory=memory)
         return state._replace(reference=next_reference(s, state)), metrics
+
+    def update_networks(
+        self, state: LearnerState, prepared: Prepared, *, is_warm: bool = True
+    ) -> tuple[TrainState, TrainState | None, dict[str, float]]:
+        """Returns policy and critic after the updates of a batch, and metrics.
+
+        Args:
+            state: see `update`.
+            prepared: the batch.
+            is_warm: the policy is updated, too.
+        """
+        policy, critic, metrics = state.policy, state.critic, dict[str, float]()
+        if critic is not None:
+            critic, metrics = self._update_critic(state, prepared)
+        if not is_warm:
+            metrics["optim/is_finite"] = metrics["critic/is_finite"]
+            return policy, critic, metrics
+        parts = prepared.parts * self.settings.algorithm.epochs_per_rollout
+        media = self._place_parts(prepared.rollouts, parts, prepared.version)
+        zeros = functools.partial(self.zeros, self.programs.update)
+        policy, more = _updates(self.programs.update, policy, media, zeros, is_first=critic is None)
+        more["optim/is_finite"] *= metrics.get("critic/is_finite", 1)
+        return policy, critic, metrics | more
+
+    @property
+    def adds_parts(self) -> tuple[bool, ...]:
+        """Whether the gradients of a minibatch's parts are added: it may be so and not so.
+
+        Where a whole minibatch has several parts they are always added, though one be left: else
+        there would be twice as many programs. Groups that hosts own unequally many of may need
+        several parts where one would hold them all.
+        """
+        shapes = self.cutter.shapes
+        if not shapes.parts:
+            return False, True
+        least = min(self.groups_of_part((p, r)) for p, r, _ in shapes.parts)
+        if least < shapes.minibatch_groups:
+            return (True,)
+        return (False,) if self.cutter.hosts == 1 else (False, True)
+
+    def zeros(self, update: Update, params: Params, count: int) -> Params | None:
+        """Returns what the gradients of so many parts of a minibatch are added to; None: there is
+        nothing to add to."""
+        return update.zeros(params) if count > 1 or False not in self.adds_parts else None
+
+    def groups_of_part(self, size: tuple[int, int]) -> int:
+        """Returns how many groups of these prompt and completion tokens a microbatch has."""
+        c, n = self.cutter, self.settings.rollout.n
+        return groups_per_part(
+            np.array(size), n, c.microbatch_tokens, c.shapes.minibatch_groups, c.group_multiple
+        )
 
     def bare_batch(
         self, rollouts: RolloutBatch, valid: np.ndarray | None = None, kl_coef: float = 0.0
@@ -253,6 +297,7 @@ class Learner:
 
         None stands for one with completions that could not be drawn.
         """
+        begun, total = itertools.count(), sum(map(len, parts))
         for number, minibatch in enumerate(parts, first):
             if not all(np.isfinite(part.behavior_logprobs).all() for part in minibatch):
                 yield None
@@ -260,7 +305,14 @@ class Learner:
             numbered = (
                 part._replace(update=np.full_like(part.groups, number)) for part in minibatch
             )
-            yield len(minibatch), (self.place(rollouts, part) for part in numbered)
+            placed = (
+                self._counted(self.place(rollouts, part), next(begun), total) for part in numbered
+            )
+            yield len(minibatch), placed
+
+    def _counted(self, part: GroupBatch, begun: int, total: int) -> GroupBatch:
+        self.count(begun, total, "microbatches")
+        return part
 
     def _with_logprobs(
         self, state: LearnerState, rollouts: RolloutBatch, batch: GroupBatch
@@ -280,7 +332,9 @@ class Learner:
         gaps: list[diagnostics.Sums] = []
         is_complete = self.settings.algorithm.has_batch_statistics
         minibatches = self.cutter.cut(batch, rollouts.owners, is_complete=is_complete)
-        for part in (part for minibatch in minibatches for part in minibatch):
+        total = sum(map(len, minibatches))
+        for i, part in enumerate(part for minibatch in minibatches for part in minibatch):
+            self.count(i, total, "microbatches")
             hosts.sync_point()
             prompts, completions = self.place_shown(rollouts, part)
             real = part.groups >= 0
@@ -368,7 +422,8 @@ class Learner:
         has_tower, rollouts = critic.has_policy_tower, prepared.rollouts
         rollouts = rollouts if has_tower else rollouts.without_features()
         media = self._place_parts(rollouts, parts, int(state.critic.updates))
-        after, metrics = _updates(critic.update, state.critic, media, shared)
+        zeros = functools.partial(self.zeros, critic.update)
+        after, metrics = _updates(critic.update, state.critic, media, zeros, shared)
         return after, {name.replace("optim/", "critic/"): x for name, x in metrics.items()}
 
 
@@ -406,6 +461,7 @@ def _updates(
     programs: Update,
     state: TrainState,
     minibatches: Iterator[tuple[int, Iterator[GroupBatch]] | None],
+    zeros: Callable[[Params, int], Params | None],
     *inputs: Any,
     is_first: bool = True,
 ) -> tuple[TrainState, dict[str, float]]:
@@ -423,7 +479,7 @@ def _updates(
             left_out += 1
             continue
         count, parts = minibatch
-        grads = programs.zeros(state.params) if count > 1 else None
+        grads = zeros(state.params, count)
         for part in parts:
             if is_first and not applied:
                 hosts.sync_point()

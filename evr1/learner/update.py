@@ -204,7 +204,7 @@ def compile_update(
     functions = Update(zeros, accumulate, apply)
     if placement is None:
         return Update(
-            jax.jit(zeros),
+            jax.jit(zeros, keep_unused=True),  # see init_state
             jax.jit(accumulate, donate_argnums=1),
             jax.jit(apply, donate_argnums=0),
         )
@@ -252,6 +252,10 @@ class _Accumulate(NamedTuple):
 
     def __call__(self, params: Params, grads: Params | None, *inputs: Any) -> tuple[Params, Sums]:
         return self._of(grads)(params, grads, *inputs)
+
+    def trace(self, params: Params, grads: Params | None, *inputs: Any) -> Any:
+        """Returns the program for these arguments, traced."""
+        return self._of(grads).trace(params, grads, *inputs)
 
     def lower(self, params: Params, grads: Params | None, *inputs: Any) -> Any:
         """Returns the program for these arguments, lowered."""

@@ -221,20 +221,25 @@ def check_shared(folder: str | Path) -> None:
 
 
 def local_mesh(mesh: Mesh | None) -> Mesh | None:
-    """Returns this host's part of a mesh whose first axis goes over hosts."""
+    """Returns this host's part of a mesh whose first axis goes over hosts; None: it is one device,
+    since that an array lies there can be said in many ways, each a program of its own."""
     if mesh is None or count() == 1:
         return mesh
     own = [row for row in mesh.devices if row.flat[0].process_index == index()]
+    if len(own) == own[0].size == 1:
+        return None
     return Mesh(np.stack(own), mesh.axis_names, axis_types=mesh.axis_types)
 
 
 def local_view(tree: Any, mesh: Mesh | None) -> Any:
     """Returns arrays that every host has whole as arrays of this host's mesh, without a copy."""
-    if mesh is None or count() == 1:
+    if count() == 1:
         return tree
 
     def view(x: jax.Array) -> jax.Array:
         shards = [shard.data for shard in x.addressable_shards]
+        if mesh is None:
+            return shards[0]
         place = NamedSharding(mesh, x.sharding.spec)  # type: ignore[attr-defined]
         return jax.make_array_from_single_device_arrays(x.shape, place, shards)
 

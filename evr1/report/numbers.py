@@ -45,6 +45,8 @@ SETTINGS = (
     ("seed", "seed"),
     ("commit", "run.git_commit"),
 )
+# Phases before the first step of each start, in words.
+_STARTS = (("setup", "setting up"), ("compile", "compiling"), ("checks", "in checks"))
 _MODALITY = "eval/accuracy/modality/"
 _ALL = "eval/accuracy"  # over all held-out rows; eval/accuracy/<kind> over those of a kind
 
@@ -60,6 +62,9 @@ def facts(config: Mapping[str, Any], metrics: Metrics) -> list[str]:
     seconds = sum(v for _, v in metrics.measured("time/step_s"))
     if seconds:
         out.append(f"{_duration(seconds)} in steps")
+    for phase, words in _STARTS:
+        if seconds := sum(v for _, v in metrics.measured(f"start/{phase}_s")):
+            out.append(f"{_duration(seconds)} {words}")
     commit = config.get("run", {}).get("git_commit", "")
     if commit:
         out.append(f"commit {commit[:10]}{'+changes' if commit.endswith('+changes') else ''}")

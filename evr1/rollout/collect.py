@@ -71,6 +71,11 @@ class Collector:
         self._carried: list[Flight] = []
         self._queue: collections.deque[Drawing | Made] = collections.deque()
 
+    @property
+    def samplers(self) -> list[GroupSampler]:
+        """What draws."""
+        return [self._sampler, *([self._temporal.sampler] if self._temporal else [])]
+
     def get_state(self) -> dict[str, Any]:
         """Returns the state, for JSON; what is drawn ahead is scored by then."""
         self._settle()

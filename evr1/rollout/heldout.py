@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from evr1.rollout.sample import make_groups
 from evr1.sampler import Sampling
 from evr1.sampler.actor import Actor
 from evr1.telemetry.records import RolloutRecord
+from evr1.types import Count, Rollouts, no_count
 
 PARTS = ("overall", "accuracy", "format")
 Scorer = Callable[[Sequence[str], Sequence[Row]], list[Score]]
@@ -35,6 +37,7 @@ class HeldOut:
         sampling: greedy.
         slots: prompts that decode at the same time.
         score: scores texts against rows.
+        count: takes how many rows this host has answered.
     """
 
     rows: Sequence[Row]
@@ -43,6 +46,7 @@ class HeldOut:
     sampling: Sampling
     slots: int
     score: Scorer
+    count: Count = no_count
 
     def evaluate(
         self, published: Published, step: int
@@ -55,12 +59,14 @@ class HeldOut:
             published: weights to answer with.
             step: of the run, for the records.
         """
-        broken, records = 0, list[RolloutRecord]()
+        broken, done, records = 0, 0, list[RolloutRecord]()
         answered: list[Row] = []
         with self.loader() as batches:
             for examples in batches:
                 places = own(examples)
-                groups = self._answer(published, [examples[i] for i in places]) if places else []
+                mine = [examples[i] for i in places]
+                groups = self._answer(published, mine, done) if places else []
+                done += len(mine)
                 shared = share(examples, groups)
                 for line in broken_lines(shared):
                     hosts.say(line)
@@ -73,10 +79,19 @@ class HeldOut:
         metrics = eval_metrics(records, answered, self.rows)
         return metrics | ({"eval/not_finite": float(broken)} if broken else {}), records
 
-    def _answer(self, published: Published, examples: Sequence[Example]) -> list[Group]:
-        ids = list(range(len(examples)))
+    def _answer(self, published: Published, examples: Sequence[Example], done: int) -> list[Group]:
+        total, answered = -(-len(self.rows) // hosts.count()), itertools.count(done + 1)
+
+        def finished(row: int, rollouts: Rollouts) -> None:
+            self.count(next(answered), total, "rows")
+
         rollouts = self.actor.generate(
-            published.params, examples, ids, self.sampling, slots=self.slots
+            published.params,
+            examples,
+            list(range(len(examples))),
+            self.sampling,
+            slots=self.slots,
+            on_finish=finished,
         )
         texts = self.actor.texts(rollouts)
         scores = self.score(texts, [e.row for e in examples])

@@ -119,6 +119,7 @@ class Drawing:
             options = {"stretch": Stretch(begun, clock)}
         self._rollouts: Rollouts | None = None
         self.cut: Cut | None = None
+        self._done = 0
         with sampler.timer("rollout"):
             if mine:
                 self._rollouts = sampler.actor.generate(
@@ -127,13 +128,16 @@ class Drawing:
                     [f.request for f in mine],
                     sampler.sampling,
                     n=sampler.n,
-                    on_finish=self._scoring.start if clock is None else self._start_scoring,
+                    on_finish=self._finished,
                     **options,
                 )
             if clock is not None:
                 self.cut = clock.wait()
 
-    def _start_scoring(self, g: int, rollouts: Rollouts) -> None:
+    def _finished(self, g: int, rollouts: Rollouts) -> None:
+        rows = len(rollouts.lengths)
+        self._done += rows
+        self._sampler.timer.count(self._done, len(self._places) * rows, "completions")
         if not rollouts.is_open.any():
             self._scoring.start(g, rollouts)
 
@@ -179,7 +183,7 @@ class Drawing:
         if done:
             whole = Rollouts(*(np.stack(x) for x in zip(*(parts[g] for g in done), strict=True)))
             with sampler.timer("score"):
-                texts, scores = self._scoring.finish(whole, done)
+                texts, scores = self._scoring.finish(whole, done, sampler.timer.count)
             examples = [self._flights[self._places[g]].example for g in done]
             made = make_groups(examples, whole, texts, scores, version=version, n=sampler.n)
             groups = dict(zip(done, made, strict=True))

@@ -13,7 +13,7 @@ from evr1.rewards import Score, Weights, compose, extra
 from evr1.rewards.base import make_task
 from evr1.rewards.judging.judge import Judged
 from evr1.rewards.pool import RewardPool
-from evr1.types import Rollouts
+from evr1.types import Count, Rollouts, no_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,17 +79,23 @@ class Scoring:
         rows = [self._examples[g].row] * len(texts)
         self._started[g] = self._scorer.judged.submit(texts, rows)
 
-    def finish(self, rollouts: Rollouts, groups: Sequence[int]) -> tuple[list[str], list[Score]]:
+    def finish(
+        self, rollouts: Rollouts, groups: Sequence[int], count: Count = no_count
+    ) -> tuple[list[str], list[Score]]:
         """Returns text and score of all completions of some prompts, in order, judge and terms
         included.
 
         Args:
             rollouts: of these prompts.
             groups: which they are; their scoring was started.
+            count: takes how many are scored.
         """
         texts = [text for g in groups for text in self._texts[g]]
         rows = [self._examples[g].row for g in groups for _ in range(rollouts.lengths.shape[1])]
-        scores = [s for g in groups for s in self._started[g].result()]
+        scores: list[Score] = []
+        for g in groups:
+            scores += self._started[g].result()
+            count(len(scores), len(texts), "completions")
         scores = self._scorer.judged.rule(scores, texts, rows)
         lengths, finished = rollouts.lengths.flat, rollouts.finished.flat
         return texts, self._scorer.add_terms(scores, texts, rows, lengths, finished)

@@ -38,7 +38,7 @@ class TemporalBonus:
         # Other random numbers than the ordered frames had.
         seed = (sampler.sampling.seed + 2**31) % 2**32
         sampling = dataclasses.replace(sampler.sampling, seed=seed, greedy_rows=0)
-        self._sampler = dataclasses.replace(sampler, sampling=sampling)
+        self.sampler = dataclasses.replace(sampler, sampling=sampling)
         # Rewards are float32.
         self._geometry, self._bonus, self._margin = geometry, float(np.float32(bonus)), margin
         self._counts: dict[str, float] = collections.defaultdict(float)
@@ -59,7 +59,7 @@ class TemporalBonus:
         examples = [groups[g].example for g in at]
         for i in own(examples):
             examples[i] = shuffled(examples[i], self._geometry, ids[at[i]])
-        others = self._sampler.draw(published, examples, [ids[g] for g in at])
+        others = self.sampler.draw(published, examples, [ids[g] for g in at])
         bonus = temporal_bonus(
             np.array([groups[g].accuracy for g in at]),
             np.array([groups[g].valid & groups[g].rollouts.is_finite for g in at]),

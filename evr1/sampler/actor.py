@@ -170,10 +170,33 @@ class Actor:
         shapes = self.shapes or shapes_of_examples(
             examples, self.processor.geometry, sampling.max_tokens
         )
-        # Where a rollout does not wait for its last groups, slots do not wait for each other.
-        batch = None if stretch is None else max(1, (slots or self.slots) // STRETCH_PREFILLS)
-        sampler = self.sampler(n + sampling.greedy_rows, shapes, slots, batch)
+        sampler = self.drawing(sampling, n, slots, stretch=stretch is not None, shapes=shapes)
         return sampler.generate(params, examples, request_ids, sampling, on_finish, stretch)
+
+    def drawing(
+        self,
+        sampling: Sampling,
+        n: int,
+        slots: int = 0,
+        *,
+        stretch: bool = False,
+        shapes: ShapeTable | None = None,
+    ) -> Sampler:
+        """Returns what `generate` draws with.
+
+        Args:
+            sampling: see `generate`.
+            n: likewise.
+            slots: likewise.
+            stretch: whether there is one.
+            shapes: buckets; None: the actor's.
+        """
+        shapes, slots = shapes or self.shapes, slots or self.slots
+        assert shapes is not None
+        # Where a rollout does not wait for its last groups, slots do not wait for each other. Else
+        # rollouts and evaluation prefill as many at a time: it is the same program.
+        batch = slots // STRETCH_PREFILLS if stretch else min(slots, self.slots // 8)
+        return self.sampler(n + sampling.greedy_rows, shapes, slots, max(1, batch))
 
     def collator(self, shapes: ShapeTable) -> Collator:
         """Returns what makes one record of many prompts."""

@@ -188,7 +188,7 @@ class Sampler:
         Raises:
             ValueError: see `generate`.
         """
-        engine = self.engine(sampling, self.shapes.prompt_bucket(prompt_tokens), question_tokens)
+        engine = self.engine(sampling, self.shapes.cache_tokens(prompt_tokens), question_tokens)
         call = _Call(self, engine, params, feed, on_finish, is_over)
         with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
             call.run()
@@ -219,7 +219,7 @@ class Sampler:
         """The questions of one prefill, or what its rows have drawn before, padded likewise; None
         where there are none."""
         if groups[0].begun is not None:
-            tokens = self._room(max(len(given) for group in groups for given in group.given))
+            tokens = self.room(max(len(given) for group in groups for given in group.given))
         if not tokens:
             return None
         shape = self.prefill_groups, self.n
@@ -238,7 +238,7 @@ class Sampler:
         out[: len(groups)] = [group.is_open for group in groups]
         return put_batch(self.mesh, out)
 
-    def _room(self, tokens: int) -> int:
+    def room(self, tokens: int) -> int:
         """Returns the room for completions, or its half, quarter, ...: the least that holds so many
         tokens, since each is a program."""
         room = self.shapes.completion_tokens
@@ -295,7 +295,7 @@ class _Call:
         """The loop."""
         if not self.feed.left:
             return
-        state = self.engine.init_decode_state()
+        state = self.engine.init_decode_state(self.params)
         while self.feed.left or self.keys:
             state = self._refill(state)
             if hosts.is_leaving():

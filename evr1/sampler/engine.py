@@ -13,6 +13,7 @@ G slots (g prompts in a prefill), N rows a slot, W decode steps a window, V voca
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -129,6 +130,11 @@ class ResultTokens:
         )
 
 
+def run(program: Callable[..., Any], *args: Any, **statics: Any) -> Any:
+    """Calls a program."""
+    return program(*args, **statics)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Engine:
     """Prefill, insert and generate for one model, one set of shapes and one way to draw.
@@ -148,6 +154,7 @@ class Engine:
         devices: mesh to spread the slots over; None: the default device.
         stop_early: leave a window once no row is active. Off on GPUs, where XLA would then ask the
             host at every decode step.
+        call: runs a program; see `evr1.parallel.ahead` for one that compiles it alone.
     """
 
     model: Model
@@ -160,6 +167,7 @@ class Engine:
     question_tokens: int = 0
     devices: Mesh | None = None
     stop_early: bool = True
+    call: Callable[..., Any] = run
 
     def __post_init__(self):
         if self.sampling.max_tokens > self.completion_tokens:
@@ -205,10 +213,12 @@ class Engine:
         draws = make_draws(self.sampling, self.model.config.vocab_size)
         return jax.device_put(draws, sharding.replicated(self.devices) if self.devices else None)
 
-    def init_decode_state(self) -> DecodeState:
-        """Returns empty slots."""
+    def init_decode_state(self, params: Params = None) -> DecodeState:
+        """Returns empty slots, on the device of the parameters, where these are given."""
         room = self.question_tokens + self.completion_tokens
-        return init_slots(self.model, self.slots, self.n, self.prompt_tokens, room, self.devices)
+        sizes = (self.slots, self.n, self.prompt_tokens, room)
+        like = jax.tree.leaves(params)[:1]
+        return self.call(init_slots, self.model, *sizes, self.devices, like)
 
     def prefill(
         self,
@@ -230,14 +240,14 @@ class Engine:
             is_open: bool[g, N]: `questions` are what the rows have drawn before, and these go on;
                 None: nothing was drawn.
         """
-        logits, cache = read_prompts(self.model, params, prompts, questions)
+        logits, cache = self.call(read_prompts, self.model, params, prompts, questions)
         steps = jnp.zeros(ids.requests.shape, jnp.int32) if questions is None else questions.lengths
         is_row = None if questions is None else questions.lengths > 0
         before = None
         if is_open is not None:
             is_row, before = is_open, steps
-        drawn, keys, tokens, done, data = draw_first(
-            logits, ids, is_row, self.draws, before, mode=self.sampling.mode
+        drawn, keys, tokens, done, data = self.call(
+            draw_first, logits, ids, is_row, self.draws, before, mode=self.sampling.mode
         )
         return Prefix(
             cache, prompts.lengths, prompts.next_positions, steps, drawn, keys, tokens, done, data
@@ -248,11 +258,11 @@ class Engine:
 
         A slot outside the range drops its prompt.
         """
-        return insert_prompts(self.model, decode_state, prefix, slots, mesh=self.devices)
+        return self.call(insert_prompts, self.model, decode_state, prefix, slots, mesh=self.devices)
 
     def clear(self, decode_state: DecodeState, slots: Array) -> DecodeState:
         """Returns the state without the keys and values of `slots` int32[g], see `cache.clear`."""
-        return clear_slots(decode_state, slots, mesh=self.devices)
+        return self.call(clear_slots, decode_state, slots, mesh=self.devices)
 
     def generate(
         self, params: Params, decode_state: DecodeState, tokens: int | None = None
@@ -267,10 +277,8 @@ class Engine:
             decode_state: donated.
             tokens: no row in use has drawn more before; None: nobody knows.
         """
-        room = self.question_tokens + self.completion_tokens
-        if tokens is not None:
-            room = room_to_read(room, self.question_tokens + tokens + self.window)
-        state, data = decode_window(
+        state, data = self.call(
+            decode_window,
             self.model,
             params,
             decode_state,
@@ -279,9 +287,16 @@ class Engine:
             mode=self.sampling.mode,
             mesh=self.devices,
             stop_early=self.stop_early,
-            room=room,
+            room=self.room(tokens),
         )
         return state, ResultTokens(data, self.n)
+
+    def room(self, tokens: int | None) -> int:
+        """Returns how much of every row `generate` reads; see there for `tokens`."""
+        room = self.question_tokens + self.completion_tokens
+        if tokens is None:
+            return room
+        return room_to_read(room, self.question_tokens + tokens + self.window)
 
 
 def room_to_read(room: int, tokens: int) -> int:
@@ -296,8 +311,9 @@ def room_to_read(room: int, tokens: int) -> int:
     return next((each for each in rooms if tokens <= each), room)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
-def init_slots(model, slots, n, prompt_tokens, completion_tokens, mesh) -> DecodeState:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5), keep_unused=True)
+def init_slots(model, slots, n, prompt_tokens, completion_tokens, mesh, like=()) -> DecodeState:
+    del like  # it says on which device; nowhere in particular would be a program of its own later
     state = DecodeState(
         cache=model.init_cache(slots, n, prompt_tokens, completion_tokens),
         tokens=jnp.zeros((slots, n), jnp.int32),

@@ -13,6 +13,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from evr1.parallel.ahead import Progress
+
 _HELDOUT = "eval/accuracy"
 # (metric, label, format): the few numbers that fit on a line
 SHOWN = (
@@ -23,6 +25,7 @@ SHOWN = (
 )
 _STEP_TIME = "time/step_s"
 LONG_S = 3.0  # a compilation that takes longer is shown
+EVERY_S = 15.0  # without a terminal, so long nothing is printed at most
 
 
 class Display:
@@ -55,7 +58,9 @@ class Display:
         self._compile_s = self._told_compile_s = 0.0
         self._compiling_since: float | None = None
         self._long_s, self._timer = long_s, threading.Timer(0, print)
-        self._status = ""
+        self._status = self._count = ""
+        self._phase_since: float | None = None  # as far as `tick` has seen it
+        self._is_told, self._told_at = True, 0.0  # something was printed since the last tick
         self._latest: dict[str, float] = {}
         self._latest_compile_s = 0.0
         self._spinner = Spinner("dots", text="")
@@ -76,11 +81,38 @@ class Display:
         text = self.describe(values)
         self._log(text)
         if self._live is None:
+            self._is_told = True
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def status(self, text: str) -> None:
-        """Says what is going on; only the live panel shows it."""
-        self._status = text
+        """Says what is going on; the live panel shows it, and `tick` where there is none."""
+        self._status, self._count, self._phase_since = text, "", None
+
+    def count(self, done: int, total: int, unit: str) -> None:
+        """Says how much of what is going on is done, "12 of 32 completions"."""
+        self._count = f"{done:,} of {total:,} {unit}"
+
+    def programs(self, progress: Progress) -> None:
+        """Says how far compiling is, as `count` does; at its end in a line."""
+        p = progress
+        if p.is_all and p.done == p.known:
+            self._count = ""
+            self.line(f"compiled {p.known} programs in {_duration(p.seconds)}, for all of the run")
+            return
+        so_far = "" if p.is_all else " so far"
+        left = "" if not p.left_s else f", about {_duration(p.left_s)} left"
+        self._count = f"{p.done} of {p.known} programs{so_far}{left}"
+
+    def tick(self) -> None:
+        """Prints what is going on where nothing was printed for long; to be called every second."""
+        now = self._clock()
+        if self._phase_since is None:
+            self._phase_since = now
+        if self._is_told:
+            self._is_told, self._told_at = False, now
+        if self._live is None and self._status and now - self._told_at >= EVERY_S:
+            count = f"{self._count}, " if self._count else ""
+            self.line(f"{self._status}: {count}{_duration(now - self._phase_since)}")
 
     def compiling(self, seconds: float | None) -> None:
         """Takes the beginning of a compilation (None), or how many seconds it took.
@@ -94,7 +126,7 @@ class Display:
             return
         self._compiling_since = self._clock()
         if self._live is None:
-            text = f"compiling{f' for {self._status}' if self._status else ''} ..."
+            text = f"{self._status or 'start'}: a program that was not foreseen is compiled"
             self._timer = threading.Timer(self._long_s, self.line, [text])
             self._timer.daemon = True
             self._timer.start()
@@ -102,13 +134,14 @@ class Display:
     def line(self, text: str) -> None:
         """Prints a line (above the panel, where there is one)."""
         self._log(text)
+        self._is_told = True
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Ends the live panel; what it showed last stays on the screen."""
         self._timer.cancel()
+        self._status, self._compiling_since = "", None
         if self._live is not None:
-            self._status, self._compiling_since = "", None
             self._live.stop()
             self._live = None
 
@@ -166,9 +199,10 @@ class Display:
     def _doing(self) -> str:
         """The status, and for how long a compilation has been running, if it is a long one."""
         since = self._compiling_since  # another thread may set it to None meanwhile
+        status = f"{self._status}  {self._count}".strip()
         if since is None or self._clock() - since < self._long_s:
-            return self._status
-        return f"{self._status}  compiling for {_duration(self._clock() - since)}".strip()
+            return status
+        return f"{status}  compiling for {_duration(self._clock() - since)}".strip()
 
 
 def failed_rows(values: Mapping[str, float]) -> str:

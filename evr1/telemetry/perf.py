@@ -1,6 +1,7 @@
 """Readings of the process and of a step: compilations, memory, speed."""
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
@@ -21,11 +22,12 @@ class CompileCounter:
 
     Attributes:
         count: compilations that ended.
-        seconds: that they took.
+        seconds: that they took, those of several at a time added up.
         on_change: called with None when one begins, and with its seconds when it ends.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # several may end at once
         self.count = 0
         self.seconds = 0.0
         self.on_change: Callable[[float | None], None] = lambda _: None
@@ -43,8 +45,9 @@ class CompileCounter:
         if event == _LOWERED_EVENT:
             self.on_change(None)
         elif event == _COMPILE_EVENT:
-            self.count += 1
-            self.seconds += duration_secs
+            with self._lock:
+                self.count += 1
+                self.seconds += duration_secs
             self.on_change(duration_secs)
 
 

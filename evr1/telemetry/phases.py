@@ -11,7 +11,8 @@ class PhaseTimer:
     """Adds up wall-clock seconds by phase; a phase inside another stops the outer one's clock.
 
     Attributes:
-        on_enter: called with the name of each phase that begins.
+        on_enter: called with the name of each phase that begins, and of the outer one that goes on.
+        on_count: called with the arguments of `count`.
 
     >>> ticks = iter([0.0, 1.0, 3.0, 4.0, 9.0, 10.0])
     >>> timer = PhaseTimer(lambda: next(ticks))  # 0: made
@@ -29,6 +30,7 @@ class PhaseTimer:
             clock: seconds, monotonic.
         """
         self.on_enter: Callable[[str], None] = lambda _: None
+        self.on_count: Callable[[int, int, str], None] = lambda done, total, unit: None
         self._clock = clock
         self._seconds: dict[str, float] = {}
         self._open: list[str] = []
@@ -55,6 +57,17 @@ class PhaseTimer:
         finally:
             self._charge()
             self._open.pop()
+            if self._open:
+                self.on_enter(self._open[-1])
+
+    def seconds(self, phase: str) -> float:
+        """Returns the seconds of a phase since the last pop."""
+        self._charge()
+        return self._seconds.get(phase, 0.0)
+
+    def count(self, done: int, total: int, unit: str) -> None:
+        """Says how far the phase is that is open: so many units of so many are done."""
+        self.on_count(done, total, unit)
 
     def pop(self) -> dict[str, float]:
         """Returns time/<phase>_s and time/step_s since the last pop, and starts them at 0 again."""

@@ -7,13 +7,15 @@ dropped first, so the files end up as an uninterrupted run writes them (wall-clo
 import contextlib
 import datetime
 import re
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
 
 from evr1.parallel import hosts
+from evr1.parallel.ahead import Progress
 from evr1.telemetry.display import Display
 from evr1.telemetry.lines import LineFile
 from evr1.telemetry.phases import PhaseTimer
@@ -65,7 +67,8 @@ class Writer:
         console: Console | None = None,
     ) -> None:
         self.timer = timer or PhaseTimer()
-        self.timer.on_enter = self.status
+        self.timer.on_enter, self.timer.on_count = self.status, self.count
+        self._start: dict[str, float] = {}
         self._sinks: list[Sink] = []
         self._files: list[LineFile] = []
         self._rollouts: LineFile | None = None
@@ -78,6 +81,7 @@ class Writer:
                 log = stack.enter_context(_Log(workdir / "console.log"))
                 self._display = Display(num_steps, start_step, console or Console(), log=log.add)
                 stack.callback(self._display.close)
+                stack.enter_context(_ticking(self._display))
                 for line in write_config(workdir / "config.json", config, resumed=start_step > 0):
                     self._display.line(line)
                 metric_file = _MetricFile(workdir / "metrics.jsonl", start_step)
@@ -96,7 +100,7 @@ class Writer:
                     self._shown.append(run)
                 self._sinks += [*self._shown, self._display]
             self._stack = stack.pop_all()
-        self.timer.pop()  # what came before belongs to no step
+        self._setup_s = self.timer.pop()["time/step_s"]  # what came before belongs to no step
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Records metrics under a step; may be called several times for one step.
@@ -114,9 +118,26 @@ class Writer:
                     f"metric name {name!r}; write area/name in a-z, 0-9, _ and -, with a number "
                     "behind an @ where it is of so many samples"
                 )
+        values, self._start = {**values, **self._start}, {}
         plain = {k: v if isinstance(v, int) else float(v) for k, v in values.items()}
         for sink in self._sinks:
             sink.metrics(step, plain)
+
+    def start(self, times: Mapping[str, float]) -> None:
+        """Takes the phases before the first step of this process: they go to the next metrics as
+        start/<phase>_s, with the seconds before the writer was made as start/setup_s."""
+        phases = {k.replace("time/", "start/"): v for k, v in times.items() if k != "time/step_s"}
+        self._start = {"start/setup_s": self._setup_s, **phases}
+
+    def count(self, done: int, total: int, unit: str) -> None:
+        """Shows how far a phase is: so many units of so many are done."""
+        if self._display is not None:
+            self._display.count(done, total, unit)
+
+    def programs(self, progress: Progress) -> None:
+        """Shows how far compiling is, before the first step."""
+        if self._display is not None:
+            self._display.programs(progress)
 
     def rollouts(self, records: Iterable[RolloutRecord]) -> None:
         """Appends rollouts to rollouts.jsonl; TensorBoard and W&B show some."""
@@ -179,6 +200,24 @@ class _Log:
     def __exit__(self, *error: object) -> None:
         hosts.listen(None)
         self._file.close()
+
+
+@contextlib.contextmanager
+def _ticking(display: Display) -> Iterator[None]:
+    """Lets the display look every second whether it has been silent for long."""
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(1.0):
+            display.tick()
+
+    thread = threading.Thread(target=tick, name="ticking", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class _MetricFile(LineFile):

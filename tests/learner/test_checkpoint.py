@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from repo import ROOT
 
-from evr1.learner.checkpoint import Checkpoints, _checksum
+from evr1.learner.checkpoint import Checkpoints, checksum
 
 EXTRA = {"data": {"epoch": 1, "index": [3, 4]}, "seed": 7, "x": 0.1}
 
@@ -230,25 +230,25 @@ def test_all_damaged_is_an_error_not_a_fresh_start(tmp_path, log):
 
 def test_checksum_by_hand_and_any_flipped_bit():
     # bits of 1.0 = 0x3f800000, of 2.0 = 0x40000000: 1 * 0x3f800000 + 3 * 0x40000000 = 0xff800000
-    assert int(_checksum(np.array([1.0, 2.0], np.float32))) == 0xFF800000
-    assert int(_checksum(np.array([2.0, 1.0], np.float32))) != 0xFF800000
+    assert int(checksum(np.array([1.0, 2.0], np.float32))) == 0xFF800000
+    assert int(checksum(np.array([2.0, 1.0], np.float32))) != 0xFF800000
     x = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
-    whole = int(_checksum(x))
+    whole = int(checksum(x))
     for i in range(15):
         for bit in (0, 13, 31):
             y = x.copy()
             y.reshape(-1).view(np.uint32)[i] ^= np.uint32(1 << bit)
-            assert int(_checksum(y)) != whole
+            assert int(checksum(y)) != whole
 
 
 def test_checksum_does_not_depend_on_the_sharding():
     x = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
     mesh = make_mesh()
     sums = {
-        int(_checksum(jax.device_put(x, NamedSharding(mesh, spec))))
+        int(checksum(jax.device_put(x, NamedSharding(mesh, spec))))
         for spec in (P(), P("data"), P("data", "fsdp"), P(None, ("data", "fsdp")))
     }
-    assert sums == {int(_checksum(x))}
+    assert sums == {int(checksum(x))}
 
 
 CHILD = """

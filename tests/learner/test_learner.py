@@ -1,10 +1,13 @@
 """Log-probabilities and advantages come together in the rollout batch; a policy of plain sums."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from groups_rig import SHAPES, R
 from learner_rig import (
     SPREAD,
     Sums,
@@ -211,3 +214,32 @@ def test_an_update_that_could_not_be_drawn_or_has_no_finite_gradient_is_left_out
     assert after.memory == start.memory
     assert metrics["optim/is_finite"] == 0.5
     assert metrics["optim/skipped"] == 2
+
+
+@pytest.mark.parametrize(
+    ("groups", "hosts", "may_be", "sums"),
+    [(4, 1, (True,), [0.0]), (2, 1, (False,), [None]), (2, 2, (False, True), [None])],
+    ids=["several parts", "one part", "one part of hosts"],
+)
+def test_whether_gradients_are_added_is_known_before_the_first_update(groups, hosts, may_be, sums):
+    """A microbatch holds two groups of the largest shape; this minibatch has one microbatch.
+
+    Where a whole one has two, a sum begins all the same: else there would be two programs.
+    """
+    c, seen = settings(), []
+
+    def accumulate(params, grads, part):
+        seen.append(grads)
+        return no_gradient(params, grads, part)
+
+    parts = ((4, R, 1), (16, R, 3))
+    shapes = dataclasses.replace(SHAPES, parts=parts, minibatch_groups=groups)
+    made = learner(c, shapes, update=Update(lambda params: 0.0, accumulate, still))
+    made = dataclasses.replace(made, cutter=dataclasses.replace(made.cutter, hosts=hosts))
+    assert made.adds_parts == may_be
+    rollouts, start = rollout_batch(SPREAD), state(c)
+    batch = made.bare_batch(rollouts)
+    prepared = Prepared(rollouts, batch, [[batch]], start.memory, version=0, kl_ref=None)
+    made.update(start, prepared)
+    assert seen == sums
+    assert made.zeros(made.programs.update, {"w": 0.0}, 2) == 0.0

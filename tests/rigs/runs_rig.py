@@ -6,7 +6,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
-CLOCKS = ("time/", "speed/", "memory/", "compile/", "hosts/", "utilization/")  # no run repeats them
+CLOCKS = (
+    "time/",
+    "start/",
+    "speed/",
+    "memory/",
+    "compile/",
+    "hosts/",
+    "utilization/",
+)  # no run repeats them
 STEPS = 4
 SMALL = {
     "num_steps": STEPS,

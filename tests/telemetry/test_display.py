@@ -5,6 +5,7 @@ import threading
 
 from rich.console import Console
 
+from evr1.parallel.ahead import Progress
 from evr1.telemetry.display import Display, _duration
 
 
@@ -97,7 +98,7 @@ def test_the_time_left_forgets_the_evaluation_at_step_0_and_the_first_step():
     ]
 
 
-def test_a_long_compilation_is_shown_while_it_lasts():
+def test_a_long_compilation_that_was_not_foreseen_is_told():
     out, said = io.StringIO(), threading.Event()
     display = Display(20, 0, Console(file=out, width=40), long_s=0.0)
     print_line = display.line
@@ -105,7 +106,59 @@ def test_a_long_compilation_is_shown_while_it_lasts():
     display.status("rollout")
     display.compiling(None)
     assert said.wait(60)
-    assert out.getvalue() == "compiling for rollout ...\n"
+    assert out.getvalue() == "rollout: a program that was not foreseen is compiled\n"
+
+
+def test_off_a_terminal_no_phase_is_silent_for_long():
+    out, now = io.StringIO(), [100.0]
+    display = Display(20, 0, Console(file=out, width=40), clock=lambda: now[0])
+
+    def ticks(seconds):
+        for _ in range(seconds):
+            now[0] += 1
+            display.tick()
+
+    display.tick()
+    display.status("rollout")
+    display.count(8, 64, "completions")
+    ticks(14)
+    assert out.getvalue() == ""
+    ticks(2)
+    display.count(1024, 2048, "completions")
+    ticks(16)
+    display.status("update")
+    display.line("a message")
+    ticks(16)
+    display.close()
+    ticks(40)  # nothing is under way
+    assert out.getvalue().splitlines() == [
+        "rollout: 8 of 64 completions, 14s",
+        "rollout: 1,024 of 2,048 completions, 30s",
+        "a message",
+        "update: 15s",
+    ]
+
+
+def test_how_far_compiling_is():
+    out, now = io.StringIO(), [0.0]
+    display = Display(20, 0, Console(file=out, width=40), clock=lambda: now[0])
+    display.status("compile")
+    shown = []
+    for progress in (
+        Progress(0, 3, 1.0, None, is_all=False),
+        Progress(1, 9, 20.0, None, is_all=True),
+        Progress(4, 9, 40.0, 65.0, is_all=True),
+        Progress(9, 9, 90.0, 0.0, is_all=True),
+    ):
+        display.programs(progress)
+        shown.append(display._doing())
+    assert shown == [
+        "compile  0 of 3 programs so far",
+        "compile  1 of 9 programs",
+        "compile  4 of 9 programs, about 1m05s left",
+        "compile",
+    ]
+    assert out.getvalue() == "compiled 9 programs in 1m30s, for all of the run\n"
 
 
 def test_a_short_compilation_is_not_shown():

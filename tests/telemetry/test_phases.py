@@ -33,7 +33,7 @@ def test_pop_inside_a_phase_splits_it():
     assert timer.pop() == {"time/update_s": 7, "time/step_s": 8}
 
 
-def test_on_enter_hears_of_every_phase_that_begins():
+def test_on_enter_hears_of_every_phase_that_begins_or_goes_on():
     timer, names = PhaseTimer(), []
     with timer("rollout"):
         timer.on_enter = names.append
@@ -41,4 +41,20 @@ def test_on_enter_hears_of_every_phase_that_begins():
             pass
     with timer("update"):
         pass
-    assert names == ["score", "update"]
+    assert names == ["score", "rollout", "update"]
+
+
+def test_on_count_hears_how_far_a_phase_is():
+    timer, told = PhaseTimer(), []
+    timer.count(1, 2, "rows")  # nobody listens
+    timer.on_count = lambda *args: told.append(args)
+    timer.count(2, 2, "rows")
+    assert told == [(2, 2, "rows")]
+
+
+def test_the_seconds_of_a_phase():
+    timer = PhaseTimer(clock_of(0, 1, 4, 5, 6))
+    with timer("compile"):  # from 1 to 4
+        pass
+    assert timer.seconds("compile") == 3
+    assert timer.seconds("update") == 0

@@ -131,8 +131,8 @@ def _stack(chain: Chain, groups: Sequence[Group]) -> RolloutBatch:
 
 
 def _parts(learner: Learner, batch: RolloutBatch) -> list[GroupBatch]:
-    """Returns the first microbatches as the update will see them, without their pixels: nothing is
-    compiled for the checks alone."""
+    """Returns the first microbatches, without their pixels, in the largest shape of the update's:
+    next to nothing is compiled for the checks alone."""
     shape = batch.rollouts.lengths.shape
     sign = np.where(np.arange(shape[1]) % 2, -1.0, 1.0).astype(np.float32)
     whole = with_advantages(learner.bare_batch(batch), np.broadcast_to(sign, shape))
@@ -140,7 +140,7 @@ def _parts(learner: Learner, batch: RolloutBatch) -> list[GroupBatch]:
     parts = microbatches(
         whole,
         cutter.microbatch_tokens,
-        shapes=cutter.shapes,
+        shapes=dataclasses.replace(cutter.shapes, parts=cutter.shapes.parts[-1:]),
         group_multiple=cutter.group_multiple,
         owners=Owners(batch.owners, cutter.hosts),
     )
@@ -239,7 +239,7 @@ def _on_policy(
 ) -> Finding:
     sums: diagnostics.Sums = {}
     programs = learner.programs
-    grads = programs.update.zeros(params) if len(parts) > 1 else None
+    grads = learner.zeros(programs.update, params, len(parts))
     for part in parts:
         old = _logprobs(learner, params, batch, part)
         scored = part._replace(old_logprobs=old, behavior_logprobs=old)
