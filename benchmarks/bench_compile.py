@@ -113,13 +113,13 @@ def worker(out: Path, flags: list[str]) -> None:
     def clocks() -> list[float]:
         return [time.process_time(), time.monotonic()]
 
-    def on_event(event: str, duration: float, **_: Any) -> None:
+    def on_event(event: str, duration_secs: float, **_: Any) -> None:
         if is_ahead[0]:
             return
         if event.endswith("jaxpr_to_mlir_module_duration"):
             marks["lowered"] = clocks()
-            figures["cpu_s"] += duration
-            figures["wall_s"] += duration
+            figures["cpu_s"] += duration_secs
+            figures["wall_s"] += duration_secs
         elif event.endswith("backend_compile_duration"):
             cpu, wall = (b - a for a, b in zip(marks["lowered"], clocks(), strict=True))
             figures["cpu_s"] += cpu

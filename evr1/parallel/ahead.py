@@ -18,6 +18,8 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from evr1.parallel.progress import Progress
+
 MOST_THREADS = 8  # each compilation uses several by itself, and takes memory of the host
 _POLL_S = 0.25
 
@@ -48,25 +50,6 @@ class Job:
     def is_done(self) -> bool:
         """Whether it is compiled, or failed."""
         return self.seconds is not None
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far compiling is.
-
-    Attributes:
-        done: programs compiled.
-        known: programs so far.
-        seconds: since the first was traced.
-        left_s: that the rest may take; None: not known yet.
-        is_all: no more will come.
-    """
-
-    done: int
-    known: int
-    seconds: float
-    left_s: float | None
-    is_all: bool
 
 
 class Compiler:

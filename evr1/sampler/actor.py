@@ -194,8 +194,8 @@ class Actor:
         shapes, slots = shapes or self.shapes, slots or self.slots
         assert shapes is not None
         # Where a rollout does not wait for its last groups, slots do not wait for each other. Else
-        # rollouts and evaluation prefill as many at a time: it is the same program.
-        batch = slots // STRETCH_PREFILLS if stretch else min(slots, self.slots // 8)
+        # all that fills the slots prefills as many at a time: it is the same program.
+        batch = slots // STRETCH_PREFILLS if stretch else min(slots, self.slots) // 8
         return self.sampler(n + sampling.greedy_rows, shapes, slots, max(1, batch))
 
     def collator(self, shapes: ShapeTable) -> Collator:

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from evr1.parallel.ahead import Progress
+from evr1.parallel.progress import Progress
 
 _HELDOUT = "eval/accuracy"
 # (metric, label, format): the few numbers that fit on a line

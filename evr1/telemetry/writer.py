@@ -15,7 +15,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from evr1.parallel import hosts
-from evr1.parallel.ahead import Progress
+from evr1.parallel.progress import Progress
 from evr1.telemetry.display import Display
 from evr1.telemetry.lines import LineFile
 from evr1.telemetry.phases import PhaseTimer

@@ -5,7 +5,7 @@ import threading
 
 from rich.console import Console
 
-from evr1.parallel.ahead import Progress
+from evr1.parallel.progress import Progress
 from evr1.telemetry.display import Display, _duration
 
 
