@@ -1,11 +1,11 @@
 """Shows one row as the model gets it: its prompt, its frames, their sizes and seconds.
 
     evr1 show --model HF_DIR --rows rows.jsonl --row 12 --out row.png
-    evr1 show --model HF_DIR --rows rows.jsonl --row door-1 --run WORKDIR
+    evr1 show --run WORKDIR --rows rows.jsonl --row door-1
 
 --row is the number of a line, as messages name it (rows.jsonl:12), or a problem_id. The prompt is
 that of training, with placeholders of media counted; --out gets the frames on one sheet. The
-model's weights are not read. --run takes budgets, template and shards from a run.
+model's weights are not read. --run takes model, budgets, template and shards from a run.
 """
 
 import argparse
@@ -37,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(flags: argparse.Namespace) -> int:
+    if not flags.model and not flags.run:
+        raise ValueError("give --model or --run")
+    flags.model = flags.model or inference.run_config(flags.run)["model"]
     out = console.Console()
     say = inference.noter(out, flags)
     schema = inference.schema(flags, required=("problem",), complete=inference.complete(flags))
@@ -133,7 +136,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", required=True, help="HF directory, one of evr1 convert, or a run's checkpoint")
+    add(
+        "--model",
+        default="",
+        help="HF directory, or a run's checkpoint (default: what --run began with)",
+    )
     add("--rows", required=True, help="rows: .json, .jsonl or .parquet")
     add("--row", required=True, help="line of the file, or problem_id")
     add("--out", default="", help=".png to write: a sheet of the frames (default: none)")

@@ -230,7 +230,7 @@ def _flag_error(error: Exception, argv: list[str]) -> str:
             "the config file imports configs, which is not to be found from here; write `from "
             'evr1.config import base`, or named.load("qwen_video") of evr1.config.named'
         )
-    locked = re.match(r'Key "(\w+)" does not exist and cannot be added', _one_line(error))
+    locked = re.search(r'Key "(\w+)" does not exist and cannot be added', _one_line(error))
     if locked:
         near = reference.did_you_mean(locked[1], _names())
         return f"the config file sets the unknown field {locked[1]}{near}; {_HOME} has every field"

@@ -16,14 +16,14 @@ import contextlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from evr1.serve.flags import make_parser, settings_of
+from evr1.serve.flags import parse, settings_of
 from evr1.serve.settings import ServeSettings
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command. Exit status: 0 after SIGTERM, 130 after Ctrl-C, else 1 with a line."""
-    flags = make_parser(__doc__).parse_args(argv)
     try:
+        flags = parse(__doc__, argv)
         return _run(settings_of(flags), flags)
     except (ValueError, OSError) as error:
         print(f"serve: {error}", file=sys.stderr)
@@ -65,6 +65,12 @@ def _run(settings: ServeSettings, flags: argparse.Namespace) -> int:
 
         def tell(address: str) -> None:
             print(f"{settings.name} ({version.name}) at {address}/v1", flush=True)
+            b = settings.budgets
+            print(
+                f"videos: {b.video_fps:g} frames a second, {b.video_max_frames} at most, of "
+                f"{b.video_min_pixels:,} to {b.video_max_pixels:,} pixels; requests may say others",
+                flush=True,
+            )
 
         server = Server(
             app, flags.host, flags.port, settings.drain_s, lambda: worker.is_sound, tell

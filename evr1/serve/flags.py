@@ -1,12 +1,56 @@
 """The flags of `python -m evr1.serve`."""
 
 import argparse
+import json
 import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from evr1.config import arguments
 from evr1.data.records import Budgets
 from evr1.serve import keys
 from evr1.serve.settings import Access, Limits, ServeSettings
+
+# flag: the field of a run's config that its default comes from
+_OF_A_RUN = {
+    "fps": "video_fps",
+    "max_frames": "video_max_frames",
+    "min_pixels": "video_min_pixels",
+    "max_pixels": "video_max_pixels",
+    "total_pixels": "video_total_pixels",
+    "image_min_pixels": "image_min_pixels",
+    "image_max_pixels": "image_max_pixels",
+}
+
+
+def parse(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the flags; the budgets of a run, where it is named or served, are their defaults.
+
+    Raises:
+        ValueError: --run names no run.
+    """
+    parser = make_parser(description)
+    flags = parser.parse_args(argv)
+    data = _data_of_run(flags)
+    parser.set_defaults(**{name: data[field] for name, field in _OF_A_RUN.items() if field in data})
+    return parser.parse_args(argv)
+
+
+def _data_of_run(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns the group `data` of the config of --run, else of the run that is served, if any."""
+    model = pathlib.Path(flags.model or flags.follow)
+    places = [pathlib.Path(flags.run)] if flags.run else [model, *model.parents[:2]]
+    for place in places:
+        try:
+            config = json.loads((place / "config.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(config, dict) and isinstance(config.get("data"), dict):
+            return config["data"]
+    if flags.run:
+        raise ValueError(f"--run {flags.run}: no workdir of a run: it has no config.json of one")
+    return {}
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -25,6 +69,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add, default = parser.add_argument, ServeSettings("", "")
     add("--model", default="", help="HF directory, one of evr1 convert, a run or its checkpoint")
     add("--follow", default="", help="a run, whose newest checkpoint is taken over as it comes")
+    add("--run", default="", help="workdir of a run: its budgets of media are the defaults here")
     add("--adapter", default="", help="directory of a LoRA adapter, which is added to the model")
     add("--name", default="", help="that clients call the model by (default: its folder's)")
     add("--host", default="127.0.0.1", help="to listen at (default 127.0.0.1)")

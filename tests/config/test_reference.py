@@ -101,3 +101,13 @@ def test_a_value_of_another_type_is_told_with_what_is_needed(line, said):
 )
 def test_names_that_are_near_are_told(error, argv, said):
     assert said in command._flag_error(error, argv)
+
+
+def test_an_unknown_field_of_a_config_file_is_told_with_near_names():
+    config = base.get_config()
+    with pytest.raises((AttributeError, KeyError)) as locked:
+        config.num_stepz = 6
+    said = command._flag_error(locked.value, ["evr1", "--config=my.py"])
+    assert said.startswith(
+        "the config file sets the unknown field num_stepz; did you mean num_steps"
+    )
