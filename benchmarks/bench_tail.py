@@ -93,7 +93,7 @@ class Device(Engine):
     case: Case = Case()
     counts: Counts = dataclasses.field(default_factory=collections.Counter)
 
-    def init_decode_state(self) -> State:  # type: ignore[override]
+    def init_decode_state(self, params: Any = None) -> State:  # type: ignore[override]
         """Returns empty slots."""
         shape = self.case.slots, self.case.n
         return State(np.zeros(shape, int), np.zeros(shape, int), np.ones(shape, bool))
