@@ -184,6 +184,7 @@ def test_hosts_that_disagree_end_in_one_line(data, tmp_path):
         assert "host 1 has another config or version: seed is '2' there and '0' on" in line
 
 
+@pytest.mark.slow
 def test_sigterm_to_any_host_saves_on_all_and_the_same_command_goes_on(data, alone, tmp_path):
     workdir = tmp_path / "run"
     begun = Processes(data, workdir, 2)
