@@ -1,5 +1,6 @@
 """Programs: what passes, what the sandbox holds back, and what must not earn a point."""
 
+import functools
 import json
 import os
 import platform
@@ -28,9 +29,12 @@ CALLS = {"fn_name": "add", "inputs": [[1, 2], [2.5, 2]], "outputs": [3, 4.5]}
 HUMAN = "def check(candidate):\n    for i in range(3):\n        assert candidate(i, 1) == i + 1\n"
 
 
-def score(response, tests=None, answer="", **fields):
+def score(response, tests=None, answer="", limit_s=20.0, **fields):
+    """Scored without haste: on a busy machine a program that ends may take seconds."""
     return rewards.score(
-        response, {"problem_type": "code", "answer": answer, "tests": tests, **fields}
+        response,
+        {"problem_type": "code", "answer": answer, "tests": tests, **fields},
+        scorers={"code": functools.partial(code.score, limit_s=limit_s)},
     )
 
 
@@ -148,7 +152,7 @@ def test_a_share_counts_only_where_the_row_says_so():
     assert score(half, RUNS, partial=True).accuracy == 0.5
     assert score(tag("def add(a, b):\n    return 3"), ASSERTS, partial=True).accuracy == 0.5
     hang = tag("def add(a, b):\n    while b != 2:\n        pass\n    return 3")
-    assert score(hang, ASSERTS, partial=True).accuracy == 0.5
+    assert score(hang, ASSERTS, limit_s=3.0, partial=True).accuracy == 0.5
 
 
 @pytest.mark.parametrize(
@@ -194,7 +198,7 @@ def test_games_earn_nothing_in_bounded_time(name, tests):
     assert result.detail == ""
     assert result.accuracy == 0
     assert result.status in (Status.OK, Status.UNPARSED)
-    assert time.monotonic() - start < 10  # on a busy machine
+    assert time.monotonic() - start < 60  # on a busy machine
     assert score(tag(SUM), RUNS).accuracy == 1  # the sandbox is as good as before
 
 
