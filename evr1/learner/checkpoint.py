@@ -247,10 +247,7 @@ def compile_slices(tree: PyTree) -> None:
     for x in jax.tree.leaves(tree):
         if not x.ndim or x.sharding.memory_kind == "pinned_host":  # Orbax slices few of those
             continue
-        try:
-            shard = x.addressable_shards[0]
-        except ValueError:  # adapters as they begin, put on several hosts at once
-            continue
+        shard = x.addressable_shards[0]
         copies = sum(each.index == shard.index for each in x.global_shards)
         axes = (axis for axis, size in enumerate(shard.data.shape) if size and size % copies == 0)
         axis = next(axes, None)

@@ -104,7 +104,8 @@ class Learner:
             return params
         adapters = model.init_adapters(jax.random.key(self.settings.seed))
         if mesh is not None:
-            adapters = jax.device_put(adapters, sharding.replicated(mesh))
+            # From the host: an array put from one device on those of several hosts has no shards.
+            adapters = jax.device_put(jax.device_get(adapters), sharding.replicated(mesh))
         return params | {"lora": adapters}
 
     def init(self) -> LearnerState:
