@@ -45,7 +45,7 @@ from evr1.learner.learner import Learner, Prepared, make_learner
 from evr1.learner.not_finite import SkippedUpdates
 from evr1.learner.slots import Slots, plan_slots
 from evr1.learner.state import LearnerState, restored, saved_arrays
-from evr1.learner.unsaved import SAVING, Unsaved
+from evr1.learner.unsaved import SAVING, UPDATING, Unsaved
 from evr1.models import Model, load_model, lora
 from evr1.models.io import hf, peft
 from evr1.parallel import hosts, leaving
@@ -100,7 +100,7 @@ def train(settings: Settings) -> None:
                 del published  # a second copy of the weights
                 with timer("logprob"):
                     prepared, prepare_metrics = learner.prepare(state, rollouts)
-                with timer("update"):
+                with timer(UPDATING):
                     state, update_metrics = learner.update(state, prepared)
             except hosts.Leave:
                 _leave(run, state, position, writer)
@@ -371,12 +371,14 @@ def _save(run: Run, state: LearnerState, position: dict[str, Any], writer: Write
 
 
 def _leave(run: Run, state: LearnerState, position: dict[str, Any], writer: Writer) -> None:
-    """Saves the last whole step, since the run was asked to end; several hosts end here."""
+    """Saves the last whole step unless it is on disk, as it was said; several hosts end here."""
+    waiting = Unsaved(run.workdir, run.timer, state.step)().unsaved
     with run.timer(SAVING):
-        if run.checkpoints.latest_step() != state.step:
+        if state.step > (run.checkpoints.latest_step() or 0):
             _save(run, state, position, writer)
         run.checkpoints.wait()
-    hosts.say(f"asked to end: saved at step {state.step}; the same command goes on")
+    if waiting:
+        hosts.say(f"{waiting} is saved")
     hosts.leave_together()
 
 

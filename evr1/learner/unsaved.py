@@ -7,6 +7,7 @@ from evr1.parallel import leaving
 from evr1.telemetry.phases import PhaseTimer
 
 SAVING = "save"  # the phase in which a run that leaves saves
+UPDATING = "update"  # the phase that ends with one more step, where it has come too far to leave
 
 
 class Unsaved:
@@ -24,16 +25,20 @@ class Unsaved:
 
     def __call__(self) -> leaving.Next:
         """Says what happens now: a step whose checkpoint is not on disk is saved first."""
-        saved = max(run_files.steps(self._workdir), default=0)
+        saved, phase = max(run_files.steps(self._workdir), default=0), self._timer.phase
+        following = f"step {self.step + 1}, whose update is under way,"
         if self.step > saved:
-            step, phase = f"step {self.step}", self._timer.phase
-            when = f"; {phase} is under way" if phase else ""
+            step = f"step {self.step}"
+            first, when = f"{step} is saved first", f"; {phase} is under way" if phase else ""
             if phase == SAVING:
                 when = "; that is under way"
-            text = f"{step} is saved first, and the same command goes on from it{when}"
+            if phase == UPDATING:
+                first, when = f"{first} (or {following} if that is done before)", ""
+            text = f"{first}, and the same command goes on from it{when}"
             return leaving.Next(text, step)
         goes_on = f"goes on from the checkpoint of step {saved}" if saved else "begins with step 1"
+        if_done = f"; {following} is saved if it is done by then" if phase == UPDATING else ""
         return leaving.Next(
             f"no step waits to be saved; it ends within {leaving.GRACE_S:.0f} s, and the same "
-            f"command {goes_on}"
+            f"command {goes_on}{if_done}"
         )

@@ -305,6 +305,7 @@ def leave_together() -> None:
     if count() > 1:
         with staying():
             barrier()
+        say("asked to end; the same command goes on")
         raise SystemExit(LOST)
 
 

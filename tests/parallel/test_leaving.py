@@ -10,7 +10,9 @@ import pytest
 from repo import ROOT
 from runs_rig import interruptible
 
+from evr1.learner.unsaved import UPDATING, Unsaved
 from evr1.parallel import hosts, leaving
+from evr1.telemetry.phases import PhaseTimer
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 STUCK = "while True: time.sleep(0.05)"  # like native code: it reaches no sync point
@@ -169,3 +171,24 @@ def test_it_is_the_main_threads_alone_to_watch():
     thread.start()
     thread.join()
     assert seen == [None]
+
+
+def test_of_an_update_under_way_it_says_that_one_more_step_may_be_saved(tmp_path):
+    """An update that has given arrays away is not left: said to be lost, its step was saved."""
+    timer = PhaseTimer()
+    unsaved = Unsaved(tmp_path, timer, 0)
+    with timer(UPDATING):
+        said = unsaved()
+    assert said == (
+        "no step waits to be saved; it ends within 3 s, and the same command begins with step 1; "
+        "step 1, whose update is under way, is saved if it is done by then",
+        "",
+    )
+    unsaved.step = 2
+    with timer(UPDATING):
+        said = unsaved()
+    assert said == (
+        "step 2 is saved first (or step 3, whose update is under way, if that is done before), "
+        "and the same command goes on from it",
+        "step 2",
+    )
