@@ -18,7 +18,6 @@ training learns from the spread of accuracies, and there is spread above the thr
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import json
 import pathlib
 import sys
@@ -36,7 +35,7 @@ from evr1.data import jsonl, readers, rows
 from evr1.data.errors import MediaError
 from evr1.data.media.cache import MediaCache
 from evr1.data.records import Row
-from evr1.formats import problem_types
+from evr1.formats import problem_types, user_code
 from evr1.formats.words import counted
 from evr1.rewards import Score, extra
 from evr1.rewards.pool import RewardPool
@@ -283,10 +282,8 @@ def _line(fields: Mapping, row: Row) -> str:
 
 def _with_digest(spec: str) -> str:
     """Returns a user's file with a digest of what it holds."""
-    path = pathlib.Path(spec.partition(":")[0])
-    if not path.is_file():
-        return spec
-    return f"{spec} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]})"
+    digest = user_code.digest(spec)
+    return f"{spec} (sha256 {digest})" if digest else spec
 
 
 def _parser() -> argparse.ArgumentParser:

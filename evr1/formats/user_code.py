@@ -1,10 +1,13 @@
 """Python files of a user's own, such as scorers and benchmarks: a file and an import."""
 
 import contextlib
+import hashlib
 import importlib.util
 import sys
 import types
 from pathlib import Path
+
+RECORD = "rewards_extra"  # under "run" of config.json: the digest of the file of rewards.extra
 
 
 def run(path: Path, name: str) -> types.ModuleType:
@@ -32,6 +35,16 @@ def run(path: Path, name: str) -> types.ModuleType:
         del sys.modules[name]
         raise ValueError(failure(e)) from e
     return module
+
+
+def digest(spec: str) -> str:
+    """Returns a name for what a user's file holds; "" of a module, and where there is no file.
+
+    Args:
+        spec: path of a .py file, `:NAME` may be behind it.
+    """
+    path = Path(spec.partition(":")[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
 
 
 def failure(error: BaseException, what: str = "running") -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evr1.formats import user_code
 from evr1.formats.words import counted
 from evr1.report import html, numbers
 from evr1.report.files import Metrics, read_lines, read_metrics
@@ -18,6 +19,11 @@ FILE = "compare.html"
 _FLIPPED = 60  # rows in the page
 _TEXT = 600  # characters of a completion
 _SILENT = ("workdir", "run")  # differ between any two runs
+# Of rewards.*: how scores are computed, not which; and what decides accuracy, not the reward alone.
+_COST = ("workers", "timeout_s", "max_failed_share", "judge.api_key_env", "judge.cache")
+_COST += ("judge.timeout_s", "judge.deadline_s", "judge.concurrency", "judge.retries")
+_COST += ("judge.slots",)
+_ACCURACY = ("extra", "box_scale", "unknown_type", "judge")
 
 
 class Run(NamedTuple):
@@ -115,6 +121,34 @@ def _spell(value: Any) -> str:
     return "–" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
+def unlike_rewards(a: Run, b: Run) -> str:
+    """Returns a line about scorers and terms that differ between the runs; "": they are the same.
+
+    A file of the user's own is the same where it holds the same.
+    """
+    fields = [name for name, _, _ in changed(a.config, b.config)]
+    unlike = [f.removeprefix("rewards.") for f in fields if f.startswith("rewards.")]
+    unlike = [name for name in unlike if name not in _COST]
+    one, other = (run.config.get("run", {}).get(user_code.RECORD) for run in (a, b))
+    names = [run.config.get("rewards", {}).get("extra", "") for run in (a, b)]
+    suffixes = {name.partition(":")[2] for name in names}
+    why = {name: f"rewards.{name}" for name in unlike}
+    if one and one == other and len(suffixes) == 1:
+        why.pop("extra", None)
+    elif one and other and one != other and names[0] == names[1]:
+        why["extra"] = f"what {names[0]} holds (rewards.extra)"
+    if "algorithm.temporal_bonus" in fields:
+        why["temporal_bonus"] = "algorithm.temporal_bonus"
+    if not why:
+        return ""
+    scored = [text for name, text in why.items() if name.partition(".")[0] in _ACCURACY]
+    also = f"; nor does accuracy where {' or '.join(scored)} decides it" if scored else ""
+    return (
+        f"The runs were not scored alike (they differ in {', '.join(why.values())}): the reward "
+        f"(overall) of one does not compare with the other's{also}."
+    )
+
+
 def summary(a: Run, b: Run) -> str:
     """Returns the comparison as lines for a terminal."""
     lines = [f"{a.name} and {b.name}: held-out accuracy of the rows that both answered"]
@@ -126,7 +160,8 @@ def summary(a: Run, b: Run) -> str:
     if not found:
         lines = [f"{a.name} and {b.name}: no held-out row was answered by both"]
     fields = changed(a.config, b.config)
-    return "\n".join([*lines, *(f"  {name}: {x} | {y}" for name, x, y in fields)])
+    lines += [f"  {name}: {x} | {y}" for name, x, y in fields]
+    return "\n".join([*lines, *filter(None, [unlike_rewards(a, b)])])
 
 
 def render(a: Run, b: Run) -> str:
@@ -164,6 +199,7 @@ def render(a: Run, b: Run) -> str:
         facts=[numbers.facts(run.config, run.metrics) for run in runs.values()],
         differences=differences(a, b),
         changed=changed(a.config, b.config),
+        unlike=unlike_rewards(a, b),
         flipped=[(_shown(x), _shown(y)) for x, y in flipped[:_FLIPPED]],
         flips=f"{counted(len(flipped), 'row')} of another accuracy"
         + (f", {_FLIPPED} of them here" if len(flipped) > _FLIPPED else ""),

@@ -15,14 +15,15 @@ import jax
 import numpy as np
 
 from evr1 import __version__
+from evr1.formats import user_code
 from evr1.telemetry.workdir import replace_file
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> list[str]:
-    """Writes config.json: the config's fields, and under "run" the command, folder, commit and
-    versions.
+    """Writes config.json: the config's fields, and under "run" the command, folder, commit,
+    versions, and a digest of the user's scorers.
 
     Args:
         path: replaced atomically.
@@ -30,19 +31,28 @@ def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> lis
         resumed: compare with the file that is there.
 
     Returns:
-        One line for every field that differs from the run being resumed.
+        One line for every field that differs from the run being resumed, and for other scorers.
 
     Raises:
         ValueError: the file that is there holds no JSON object.
     """
     config = json.loads(json.dumps(config))
-    changes = _changes(_read(path), config) if resumed and path.exists() else []
+    before = _read(path) if resumed and path.exists() else None
+    changes = [] if before is None else _changes(before, config)
+    extra = user_code.digest(config.get("rewards", {}).get("extra", ""))
+    was = (before or {}).get("run", {}).get(user_code.RECORD, "")
+    if extra and was and extra != was:
+        changes.append(
+            f"changed since the run began: what {config['rewards']['extra']} (rewards.extra) "
+            "holds; rewards before and from now on may mean different things"
+        )
     run = {
         "command": sys.argv,
         "folder": os.getcwd(),
         "git_commit": git_commit(Path(__file__).parents[2]),
         "python": platform.python_version(),
         "versions": _versions(),
+        user_code.RECORD: extra,
     }
     replace_file(path, [json.dumps({**config, "run": run}, indent=2).encode() + b"\n"])
     return changes

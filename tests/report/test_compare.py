@@ -7,6 +7,7 @@ import pytest
 from pages import NASTY, Page, check_nothing_from_outside, check_policy
 from report_rig import CONFIG, METRICS, make_run, metric, rollout
 
+from evr1.formats import user_code
 from evr1.report import compare
 from evr1.report.__main__ import main
 
@@ -62,6 +63,50 @@ def test_the_command_writes_a_page_and_says_what_differs(runs, capsys):
     assert reward["B: two/reward/overall"] == [None, 0.2, None, 0.9]
     assert main([str(a), "--compare", str(a / "nothing")]) == 1
     assert "metrics.jsonl does not exist; give the workdir" in capsys.readouterr().err
+
+
+def scored(extra="", digest="", **rewards):
+    """A config of these scorers."""
+    rewards = {"extra": extra, "terms": [], "workers": 2} | rewards
+    return CONFIG | {"rewards": rewards, "run": {user_code.RECORD: digest}}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "why"),
+    [
+        (scored(), scored(workers=8), ""),
+        (scored("r.py", "1"), scored("elsewhere/r.py", "1"), ""),  # the same scorers
+        (scored("r.py", ""), scored("r.py", "1"), ""),  # of an older run nobody knows
+        (
+            scored(terms=[["shout", 0.1]]),
+            scored(accuracy_weight=1.0),
+            "rewards.terms, rewards.accuracy_weight): the reward (overall) of one does not compare "
+            "with the other's.",
+        ),
+        (
+            scored("r.py", "1"),
+            scored("r.py", "2"),
+            "what r.py holds (rewards.extra)): the reward (overall) of one does not compare with "
+            "the other's; nor does accuracy where what r.py holds (rewards.extra) decides it.",
+        ),
+        (
+            scored("r.py:A", "1"),
+            scored("r.py:B", "1"),
+            "rewards.extra): the reward (overall) of one does not compare with the other's; nor "
+            "does accuracy where rewards.extra decides it.",
+        ),
+    ],
+)
+def test_rewards_of_other_scorers_are_said_not_to_compare(tmp_path, capsys, a, b, why):
+    """The curves of both stood on one axis without a word."""
+    one, other = (make_run(tmp_path / name, config=c) for name, c in (("one", a), ("two", b)))
+    assert main([str(one), "--compare", str(other)]) == 0
+    line = why and f"The runs were not scored alike (they differ in {why}"
+    said = capsys.readouterr().out.splitlines()
+    assert [text for text in said if "scored alike" in text] == ([line] if why else [])
+    visible = " ".join(Page(one / compare.FILE).visible.split())
+    assert ("scored alike" in visible) == bool(why)
+    assert line in visible
 
 
 @pytest.mark.skipif(rig.PATH is None, reason=rig.WHY_NOT)

@@ -47,3 +47,16 @@ def test_another_spelling_of_a_path_is_no_change(tmp_path, monkeypatch):
     assert write_config(path, absolute, resumed=True) == []
     [line] = write_config(path, absolute | {"workdir": "elsewhere"}, resumed=True)
     assert "workdir was" in line
+
+
+def test_scorers_that_were_edited_between_two_starts_are_told(tmp_path):
+    """The path in the config stays the same, and the reward means something else."""
+    file, path = tmp_path / "mine.py", tmp_path / "config.json"
+    file.write_text("TERMS = {}")
+    config = {"rewards": {"extra": f"{file}:SCORERS"}}
+    assert write_config(path, config, resumed=False) == []
+    assert write_config(path, config, resumed=True) == []
+    file.write_text("TERMS = {'loud': abs}")
+    [line] = write_config(path, config, resumed=True)
+    assert line.startswith(f"changed since the run began: what {file}:SCORERS (rewards.extra) ")
+    assert write_config(path, config, resumed=True) == []  # told once
