@@ -4,7 +4,8 @@
 
 Rows by type and file, the answers, frames, sizes and prompt tokens, what would be left out and why,
 what stands twice, also in two files, and some rows with their frames. Headers of media are read,
-and the shown ones decoded; the model's weights are not.
+and the shown ones decoded; the model's weights are not. Exit status 1 where rows have media and
+none of them can be used.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from evr1.data.media.source import MediaSource, Request, media_requests
 from evr1.data.records import Geometry, MediaSize, Row
 from evr1.data.share import Share, measure, plan_lengths
 from evr1.data.shown import ShownRows
+from evr1.formats import problem_types
 from evr1.formats.words import counted
 from evr1.report import frames
 from evr1.report import survey as page
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(flags: argparse.Namespace) -> int:
     out = console.Console()
     say = inference.noter(out, flags)
-    data, faults = _read(flags, say)
+    (data, faults), folder = _read(flags, say), _folder(flags.media_dir)
     budgets, model = inference.budgets(flags), None
     geometry = _QWEN3_VL
     if flags.model:
@@ -67,7 +69,7 @@ def _run(flags: argparse.Namespace) -> int:
         requests = [media_requests(row) for row in data]
         distinct = list(dict.fromkeys(request for media in requests for request in media))
         sizes = measure(distinct, source, Share(), flags.workers)
-        faults += survey.failures(sizes)
+        faults += survey.failures(sizes, folder)
         spreads = survey.media_spreads(sizes, geometry.patch_size)
         lengths = np.zeros(len(data), np.int32)
         if model is not None:
@@ -89,7 +91,16 @@ def _run(flags: argparse.Namespace) -> int:
         )  # fmt: skip
         outputs.write_atomic(pathlib.Path(flags.out), text)
         say(f"{flags.out}: written")
+    survey.check_any(sizes, folder)
     return 0
+
+
+def _folder(media_dir: str) -> str:
+    """Returns where media are looked for, so that a wrong start shows, too."""
+    place = files.place(media_dir)
+    if not media_dir:
+        return f"{place} (no --media_dir)"
+    return f"{media_dir} ({place})" if media_dir != place else place
 
 
 def _read(flags: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
@@ -128,8 +139,20 @@ def _samples(
         row, seen = data[i], shown.of_row(data[i])
         pictures = frames.encode_shown(seen, _PICTURES, _SIDE).frames if seen else []
         about = row.source, row.problem_type, row.problem, str(row.answer)
-        samples.append(page.Sample(*about, int(lengths[i]), pictures))
+        names = [_named(request) for request in media_requests(row)]
+        options = list(problem_types.label_options(row.options).items())
+        samples.append(page.Sample(*about, int(lengths[i]), pictures, names, options))
     return samples
+
+
+def _named(request: Request) -> str:
+    """Returns a medium's name, with its seconds where the row shows a part of it."""
+    name, (start, end) = request.name, (request.start, request.end)
+    if len(request.frames) > 1:
+        name += f" and {counted(len(request.frames) - 1, 'more picture')}"
+    if start is None and end is None:
+        return name
+    return f"{name}, {start or 0:g} s to {'its end' if end is None else f'{end:g} s'}"
 
 
 def _print(

@@ -2,8 +2,9 @@
 
 import pathlib
 
+MISSING = "missing"
 KINDS = {
-    "missing": "correct the path or data.media_dir",
+    MISSING: "correct the path or data.media_dir",
     "undecodable": "repair or re-encode the file, or drop its rows",
     "empty": "drop its rows",
     "clip": "correct video_start and video_end",

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evr1.data.errors import MediaError
+from evr1.data.errors import KINDS, MISSING, MediaError
 from evr1.data.media.source import Request
 from evr1.data.records import MediaSize, Row
+from evr1.formats import words
 
 _NAMED = 3  # examples in a line
 _COMMON = 5  # answers that are named
@@ -104,16 +105,44 @@ def media_spreads(sizes: Mapping[Request, MediaSize | MediaError], patch: int) -
     }
 
 
-def failures(sizes: Mapping[Request, MediaSize | MediaError]) -> list[str]:
-    """Returns a line for each reason why media cannot be used."""
+def failures(sizes: Mapping[Request, MediaSize | MediaError], folder: str) -> list[str]:
+    """Returns a line for each reason why media cannot be used.
+
+    Args:
+        sizes: of distinct media.
+        folder: where they were looked for.
+    """
     kinds: dict[str, list[str]] = {}
     for size in sizes.values():
         if isinstance(size, MediaError):
-            kinds.setdefault(size.kind, []).append(str(size))
+            kinds.setdefault(size.kind, []).append(f"{size.path}: {size.reason}")
     return [
-        f"media that cannot be used, {kind}: {len(found)} of {len(sizes)} ({_some(found)})"
+        f"media that cannot be used, {kind}{f' in {folder}' * (kind == MISSING)}: "
+        f"{len(found)} of {len(sizes)} ({_some(found)}); {KINDS[kind]}"
         for kind, found in sorted(kinds.items())
     ]
+
+
+def check_any(sizes: Mapping[Request, MediaSize | MediaError], folder: str) -> None:
+    """Checks that there is a medium which can be used, unless rows have none.
+
+    Args:
+        sizes: of distinct media.
+        folder: where they were looked for.
+
+    Raises:
+        ValueError: there is none; names the folder and the first of them.
+    """
+    errors = [size for size in sizes.values() if isinstance(size, MediaError)]
+    if not errors or len(errors) < len(sizes):
+        return
+    count, first = words.counted(len(errors), "medium", "media"), errors[0]
+    if any(error.kind != MISSING for error in errors):
+        raise ValueError(f"none of {count} can be used; first: {first}")
+    raise ValueError(
+        f"none of {count} was found in {folder}; first: {first.path}: {first.reason}; "
+        "correct the paths or data.media_dir"
+    )
 
 
 def doubles(

@@ -17,6 +17,8 @@ class Sample(NamedTuple):
         answer: of the row, as text.
         tokens: of the prompt; 0: not known.
         frames: (JPEG data URI, second; None for an image).
+        media: names of what they are of, as the row writes them.
+        options: of a multiple choice, (letter, text) as the prompt has them.
     """
 
     source: str
@@ -25,6 +27,8 @@ class Sample(NamedTuple):
     answer: str
     tokens: int
     frames: Sequence[tuple[str, float | None]]
+    media: Sequence[str] = ()
+    options: Sequence[tuple[str, str]] = ()
 
 
 def render(

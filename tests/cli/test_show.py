@@ -36,7 +36,9 @@ def test_a_row_is_shown_as_the_model_gets_it(flags, capsys, tmp_path):
     assert "How many?" in said
     assert "<|im_start|>assistant" in said
     picture = np.asarray(Image.open(sheet))
-    assert picture.shape[1] == 4 * width
+    assert picture.shape[1] == 4 * width + 3 * 4
+    ground = picture[:height, width : width + 4]  # between two frames, of neither's colour
+    assert np.unique(ground).tolist() == [90]
     assert abs(picture[1, 1].astype(int) - 255).max() < 12  # the white square of the first frame
     assert picture[height + 2 :].max() > 200  # its second, under it
 

@@ -83,7 +83,7 @@ def test_the_command_prints_and_writes_a_page(folder, tmp_path, capsys):
     command += ["--media_dir", str(folder), "--model", str(MODEL), "--out", str(out)]
     assert data_report.main([*command, "--max_frames", "4", "--max_prompt_tokens", "80"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "media that cannot be used, missing: 1 of 5 (" in printed
+    assert f"media that cannot be used, missing in {folder}: 1 of 5 ({folder}/missing" in printed
     assert "are over --max_prompt_tokens=80" in printed
     assert "files of one content under several names: 1 (a.mp4 = copy.mp4)" in printed
     assert "media in several data files" in printed
@@ -91,6 +91,43 @@ def test_the_command_prints_and_writes_a_page(folder, tmp_path, capsys):
     assert page.count("<article") == 6  # the row whose video is missing has nothing to show
     assert page.count("data:image/jpeg") == 4 * 5 + 1
     assert "<script>alert" not in page
+    which = page[page.index("<p>&lt;image&gt;Which?</p>") :]
+    shown = ["<li>A. x</li>", "<li>B. y</li>", '<p class="note">c.png</p>', "<img", "answer: A"]
+    places = list(map(which.index, shown))
+    assert places == sorted(places)
+
+
+def test_parts_and_pictures_are_named_on_the_page(tmp_path):
+    for name in ("1.png", "2.png", "3.png"):
+        Image.new("RGB", (64, 64), "red").save(tmp_path / name)
+    write_clip(tmp_path / "a.mp4", 20)
+    data = [
+        row("One?", "1", videos=[["1.png", "2.png", "3.png"]], fps=1.0),
+        row("Two?", "2", videos=["a.mp4"], video_start=0.5),
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, data)))
+    out = tmp_path / "data.html"
+    command = ["--data", str(tmp_path / "rows.jsonl"), "--media_dir", str(tmp_path)]
+    assert data_report.main([*command, "--out", str(out)]) == 0
+    assert '<p class="note">1.png and 2 more pictures</p>' in out.read_text()
+    assert '<p class="note">a.mp4, 0.5 s to its end</p>' in out.read_text()
+
+
+@pytest.mark.parametrize("media_dir", ["wrong", ""])
+def test_a_wrong_folder_of_media_is_an_error_that_names_it(
+    folder, tmp_path, monkeypatch, capsys, media_dir
+):
+    """The page was empty, and the exit status 0."""
+    monkeypatch.chdir(tmp_path)
+    command = ["--data", str(folder / "train.jsonl"), "--media_dir", media_dir]
+    assert data_report.main([*command, "--out", "data.html"]) == 1
+    place = f"wrong ({tmp_path}/wrong)" if media_dir else f"{tmp_path} (no --media_dir)"
+    first = "wrong/a.mp4" if media_dir else "a.mp4"
+    assert capsys.readouterr().err == (
+        f"data_report: none of 5 media was found in {place}; first: {first}: no such video; "
+        "correct the paths or --media_dir\n"
+    )
+    assert "missing in" in (tmp_path / "data.html").read_text()
 
 
 def test_rows_of_one_id_show_their_own_frames(tmp_path):
