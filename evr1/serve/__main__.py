@@ -57,10 +57,11 @@ def _run(settings: ServeSettings, flags: argparse.Namespace) -> int:
         del params  # of a run that is followed, the first weights go with the second ones
         preparer = Preparer(settings, side, actor.processor, pool, folder, worker.is_kept)
         threads = stack.enter_context(ThreadPoolExecutor(2 * settings.workers + 2))
+        parsers = stack.enter_context(ThreadPoolExecutor(2))
         stack.callback(pool.close)  # whoever waits for a decoder waits no more
         gate = Gate(settings)
         metrics = Metrics(lambda: {**worker.gauges(), "requests_open": gate.requests})
-        chat = Chat(settings, worker, preparer, gate, threads, metrics)
+        chat = Chat(settings, worker, preparer, gate, threads, parsers, metrics)
         app = make_app(settings, worker, chat, gate, metrics)
 
         def tell(address: str) -> None:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from evr1.sampler.live import Drawn
-from evr1.serve import answers, schema
+from evr1.serve import answers, prompts, schema
 from evr1.serve.errors import Refusal
 from evr1.serve.gate import Gate, Gone, Ticket, parse
 from evr1.serve.metrics import Metrics
@@ -38,11 +38,13 @@ class Chat:
         preparer: Preparer,
         gate: Gate,
         threads: ThreadPoolExecutor,
+        parsers: ThreadPoolExecutor,
         metrics: Metrics,
     ):
-        """Takes what answers requests."""
+        """Takes what answers requests; what reads bodies does not wait for those of media."""
         self._settings, self._worker, self._preparer = settings, worker, preparer
         self._gate, self._threads, self._metrics = gate, threads, metrics
+        self._parsers = parsers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or refuses it; leaves nothing behind where the client leaves."""
@@ -71,7 +73,7 @@ class Chat:
 
     async def _answer(self, body: bytearray, ticket: Ticket, talk: "Talk", begun: float) -> str:
         loop = asyncio.get_running_loop()
-        request = schema.read(await loop.run_in_executor(self._threads, parse, body))
+        request = await loop.run_in_executor(self._parsers, self._understood, body)
         body.clear()
         settings = self._settings
         if settings.logs_requests:
@@ -97,6 +99,18 @@ class Chat:
                 talk.is_owed = True
                 work.add_done_callback(lambda work: _give_back(work, stack, ticket))
         return "200"
+
+    def _understood(self, body: bytearray) -> ChatRequest:
+        limits = self._settings.limits
+        request = schema.read(parse(body, limits.values))
+        if len(request.messages) > limits.turns:
+            raise Refusal(400, f"messages: {len(request.messages)} turns, over {limits.turns}",
+                          "context_length_exceeded", "messages")  # fmt: skip
+        characters = sum(prompts.characters(message) for message in request.messages)
+        if characters > limits.characters:  # to count its tokens would take long
+            raise Refusal(400, f"messages: {characters} characters, over {limits.characters}",
+                          "context_length_exceeded", "messages")  # fmt: skip
+        return request
 
     async def _draw(
         self, request: ChatRequest, prepared: Prepared, talk: "Talk", begun: float, end: float

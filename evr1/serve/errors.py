@@ -33,8 +33,9 @@ class Refusal(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
-        super().__init__(" ".join(message.split()))
-        self.status, self.code, self.param = status, code, param
+        super().__init__(_cut(" ".join(message.split()), 1000))
+        self.status, self.code = status, code
+        self.param = None if param is None else _cut(param, 200)
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
@@ -43,3 +44,8 @@ class Refusal(Exception):
         return {
             "error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}
         }
+
+
+def _cut(text: str, most: int) -> str:
+    """Returns a text that may hold what a client made up, and how much of it."""
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -116,19 +116,34 @@ async def within(receive: Receive, end: float) -> Message:
         raise Refusal(408, "the request did not arrive in time", "request_timeout") from None
 
 
-def parse(body: bytearray) -> Any:
+def parse(body: bytearray, most_values: int) -> Any:
     """Returns what a body says.
 
+    Args:
+        body: it.
+        most_values: a value takes many times the bytes that spell it; marks in texts count too.
+
     Raises:
-        Refusal: it is no JSON.
+        Refusal: it is no JSON in UTF-8, names a field twice, or holds too many values.
     """
+    if sum(map(body.count, (b",", b"[", b"{"))) > most_values:
+        raise Refusal(400, f"the body: over {most_values} commas and brackets", "limit_exceeded")
     try:
-        fields = json.loads(bytes(body))
-        if b"\\ud" in body.lower():  # half a surrogate pair is no text
+        fields = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_fields)
+        if b"\\ud" in body or b"\\uD" in body:  # half a surrogate pair is no text
             json.dumps(fields, ensure_ascii=False).encode()
         return fields
     except (ValueError, RecursionError):
-        raise Refusal(400, "the body is no JSON", "invalid_json") from None
+        raise Refusal(400, "the body is no JSON in UTF-8", "invalid_json") from None
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in fields if names.count(name) > 1)[:80]
+        raise Refusal(400, f"{twice}: stands there twice; give it once", "invalid_json", twice)
+    return fields
 
 
 def full(why: str) -> Refusal:

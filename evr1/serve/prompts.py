@@ -8,7 +8,7 @@ from evr1.data.media.requests import Request
 from evr1.data.records import MediaItem, Row, Turn
 from evr1.serve.errors import Refusal
 from evr1.serve.media import Medium
-from evr1.serve.schema import ChatRequest, ImagePart, Said, TextPart, Url, VideoPart
+from evr1.serve.schema import Asked, ChatRequest, ImagePart, Said, TextPart, Url, VideoPart
 
 
 class Shown(NamedTuple):
@@ -124,6 +124,13 @@ def row_of(request: ChatRequest, media: Sequence[Shown]) -> Row:
         system=system,
         turns=tuple(before),
     )
+
+
+def characters(message: Said | Asked) -> int:
+    """Returns how many characters the texts of a turn have."""
+    if isinstance(message.content, str):
+        return len(message.content)
+    return sum(len(part.text) for part in message.content if isinstance(part, TextPart))
 
 
 def _text(content: str | Sequence[TextPart | ImagePart | VideoPart]) -> str:

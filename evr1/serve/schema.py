@@ -38,7 +38,12 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 UNREAD = ("user", "prompt_cache_key", "prompt_cache_retention", "safety_identifier")
-Count = Annotated[int, Field(ge=1, strict=True)]
+# Of the type that they say: 1 is no bool, true and "1" are no numbers.
+Flag = Annotated[bool, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=2**53, strict=True)]
+LEAST_TEMPERATURE = 1e-6  # beside 0; logits over less are no finite numbers
+MOST_DEPTH = 8  # of a variable of the chat template
 
 
 class Model(BaseModel):
@@ -50,7 +55,7 @@ class Model(BaseModel):
 class Budgets(Model):
     """How much of media is looked at, in the words of rows."""
 
-    fps: float | None = Field(None, gt=0, le=1000, allow_inf_nan=False)
+    fps: Number | None = Field(None, gt=0, le=1000)
     nframes: Count | None = None
     max_frames: Count | None = None
     min_pixels: Count | None = None
@@ -68,8 +73,8 @@ class Url(Budgets):
 
     url: str
     detail: Literal["auto", "low", "high"] | None = None
-    video_start: float | None = Field(None, ge=0, allow_inf_nan=False)
-    video_end: float | None = Field(None, gt=0, allow_inf_nan=False)
+    video_start: Number | None = Field(None, ge=0)
+    video_end: Number | None = Field(None, gt=0)
 
 
 class TextPart(Model):
@@ -101,7 +106,7 @@ class Said(Model):
 
     role: Literal["system", "developer", "assistant"]
     content: str | list[TextPart]
-    name: str | None = None
+    name: str | None = Field(None, max_length=256)
     refusal: None = None
 
 
@@ -110,7 +115,7 @@ class Asked(Model):
 
     role: Literal["user"]
     content: str | Annotated[list[Part], Field(min_length=1)]
-    name: str | None = None
+    name: str | None = Field(None, max_length=256)
 
 
 Message = Annotated[Said | Asked, Field(discriminator="role")]
@@ -119,15 +124,15 @@ Message = Annotated[Said | Asked, Field(discriminator="role")]
 class StreamOptions(Model):
     """What a stream tells besides the answer."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: Flag = False
+    include_obfuscation: Flag = False
 
 
 class VideoIo(Model):
     """How vLLM's clients ask for frames."""
 
-    num_frames: int | None = Field(default=None, ge=-1, strict=True)
-    fps: float | None = Field(default=None, gt=0, le=1000, allow_inf_nan=False)
+    num_frames: int | None = Field(default=None, ge=-1, le=2**53, strict=True)
+    fps: Number | None = Field(default=None, gt=0, le=1000)
 
 
 class MediaIo(Model):
@@ -144,19 +149,19 @@ class ChatRequest(Budgets):
     messages: Annotated[list[Message], Field(min_length=1)]
     n: Count | None = 1
     seed: int | None = Field(None, strict=True, ge=-(2**63), lt=2**64)
-    temperature: float | None = Field(1.0, ge=0, le=100, allow_inf_nan=False)
-    top_p: float | None = Field(1.0, gt=0, le=1)
-    top_k: int | None = Field(0, ge=-1, lt=2**31)
+    temperature: Number | None = Field(1.0, ge=0, le=100)
+    top_p: Number | None = Field(1.0, gt=0, le=1)
+    top_k: int | None = Field(0, ge=-1, lt=2**31, strict=True)
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     stop: str | list[str] | None = None
-    logprobs: bool | None = False
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    stream: bool | None = False
+    logprobs: Flag | None = False
+    top_logprobs: int | None = Field(None, ge=0, le=20, strict=True)
+    stream: Flag | None = False
     stream_options: StreamOptions | None = None
     chat_template_kwargs: dict[str, Any] = {}
     media_io_kwargs: MediaIo | None = None
-    timeout_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    timeout_s: Number | None = Field(None, gt=0)
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -195,6 +200,12 @@ def read(fields: Any) -> ChatRequest:
 def _checked(request: ChatRequest) -> ChatRequest:
     if request.top_logprobs and not request.logprobs:
         raise Refusal(400, "top_logprobs: needs logprobs=true", param="top_logprobs")
+    if 0 < (request.temperature or 0) < LEAST_TEMPERATURE:
+        raise Refusal(400, f"temperature: give 0, or at least {LEAST_TEMPERATURE:g}",
+                      param="temperature")  # fmt: skip
+    if not _is_shallow(request.chat_template_kwargs, MOST_DEPTH):
+        raise Refusal(400, f"chat_template_kwargs: values in values, over {MOST_DEPTH} deep",
+                      param="chat_template_kwargs")  # fmt: skip
     if request.stream_options is not None and not request.stream:
         raise Refusal(400, "stream_options: needs stream=true", param="stream_options")
     if len(request.stops) > 16 or any(not 0 < len(stop) <= 256 for stop in request.stops):
@@ -212,3 +223,8 @@ def _checked(request: ChatRequest) -> ChatRequest:
             )
         request = request.model_copy(update=known)
     return request
+
+
+def _is_shallow(value: Any, depth: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth > 0 and all(_is_shallow(part, depth - 1) for part in parts)

@@ -37,6 +37,21 @@ class Limits:
     timeout_s: float = 600.0
     body_s: float = 60.0
 
+    @property
+    def characters(self) -> int:
+        """Of a request's texts: more than a prompt of so many tokens is spelled with."""
+        return 16 * self.prompt_tokens
+
+    @property
+    def turns(self) -> int:
+        """Of a request: a turn is at least 4 tokens."""
+        return max(1, self.prompt_tokens // 4)
+
+    @property
+    def values(self) -> int:
+        """Of a request's JSON, by its commas and brackets."""
+        return max(4096, 4 * self.prompt_tokens)
+
 
 @dataclasses.dataclass(frozen=True)
 class Access:
