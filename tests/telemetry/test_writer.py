@@ -287,7 +287,7 @@ def test_tensorboard_has_distributions_texts_frames_and_hyperparameters(tmp_path
     tags = events.Tags()
     (image,) = (events.Images(tag)[0] for tag in tags["images"])
     assert tags["images"] == ["frames/held-out/0"]
-    assert (image.step, image.width, image.height) == (2, 32, 12 + 16)
+    assert (image.step, image.width, image.height) == (2, 2 * 16 + 4, 12 + 16)
     reward = (
         events.Tensors("rollouts/train/reward")[0]
         if not tags["histograms"]
