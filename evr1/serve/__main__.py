@@ -13,8 +13,13 @@ end. What is understood and what is not: docs/serving.md.
 
 import argparse
 import contextlib
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 
 from evr1.serve.flags import parse, settings_of
 from evr1.serve.settings import ServeSettings
@@ -23,21 +28,42 @@ from evr1.serve.settings import ServeSettings
 def main(argv: list[str] | None = None) -> int:
     """Runs the command. Exit status: 0 after SIGTERM, 130 after Ctrl-C, else 1 with a line."""
     try:
-        flags = parse(__doc__, argv)
-        return _run(settings_of(flags), flags)
+        with _leaving_at_once():
+            flags = parse(__doc__, argv)
+            return _run(settings_of(flags), flags)
     except (ValueError, OSError) as error:
-        print(f"serve: {error}", file=sys.stderr)
+        print(f"serve: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # while the model is read
-        print("serve: interrupted", file=sys.stderr)
-        return 130
+
+
+@contextlib.contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Ends the process at SIGTERM and Ctrl-C with a line; inside, the server has its own way."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del frame
+        asked = "interrupted" if number == signal.SIGINT else "asked to end"
+        with contextlib.suppress(OSError):
+            os.write(2, f"serve: {asked}; no request is under way\n".encode())
+        os._exit(130 if number == signal.SIGINT else 0)  # an exception amid a compilation crashes
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(settings: ServeSettings, flags: argparse.Namespace) -> int:
     try:
-        from evr1.serve.server import Server  # seconds, which --help and a wrong flag need not wait
+        from evr1.serve import server as http  # seconds; --help and a wrong flag need not wait
     except ModuleNotFoundError as error:
         raise ValueError(f"no {error.name}; install evr1[serve]") from None
+    sockets = http.bind(flags.host, flags.port)  # or who is second reads a model first
     from evr1.serve import weights
     from evr1.serve.app import make_app
     from evr1.serve.chat import Chat
@@ -48,6 +74,7 @@ def _run(settings: ServeSettings, flags: argparse.Namespace) -> int:
     from evr1.serve.worker import Worker
     from evr1.telemetry import compile_cache
 
+    http.Protocol.most = http.room_for_connections()
     compile_cache.enable(flags.compile_cache)
     version = weights.newest(settings.model)
     with contextlib.ExitStack() as stack:
@@ -73,16 +100,12 @@ def _run(settings: ServeSettings, flags: argparse.Namespace) -> int:
                 flush=True,
             )
 
-        server = Server(
-            app, flags.host, flags.port, settings.drain_s, lambda: worker.is_sound, tell
-        )
+        server = http.Server(app, settings.drain_s, lambda: worker.is_sound, tell)
         worker.start()
         try:
-            server.run()
+            server.run(sockets)
         finally:
             worker.close()
-    if not server.started:
-        return 1  # uvicorn has said why
     if worker.fault and not server.signal:
         print(f"serve: the model fails again and again: {worker.fault}", file=sys.stderr)
         return 1

@@ -170,7 +170,7 @@ def test_half_open_connections_are_closed(sent):
     """By the protocol's own timer, here a short one."""
     import asyncio
 
-    from evr1.serve.server import Protocol, Server
+    from evr1.serve.server import Protocol, Server, bind
 
     class Hasty(Protocol):
         header_s = 0.2
@@ -181,9 +181,9 @@ def test_half_open_connections_are_closed(sent):
 
     async def run():
         address = asyncio.get_running_loop().create_future()
-        server = Server(ok, "127.0.0.1", 0, 1.0, lambda: True, address.set_result)
+        server = Server(ok, 1.0, lambda: True, address.set_result)
         server.config.http = Hasty
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve(bind("127.0.0.1", 0)))
         port = int((await address).rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * (not sent) + sent)
