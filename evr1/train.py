@@ -31,9 +31,9 @@ from evr1.data.dataset import (
     row_sizes,
 )
 from evr1.data.demo.files import prepare_demo
-from evr1.data.loader import rows_identity
 from evr1.data.media import video_budget
 from evr1.data.processor import Processor
+from evr1.data.rows_identity import by_field
 from evr1.data.share import Share
 from evr1.evals import in_training
 from evr1.exchange.records import batch_records
@@ -261,7 +261,7 @@ def _open_data(
     rows = read_rows(d, types.canonical, s.eval.prompts, check, hosts.say, sizes)
     for line in filter(None, (types.summary(), processor.spelled(rows.all))):
         hosts.say(line)
-    hosts.agree(rows_identity(rows.all, bool(d.curriculum)), "set of rows")
+    hosts.agree(by_field(rows.all, bool(d.curriculum)), "set of rows")
     if chooses_frames(d, rows.all):
         hosts.say(video_budget.describe(limits, Path(side), geometry))
     if d.preprocess:

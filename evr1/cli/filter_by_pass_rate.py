@@ -69,7 +69,9 @@ def _run(flags: argparse.Namespace) -> int:
     for index, reason in failed.items():
         failures.add(next(row for row in data if row.index == index), reason)
     with contextlib.ExitStack() as stack:
-        settings = inference.settings(flags) | {"extra": _with_digest(flags.extra)}
+        settings = inference.settings(flags) | {
+            "extra": outputs.with_digest(flags.extra, user_code.digest(flags.extra))
+        }
         results = stack.enter_context(outputs.Results(str(folder / PROGRESS), settings, 1))
         say(
             f"{counted(len(data), 'row')}, {len(results.done)} done before; "
@@ -278,12 +280,6 @@ def _line(fields: Mapping, row: Row) -> str:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{row.source}: row: {error}; drop what no JSON file can hold") from None
     return line + "\n"
-
-
-def _with_digest(spec: str) -> str:
-    """Returns a user's file with a digest of what it holds."""
-    digest = user_code.digest(spec)
-    return f"{spec} (sha256 {digest})" if digest else spec
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 from rich import console, progress
 
 from evr1 import rewards
+from evr1.cli import outputs
 from evr1.config import arguments, columns
 from evr1.data import processor, rows, sizes
 from evr1.data.media import place, requests, video_budget
@@ -409,7 +410,7 @@ def settings(flags: argparse.Namespace) -> dict[str, Any]:
     with open(flags.rows, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     changing = {k: v for k, v in vars(flags).items() if k not in FREE}
-    return changing | {"rows": f"{flags.rows} (sha256 {digest})"}
+    return changing | {"rows": outputs.with_digest(flags.rows, digest)}
 
 
 def bar(out: console.Console, what: str) -> progress.Progress:

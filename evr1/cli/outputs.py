@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -148,12 +149,40 @@ def _check_settings(path: pathlib.Path, record: pathlib.Path, settings: dict[str
                 )
         return
     before = json.loads(record.read_text("utf-8"))
-    for name in settings:
-        if before.get(name) != settings[name]:
+    for name, now in settings.items():
+        was = before.get(name)
+        if was != now:
             raise ValueError(
-                f"{path} was written with {name}={before.get(name)!r}, now {settings[name]!r}; give"
-                " another --out or delete it"
+                f"{path} was written with {_unlike(name, was, now)}; give another --out or delete"
+                " it"
             )
+
+
+def with_digest(path: str, digest: str) -> str:
+    """Returns a file with a digest of what it holds, as settings have it; see `_check_settings`."""
+    return f"{path} (sha256 {digest})" if digest else path
+
+
+_WITH_DIGEST = re.compile(r"(.*) \(sha256 \w+\)", re.DOTALL)
+
+
+def _unlike(name: str, was: Any, now: Any) -> str:
+    """Returns what a setting was and is; a file that was edited, in words.
+
+    >>> _unlike("rows", "a.jsonl (sha256 12)", "a.jsonl (sha256 34)")
+    '--rows a.jsonl, which holds something else now'
+    >>> _unlike("seed", 3, 4)
+    '--seed 3, now 4'
+    """
+    found = [_WITH_DIGEST.fullmatch(str(value)) for value in (was, now)]
+    old, new = (m[1] if m else value for m, value in zip(found, (was, now), strict=True))
+    if all(found) and old == new:
+        return f"--{name} {old}, which holds something else now"
+    return f"--{name} {_spell(old)}, now {_spell(new)}"
+
+
+def _spell(value: Any) -> str:
+    return "not given" if value in (None, "") else str(value)
 
 
 def write_atomic(path: pathlib.Path, text: str) -> None:

@@ -8,22 +8,19 @@ share of the media fails the run stops.
 
 import collections
 import dataclasses
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import grain
 import numpy as np
 
-from evr1.data import left_out
+from evr1.data import left_out, rows_identity
 from evr1.data.errors import MediaError
-from evr1.data.media.cache import place_free
 from evr1.data.media.source import MediaSource, Request, media_requests
 from evr1.data.order import Source, draw_order
 from evr1.data.processor import Processor
-from evr1.data.records import Example, Medium, Row, elsewhere
+from evr1.data.records import Example, Row, elsewhere
 from evr1.data.share import Share, measure, plan_lengths
 
 grain.config.update("py_traceback_filtering", "off")  # it would append to the message of errors
@@ -125,7 +122,7 @@ class Loader:
         self._check_failed()
         self._check_sources(sources)
         order_of = {"seed": seed if shuffle else None, **_order_identity(sources, curriculum)}
-        self._identity = rows_identity(rows, bool(curriculum)) | order_of
+        self._identity = rows_identity.identity_of(rows, bool(curriculum)) | order_of
         self._order = draw_order(
             rows,
             sources=sources,
@@ -246,11 +243,10 @@ class Loader:
         Raises:
             ValueError: it was saved with other rows or another seed.
         """
-        if state["identity"] != self._identity:
+        if unlike := rows_identity.unlike(state["identity"], self._identity):
             raise ValueError(
-                f"the data position was saved with {state['identity']}, this run has "
-                f"{self._identity}; "
-                "give the same data file and seed, or a new workdir"
+                f"the run's place in the data is of other data: {unlike}; give the same data file "
+                "and seed, or a new workdir"
             )
         self.close()
         self._at = state["position"]
@@ -371,30 +367,3 @@ def _order_identity(sources: Sequence[Source], curriculum: str) -> dict[str, Any
     """Returns what else a position is of."""
     identity: dict[str, Any] = {"curriculum": curriculum} if curriculum else {}
     return identity | ({"sources": [list(s) for s in sources]} if sources else {})
-
-
-def _named(medium: Medium) -> str:
-    """Returns what tells a medium from others, wherever the cache of media lies."""
-    if isinstance(medium, str):
-        return place_free(medium)
-    frames = tuple(map(place_free, medium.frames))
-    path = place_free(medium.path)
-    return repr(dataclasses.replace(medium, path=path, frames=frames))
-
-
-def rows_identity(rows: Sequence[Row], is_by_pass_rate: bool = False) -> dict[str, Any]:
-    """Returns how many rows there are and a hash of what is asked, of what, and answered.
-
-    Args:
-        rows: of a file, or of several.
-        is_by_pass_rate: their pass rates count too.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for row in rows:
-        images, videos = ([_named(m) for m in media] for media in (row.images, row.videos))
-        fields = [row.problem_id, row.problem, row.problem_type, images, videos]
-        fields += [row.answer, row.options, row.video_start, row.video_end]
-        fields += [[turn.content for turn in row.turns]] if row.turns else []
-        fields += [row.extra.get("pass_rate")] if is_by_pass_rate else []
-        digest.update(json.dumps(fields, default=str).encode())
-    return {"rows": len(rows), "digest": digest.hexdigest()}

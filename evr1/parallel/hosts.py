@@ -25,6 +25,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
+from evr1.formats import words
 from evr1.parallel import launchers, leaving
 from evr1.parallel.leaving import Leave
 
@@ -192,12 +193,9 @@ def agree(values: Mapping[str, Any], what: str) -> None:
     """
     theirs = gather_json(json.loads(json.dumps(dict(values), default=str)))
     for host, other in enumerate(theirs):
-        for key in sorted(theirs[0].keys() | other.keys()):
-            if theirs[0].get(key) != other.get(key):
-                raise ValueError(
-                    f"host {host} has another {what}: {key} is {str(other.get(key))[:80]!r} there "
-                    f"and {str(theirs[0].get(key))[:80]!r} on host 0; start all hosts alike"
-                )
+        for key in sorted(k for k in theirs[0] | other if theirs[0].get(k) != other.get(k)):
+            said = words.apart(key, other.get(key), theirs[0].get(key))
+            raise ValueError(f"host {host} has another {what}: {said}; start all hosts alike")
 
 
 def check_shared(folder: str | Path) -> None:

@@ -94,7 +94,7 @@ def test_other_settings_are_refused(files, capsys):
     _, flags, out = files
     before = out.read_text()
     assert generate.main([*flags, "--seed", "4", "--out", str(out)]) == 1
-    assert "was written with seed=3, now 4; give another --out" in capsys.readouterr().err
+    assert "was written with --seed 3, now 4; give another --out" in capsys.readouterr().err
     assert out.read_text() == before
 
 
@@ -106,7 +106,8 @@ def test_other_rows_are_refused(files, capsys):
     before = out.read_text()
     rig.write_rows(rows, rig.QUESTIONS[2:])
     assert generate.main(flags) == 1
-    assert "was written with rows=" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"was written with --rows {rows}, which holds something else now; give another" in said
     assert out.read_text() == before
 
 
