@@ -133,6 +133,8 @@ def _open(settings: Settings, stack: contextlib.ExitStack):
     sizes = row_sizes(d, limits, processor.geometry, s.rewards.box_scale)
     rows = read_rows(alone, types.canonical, check=check, note=print, sizes=sizes).train
     rows = rows[: s.eval.prompts or None]
+    for line in types.lines():
+        print(line)
     quarantine = Path(s.workdir) / "quarantine.jsonl"
     if chooses_frames(dataclasses.replace(d, preprocess=False), rows):
         print(video_budget.describe(limits, Path(side), processor.geometry))

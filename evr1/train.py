@@ -259,7 +259,7 @@ def _open_data(
     limits = budgets(d, side)
     sizes = row_sizes(d, limits, geometry, s.rewards.box_scale, share)
     rows = read_rows(d, types.canonical, s.eval.prompts, check, hosts.say, sizes)
-    for line in filter(None, (types.summary(), processor.spelled(rows.all))):
+    for line in filter(None, (*types.lines(), processor.spelled(rows.all))):
         hosts.say(line)
     hosts.agree(by_field(rows.all, bool(d.curriculum)), "set of rows")
     if chooses_frames(d, rows.all):

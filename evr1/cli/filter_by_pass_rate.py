@@ -78,8 +78,8 @@ def _run(flags: argparse.Namespace) -> int:
             f"{counted(flags.k, 'completion')} of each at temperature {flags.temperature:g}; "
             f"{flags.model}"
         )
-        if types.counts:
-            say(types.summary())
+        for line in types.lines():
+            say(line)
         scorable = [row for row in data if row.index not in failed]
         todo = _unfinished(scorable, results.done, 2 * flags.slots)
         failures.check()

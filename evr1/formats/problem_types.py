@@ -80,6 +80,7 @@ class Types:
         own: the run's own types; built-in ones may be among them.
         unknown: what an unknown type is read as; empty: it is refused.
         counts: how often each unknown spelling was met.
+        met: the types that `canonical` has returned.
     """
 
     def __init__(self, own: Iterable[str] = (), unknown: str = "") -> None:
@@ -90,6 +91,7 @@ class Types:
         """
         self.own = tuple(own)
         self.counts: collections.Counter[str] = collections.Counter()
+        self.met: set[str] = set()
         try:
             self.unknown = unknown and canonical(unknown, self.own)
         except ValueError as e:
@@ -102,12 +104,29 @@ class Types:
             ValueError: no such problem type, and no fallback; or none was given at all.
         """
         try:
-            return canonical(problem_type, self.own)
+            name = canonical(problem_type, self.own)
         except ValueError:
             if not self.unknown or not isinstance(problem_type, str) or not problem_type.strip():
                 raise
-        self.counts[plain_name(problem_type)] += 1
-        return self.unknown
+            self.counts[plain_name(problem_type)] += 1
+            name = self.unknown
+        self.met.add(name)
+        return name
+
+    def lines(self) -> list[str]:
+        """Returns what is to be said once all rows are read: `summary`, and own types of no row."""
+        unused = [t for t in self.own if t not in TYPES and t not in self.met] if self.met else []
+        said = [self.summary()] if self.counts else []
+        for name in unused:
+            known = dict.fromkeys((*sorted(self.met), *TYPES))
+            near = difflib.get_close_matches(name, [t for t in known if t != name], n=3)
+            has = ", ".join(sorted(self.met))
+            said.append(
+                f"warning: rewards.extra scores the problem type {name!r}, which no row has; "
+                + (f"did you mean {' or '.join(near)}? " if near else "")
+                + f"the rows have {has}"
+            )
+        return said
 
     def summary(self) -> str:
         """Returns one line about the unknown types that were met; empty where there were none."""

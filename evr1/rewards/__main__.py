@@ -136,7 +136,8 @@ def run(args: argparse.Namespace) -> None:
             advance(len(rows))
         if not table:
             raise ValueError(f"{args.rows}: no rows")
-    print(*filter(None, [scoring.summary(), format_table(table)]), sep="\n", file=sys.stderr)
+    lines = [arguments.name_flags(line, _FLAGS) for line in scoring.lines()]
+    print(*lines, format_table(table), sep="\n", file=sys.stderr)
 
 
 class Scoring:
@@ -186,9 +187,9 @@ class Scoring:
             name = task.problem_type if isinstance(task, Task) else _name_of(row, self._types)
             yield name, _scored(row, score), score
 
-    def summary(self) -> str:
-        """Returns a line about problem types that were read as others; empty: none was."""
-        return self._types.summary()
+    def lines(self) -> list[str]:
+        """Returns what is to be said of the problem types of the rows."""
+        return self._types.lines()
 
 
 def _with_judge(args: argparse.Namespace, scorer: BatchScorer, weights: Weights) -> Judged:

@@ -218,6 +218,30 @@ def test_unknown_types_are_refused_or_read_as_one_and_counted():
     assert problem_types.Types(["essay"], "essay").canonical("riddle") == "essay"
 
 
+def test_a_scorer_of_a_type_that_no_row_has_is_named_with_near_ones(tmp_path, capsys):
+    """Misspelt, it was silent: the built-in scorer went on deciding."""
+    types = problem_types.Types([*rewards.SCORERS, "orc", "riddle"])
+    assert types.lines() == []  # no row was read at all
+    for name in ("OCR", "riddle", "math"):
+        types.canonical(name)
+    assert types.lines() == [
+        "warning: rewards.extra scores the problem type 'orc', which no row has; did you mean ocr? "
+        "the rows have math, ocr, riddle"
+    ]
+    types.canonical("Orc")
+    assert types.lines() == []
+
+    (tmp_path / "mine.py").write_text(textwrap.dedent(OWN).replace("OCR", "orc"))
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps({"answer": "x", "problem_type": "ocr", "response": "<answer>x</answer>"}) + "\n"
+    )
+    flags = ["--rows", f"{tmp_path}/rows.jsonl", "--out", f"{tmp_path}/out.jsonl"]
+    __main__.main([*flags, "--extra", f"{tmp_path}/mine.py", "--workers", "1"])
+    said = capsys.readouterr().err
+    assert "--extra scores the problem type 'orc', which no row has; did you mean ocr?" in said
+    assert "--extra scores the problem type 'riddle', which no row has; the rows have ocr" in said
+
+
 def test_near_names_include_own_ones():
     with pytest.raises(ValueError, match="did you mean one of riddle"):
         problem_types.canonical("ridle", ["riddle"])
