@@ -37,7 +37,7 @@ IMAGE_COLUMNS = (
 FRAME_COLUMNS = ("frames", "frame_paths", "video_frames")
 CHATS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "prompt")
 HISTORY = ("turns", "history")
-_OTHER_MEDIA = frozenset(  # that name media of other uses: the answer's, or files of other tools
+OTHER_MEDIA = frozenset(  # that name media of other uses: the answer's, or files of other tools
     ("preprocessed_video", "mask", "masks", "mask_path", "mask_paths", "gt_mask", "mask_rle")
 )
 _FILLED_IN = re.compile("<(ref-object|bbox)>")
@@ -327,7 +327,7 @@ def _unread(row: Mapping[str, Any]) -> None:
         if name in ("images", "videos", "problem", "answer", "options", "turns", "system"):
             continue
         seems_so = is_blind and entries.is_named_so(name) and not _is_none(value)
-        if name in _OTHER_MEDIA or not (seems_so or entries.looks_like_media(value)):
+        if name in OTHER_MEDIA or not (seems_so or entries.looks_like_media(value)):
             continue
         paths = _paths(value)
         if paths and read.issuperset(map(entries.stem, paths)):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from evr1.data import dialects, entries
+from evr1.data import dialects, entries, misspelt
 from evr1.data.entries import short as _short
 from evr1.data.media.cache import MediaCache
 from evr1.data.readers import BadLine, read_fields, read_lines
@@ -169,15 +169,18 @@ def parse_row(
         raise ValueError(f"row: got {_short(fields)}; a row is an object with fields")
     said = [str(name) for name, value in fields.items() if value is not None]
     fields = dialects.adapt(fields, schema.columns)
+    near = dict(misspelt.fields_of(fields))
     _fill_type(fields, schema, notes)
     _fill_question(fields, notes)
     for name in schema.required:
         if fields.get(name) is None:
             raise ValueError(
                 f"{name}: got nothing; every row needs {', '.join(schema.required)}; the row has "
-                f"{', '.join(said[:12]) or 'no fields'}: what is called otherwise is named in "
-                "data.columns"
+                f"{', '.join(said[:12]) or 'no fields'}: {_meant(near)}what is called otherwise is "
+                "named in data.columns"
             )
+    for field, meant in near.items():
+        notes.add(f"{field!r}, which is not read; did you mean {meant!r}?")
     images = entries.media("image", fields.get("images"), fields)
     videos = entries.media("video", fields.get("videos"), fields)
     entries.check_folders("image", images, schema.media_dir)
@@ -212,6 +215,11 @@ def parse_row(
         system=None if fields.get("system") in (None, "") else _text(fields, "system"),
         turns=turns,
     )
+
+
+def _meant(near: Mapping[str, str]) -> str:
+    """Returns a question about each field that is nearly one of ours."""
+    return "".join(f"{name!r}: did you mean {meant!r}? " for name, meant in near.items())
 
 
 def _fill_type(fields: dict[str, Any], schema: Schema, notes: dialects.Notes) -> None:

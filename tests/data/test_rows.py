@@ -270,3 +270,23 @@ def test_multiple_choice_without_options_is_told(tmp_path):
         f"{tmp_path / 'r.jsonl'}: 2 rows have no options, of multiple choice: what the question "
         "spells is all it shows"
     ]
+
+
+def test_a_misspelt_field_is_named_with_the_one_that_it_may_be(tmp_path):
+    """problem_typ was carried along as a field of one's own, and the row was open-ended."""
+    path = tmp_path / "rows.jsonl"
+    row = {"problem": "?", "answer": "1"}
+    data = [
+        {**row, "problem_typ": "ocr", "weight": 2, "video_id": 7, "answers": ["1"]},
+        {**row, "problem_typ": "ocr", "problem_type": "ocr"},  # a field of one's own
+        {**row, "problem_typ": "ocr"},
+    ]
+    path.write_text("\n".join(map(json.dumps, data)))
+    said = []
+    rows.load_rows(path, rows.Schema(), said.append)
+    assert [line for line in said if "did you mean" in line] == [
+        f"{path}: 2 rows have 'problem_typ', which is not read; did you mean 'problem_type'?"
+    ]
+    path.write_text(json.dumps({"probelm": "?", "answer": "1", "colour": "red"}))
+    with pytest.raises(ValueError, match="'probelm': did you mean 'problem'. what is called other"):
+        rows.load_rows(path)
