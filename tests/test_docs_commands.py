@@ -65,10 +65,6 @@ SMALLER = (
     (r"^evr1 make_demo ", "--train 24 --heldout 8"),
     (r"^evr1 train --config=my.py --config.workdir=runs/one$", "--config.num_steps=2"),
     (r"^evr1 train --config=my.py .*num_steps=24", "--config.num_steps=3 --config.canaries=False"),
-    (
-        r"^evr1 train --config=my.py .*runs/(two|lora)",
-        "--config.num_steps=1 --config.canaries=False",
-    ),
     (r"^evr1 plan ", "--estimate"),
     (r"judge RUN ", "--limit 0"),  # counts, and asks nothing
     (r"evals prepare (lvbench|video_mme|docs)", "--allow-missing"),
@@ -93,7 +89,8 @@ DRY = r"^python tpu/launch.py (queued|gke|slurm|mpi|machines) (?!.*--dry_run)"
 # Commands of training whose flags and fields are read and checked, and which then do not train:
 # they differ from others that do in a machine that is not here, or in a name.
 CHECKED = r"^(\.\.\.|evr1 train|python -m evr1.main) "
-TRAINED = r"^evr1 train --config=(my.py|qwen_video .*runs/one$)"
+OTHER = r"(?s)^evr1 (train|rewards) .*runs/(two|lora)"  # in a slow test
+TRAINED = r"^evr1 train --config=(my.py .*runs/one|qwen_video .*runs/one$)"
 NOT_HERE = {
     r"^make (demo|test|proofs|plans|newest|lint|docs|wheel)": "what CI calls, or longer than it",
     r"^python -m pip (install|wheel) ": "CI installs the package, and its wheel",
@@ -157,6 +154,7 @@ def stage(tmp_path_factory) -> Iterator[shell.Shell]:
     (folder / "runs" / "eval").mkdir(parents=True)
     for name in ("RUN", "A", "B"):
         (folder / name).symlink_to(folder / "runs" / "eval")
+    (folder / "runs" / "two").symlink_to(folder / "runs" / "one")
     (folder / "cases.jsonl").symlink_to(GOLDEN / "evals" / "mmvu.jsonl")
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "bin" / "activate").touch()
@@ -245,6 +243,18 @@ def table() -> list[str]:
     """The commands of the table in docs/commands.md."""
     text = (DOCS / "commands.md").read_text("utf-8")
     return re.findall(r"(?m)^\| `((?:evr1|python) [^`]+)`", text)
+
+
+@pytest.mark.slow
+def test_the_other_trainings_of_the_first_hour_run(stage, first_hour, monkeypatch):
+    monkeypatch.setitem(globals(), "TRAINED", r"^evr1 train --config=my.py")
+    monkeypatch.setitem(globals(), "SMALLER", ((OTHER, "--config.num_steps=1"),))
+    (stage.folder / "runs" / "two").unlink()
+    for block in shell.blocks(PAGES[FIRST]):
+        if block.language == "bash" and re.search(OTHER, block.text):
+            stage.script(block.text)
+    assert (stage.folder / "runs" / "two" / "export").exists()
+    assert (stage.folder / "runs" / "lora" / "adapter").exists()
 
 
 @pytest.mark.slow
