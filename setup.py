@@ -38,6 +38,7 @@ CORE = [
 EXTRAS = {
     "jetstream": ["google-jetstream==0.2.2"],  # pulls TensorFlow in
     "wandb": ["wandb>=0.18"],
+    "trackio": ["trackio>=0.40"],
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda13]>=0.10.2"],
     "s3": ["s3fs>=2025.5"],  # data at s3://

@@ -481,14 +481,14 @@ def _finish(run: Run, state: LearnerState, writer: Writer) -> None:
 
 
 def _writer(run: Run, first: int) -> Writer:
-    settings = run.settings
     return Writer(
-        settings.workdir,
-        config=settings.to_dict(),
-        num_steps=settings.num_steps,
+        run.settings.workdir,
+        config=run.settings.to_dict(),
+        num_steps=run.settings.num_steps,
         start_step=first + 1 if first else 0,
-        tensorboard=settings.log.tensorboard,
-        wandb=settings.log.wandb,
+        tensorboard=run.settings.log.tensorboard,
+        wandb=run.settings.log.wandb,
+        trackio=run.settings.log.trackio,
         is_primary=hosts.is_primary(),
         timer=run.timer,
         frames=run.dataset.shown,

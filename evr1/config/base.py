@@ -352,6 +352,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.log = ml_collections.ConfigDict()
     c.log.tensorboard = True  # event files in workdir/tensorboard
     c.log.wandb = ""  # project name; needs the wandb extra; gets metrics and tables of rollouts
+    c.log.trackio = ""  # likewise, of Trackio and its extra
     c.log.rollouts_per_step = 0  # how many go to rollouts.jsonl; 0: all
     c.log.profile_steps = 0  # steps whose trace goes to workdir/profile, from the 2nd on; 0: none
     c.log.report = True  # write report.html at evaluations and at the end

@@ -257,6 +257,7 @@ class LogSettings(Section):
 
     tensorboard: bool
     wandb: str
+    trackio: str
     rollouts_per_step: int
     profile_steps: int
     report: bool

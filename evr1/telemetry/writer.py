@@ -1,4 +1,4 @@
-"""What a run leaves behind while it goes: metrics, rollouts, config, TensorBoard, W&B, the console.
+"""What a run leaves while it goes: metrics, rollouts, config, TensorBoard, trackers, the console.
 
 `metrics.jsonl` and `rollouts.jsonl` are exact under resume: lines at or after the resumed step are
 dropped first, so the files end up as an uninterrupted run writes them (wall-clock times aside).
@@ -21,7 +21,7 @@ from evr1.telemetry.lines import LineFile
 from evr1.telemetry.phases import PhaseTimer
 from evr1.telemetry.provenance import write_config
 from evr1.telemetry.records import RolloutRecord
-from evr1.telemetry.sinks import Sink, WandB
+from evr1.telemetry.sinks import Sink, Trackio, WandB
 from evr1.telemetry.tensorboard import Frames, TensorBoard
 
 _NAME = re.compile(r"[a-z0-9_]+(/[a-z0-9_-]+(@[0-9]+)?)+")
@@ -39,6 +39,7 @@ class Writer:
         start_step: the first step that this process records; lines at or after it are dropped.
         tensorboard: write event files to workdir/tensorboard.
         wandb: W&B project name; empty: off.
+        trackio: Trackio project name; empty: off.
         is_primary: false on every host but one.
         timer: of the run's phases; the writer shows each phase that begins, and starts the step's
             clock anew. None: a new one.
@@ -61,6 +62,7 @@ class Writer:
         start_step: int = 0,
         tensorboard: bool = True,
         wandb: str = "",
+        trackio: str = "",
         is_primary: bool = True,
         timer: PhaseTimer | None = None,
         frames: Frames | None = None,
@@ -72,7 +74,7 @@ class Writer:
         self._sinks: list[Sink] = []
         self._files: list[LineFile] = []
         self._rollouts: LineFile | None = None
-        self._shown: list[TensorBoard | WandB] = []
+        self._shown: list[TensorBoard | WandB | Trackio] = []
         self._display: Display | None = None
         with contextlib.ExitStack() as stack:
             if is_primary:
@@ -94,10 +96,11 @@ class Writer:
                     board = TensorBoard(workdir / "tensorboard", start_step, config, frames)
                     stack.callback(board.close)
                     self._shown.append(board)
-                if wandb:
-                    run = WandB(wandb, workdir, config)
-                    stack.callback(run.close)
-                    self._shown.append(run)
+                for tracker, project in ((WandB, wandb), (Trackio, trackio)):
+                    if project:
+                        run = tracker(project, workdir, config)
+                        stack.callback(run.close)
+                        self._shown.append(run)
                 self._sinks += [*self._shown, self._display]
             self._stack = stack.pop_all()
         self._setup_s = self.timer.pop()["time/step_s"]  # what came before belongs to no step
@@ -140,7 +143,7 @@ class Writer:
             self._display.programs(progress)
 
     def rollouts(self, records: Iterable[RolloutRecord]) -> None:
-        """Appends rollouts to rollouts.jsonl; TensorBoard and W&B show some."""
+        """Appends rollouts to rollouts.jsonl; TensorBoard, W&B and Trackio show some."""
         if self._rollouts is None:
             return
         records = list(records)

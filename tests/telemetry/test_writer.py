@@ -1,6 +1,7 @@
 """The run's record files: exact under resume, whole lines, readable by their own tools."""
 
 import datetime
+import importlib
 import io
 import json
 import subprocess
@@ -186,10 +187,11 @@ def test_an_installed_tensorflow_is_not_imported(tmp_path):
     assert list((tmp_path / "w" / "tensorboard").iterdir())
 
 
-def test_wandb_missing_is_one_clear_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match=r"log\.wandb='p' needs the wandb package"):
-        make(tmp_path, wandb="p")
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_missing_tracker_is_one_clear_line(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match=rf"log\.{name}='p' needs the {name} package"):
+        make(tmp_path, **{name: "p"})
 
 
 def test_wandb_run_goes_on_after_resume(tmp_path, monkeypatch):
@@ -244,6 +246,32 @@ def test_wandb_has_tables_of_rollouts(tmp_path, monkeypatch):
     held_out = dict(zip(told[1]["columns"], told[1]["data"][0], strict=True))
     assert held_out["answer"] == "[0, 0, 9, 9]"
     assert (held_out["overall"], held_out["iou"], held_out["length"]) == (0.5, 0.25, 5)
+
+
+@pytest.mark.filterwarnings("ignore")  # the package's own
+def test_trackio_has_metrics_and_tables_of_rollouts_of_one_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read where it is imported
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    trackio = pytest.importorskip("trackio")
+    for step in (1, 2):  # the second writer goes on
+        with make(tmp_path / "w", trackio="p", tensorboard=False, start_step=step) as w:
+            w.metrics(step, {"reward/overall": step / 4})
+            w.rollouts([rollout(step, extracted=text) for text in "ab"])
+    [run] = trackio.Api().runs("p")
+    logs = importlib.import_module("trackio.sqlite_storage").SQLiteStorage.get_logs(
+        "p", run.name, run_id=run.id
+    )
+    assert run.name.startswith("w-")
+    assert run.config["optim"] == {"learning_rate": 1e-6}
+    rewards = [(log["step"], log["reward/overall"]) for log in logs if "reward/overall" in log]
+    assert rewards == [(1, 0.25), (2, 0.5)]
+    tables = [(log["step"], log["rollouts/train"]) for log in logs if "rollouts/train" in log]
+    assert [step for step, _ in tables] == [1, 2]
+    table = tables[1][1]["_value"]
+    assert [(row["problem_id"], row["extracted"], row["overall"]) for row in table] == [
+        ("p2", "a", 1.0),
+        ("p2", "b", 1.0),
+    ]
 
 
 def test_other_hosts_write_nothing(tmp_path):
