@@ -73,6 +73,7 @@ def _run(flags: argparse.Namespace) -> int:
     say = inference.noter(out, flags)
     budgets = inference.budgets(flags)
     requests.check_budgets(budgets)
+    preprocess.check_free(flags.out, part, flags.num_shards)
     schema = inference.schema(flags, required=("problem",), canonical=_type_or_spelling)
     data = [row for path in flags.data for row in rows.load_rows(path, schema, say)]
     for line in inference.unscorable(data):

@@ -9,6 +9,9 @@ from clips import write_image
 
 from evr1.cli import preprocess_videos as preprocess
 from evr1.config import base
+from evr1.data.media import parts
+from evr1.data.media.shards import ShardWriter
+from evr1.formats.part import Part
 
 CHOICE = {"problem": "Which?", "problem_type": "multiple choice", "options": ["A. x", "B. y"]}
 
@@ -121,3 +124,17 @@ def test_messages_name_flags(run, tmp_path):
     untyped = [{"problem": "Why?", "answer": "So.", "images": "i.png"}]
     _, said, _ = run(untyped, "--media_dir", str(tmp_path))
     assert "1 row has no problem_type; it is open-ended (--problem_type)" in said
+
+
+def test_that_another_one_is_at_work_is_said_before_the_rows_are_read(tmp_path, capsys):
+    """It took the minutes that reading a million rows takes."""
+    command = ["--data", str(tmp_path / "none.jsonl"), "--out", str(tmp_path)]
+    writes = f"preprocess_videos: {tmp_path}: another process writes here; wait for it\n"
+    with ShardWriter(tmp_path):
+        for flags in ([], ["--num_shards", "2"], ["--part", "0/2"]):
+            assert preprocess.main([*command, *flags]) == 1
+            assert capsys.readouterr().err == writes
+    assert parts.agree(tmp_path, 8, 4) == 4
+    with parts.PartWriter(tmp_path, 4, Part(1, 2)):
+        assert preprocess.main([*command, "--part", "0/2"]) == 1  # it is beside that one
+        assert "none.jsonl" in capsys.readouterr().err

@@ -117,7 +117,7 @@ class PartWriter:
         self._open: dict[int, _Unsorted] = {}
         with contextlib.ExitStack() as stack:
             stack.enter_context(shard_files.lock(self.root, is_shared=True))
-            stack.enter_context(_lock_shards(self.root, self._mine))
+            stack.enter_context(lock_shards(self.root, self._mine))
             is_new = next(shard_files.shards_in(self.root), None) is None
             self.storage = storage_of.agree(self.root, storage, is_new=is_new)
             for number in self._mine:
@@ -248,7 +248,7 @@ def _write_sorted(root: pathlib.Path, number: int, sources: list[tuple[pathlib.P
 
 
 @contextlib.contextmanager
-def _lock_shards(root: pathlib.Path, numbers: range):
+def lock_shards(root: pathlib.Path, numbers: range):
     """Holds a byte of a file for each shard: parts of another number may overlap with these."""
     with (root / ".lock-parts").open("ab") as file:
         for number in numbers:

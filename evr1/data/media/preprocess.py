@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import os
+import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -14,6 +15,7 @@ from typing import NamedTuple, TypeVar
 from rich import progress
 from rich.console import Console
 
+from evr1.config import urls
 from evr1.data.errors import MediaError
 from evr1.data.media import memory, parts, remarks, shard_files, shards, stage
 from evr1.data.media.content import FileTable
@@ -188,6 +190,30 @@ def preprocess(
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
     return summary
+
+
+def check_free(out: str, part: Part = WHOLE, num_shards: int = 0) -> None:
+    """Checks that nobody writes where `preprocess` would, before rows are read, which takes long.
+
+    It looks and holds nothing; in a bucket it does not look.
+
+    Args:
+        out: as of `preprocess`.
+        part: likewise.
+        num_shards: likewise.
+
+    Raises:
+        ValueError: another process writes there.
+    """
+    root = pathlib.Path(out)
+    if urls.is_bucket(out) or not root.is_dir():
+        return
+    count = parts.count_of(out)
+    is_shared = part.count > 1 or num_shards > 0 or count > 0
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(shard_files.lock(root, is_shared=is_shared))
+        if count:
+            stack.enter_context(parts.lock_shards(root, range(part.index, count, part.count)))
 
 
 def _by_size(
