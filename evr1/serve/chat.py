@@ -5,6 +5,7 @@ import contextlib
 import json
 import secrets
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,10 @@ class Chat:
                 await talk.refuse(refusal)
         except Gone:
             pass
+        except asyncio.CancelledError:  # the server ends, and its time to drain is over
+            status = "503"
+            with contextlib.suppress(Gone):
+                await talk.refuse(Refusal(*of_reason("cancelled")))
         finally:
             talk.close()
             self._metrics.requests.labels(status).inc()
@@ -83,12 +88,10 @@ class Chat:
                           "model_not_found", "model")  # fmt: skip
         limit = settings.limits.timeout_s
         end = begun + min(request.timeout_s or limit, limit)
-        stack = contextlib.ExitStack()
-        work = loop.run_in_executor(self._threads, self._preparer, request, stack)
+        stack, unwanted = contextlib.ExitStack(), threading.Event()
+        work = loop.run_in_executor(self._threads, self._preparer, request, stack, unwanted)
         try:
-            done, _ = await asyncio.wait([work], timeout=end - time.monotonic())
-            if not done:
-                raise Refusal(*of_reason("timeout"))
+            await talk.until(work, end)
             prepared = work.result()
             self._metrics.prompt_tokens.inc(prepared.prompt_tokens)
             await self._draw(request, prepared, talk, begun, end)
@@ -96,6 +99,7 @@ class Chat:
             if work.done():
                 stack.close()
             else:  # a decoder is at it; its place is free when it is
+                unwanted.set()
                 talk.is_owed = True
                 work.add_done_callback(lambda work: _give_back(work, stack, ticket))
         return "200"
@@ -232,22 +236,31 @@ class Talk:
             Gone: the client has left.
             Refusal: there is none until the end.
         """
-        assert self._gone is not None
         coming = asyncio.ensure_future(events.get())
         try:
-            await asyncio.wait(
-                [coming, self._gone],
-                timeout=max(0.0, end - time.monotonic()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await self.until(coming, end)
         finally:
             if not coming.done():
                 coming.cancel()
+        return coming.result()
+
+    async def until(self, work: asyncio.Future, end: float) -> None:
+        """Waits until something is done.
+
+        Raises:
+            Gone: the client has left.
+            Refusal: it is not done at the end.
+        """
+        assert self._gone is not None
+        await asyncio.wait(
+            [work, self._gone],
+            timeout=max(0.0, end - time.monotonic()),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         if self._gone.done():
             raise Gone
-        if not coming.done() or coming.cancelled():
+        if not work.done():
             raise Refusal(*of_reason("timeout"))
-        return coming.result()
 
     async def reply(self, body: dict[str, Any], status: int = 200, headers: Any = None) -> None:
         """Sends a whole response."""

@@ -20,9 +20,11 @@ from evr1.data import entries
 from evr1.formats.media_bytes import kind_of
 from evr1.serve.errors import Refusal
 from evr1.serve.fetch import Fetcher
+from evr1.serve.gate import full
 
 _HEAD = 4096  # characters of a data: URL before its comma, at most
 _MAGIC_BYTES = 64
+FILES = 4  # as large as one may be, at a time
 _ENDINGS = {"image": entries.PICTURES, "video": entries.VIDEOS | {".gif", ".webp", ".avif"}}
 
 
@@ -54,13 +56,15 @@ class MediaFolder:
         """
         self._media_dir = os.path.realpath(media_dir) if media_dir else ""
         self._fetch, self._limit = fetch, limit
-        self._folder = tempfile.TemporaryDirectory(prefix="evr1-serve-", ignore_cleanup_errors=True)
+        self._folder: tempfile.TemporaryDirectory | None = None  # made once it is needed
         self._users: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Removes the folder."""
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     @property
     def files(self) -> int:
@@ -85,11 +89,9 @@ class MediaFolder:
         data = self._bytes(kind, url, param)
         ending = _ending(kind, data, param)
         digest = hashlib.blake2b(data, digest_size=20).hexdigest()
-        path = os.path.join(self._folder.name, f"{digest}{ending}")
         with self._lock:
+            path = self._written(f"{digest}{ending}", data)
             self._users[path] = self._users.get(path, 0) + 1
-            if self._users[path] == 1:
-                pathlib.Path(path).write_bytes(data)
         del data
         try:
             yield Medium(kind, path, digest)
@@ -97,8 +99,38 @@ class MediaFolder:
             with self._lock:
                 self._users[path] -= 1
                 if not self._users[path]:
-                    del self._users[path]
-                    os.unlink(path)
+                    del self._users[path], self._sizes[path]
+                    pathlib.Path(path).unlink(missing_ok=True)
+
+    def _written(self, name: str, data: bytes) -> str:
+        """Returns the path of a file in the folder, which holds the bytes.
+
+        Raises:
+            Refusal: there is no room for it.
+        """
+        if sum(self._sizes.values()) + len(data) > FILES * self._limit:
+            raise full("its media hold too many bytes")
+        part = None
+        try:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(
+                    prefix="evr1-serve-", ignore_cleanup_errors=True
+                )
+            path = pathlib.Path(self._folder.name, name)
+            if str(path) not in self._users or not path.exists():
+                path.parent.mkdir(mode=0o700, exist_ok=True)  # who tidies up may have removed it
+                part = path.with_suffix(".part")  # a full disk leaves no half of it
+                part.write_bytes(data)
+                part.rename(path)
+        except OSError as error:
+            if part is not None:
+                with contextlib.suppress(OSError):
+                    part.unlink()
+            raise Refusal(
+                503, f"media cannot be kept: {error.strerror}", "server_storage"
+            ) from None
+        self._sizes[str(path)] = len(data)
+        return str(path)
 
     def _bytes(self, kind: str, url: str, param: str) -> bytes:
         scheme = url[:8].partition(":")[0].lower()
@@ -129,8 +161,8 @@ class MediaFolder:
                 _ending(kind, file.read(_MAGIC_BYTES), param)
         except OSError:
             raise wrong from None
-        identity = f"{real} {about.st_size} {about.st_mtime_ns}"
-        return Medium(kind, real, hashlib.blake2b(identity.encode(), digest_size=20).hexdigest())
+        identity = os.fsencode(f"{real} {about.st_size} {about.st_mtime_ns}")
+        return Medium(kind, real, hashlib.blake2b(identity, digest_size=20).hexdigest())
 
 
 def _decoded(kind: str, url: str, param: str, limit: int) -> bytes:

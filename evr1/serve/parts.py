@@ -11,6 +11,8 @@ from evr1.serve.fetch import Fetcher
 from evr1.serve.media import MediaFolder
 from evr1.serve.settings import ServeSettings
 
+BYTES_OF_A_PIXEL = 48  # of the frames that a decoder holds at a time, at most
+
 
 def open_parts(
     settings: ServeSettings, model: str, stack: contextlib.ExitStack
@@ -34,7 +36,9 @@ def open_parts(
         model, processor, dtype=settings.dtype, mesh=mesh, slots=settings.slots,
         window=settings.window,
     )  # fmt: skip
-    pool = stack.enter_context(DecodePool(settings.workers, settings.decode_s))
+    memory = (1 << 30) + BYTES_OF_A_PIXEL * settings.limits.source_pixels
+    pool = DecodePool(settings.workers, settings.decode_s, frame_s=0, memory_bytes=memory)
+    stack.enter_context(pool)
     access, limit = settings.access, settings.limits.media_bytes
     fetcher = Fetcher(access.allow_http, access.http_hosts, limit)
     folder = MediaFolder(access.media_dir, fetcher, limit)

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from evr1.data import heads
@@ -76,12 +77,15 @@ class Preparer:
         self._examples: Memo[Example] = Memo(1 << 28, lambda example: example.patches.nbytes)
         self._processors: Memo[Processor] = Memo(_PROCESSORS, lambda _: 1)
 
-    def __call__(self, request: ChatRequest, stack: contextlib.ExitStack) -> Prepared:
+    def __call__(
+        self, request: ChatRequest, stack: contextlib.ExitStack, unwanted: threading.Event
+    ) -> Prepared:
         """Returns a request as the worker takes it.
 
         Args:
             request: it.
             stack: forgets its media, once the answer is there.
+            unwanted: nobody waits for it any more; looked at between two media.
 
         Raises:
             Refusal: it cannot be answered.
@@ -94,12 +98,17 @@ class Preparer:
             raise Refusal(400, f"messages: {len(shown)} media, over {limits.media}",
                           "too_many_media", "messages")  # fmt: skip
         row = prompts.row_of(request, shown)
-        media = [
-            stack.enter_context(self._folder.opened(each.kind, each.url, each.param))
-            for each in shown
-        ]
+        media = []
+        for each in shown:
+            _check_wanted(unwanted)
+            media.append(stack.enter_context(self._folder.opened(each.kind, each.url, each.param)))
         wanted = [self._request(*pair) for pair in zip(media, shown, strict=True)]
-        sizes = [self._size(*each) for each in zip(wanted, media, shown, strict=True)]
+        sizes, tokens = [], 0
+        for each in zip(wanted, media, shown, strict=True):
+            _check_wanted(unwanted)
+            sizes.append(self._size(*each))
+            tokens += self._tokens(sizes[-1].grid_thw)
+            self._check_length(tokens, shown, "at least ")
         loads = list(zip(wanted, media, shown, strict=True))
         try:
             head, tail = heads.split(processor.pieces(row, _by_kind(sizes), raw=True))
@@ -189,6 +198,7 @@ class Preparer:
 
         def look() -> MediaSize:
             self._check_header(request, each)
+            self._check_promise(request, each)
             media = self._decode(request, medium, each)
             t, h, w, _ = media.frames.shape
             grid = patches.grid_of(t, h, w, self._processor.geometry)
@@ -211,6 +221,20 @@ class Preparer:
             raise _refused(each, f"{header.frames} frames, over {limits.source_frames}",
                            "limit_exceeded")  # fmt: skip
 
+    def _check_promise(self, request: Request, each: Shown) -> None:
+        """Refuses what would give more tokens than a prompt has, before it is decoded."""
+        try:
+            shape = self._pool.measure(self._opener.job(request))
+        except MediaError as error:
+            raise _unusable(each, error) from None
+        size = shape.frames, shape.height, shape.width
+        tokens = self._tokens(patches.grid_of(*size, self._processor.geometry))
+        self._check_length(tokens, [each], "at least ")
+
+    def _tokens(self, grid_thw: tuple[int, int, int]) -> int:
+        t, h, w = grid_thw
+        return t * h * w // self._processor.geometry.merge_size**2
+
     def _decode(self, request: Request, medium: Medium, each: Shown) -> Media:
         key = medium.digest, medium.kind, request.limits, request.start, request.end
         try:
@@ -228,12 +252,17 @@ class Preparer:
         media = [self._decode(*each) for each in loads]
         return heads.cut(processor.encode(row, _by_kind(media), raw=True), length)
 
-    def _check_length(self, tokens: int, shown: Sequence[Shown]) -> None:
+    def _check_length(self, tokens: int, shown: Sequence[Shown], least: str = "") -> None:
         limit = self._settings.limits.prompt_tokens
         if tokens > limit:
             how = "; lower max_frames or max_pixels" if shown else ""
-            raise Refusal(400, f"messages: a prompt of {tokens} tokens is over {limit}{how}",
+            raise Refusal(400, f"messages: a prompt of {least}{tokens} tokens is over {limit}{how}",
                           "context_length_exceeded", "messages")  # fmt: skip
+
+
+def _check_wanted(unwanted: threading.Event) -> None:
+    if unwanted.is_set():
+        raise Refusal(503, "nobody waits for it", "cancelled")  # and so nobody hears it
 
 
 def _by_kind(media: list) -> list:

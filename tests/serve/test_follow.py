@@ -25,6 +25,7 @@ def test_weights_of_a_run_are_taken_over(tmp_path):
     checkpoints.save(1, {"params": first}, {})
     checkpoints.wait()
     flags = ("--follow", str(run), "--slots", "1", "--rows", "2", "--name", "demo_model")
+    flags += ("--drain_s", "1")
     with rig.serving(*flags) as server:
         before = rig.chat(server.port, logprobs=True)
         assert before.json["system_fingerprint"] == "evr1-one-step-1"
@@ -41,3 +42,11 @@ def test_weights_of_a_run_are_taken_over(tmp_path):
         assert after.json["system_fingerprint"] == "evr1-one-step-2"
         told = [reply.json["choices"][0]["logprobs"]["content"] for reply in (before, after)]
         assert told[0][0]["logprob"] != told[1][0]["logprob"]  # nothing of the old prompt is kept
+        # What is under way when the time to drain is over is refused by name.
+        long = rig.LONG | {"max_tokens": 1024, "n": 16}
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            under_way = threads.submit(rig.chat, server.port, **long)
+            rig.until(server.port, "evr1_requests_open", 1)
+            server.process.terminate()
+            assert under_way.result().error == (503, "server_shutdown")
+        assert server.process.wait(60) == 0

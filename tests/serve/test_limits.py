@@ -91,6 +91,10 @@ def test_broken_media_are_the_client_s_fault(server, tmp_path):
         ({"n": 17}, "limit_exceeded"),
         ({"max_frames": 5000, "content": "video"}, "limit_exceeded"),
         ({"max_pixels": 10**8, "content": "video"}, "limit_exceeded"),
+        (
+            {"nframes": 30, "min_pixels": 65536, "max_pixels": 65536, "content": "video"},
+            "context_length_exceeded",
+        ),
         ({"min_pixels": 5000, "max_pixels": 4000, "content": "video"}, "invalid_value"),
         ({"content": "many words " * 300}, "context_length_exceeded"),
         ({"content": "w" * 5000}, "context_length_exceeded"),  # by its characters
@@ -102,7 +106,7 @@ def test_broken_media_are_the_client_s_fault(server, tmp_path):
 )
 def test_what_is_too_much_is_refused_by_name(server, tmp_path, fields, code):
     if fields.get("content") == "video":
-        clip = write_clip(tmp_path / "a.mp4", 4)
+        clip = write_clip(tmp_path / "a.mp4", 30)
         part = {"type": "video_url", "video_url": {"url": rig.data_url(clip, "video/mp4")}}
         fields = {**fields, "content": [part]}
     reply = rig.chat(server.port, **fields)
@@ -202,6 +206,7 @@ def test_keys(tmp_path):
     file = tmp_path / "keys"
     file.write_text("sk-second\n\n")
     flags = ["--api_key_env", "EVR1_KEY", "--api_key_file", str(file), "--slots", "1"]
+    flags += ["--drain_s", "300"]  # a busy machine
     with rig.serving(*flags, EVR1_KEY=KEY) as server:
         for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}):
             assert rig.chat(server.port, headers=given).error == (401, "invalid_api_key")

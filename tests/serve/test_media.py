@@ -1,8 +1,10 @@
 """Where media may come from: nothing is read that should not be. Harmless inputs."""
 
 import base64
+import contextlib
 import http.server
 import pathlib
+import shutil
 import threading
 
 import pytest
@@ -160,6 +162,34 @@ def test_bytes_are_what_they_say(folder, kind, url, says):
     with pytest.raises(Refusal, match=says):
         opened(folder[0], url, kind)
     assert folder[0].files == 0
+
+
+def test_a_folder_that_was_removed_is_made_again(folder):
+    made, url = folder[0], url_of(PNG)
+    place = pathlib.Path(opened(made, url).path).parent
+    shutil.rmtree(place)
+    with made.opened("image", url, "a") as medium:
+        assert pathlib.Path(medium.path).read_bytes() == PNG
+        shutil.rmtree(place)
+        with made.opened("image", url, "b") as again:
+            assert pathlib.Path(again.path).read_bytes() == PNG
+    place.rmdir()
+    place.touch()  # nothing can be kept there
+    with pytest.raises(Refusal, match="media cannot be kept") as caught:
+        opened(made, url)
+    assert caught.value.status == 503
+    assert made.files == 0
+
+
+def test_media_of_all_requests_have_a_bound(folder):
+    made = folder[0]
+    with contextlib.ExitStack() as held:
+        for number in range(4):
+            held.enter_context(made.opened("image", url_of(PNG + b"%d" % number * 900), "a"))
+        with pytest.raises(Refusal, match="hold too many bytes") as caught:
+            opened(made, url_of(PNG + b"4" * 900))
+        assert caught.value.status == 429
+    opened(made, url_of(PNG + b"4" * 900))
 
 
 def test_bytes_lie_in_a_file_while_somebody_asks(folder):

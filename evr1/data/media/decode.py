@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import queue
+import resource
 import select
 import signal
 import subprocess
@@ -159,14 +160,18 @@ class DecodePool:
         *,
         quarantine: Quarantine | None = None,
         clips_per_child: int = 256,
+        frame_s: float = FRAME_S,
+        memory_bytes: int = 0,
     ):
         """Checks the settings; children start when there is work.
 
         Args:
             workers: decoding processes.
-            timeout_s: wall-clock limit for one clip; each frame to decode adds `FRAME_S`.
+            timeout_s: wall-clock limit for one clip; each frame to decode adds `frame_s`.
             quarantine: list to consult and to extend.
             clips_per_child: a child is replaced after this many.
+            frame_s: see there; 0 for media of strangers, who can promise a million frames.
+            memory_bytes: that a child may take for a clip; 0: any.
         """
         if workers < 1 or timeout_s <= 0:
             raise ValueError(
@@ -176,6 +181,7 @@ class DecodePool:
         self.timeout_s = timeout_s
         self._quarantine = quarantine
         self._clips_per_child = clips_per_child
+        self._frame_s, self._memory_bytes = frame_s, memory_bytes
         self._closed = threading.Event()
         self._children: list[_Child | None] = [None] * workers
         self._idle: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -257,9 +263,9 @@ class DecodePool:
             child.end()
             child = None
         if child is None:
-            child = self._children[slot] = _Child()
+            child = self._children[slot] = _Child(self._memory_bytes)
         try:
-            return child.run(job, command, self.timeout_s)
+            return child.run(job, command, self.timeout_s, self._frame_s)
         except _Late as late:
             child.end()
             kind, reason = "timeout", f"not done within {self.timeout_s:g} s{late}"
@@ -280,11 +286,11 @@ class _Late(Exception):
 class _Child:
     """A child process and its pipes: JSON lines go there; JSON lines and raw frames come back."""
 
-    def __init__(self):
+    def __init__(self, memory_bytes: int):
         root = str(pathlib.Path(__file__).resolve().parents[3])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "evr1.data.media.decode"],
+            [sys.executable, "-m", "evr1.data.media.decode", str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -300,7 +306,9 @@ class _Child:
     def is_usable(self, clips: int) -> bool:
         return self._process.poll() is None and self._clips < clips
 
-    def run(self, job: Job, command: str, timeout_s: float) -> tuple[patches.Shape, np.ndarray]:
+    def run(
+        self, job: Job, command: str, timeout_s: float, frame_s: float
+    ) -> tuple[patches.Shape, np.ndarray]:
         if not self._is_ready:  # starting up is not the clip's time
             try:
                 self._read_line(time.monotonic() + START_TIMEOUT_S)
@@ -318,10 +326,11 @@ class _Child:
         try:
             while "work" in answer:
                 work += answer["work"]
-                answer = json.loads(self._read_line(deadline + FRAME_S * work))
+                answer = json.loads(self._read_line(deadline + frame_s * work))
         except _Late:
-            raise _Late(f" and {FRAME_S * work:g} s for {work} frames") from None
-        deadline += FRAME_S * work
+            more = f" and {frame_s * work:g} s for {work} frames" if frame_s else ""
+            raise _Late(more) from None
+        deadline += frame_s * work
         if "error" in answer:
             raise MediaError(answer["error"], job.path, answer["reason"])
         shape = patches.Shape(**answer | {"timestamps": np.array(answer["timestamps"], np.float64)})
@@ -396,6 +405,10 @@ def _answers(
         except MediaError as error:
             yield {"error": error.kind, "reason": error.reason}, memoryview(b"")
             continue
+        except MemoryError:
+            reason = "takes more memory than a decoder may have"
+            yield {"error": "undecodable", "reason": reason}, memoryview(b"")
+            continue
         header = dataclasses.asdict(shape) | {"timestamps": shape.timestamps.tolist()}
         pixels, media = frames.reshape(-1).data, None
         del frames, media  # whoever reads them has the next copy
@@ -458,6 +471,15 @@ def _serve() -> None:
             del frames
 
 
+def _bound_memory(more_bytes: int) -> None:
+    """Bounds what this process may take beside what it has by now."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + more_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
 if __name__ == "__main__":
+    if int(sys.argv[1]):
+        _bound_memory(int(sys.argv[1]))
     with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
         _serve()

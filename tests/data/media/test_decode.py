@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from clips import BUDGETS, GEOMETRY, write_clip, write_image
+from PIL import Image
 from repo import ROOT
 
 from evr1.data import rows
@@ -358,3 +359,18 @@ def test_every_quarantined_kind_has_a_fix():
     from evr1.data.errors import KINDS
 
     assert set(quarantine.QUARANTINED) < set(KINDS)
+
+
+def test_media_of_strangers_have_bounds(tmp_path):
+    """Of memory, and of time whatever they promise."""
+    Image.new("RGB", (5000, 4000)).save(tmp_path / "large.png")  # 60 MB of pixels
+    small, clip = write_image(tmp_path / "small.png"), write_clip(tmp_path / "a.mp4", 300)
+    with DecodePool(1, 60.0, frame_s=0, memory_bytes=48 << 20) as pool:
+        with pytest.raises(MediaError, match="memory") as caught:
+            pool.decode(job(tmp_path / "large.png", "image"))
+        assert caught.value.kind == "undecodable"
+        assert len(pool.decode(job(small, "image")).frames) == 1
+        pool.timeout_s = 0.02
+        with pytest.raises(MediaError) as caught:
+            pool.decode(job(clip))
+        assert caught.value.reason == "not done within 0.02 s"
