@@ -226,26 +226,29 @@ def begin(data, workdir, until, env=None, **overrides):
     return process
 
 
-def test_a_run_that_is_interrupted_ended_or_killed_goes_on_bit_for_bit(data, whole, tmp_path):
-    """After Ctrl-C and SIGTERM no step is lost, after a kill those since the last checkpoint."""
+@pytest.mark.parametrize(
+    ("number", "asked"),
+    [
+        pytest.param(signal.SIGINT, "interrupted", marks=pytest.mark.slow),
+        (signal.SIGTERM, "asked to end"),
+    ],
+)
+def test_a_run_that_is_asked_to_end_and_killed_goes_on_bit_for_bit(
+    data, whole, tmp_path, number, asked
+):
+    """After Ctrl-C or SIGTERM no step is lost, after a kill those since the last checkpoint."""
     common, workdir = benchmarks(data), tmp_path / "run"
-    steps = lambda: {path.name for path in (workdir / "checkpoints").iterdir()}  # noqa: E731  short
-    for number, until in (
-        (signal.SIGINT, lambda printed: "step 1/" in printed),
-        (signal.SIGTERM, lambda _: "2" in steps()),
-        (signal.SIGKILL, lambda _: True),
-    ):
-        process = begin(data, workdir, until, **common)
-        process.send_signal(number)
-        said = process.communicate()[1]
-        if number == signal.SIGKILL:
-            break
-        assert process.returncode == 128 + number, said
-        asked = "interrupted" if number == signal.SIGINT else "asked to end"
-        assert all(line.startswith(asked) for line in said.splitlines()), said
-        if number == signal.SIGINT:
-            assert said.startswith("interrupted: step 1 is saved first")
-            assert steps()
+    saved = lambda: {path.name for path in (workdir / "checkpoints").iterdir()}  # noqa: E731  short
+    process = begin(data, workdir, lambda printed: "step 1/" in printed, **common)
+    process.send_signal(number)
+    said = process.communicate()[1]
+    assert process.returncode == 128 + number, said
+    assert all(line.startswith(asked) for line in said.splitlines()), said
+    assert said.startswith(f"{asked}: step 1 is saved first")
+    assert saved()
+    process = begin(data, workdir, lambda _: "2" in saved(), **common)
+    process.kill()
+    process.communicate()
     run(data, workdir, **common)
     assert_same_run(whole[0], workdir)
 

@@ -153,6 +153,7 @@ def test_it_learns_the_returns(is_shared):
     assert int(state.updates) == 60
 
 
+@pytest.mark.slow
 def test_a_mesh_gives_the_same_values_and_gradient_and_keeps_its_layout():
     mesh = make_mesh(data=2, fsdp=2, tensor=2)
     for is_shared in (False, True):

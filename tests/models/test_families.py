@@ -28,7 +28,7 @@ torch = load_torch()
 torch.set_num_threads(1)  # thousands of tiny operations, which threads only slow down
 pytestmark = pytest.mark.parity
 
-EACH_KIND = ("qwen2_5_vl tied", "qwen3_vl", "qwen3_vl_moe", "qwen3_5")
+EACH_KIND = ("qwen2_5_vl tied", "qwen3_vl", "qwen3_vl_moe")  # test_qwen3_5.py has the fourth
 BANNED = (90, 91)
 TOKENS = 64
 

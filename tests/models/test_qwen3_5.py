@@ -142,8 +142,7 @@ def test_decoding_equals_the_whole_sequence(model, params, hidden):
         assert (old[:, 1] != new[:, 1]).any()
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "tied"), [("float32", False), ("bfloat16", True)])
 def test_checkpoints_go_round_byte_by_byte(tmp_path, tied, dtype):
     """HF to parameters to HF: every tensor as it was; transformers finds all of its own in it."""
     raw = config(tied=tied, attention_bias=True)

@@ -99,6 +99,7 @@ for policy in ("full", "offload"):
 """
 
 
+@pytest.mark.slow
 def test_offloaded_inputs_lie_in_the_memory_of_the_host():
     """By the TPU compiler: 8 layers with inputs of 128 MiB."""
     pytest.importorskip("libtpu")
