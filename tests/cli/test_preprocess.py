@@ -58,8 +58,9 @@ def test_settings_are_spelled_and_one_is_one(run, tmp_path):
     assert "warning: 1" not in said.replace("warning: one", "")
     assert said.splitlines()[0] == f"1 row from {tmp_path}/rows.jsonl"
     assert said.splitlines()[1] == (
-        "videos: 2 frames a second, at most 128, of 3136 to 262144 pixels; images: 3136 to 1048576 "
-        "pixels; a visual token: 32 x 32 pixels, of videos in 2 frames"
+        "videos: 2 frames a second, at most 128, each of 3,136 to 262,144 pixels (56 x 56 to 512 x "
+        "512); images: 3,136 to 1,048,576 pixels (56 x 56 to 1024 x 1024); 32 x 32 pixels of an "
+        "image, or of 2 frames of a video, are one visual token"
     )
     assert "0 videos and 1 image written (1 frame," in said
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def _is_usable(size: video_size.VideoSize) -> bool:
 
 
 def describe(budgets: Budgets, root: Path, geometry: Geometry) -> str:
-    """Returns a line: tokens of a typical clip here, and as transformers would have them.
+    """Returns a line for scale: what a typical clip becomes, and what other budgets would make it.
 
     Args:
         budgets: of the run.
@@ -51,45 +52,65 @@ def describe(budgets: Budgets, root: Path, geometry: Geometry) -> str:
     total, rate, height, width = _TYPICAL
     frames = len(sampling.sample_indices(total, rate, budgets.video_fps, budgets.video_max_frames))
 
+    def sides(chosen: Budgets) -> tuple[int, int]:
+        return patches.video_size(frames, height, width, chosen, geometry)
+
     def tokens(chosen: Budgets) -> str:
-        rows, columns = patches.video_size(frames, height, width, chosen, geometry)
-        t, h, w = patches.grid_of(frames, rows, columns, geometry)
+        t, h, w = patches.grid_of(frames, *sides(chosen), geometry)
         return f"{t * h * w // geometry.merge_size**2:,}"
 
-    said = f"videos: 8 s in 1080p are {frames} frames of {tokens(budgets)} tokens together"
-    said += f" (data.video_budget={budgets.video_budget})"
+    rows, columns = sides(budgets)
+    said = (
+        f"for scale: {total / rate:g} s of 1080p video become {frames} frames of {columns} x {rows}"
+        f" pixels, {tokens(budgets)} visual tokens of the prompt; sizes of frames are by "
+        f"data.video_budget={budgets.video_budget}"
+    )
     if not _is_usable(size):
-        return f"{said}; the model's directory has no size that transformers could read"
-    names = {False: "without", True: "with"}
+        return f"{said} (the model's directory has no size that the others could read)"
+    names = {"qwen_vl_utils": None, "hf": False, "hf_capped": True}
+    own = ", as transformers does with this model,"
     others = [
-        f"{tokens(dataclasses.replace(budgets, video_budget=name, video_size=size))} tokens"
-        f" {names[is_capped]} cap_pixels_per_frame"
-        + (" (the directory's)" if is_capped == size.is_capped else "")
-        for name, is_capped in (("hf", False), ("hf_capped", True))
+        f"with {name}{own * (is_capped == size.is_capped)} they would be "
+        + tokens(dataclasses.replace(budgets, video_budget=name, video_size=size))
+        for name, is_capped in names.items()
+        if is_capped is not None and name != budgets.video_budget
     ]
-    return f"{said}; in transformers these frames are {others[0]}, {others[1]}"
+    said += own[:-1] * (names[budgets.video_budget] == size.is_capped)
+    return f"{said}; {', '.join(others)} tokens"
 
 
 def spell(budgets: Budgets, geometry: Geometry) -> str:
     """Returns a line: the limits on media, and what a visual token is of.
 
     >>> spell(Budgets(), Geometry(16, 2, 2)).partition("; ")[0]
-    'videos: 2 frames a second, at most 128, of 3136 to 262144 pixels'
+    'videos: 2 frames a second, at most 128, each of 3,136 to 262,144 pixels (56 x 56 to 512 x 512)'
     """
     b, size = budgets, budgets.video_size
-    pixels = f"{b.video_min_pixels} to {b.video_max_pixels} pixels"
+    pixels = _between(b.video_min_pixels, b.video_max_pixels)
     if size is not None:
-        pixels = f"{size.shortest_edge} to {size.longest_edge} pixels"
+        pixels = _between(size.shortest_edge, size.longest_edge, is_square=not size.is_volume)
         pixels += " together" if size.is_volume else ""
-        pixels += f" ({b.video_budget}: by the model's directory)"
+        pixels += f", as the model's directory says ({b.video_budget})"
     elif b.video_total_pixels:
-        pixels += f", {b.video_total_pixels} together"
+        pixels += f", {b.video_total_pixels:,} all together"
+    each = "" if size is not None and size.is_volume else "each "
+    t, side = geometry.temporal_patch_size, geometry.factor
     return (
-        f"videos: {b.video_fps:g} frames a second, at most {b.video_max_frames}, of {pixels}; "
-        f"images: {b.image_min_pixels} to {b.image_max_pixels} pixels; a visual token: "
-        f"{geometry.factor} x {geometry.factor} pixels, of videos in {geometry.temporal_patch_size}"
-        " frames"
+        f"videos: {b.video_fps:g} frames a second, at most {b.video_max_frames}, {each}of {pixels}"
+        f"; images: {_between(b.image_min_pixels, b.image_max_pixels)}; {side} x {side} pixels of "
+        f"an image, or of {t} frames of a video, are one visual token"
     )
+
+
+def _between(least: int, most: int, *, is_square: bool = True) -> str:
+    """Returns bounds on pixels, with those of squares that have about as many.
+
+    >>> _between(1024, 2304), _between(4096, 25165824, is_square=False)
+    ('1,024 to 2,304 pixels (32 x 32 to 48 x 48)', '4,096 to 25,165,824 pixels')
+    """
+    low, high = (round(math.sqrt(n)) for n in (least, most))
+    squares = f" ({low} x {low} to {high} x {high})" if is_square else ""
+    return f"{least:,} to {most:,} pixels{squares}"
 
 
 def exported(root: Path, budgets: Budgets, geometry: Geometry) -> dict[str, str]:

@@ -204,17 +204,18 @@ def test_the_line_at_the_start(tmp_path):
     for name in video_size.BUDGETS:
         budgets = video_budget.of_directory(_budgets(name, None), tmp_path)
         lines.append(video_budget.describe(budgets, tmp_path, QWEN3))
-    others = (
-        "in transformers these frames are 12,064 tokens without cap_pixels_per_frame (the "
-        "directory's), 5,760 tokens with cap_pixels_per_frame"
-    )
-    assert [line.partition("; ")[2] for line in lines] == [others] * 3
-    assert [line.split(" tokens")[0].rpartition(" ")[2] for line in lines] == [
-        "2,016",
-        "12,064",
-        "5,760",
+    assert lines == [
+        "for scale: 8 s of 1080p video become 16 frames of 672 x 384 pixels, 2,016 visual tokens "
+        "of the prompt; sizes of frames are by data.video_budget=qwen_vl_utils; with hf, as "
+        "transformers does with this model, they would be 12,064, with hf_capped they would be "
+        "5,760 tokens",
+        "for scale: 8 s of 1080p video become 16 frames of 1664 x 928 pixels, 12,064 visual tokens "
+        "of the prompt; sizes of frames are by data.video_budget=hf, as transformers does with "
+        "this model; with hf_capped they would be 5,760 tokens",
+        "for scale: 8 s of 1080p video become 16 frames of 1152 x 640 pixels, 5,760 visual tokens "
+        "of the prompt; sizes of frames are by data.video_budget=hf_capped; with hf, as "
+        "transformers does with this model, they would be 12,064 tokens",
     ]
-    assert "data.video_budget=hf_capped" in lines[2]
 
 
 def test_keys_name_the_budget_and_its_size():
