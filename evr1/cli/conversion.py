@@ -1,15 +1,20 @@
 """What convert_checkpoint.py does, once its flags are read; not a command of its own."""
 
+import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from evr1.data import processor
+from evr1.data.media import video_budget
 from evr1.data.media.content import file_identity
+from evr1.data.records import Budgets
 from evr1.formats import run_files
 from evr1.models import load_model
 from evr1.models.io import hf, orbax_dir, peft_read, runs
@@ -107,7 +112,26 @@ def run_to_hf(run: Path, step: str, out: Path, dtype: str | None, max_shard_byte
     kind: str = dtype or found.config["checkpoint"]["export_dtype"]
     model = load_model(found.directory)
     params = runs.load_params(found.directory, model, dtype=kind)
+    files = processor_files(found.config["data"], hf.side_dir(found.start))
     hf.save_params(
-        params, model, out, source_dir=found.start, dtype=kind, max_shard_bytes=max_shard_bytes
+        params,
+        model,
+        out,
+        source_dir=found.start,
+        dtype=kind,
+        max_shard_bytes=max_shard_bytes,
+        files=files,
     )
     return f"{out}: step {found.step} of {run}, in {kind}"
+
+
+def processor_files(data: Mapping[str, Any], side: Path) -> dict[str, str]:
+    """Returns the processor files with the budgets of a run, by name, as its own export has them.
+
+    Args:
+        data: the fields `data.*` of its config.
+        side: of the processor files that it began with.
+    """
+    names = [field.name for field in dataclasses.fields(Budgets) if field.name in data]
+    limits = video_budget.of_directory(Budgets(**{name: data[name] for name in names}), side)
+    return video_budget.exported(side, limits, processor.geometry_of(side))
