@@ -20,6 +20,7 @@ from evr1.formats import processor_files, think_block
 
 SWITCH = "enable_thinking"  # what templates call the variable that turns reasoning on and off
 _PROBE = "What is asked?"
+_OF_VALUES = (TypeError, AttributeError, LookupError, ArithmeticError)  # that variables have
 _OWN = frozenset(("messages", "tools", "documents", "add_generation_prompt"))
 
 
@@ -97,7 +98,7 @@ def render(
             add_generation_prompt=True,
             **{**special, **variables},
         )
-    except jinja2.TemplateError as e:
+    except (jinja2.TemplateError, *_OF_VALUES) as e:
         raise ValueError(f"the chat template fails: {e}") from e
 
 
@@ -123,7 +124,24 @@ def choose_variables(root: Path, thinking: bool | None, given: str) -> dict[str,
         ValueError: no JSON object, a variable that the template does not have or that is set twice,
             or reasoning that cannot be turned off.
     """
-    source, special = read(root), special_tokens(root)
+    return variables_of(read(root), special_tokens(root), root, thinking, given)
+
+
+def variables_of(
+    source: str, special: Mapping[str, str], root: Path, thinking: bool | None, given: str
+) -> dict[str, Any]:
+    """Returns what `choose_variables` does, of a template that is read already.
+
+    Args:
+        source: of the template.
+        special: tokens of the model, see `special_tokens`.
+        root: the directory that it is of, for errors.
+        thinking: see there.
+        given: likewise.
+
+    Raises:
+        ValueError: see there.
+    """
     known = _known_variables(source) - special.keys()
     variables = _parse(given) if given else {}
     for name in variables:

@@ -82,7 +82,8 @@ class Chat:
         body.clear()
         settings = self._settings
         if settings.logs_requests:
-            print(_shown(request), file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # who reads it may be gone
+                print(_shown(request), file=sys.stderr, flush=True)
         if request.model != settings.name:
             raise Refusal(404, f"model: there is no {request.model[:80]!r}, but {settings.name!r}",
                           "model_not_found", "model")  # fmt: skip
@@ -326,7 +327,7 @@ def _give_back(work: asyncio.Future, stack: contextlib.ExitStack, ticket: Ticket
 def _shown(request: ChatRequest) -> str:
     """Returns a request as a line, its media cut short."""
     text = request.model_dump(exclude_none=True, exclude_defaults=True)
-    return json.dumps(_cut(text), ensure_ascii=False)
+    return json.dumps(_cut(text))  # in ASCII: there are more ends of lines than one thinks
 
 
 def _cut(value: Any) -> Any:
@@ -334,5 +335,5 @@ def _cut(value: Any) -> Any:
         return {key: _cut(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_cut(each) for each in value]
-    is_data = isinstance(value, str) and value.startswith("data:")
+    is_data = isinstance(value, str) and value[:5].lower() == "data:"
     return f"{value[:40]}... ({len(value)} characters)" if is_data else value

@@ -21,7 +21,11 @@ def read(env: str, file: str) -> tuple[str, ...]:
     if env:
         keys.append(os.environ.get(env, "").strip())
     if file:
-        keys += [line.strip() for line in pathlib.Path(file).read_text("utf-8").splitlines()]
+        try:
+            text = pathlib.Path(file).read_text("utf-8-sig")
+        except UnicodeDecodeError:
+            raise ValueError(f"{file}: no text in UTF-8; write the keys anew") from None
+        keys += [line.strip() for line in text.splitlines()]
     found = tuple(key for key in keys if key)
     if (env or file) and not found:
         named = " and ".join(n for n in (env and f"${env}", file) if n)
@@ -30,16 +34,16 @@ def read(env: str, file: str) -> tuple[str, ...]:
 
 
 def is_known(header: str, keys: Sequence[str]) -> bool:
-    """Returns whether an Authorization header carries one of the keys.
+    """Returns whether an Authorization header carries one of the keys, in UTF-8.
 
     >>> is_known("Bearer a", ["a"]), is_known("Bearer b", ["a"]), is_known("", [])
     (True, False, True)
     """
     if not keys:
         return True
-    scheme, _, given = header.partition(" ")
-    digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
+    scheme, _, given = header.partition(" ")  # Starlette has read its bytes as Latin-1
+    digest = hashlib.sha256(given.strip(" \t").encode("latin-1")).digest()
     found = False
     for key in keys:  # all of them, whichever it is
-        found |= hmac.compare_digest(digest, hashlib.sha256(key.encode()).digest())
+        found |= hmac.compare_digest(digest, hashlib.sha256(os.fsencode(key)).digest())
     return found and scheme.lower() == "bearer"

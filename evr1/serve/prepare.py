@@ -160,7 +160,8 @@ class Preparer:
                           param="chat_template_kwargs")  # fmt: skip
 
         def chosen() -> Processor:
-            more = chat_template.choose_variables(pathlib.Path(self._directory), None, text)
+            own = self._processor.chat_template, self._processor.special_tokens
+            more = chat_template.variables_of(*own, pathlib.Path(self._directory), None, text)
             variables = {**self._processor.template_variables, **more}
             return dataclasses.replace(self._processor, template_variables=variables)
 

@@ -14,10 +14,12 @@ class Version:
     Attributes:
         path: of the model or checkpoint.
         name: for answers.
+        stamp: of a checkpoint, which another one under the same name has not.
     """
 
     path: str
     name: str
+    stamp: tuple[int, ...] = ()
 
 
 def newest(model: str) -> Version:
@@ -28,12 +30,15 @@ def newest(model: str) -> Version:
 
     Raises:
         ValueError: the run has no such checkpoint.
+        OSError: it was removed at this moment.
     """
     found = run_files.find(model)
     if found is None:
         return Version(model, f"evr1-{identity.of_model(model)[:12]}")
     run = found.directory.parent.parent
-    return Version(str(found.directory), f"evr1-{run.name}-step-{found.step}")
+    state = (found.directory / run_files.STATE).stat()
+    stamp = state.st_ino, state.st_mtime_ns
+    return Version(str(found.directory), f"evr1-{run.name}-step-{found.step}", stamp)
 
 
 def newer(model: str, now: Version) -> Version | None:
@@ -43,7 +48,7 @@ def newer(model: str, now: Version) -> Version | None:
         model: the run.
         now: what is served.
     """
-    steps = run_files.steps(pathlib.Path(model))
-    if not steps or str(steps[-1]) == pathlib.Path(now.path).name:
+    if not run_files.steps(pathlib.Path(model)):
         return None
-    return newest(model)
+    found = newest(model)
+    return None if found == now else found

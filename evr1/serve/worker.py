@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from evr1.serve.weights import Version
 from evr1.types import Params
 
 IDLE_S = 0.5  # between two looks at a run that is followed
+RETRY_S = 15.0  # after one that failed: to read a damaged checkpoint takes as long as a whole one
 FAULTS = 3  # of the engine, one after the other, until the server gives up
 
 
@@ -280,10 +282,17 @@ class Worker:
         try:
             found = weights.newer(self._settings.model, self.version)
             if found is not None:
-                self._next = found, self._actor.load(found.path, self._settings.adapter)
+                params = self._actor.load(found.path, self._settings.adapter)
+                if weights.newest(self._settings.model) != found:
+                    raise ValueError(f"{found.path}: replaced or removed while it was read")
+                self._next, self.follow_fault = (found, params), ""
         except (ValueError, OSError) as error:  # removed meanwhile, or damaged: the next will do
             self.counts["follow_faults"] += 1
-            self.follow_fault = " ".join(str(error).split())
+            self._looked = now + RETRY_S
+            fault = " ".join(str(error).split())
+            if fault != self.follow_fault:
+                print(f"serve: {self.version.name} stays: {fault}", file=sys.stderr, flush=True)
+            self.follow_fault = fault
 
     def _swap(self) -> None:
         assert self._next is not None

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import json
+import os
+import shutil
 import time
 
 import jax
@@ -42,6 +44,16 @@ def test_weights_of_a_run_are_taken_over(tmp_path):
         assert after.json["system_fingerprint"] == "evr1-one-step-2"
         told = [reply.json["choices"][0]["logprobs"]["content"] for reply in (before, after)]
         assert told[0][0]["logprob"] != told[1][0]["logprob"]  # nothing of the old prompt is kept
+        # One that is cut off changes nothing, and is told of in a line.
+        shutil.copytree(run / "checkpoints" / "2", tmp_path / "3")
+        files = [file for file in (tmp_path / "3" / "state").rglob("*") if file.is_file()]
+        os.truncate(max(files, key=lambda file: file.stat().st_size), 1000)
+        (tmp_path / "3").rename(run / "checkpoints" / "3")
+        rig.until(server.port, "evr1_follow_faults_total", 1)
+        assert rig.chat(server.port, logprobs=True).json["choices"] == after.json["choices"]
+        assert [line.startswith("serve: evr1-one-step-2 stays: ") for line in server.lines] == [
+            True
+        ]
         # What is under way when the time to drain is over is refused by name.
         long = rig.LONG | {"max_tokens": 1024, "n": 16}
         with concurrent.futures.ThreadPoolExecutor(1) as threads:

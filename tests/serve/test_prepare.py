@@ -1,6 +1,8 @@
 """From a request to what is drawn."""
 
 import contextlib
+import json
+import pathlib
 import threading
 
 import pytest
@@ -9,6 +11,7 @@ from repo import DEMO_MODEL
 
 from evr1.data.media.decode import DecodePool
 from evr1.data.processor import Processor
+from evr1.formats import chat_template
 from evr1.serve import schema
 from evr1.serve.errors import Refusal
 from evr1.serve.fetch import Fetcher
@@ -33,3 +36,17 @@ def test_what_nobody_waits_for_is_given_up_between_two_media(tmp_path):
         unwanted.set()
         with pytest.raises(Refusal, match="nobody waits"):
             prepare(asked, stack, unwanted)
+
+
+def test_variables_of_a_request_need_no_file_and_no_type():
+    """The model's directory may be gone by now; what a template cannot do with a value is told."""
+    source = "{{ 'effort: ' + effort }}"
+    for value, text in (("low", "effort: low"), (1, ""), ([], ""), (None, "")):
+        given = json.dumps({"effort": value})
+        chosen = chat_template.variables_of(source, {}, pathlib.Path("gone"), None, given)
+        assert chosen == {"effort": value}
+        if text:
+            assert chat_template.render(source, [], {}, chosen) == text
+            continue
+        with pytest.raises(ValueError, match="the chat template fails"):
+            chat_template.render(source, [], {}, chosen)

@@ -124,8 +124,10 @@ def _restore(run: RunCheckpoint, target: Any) -> Any:
     with _handler() as handler:
         try:
             return handler.restore(_state(run), args=arguments)["params"]
-        except (FileNotFoundError, ValueError) as e:
-            first = str(e).splitlines()[0]
+        except RuntimeError:  # of the device
+            raise
+        except Exception as e:  # noqa: BLE001  Orbax's own where a file of an array is cut off, gone
+            first = (str(e).splitlines() or [type(e).__name__])[0][:200]
             raise ValueError(f"{run.directory}: damaged ({first}); give another step") from None
 
 
