@@ -7,7 +7,7 @@ import sys
 import types
 from pathlib import Path
 
-RECORD = "rewards_extra"  # under "run" of config.json: the digest of the file of rewards.extra
+RECORD = "rewards_extra"  # under "run" of config.json: the digest of the file of rewards.extra, ""
 
 
 def run(path: Path, name: str) -> types.ModuleType:

@@ -129,8 +129,8 @@ def unlike_rewards(a: Run, b: Run) -> str:
     fields = [name for name, _, _ in changed(a.config, b.config)]
     unlike = [f.removeprefix("rewards.") for f in fields if f.startswith("rewards.")]
     unlike = [name for name in unlike if name not in _COST]
-    one, other = (run.config.get("run", {}).get(user_code.RECORD) for run in (a, b))
-    names = [run.config.get("rewards", {}).get("extra", "") for run in (a, b)]
+    one, other = (run.config["run"][user_code.RECORD] for run in (a, b))
+    names = [run.config["rewards"]["extra"] for run in (a, b)]
     suffixes = {name.partition(":")[2] for name in names}
     why = {name: f"rewards.{name}" for name in unlike}
     if one and one == other and len(suffixes) == 1:

@@ -52,7 +52,8 @@ def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> lis
         "git_commit": git_commit(Path(__file__).parents[2]),
         "python": platform.python_version(),
         "versions": _versions(),
-    } | ({user_code.RECORD: extra} if extra else {})
+        user_code.RECORD: extra,
+    }
     replace_file(path, [json.dumps({**config, "run": run}, indent=2).encode() + b"\n"])
     return changes
 

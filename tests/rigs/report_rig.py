@@ -11,7 +11,8 @@ CONFIG = {
     "num_steps": 4,
     "data": {"train": "rows/train.jsonl"},
     "optim": {"learning_rate": 1e-6},
-    "run": {"git_commit": "0123456789abcdef" + "+changes"},
+    "rewards": {"extra": ""},
+    "run": {"git_commit": "0123456789abcdef" + "+changes", "rewards_extra": ""},
 }
 
 
