@@ -403,11 +403,25 @@ def describe_shards(settings: DataSettings, dataset: Dataset, share: Share) -> l
         return []
     rows = {r: row.source for row in dataset.rows.all for r in media_requests(row)}
     requests = rows.keys()
-    own = dataset.source.count_cached(r for r in requests if share.owns(r.name))
-    cached = sum(share.gather(own))
+    own = [r for r in requests if share.owns(r.name)]
+    counts = share.gather([dataset.source.count_cached(own), *dataset.source.without_files(own)])
+    cached, alone = (sum(one[i] for one in counts) for i in (0, 1))
+    nowhere = [path for one in counts for path in one[2]]
     lines = [f"shards: {cached} of {len(requests)} media are there with these budgets"]
     lines += [f"  {line}" for line in dataset.source.lost_shards]
-    if cached < len(requests):
+    folder = f"{settings.media_dir} (data.media_dir)" if settings.media_dir else "their paths"
+    if alone:
+        lines.append(
+            f"  the files of {alone} of these are not in {folder}: they are read from the shards "
+            "alone, and with other budgets would be missing"
+        )
+    if nowhere:
+        are = "medium is" if len(nowhere) == 1 else "media are"
+        lines.append(
+            f"  {len(nowhere)} {are} neither in the shards nor in {folder}, and the rows are left "
+            f"out: {', '.join(nowhere[:3])}{' and others' * (len(nowhere) > 3)}"
+        )
+    if cached + len(nowhere) < len(requests):
         lines.append(
             "  the others are decoded at every use: run evr1 preprocess on all data "
             "files with the budgets of this config, or set data.preprocess"

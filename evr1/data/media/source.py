@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from evr1.config import urls
 from evr1.data.errors import MediaError
 from evr1.data.media import patches, remarks, storage
 from evr1.data.media.content import FileTable
@@ -147,14 +148,29 @@ class MediaSource:
 
     def count_cached(self, requests: Iterable[Request]) -> int:
         """Returns how many of these media are in the shards, with the budgets of this source."""
+        return sum(map(self._is_cached, requests))
 
-        def is_cached(request: Request) -> bool:
-            try:
-                return self._key(request) is not None
-            except MediaError:
-                return False
+    def without_files(self, requests: Iterable[Request]) -> tuple[int, list[str]]:
+        """Returns how many media are in the shards alone, and the paths of those that are nowhere.
 
-        return sum(map(is_cached, requests))
+        Files in buckets are not looked for.
+        """
+        alone, nowhere = 0, list[str]()
+        for request in requests:
+            path = self.path(request)
+            if urls.is_bucket(path) or os.path.exists(path):
+                continue
+            if self._is_cached(request):
+                alone += 1
+            else:
+                nowhere.append(path)
+        return alone, nowhere
+
+    def _is_cached(self, request: Request) -> bool:
+        try:
+            return self._key(request) is not None
+        except MediaError:
+            return False
 
     def _counted(self, action: Callable[[Request], T], request: Request) -> T:
         if request in self._failed:
