@@ -89,7 +89,7 @@ def train(settings: Settings) -> None:
         _begin(run, state, writer, evaluate)
         position = _position(run, state)
         steps, folder = range(state.step, settings.num_steps), run.workdir / "profile"
-        for _ in traced(steps, settings.log.profile_steps, folder, writer.line):
+        for _ in traced(steps, settings.log.profile_steps, folder, writer.line, timer):
             try:
                 with timer("publish"):
                     published = learner.publish(state)
@@ -120,8 +120,8 @@ def train(settings: Settings) -> None:
                 advantages = prepared.batch.advantages[..., 0]
                 records = batch_records(rollouts, advantages, run.processor, state.step)
                 writer.rollouts(itertools.islice(records, settings.log.rollouts_per_step or None))
-            metrics |= _readings(run, prepared, metrics, timer)
             with timer("record"):
+                metrics |= _readings(run, prepared, metrics, timer)
                 writer.metrics(state.step, metrics)
             is_best = is_evaluated and evaluate(state)
             if is_saved or is_best:
@@ -425,8 +425,8 @@ def _evaluate(run: Run, writer: Writer, state: LearnerState) -> bool:
         metrics |= run.benchmarks.evaluate(
             published.params, state.step, writer.line, run.timer.count
         )
-    metrics |= run.timer.pop()
     with run.timer("record"):
+        metrics |= run.timer.pop()
         writer.metrics(state.step, metrics)
         writer.rollouts(records)
     if run.settings.log.report and hosts.is_primary():

@@ -74,6 +74,9 @@ class Display:
         """Takes the metrics of a step."""
         self._mark(step)
         self._step = step
+        if _STEP_TIME in values:  # phases of an earlier step are none of this one's time
+            for name in [n for n in self._latest if n.startswith("time/")]:
+                del self._latest[name]
         self._latest.update(values)
         if _STEP_TIME in values:
             self._latest_compile_s = self._compile_s - self._told_compile_s

@@ -8,8 +8,16 @@ import jax
 
 from evr1.parallel import hosts
 
+_PHASE = "profile"
 
-def traced(steps: range, count: int, folder: Path, say: Callable[[str], None]) -> Iterator[int]:
+
+def traced(
+    steps: range,
+    count: int,
+    folder: Path,
+    say: Callable[[str], None],
+    phase: Callable[[str], contextlib.AbstractContextManager[None]],
+) -> Iterator[int]:
     """Yields the steps, and records a trace of what happens in some of them.
 
     Of a process's steps the first one compiles: the trace begins with the second, if there is one.
@@ -21,17 +29,20 @@ def traced(steps: range, count: int, folder: Path, say: Callable[[str], None]) -
         count: steps to record; 0: none.
         folder: of traces; a new one gets a folder of its own there.
         say: prints a line.
+        phase: counts the seconds that beginning and writing the trace take, see `PhaseTimer`.
     """
     count = count if hosts.is_primary() else 0
     recorded = steps[min(1, len(steps) - 1) :][:count]
     with contextlib.ExitStack() as stack:
         for step in steps:
             if recorded and step == recorded[0]:
-                stack.enter_context(_trace(folder))
+                with phase(_PHASE):
+                    stack.enter_context(_trace(folder))
             with jax.profiler.StepTraceAnnotation("step", step_num=step + 1):
                 yield step
             if recorded and step == recorded[-1]:
-                stack.close()
+                with phase(_PHASE):
+                    stack.close()
                 say(f"trace of {_named(recorded)}: {newest(folder)}")
 
 

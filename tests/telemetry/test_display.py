@@ -220,3 +220,18 @@ def test_durations():
         "3m07s",
         "2h05m",
     ]
+
+
+def test_the_panel_has_the_phases_of_the_latest_step_alone():
+    """Those of an evaluation stayed there for good, beside steps of a second."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    display = Display(8, 2, console, clock=lambda: 100.0)
+    display.metrics(4, {"eval/accuracy": 0.5, "time/step_s": 8.0, "time/eval_s": 7.9})
+    display.metrics(5, {"reward/overall": 0.25, "time/step_s": 1.0, "time/update_s": 0.9})
+    display.metrics(5, {"reward/accuracy": 0.5})  # of no time
+    with console.capture() as shown:
+        console.print(display._panel())
+    display.close()
+    assert "update 0.9 s" in shown.get()
+    assert "eval 7.9" not in shown.get()
+    assert "held-out" in shown.get()
