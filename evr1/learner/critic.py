@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from evr1.config import CriticSettings
@@ -120,8 +121,9 @@ def make_critic(
 
 def first_params(model: Model, trunk: Params | None) -> Params:
     """Returns the trunk, and a head whose values are all 0."""
-    width = abstract_params(model, is_shared=True)["head"]["kernel"].shape
-    head = {"kernel": jnp.zeros(width, jnp.float32), "bias": jnp.zeros((), jnp.float32)}
+    shapes = abstract_params(model, is_shared=True)["head"]
+    # On the host: an array put from one device on those of several hosts has no shards.
+    head = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
     return {"head": head} if trunk is None else {"trunk": trunk, "head": head}
 
 

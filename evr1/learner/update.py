@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int
 
@@ -74,7 +75,7 @@ def init_state(
         updates, opt_state = init(params)
         return TrainState(updates, params, opt_state)
     shardings = train_state_shardings(params, optimizer, mesh, layout)
-    updates = jax.device_put(jnp.zeros((), jnp.int32), shardings.updates)
+    updates = jax.device_put(np.zeros((), np.int32), shardings.updates)
     init = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
     return TrainState(updates, params, init(params))
 
