@@ -19,7 +19,7 @@ from rich import console, table
 
 from evr1.cli import inference, outputs
 from evr1.config import arguments
-from evr1.data import left_out, processor, rows, survey
+from evr1.data import budget_flags, left_out, processor, rows, survey
 from evr1.data.errors import MediaError
 from evr1.data.media import files, video_budget
 from evr1.data.media.content import FileTable
@@ -46,7 +46,7 @@ def _run(flags: argparse.Namespace) -> int:
     out = console.Console()
     say = inference.noter(out, flags)
     (data, faults), folder = _read(flags, say), _folder(flags.media_dir)
-    budgets, model = inference.budgets(flags), None
+    budgets, model = budget_flags.budgets(flags), None
     geometry = _QWEN3_VL
     if flags.model:
         from evr1.models.io import hf  # it loads jax, which nothing else here needs
@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", default="", help="page to write; empty: none")
     inference.add_shards(parser)
     add("--max_prompt_tokens", type=int, default=0, help="of the training; 0: no limit")
-    inference.add_budgets(parser)
+    budget_flags.add(parser)
     add("--samples", type=int, default=24, help="rows on the page")
     add("--workers", type=int, default=4, help="decoding processes")
     add("--timeout", type=float, default=120.0, help="seconds for one medium")

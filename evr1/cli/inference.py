@@ -19,11 +19,11 @@ from rich import console, progress
 from evr1 import rewards
 from evr1.cli import outputs
 from evr1.config import arguments, columns
-from evr1.data import processor, rows, sizes
+from evr1.data import budget_flags, processor, rows, sizes
 from evr1.data.media import place, requests, video_budget
-from evr1.data.records import Budgets, Row
+from evr1.data.records import Row
 from evr1.data.remote.cache import FileCache
-from evr1.formats import box_frames, problem_types, video_size
+from evr1.formats import box_frames, problem_types
 from evr1.formats.words import counted
 from evr1.parallel import leaving
 
@@ -42,14 +42,7 @@ RUN_FIELDS = {
     "thinking": "data.thinking",
     "template_variables": "data.template_variables",
     "box_scale": "rewards.box_scale",
-    "fps": "data.video_fps",
-    "max_frames": "data.video_max_frames",
-    "min_pixels": "data.video_min_pixels",
-    "max_pixels": "data.video_max_pixels",
-    "total_pixels": "data.video_total_pixels",
-    "video_budget": "data.video_budget",
-    "image_min_pixels": "data.image_min_pixels",
-    "image_max_pixels": "data.image_max_pixels",
+    **{flag: f"data.{field}" for flag, field in budget_flags.FIELDS.items()},
     "temperature": "rollout.temperature",
     "max_tokens": "rollout.max_completion_tokens",
     "extra": "rewards.extra",
@@ -89,25 +82,6 @@ def name_flags(message: str, flags: argparse.Namespace) -> str:
     own |= {"max_prompt_tokens": "data.max_prompt_tokens", "storage": "data.storage"}
     fields = {field: name for name, field in (RUN_FIELDS | own).items() if name in vars(flags)}
     return arguments.name_flags(message, fields)
-
-
-def add_budgets(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that say how much of a medium is looked at."""
-    default, add = Budgets(), parser.add_argument
-    add("--fps", type=float, default=default.video_fps, help="frames sampled per second")
-    add("--max_frames", type=int, default=default.video_max_frames, help="of a video at most")
-    add("--min_pixels", type=int, default=default.video_min_pixels, help="of a video frame")
-    add("--max_pixels", type=int, default=default.video_max_pixels, help="of a video frame")
-    add("--total_pixels", type=int, default=0, help="of a video; 0: default")
-    add(
-        "--video_budget",
-        choices=video_size.BUDGETS,
-        default=default.video_budget,
-        help="who says how large frames are: the three flags before, as qwen-vl-utils reads them"
-        " (default), or the size in the model's directory, as transformers reads it",
-    )
-    add("--image_min_pixels", type=int, default=default.image_min_pixels, help="of an image")
-    add("--image_max_pixels", type=int, default=default.image_max_pixels, help="of an image")
 
 
 def add_row_fields(parser: argparse.ArgumentParser) -> None:
@@ -201,20 +175,6 @@ def schema(flags: argparse.Namespace, **fields: Any) -> rows.Schema:
     )
 
 
-def budgets(flags: argparse.Namespace) -> Budgets:
-    """Returns what the flags of `add_budgets` say."""
-    return Budgets(
-        video_fps=flags.fps,
-        video_max_frames=flags.max_frames,
-        video_min_pixels=flags.min_pixels,
-        video_max_pixels=flags.max_pixels,
-        video_total_pixels=flags.total_pixels,
-        image_min_pixels=flags.image_min_pixels,
-        image_max_pixels=flags.image_max_pixels,
-        video_budget=flags.video_budget,
-    )
-
-
 class MeshSizes(TypedDict):
     """Devices per axis; -1, once: whatever is left."""
 
@@ -271,7 +231,7 @@ def parser(
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
     add("--mesh", default="", help="devices, e.g. data=1,fsdp=2,tensor=4 (default: one device)")
     add("--seed", type=int, default=0, help="of the draws (default 0)")
-    add_budgets(out)
+    budget_flags.add(out)
     add("--workers", type=int, default=2, help="decoding processes (default 2)")
     add("--timeout", type=float, default=120.0, help="seconds for one medium (default 120)")
     add("--max_failed_share", type=float, default=0.01, help="exit 1 when more rows fail")
@@ -354,7 +314,7 @@ def complete(flags: argparse.Namespace) -> Callable[..., list[Row | ValueError]]
         side = hf.side_dir(flags.model)
         opener = requests.Opener(
             flags.media_dir,
-            video_budget.of_directory(budgets(flags), side),
+            video_budget.of_directory(budget_flags.budgets(flags), side),
             processor.geometry_of(side),
         )
         how = sizes.Sizes(opener, flags.box_scale, shards(flags), flags.workers, flags.timeout)

@@ -19,7 +19,7 @@ from rich import console, progress
 
 from evr1.cli import inference
 from evr1.config import arguments, command
-from evr1.data import processor, rows
+from evr1.data import budget_flags, processor, rows
 from evr1.data.media import place, preprocess, requests, shards, storage, verify, video_budget
 from evr1.data.records import Geometry
 from evr1.formats import problem_types
@@ -71,7 +71,7 @@ def _run(flags: argparse.Namespace) -> int:
     if flags.verify:
         return _verify(flags, out)
     say = inference.noter(out, flags)
-    budgets = inference.budgets(flags)
+    budgets = budget_flags.budgets(flags)
     requests.check_budgets(budgets)
     preprocess.check_free(flags.out, part, flags.num_shards)
     schema = inference.schema(flags, required=("problem",), canonical=_type_or_spelling)
@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--patch_size", type=int, default=16, help="pixels on a side of a patch")
     add("--merge_size", type=int, default=2, help="patches on a side of a visual token")
     add("--temporal_patch_size", type=int, default=2, help="frames in a patch")
-    inference.add_budgets(parser)
+    budget_flags.add(parser)
     add("--workers", type=int, default=4, help="decoding processes")
     add(
         "--memory",

@@ -11,6 +11,7 @@ from concurrent import futures
 from typing import TYPE_CHECKING
 
 from evr1.cli import inference
+from evr1.data import budget_flags
 from evr1.data.errors import MediaError
 from evr1.data.media import video_budget
 from evr1.data.media.decode import DecodePool
@@ -77,7 +78,7 @@ def open_rows(
         flags.sanitize,
     )
     source = MediaSource(
-        budgets=video_budget.of_directory(inference.budgets(flags), side),
+        budgets=video_budget.of_directory(budget_flags.budgets(flags), side),
         geometry=processor.geometry,
         pool=stack.enter_context(DecodePool(flags.workers, flags.timeout)),
         media_dir=flags.media_dir,
@@ -112,7 +113,7 @@ def open_session(
     sizes = inference.mesh_sizes(flags.mesh)
     if not (flags.run or flags.shards) and any(row.videos for row in rows):
         side = hf.side_dir(flags.model)
-        limits = video_budget.of_directory(inference.budgets(flags), side)
+        limits = video_budget.of_directory(budget_flags.budgets(flags), side)
         say(video_budget.describe(limits, side, processor.geometry))
     actor = open_actor(
         flags.model,

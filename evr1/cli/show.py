@@ -21,6 +21,7 @@ from rich import console
 
 from evr1.cli import inference, outputs, sessions
 from evr1.config import arguments
+from evr1.data import budget_flags
 from evr1.data import rows as data_rows
 from evr1.data.errors import MediaError
 from evr1.data.media.sheet import sheet
@@ -148,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     inference.add_shards(parser)
     inference.add_row_fields(parser)
     inference.add_prompt(parser)
-    inference.add_budgets(parser)
+    budget_flags.add(parser)
     add("--workers", type=int, default=1, help="decoding processes (default 1)")
     add("--timeout", type=float, default=120.0, help="seconds for one medium (default 120)")
     return parser

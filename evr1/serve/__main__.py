@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 
+from evr1.config import arguments
+from evr1.data import budget_flags
 from evr1.serve.flags import parse, settings_of
 from evr1.serve.settings import ServeSettings
 
@@ -32,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
             flags = parse(__doc__, argv)
             return _run(settings_of(flags), flags)
     except (ValueError, OSError) as error:
-        print(f"serve: {' '.join(str(error).split())}", file=sys.stderr)
+        fields = {f"data.{field}": flag for flag, field in budget_flags.FIELDS.items()}
+        line = arguments.name_flags(" ".join(str(error).split()), fields)
+        print(f"serve: {line}", file=sys.stderr)
         return 1
 
 
@@ -93,12 +97,7 @@ def _run(settings: ServeSettings, flags: argparse.Namespace) -> int:
 
         def tell(address: str) -> None:
             print(f"{settings.name} ({version.name}) at {address}/v1", flush=True)
-            b = settings.budgets
-            print(
-                f"videos: {b.video_fps:g} frames a second, {b.video_max_frames} at most, of "
-                f"{b.video_min_pixels:,} to {b.video_max_pixels:,} pixels; requests may say others",
-                flush=True,
-            )
+            print(f"{preparer.about}; requests may say others", flush=True)
 
         server = http.Server(app, settings.drain_s, lambda: worker.is_sound, tell)
         worker.start()

@@ -6,14 +6,18 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable
-from urllib.parse import SplitResult, urljoin, urlsplit
+from collections.abc import Callable, Iterator
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from evr1.serve.errors import Refusal
 
 REDIRECTS = 3
 _MOVED = (301, 302, 303, 307, 308)
+# IPv6 that stands for IPv4: of gateways (RFC 6052), and a form of old that no network has any more.
+_OF_IPV4 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given to anybody
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -69,7 +73,8 @@ class Fetcher:
         if left <= 0:
             raise TimeoutError
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        with contextlib.closing(_Connection(parts, address, port, left)) as connection:
+        path = quote(path, safe="!#$%&'()*+,/:;=?@[]~")  # but what is quoted already
+        with _Connection(parts, address, port, left).open_for(left) as connection:
             connection.request("GET", path, headers={"User-Agent": "evr1", "Accept": "*/*"})
             with connection.getresponse() as answer:
                 if answer.status in _MOVED and (where := answer.getheader("Location")):
@@ -84,8 +89,10 @@ class Fetcher:
             data += part
             if len(data) > self.limit:
                 raise Refusal(413, f"{param}: over {self.limit} bytes", "media_too_large", param)
-            if time.monotonic() > end:
+            if time.monotonic() >= end:
                 raise TimeoutError
+        if time.monotonic() >= end:  # it was cut off
+            raise TimeoutError
         return bytes(data)
 
     def _address(self, host: str, port: int, param: str) -> str:
@@ -103,13 +110,38 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, parts: SplitResult, address: str, port: int, timeout_s: float):
         super().__init__(parts.hostname or "", port, timeout=timeout_s)
         self._address, self._is_secure = address, parts.scheme == "https"
+        self._made: socket.socket | None = None
+
+    @contextlib.contextmanager
+    def open_for(self, seconds: float) -> Iterator["_Connection"]:
+        """Yields the connection, which is cut after some time: the time-out of a socket begins anew
+        with each byte, and a server may send one now and then."""
+        timer = threading.Timer(seconds, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            with contextlib.closing(self):
+                yield self
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        if self._made is not None:
+            with contextlib.suppress(OSError):
+                self._made.shutdown(socket.SHUT_RDWR)
 
     def connect(self) -> None:
         """Connects, with TLS where the address says so."""
-        sock = socket.create_connection((self._address, self.port), self.timeout)
-        if self._is_secure:
-            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self.host)
-        self.sock = sock
+        made = socket.create_connection((self._address, self.port), self.timeout)
+        if not self._is_secure:
+            self.sock = self._made = made
+            return
+        context = ssl.create_default_context()
+        with_tls = context.wrap_socket(
+            made, server_hostname=self.host, do_handshake_on_connect=False
+        )
+        self.sock = self._made = with_tls
+        with_tls.do_handshake()
 
 
 def is_public(address: str) -> bool:
@@ -121,8 +153,12 @@ def is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
+        if any(ip in network for network in _OF_IPV4):
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner:
             return is_public(str(inner))
+        if ip not in _UNICAST:
+            return False
     return ip.is_global and not ip.is_multicast
 
 

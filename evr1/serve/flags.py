@@ -2,25 +2,24 @@
 
 import argparse
 import json
+import math
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from evr1.config import arguments
-from evr1.data.records import Budgets
+from evr1.data import budget_flags
+from evr1.data.media import requests
 from evr1.serve import keys
 from evr1.serve.settings import Access, Limits, ServeSettings
 
-# flag: the field of a run's config that its default comes from
-_OF_A_RUN = {
-    "fps": "video_fps",
-    "max_frames": "video_max_frames",
-    "min_pixels": "video_min_pixels",
-    "max_pixels": "video_max_pixels",
-    "total_pixels": "video_total_pixels",
-    "image_min_pixels": "image_min_pixels",
-    "image_max_pixels": "image_max_pixels",
+# flag: the least that it may be; of others 0
+_LEAST = {
+    **dict.fromkeys(("slots", "rows", "window", "workers", "tensor", "max_n", "max_tokens"), 1),
+    **dict.fromkeys(("max_prompt_tokens", "max_frames", "image_min_pixels", "min_pixels"), 1),
+    **dict.fromkeys(("max_source_pixels", "most_frames", "most_pixels"), 1),
+    **dict.fromkeys(("timeout_s", "decode_s", "max_body_mib", "fps"), 1e-3),
 }
 
 
@@ -32,9 +31,19 @@ def parse(description: str | None, argv: Sequence[str] | None) -> argparse.Names
     """
     parser = make_parser(description)
     flags = parser.parse_args(argv)
-    data = _data_of_run(flags)
-    parser.set_defaults(**{name: data[field] for name, field in _OF_A_RUN.items() if field in data})
+    data, given = _data_of_run(flags), vars(flags)
+    for name, field in budget_flags.FIELDS.items():
+        if field in data:
+            parser.set_defaults(**{name: _typed(data[field], type(given[name]), field)})
     return parser.parse_args(argv)
+
+
+def _typed(value: Any, wanted: type, field: str) -> Any:
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise ValueError(f"the run's data.{field}: got {value!r}, no {wanted.__name__}")
+    return value
 
 
 def _data_of_run(flags: argparse.Namespace) -> dict[str, Any]:
@@ -96,17 +105,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_media(parser: argparse.ArgumentParser) -> None:
-    add, default = parser.add_argument, Budgets()
+    add = parser.add_argument
     add("--media_dir", default="", help="folder whose files requests may show (default: none)")
     add("--allow_http", action="store_true", help="media are fetched from public addresses")
     add("--http_hosts", default="", help="hosts that are fetched from, private ones too: a,b")
-    add("--fps", type=float, default=default.video_fps, help="frames sampled per second")
-    add("--max_frames", type=int, default=default.video_max_frames, help="of a video at most")
-    add("--min_pixels", type=int, default=default.video_min_pixels, help="of a video frame")
-    add("--max_pixels", type=int, default=default.video_max_pixels, help="of a video frame")
-    add("--total_pixels", type=int, default=0, help="of a video; 0: default")
-    add("--image_min_pixels", type=int, default=default.image_min_pixels, help="of an image")
-    add("--image_max_pixels", type=int, default=default.image_max_pixels, help="of an image")
+    budget_flags.add(parser)
     add("--workers", type=int, default=2, help="decoding processes (default 2)")
     add("--decode_s", type=float, default=120.0, help="seconds for one medium (default 120)")
     add(
@@ -147,26 +150,32 @@ def settings_of(flags: argparse.Namespace) -> ServeSettings:
     if bool(flags.model) == bool(flags.follow):
         raise ValueError("give --model or --follow, one of them")
     model = flags.model or flags.follow
-    counts = ("slots", "rows", "window", "max_prompt_tokens", "max_tokens", "max_n", "workers")
-    for name in (*counts, "tensor", "max_body_mib", "timeout_s", "decode_s"):
-        if getattr(flags, name) <= 0:
-            raise ValueError(f"--{name} {getattr(flags, name)}; give more than 0")
+    for name, value in vars(flags).items():
+        if isinstance(value, int | float) and not _LEAST.get(name, 0) <= value < math.inf:
+            raise ValueError(f"--{name} {value}; give a number of at least {_LEAST.get(name, 0):g}")
+    if flags.port >= 2**16:
+        raise ValueError(f"--port {flags.port}; give one under {2**16}")
+    name = flags.name or os.path.basename(os.path.realpath(model))
+    if not name.isprintable() or not name.strip():
+        raise ValueError(f"--name {name!r}: clients cannot call it that; give --name a name")
     if flags.media_dir and not os.path.isdir(flags.media_dir):
         raise ValueError(f"--media_dir {flags.media_dir}: no such folder")
+    budgets = budget_flags.budgets(flags)
+    requests.check_budgets(budgets)
     return ServeSettings(
         model=model,
-        name=flags.name or os.path.basename(os.path.realpath(model)),
+        name=name,
         adapter=flags.adapter,
         follow=bool(flags.follow),
         dtype=flags.dtype,
         tensor=flags.tensor,
         sanitize=flags.sanitize,
-        budgets=_budgets(flags),
+        budgets=budgets,
         slots=flags.slots,
         rows=flags.rows,
         window=flags.window,
-        queue=max(0, flags.queue),
-        prefix_bytes=max(0, flags.prefix_mib) << 20,
+        queue=flags.queue,
+        prefix_bytes=flags.prefix_mib << 20,
         shares=flags.share,
         workers=flags.workers,
         decode_s=flags.decode_s,
@@ -177,20 +186,10 @@ def settings_of(flags: argparse.Namespace) -> ServeSettings:
             keys=keys.read(flags.api_key_env, flags.api_key_file),
             media_dir=flags.media_dir,
             allow_http=flags.allow_http,
-            http_hosts=tuple(filter(None, flags.http_hosts.split(","))),
+            http_hosts=tuple(
+                host for each in flags.http_hosts.split(",") if (host := each.strip().lower())
+            ),
         ),
-    )
-
-
-def _budgets(flags: argparse.Namespace) -> Budgets:
-    return Budgets(
-        video_fps=flags.fps,
-        video_max_frames=flags.max_frames,
-        video_min_pixels=flags.min_pixels,
-        video_max_pixels=flags.max_pixels,
-        video_total_pixels=flags.total_pixels,
-        image_min_pixels=flags.image_min_pixels,
-        image_max_pixels=flags.image_max_pixels,
     )
 
 

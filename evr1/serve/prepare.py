@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from evr1.data import heads
 from evr1.data.errors import MediaError
-from evr1.data.media import patches
+from evr1.data.media import patches, video_budget
 from evr1.data.media.decode import DecodePool
 from evr1.data.media.requests import Opener, Request
 from evr1.data.processor import Processor
@@ -48,7 +48,11 @@ class Prepared:
 
 
 class Preparer:
-    """Makes requests ready; any thread may call it."""
+    """Makes requests ready; any thread may call it.
+
+    Attributes:
+        about: a line on how much of media is looked at.
+    """
 
     def __init__(
         self,
@@ -71,7 +75,9 @@ class Preparer:
         """
         self._settings, self._directory, self._processor = settings, directory, processor
         self._pool, self._folder, self._is_kept = pool, folder, is_kept
-        self._opener = Opener("", settings.budgets, processor.geometry)
+        budgets = video_budget.of_directory(settings.budgets, pathlib.Path(directory))
+        self.about = video_budget.spell(budgets, processor.geometry)
+        self._opener = Opener("", budgets, processor.geometry)
         self._sizes: Memo[MediaSize] = Memo(_SIZES, lambda _: 1)
         self._media: Memo[Media] = Memo(1 << 28, lambda medium: medium.frames.nbytes)
         self._examples: Memo[Example] = Memo(1 << 28, lambda example: example.patches.nbytes)

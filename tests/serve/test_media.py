@@ -5,13 +5,14 @@ import contextlib
 import http.server
 import pathlib
 import shutil
+import socket
 import threading
 
 import pytest
 from clips import write_image
 
 from evr1.serve.errors import Refusal
-from evr1.serve.fetch import Fetcher
+from evr1.serve.fetch import Fetcher, is_public
 from evr1.serve.media import MediaFolder
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 40
@@ -72,6 +73,53 @@ def test_a_redirect_is_looked_at_as_an_address_is(site):
     fetch = Fetcher(True, ("127.0.0.1",), 1000)
     assert "not public" in refused(fetch, f"{url}/moved")
     assert asked == ["/moved"]
+
+
+@pytest.mark.parametrize(
+    "part", [b"HTTP/1.1 100 Continue\r\n\r\n", b"x", b"HTTP/1.1 200 OK\r\n\r\n" + PNG]
+)
+def test_a_server_that_never_comes_to_an_end_is_left(part):
+    """With answers before the answer, a header or a body: each a little at a time, for 20 s."""
+    is_left = threading.Event()
+
+    def serve(listening):
+        made, _ = listening.accept()
+        with made, contextlib.suppress(OSError):
+            for _ in range(2000):
+                made.sendall(part)
+                is_left.wait(0.01)
+            return
+        is_left.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        fetch = Fetcher(False, ("127.0.0.1",), 10**7, timeout_s=0.3)
+        assert "could not be fetched" in refused(fetch, url)
+        thread.join()
+    assert is_left.is_set()
+
+
+def test_a_path_may_be_spelled_as_it_is_read(site):
+    url, asked = site
+    fetch = Fetcher(False, ("127.0.0.1",), 1000)
+    assert fetch(f"{url}/gr\u00fcn %2F.png?a=b%20c&d=\u00e9", "here") == PNG
+    assert asked == ["/gr%C3%BCn%20%2F.png?a=b%20c&d=%C3%A9"]
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("64:ff9b::7f00:1", False), ("64:ff9b::808:808", True), ("::7f00:1", False),
+        ("fec0::1", False), ("64:ff9b:1::1", False), ("5f00::1", False),
+        ("fc00::1", False), ("fe80::1%eth0", False), ("2002:7f00:1::", False),
+        ("2001:0:1::80ff:fffe", False), ("100.64.0.1", False), ("224.0.0.1", False),
+        ("ff0e::1", False), ("2606:4700::1", True), ("8.8.8.8", True),
+    ],
+)  # fmt: skip
+def test_addresses_within_addresses(address, public):
+    assert is_public(address) == public
 
 
 @pytest.mark.parametrize(
