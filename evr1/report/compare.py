@@ -129,8 +129,8 @@ def unlike_rewards(a: Run, b: Run) -> str:
     fields = [name for name, _, _ in changed(a.config, b.config)]
     unlike = [f.removeprefix("rewards.") for f in fields if f.startswith("rewards.")]
     unlike = [name for name in unlike if name not in _COST]
-    one, other = (run.config["run"][user_code.RECORD] for run in (a, b))
-    names = [run.config["rewards"]["extra"] for run in (a, b)]
+    one, other = (_recorded(run.config, "run", user_code.RECORD) for run in (a, b))
+    names = [_recorded(run.config, "rewards", "extra") for run in (a, b)]
     suffixes = {name.partition(":")[2] for name in names}
     why = {name: f"rewards.{name}" for name in unlike}
     if one and one == other and len(suffixes) == 1:
@@ -147,6 +147,11 @@ def unlike_rewards(a: Run, b: Run) -> str:
         f"The runs were not scored alike (they differ in {', '.join(why.values())}): the reward "
         f"(overall) of one does not compare with the other's{also}."
     )
+
+
+def _recorded(config: Mapping[str, Any], group: str, name: str) -> str:
+    """Returns a field of a config.json; "" of a run that is older than it, or has no file."""
+    return config[group][name] if group in config and name in config[group] else ""
 
 
 def summary(a: Run, b: Run) -> str:

@@ -77,6 +77,8 @@ def scored(extra="", digest="", **rewards):
         (scored(), scored(workers=8), ""),
         (scored("r.py", "1"), scored("elsewhere/r.py", "1"), ""),  # the same scorers
         (scored("r.py", ""), scored("r.py", "1"), ""),  # of an older run nobody knows
+        (scored() | {"run": {"git_commit": "0" * 40}}, scored(), ""),
+        ({}, {}, ""),
         (
             scored(terms=[["shout", 0.1]]),
             scored(accuracy_weight=1.0),

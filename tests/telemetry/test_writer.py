@@ -142,7 +142,8 @@ def test_config_json_holds_config_commit_and_versions(tmp_path):
     assert got["optim"] == {"learning_rate": 1e-6}
     assert got["shapes"] == {"prompt_tokens": [8, 16]}
     assert got["run"]["versions"]["jax"].startswith("0.")
-    assert set(got["run"]) == {"command", "folder", "git_commit", "python", "versions"}
+    keys = {"command", "folder", "git_commit", "python", "versions", "rewards_extra"}
+    assert set(got["run"]) == keys
 
 
 def test_a_changed_config_is_named_on_resume(tmp_path):
