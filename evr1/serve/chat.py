@@ -98,6 +98,8 @@ class Chat:
             await self._draw(request, prepared, talk, begun, end)
         finally:
             if work.done():
+                if not work.cancelled():
+                    work.exception()  # or asyncio tells of it, where the client left meanwhile
                 stack.close()
             else:  # a decoder is at it; its place is free when it is
                 unwanted.set()
