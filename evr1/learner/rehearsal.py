@@ -16,7 +16,7 @@ from evr1.learner.programs import Programs
 from evr1.learner.state import LearnerState, follow, saved_arrays, trained_params
 from evr1.learner.update import Update
 from evr1.parallel.ahead import Compiler
-from evr1.rl.outcomes import Outcomes
+from evr1.rl.outcomes import Outcomes, Part
 from evr1.sampler.rehearsal import Visuals, stack_visuals
 from evr1.types import Params, Rollouts, no_count
 
@@ -95,6 +95,21 @@ def _noting(learner: Learner, compiler: Compiler) -> Programs:
     )
 
 
+def blank_outcomes(n: int, length: int, problem_type: str) -> Outcomes:
+    """Returns rewards of one group of completions from which every estimator gets advantages, where
+    one group can have any: without these the group would be left out."""
+    rewards = (np.arange(n) == 0).astype(np.float32)[None]  # one best: a tie would earn nothing
+    return Outcomes(
+        rewards,
+        np.ones((1, n), bool),
+        np.full((1, n), length, np.int32),
+        {"accuracy": Part(1.0, rewards)},
+        (problem_type,),
+        is_offline=np.zeros((1, n), bool),
+        baselines=np.full(1, 0.5, np.float32),
+    )
+
+
 def _blank(
     learner: Learner, row: Row, size: tuple[int, int, int], visuals: Visuals
 ) -> RolloutBatch:
@@ -122,7 +137,6 @@ def _blank(
         np.full((1, n), r, np.int32),
         np.ones((1, n), bool),
     )
-    rewards = (np.arange(n) % 2).astype(np.float32)[None]  # without signal it would be left out
-    outcomes = Outcomes(rewards, np.ones((1, n), bool), rollouts.lengths, tasks=(row.problem_type,))
+    outcomes = blank_outcomes(n, r, row.problem_type)
     group = Group(example, Rollouts(*(x[0] for x in rollouts)), (), (), (), 0)
     return RolloutBatch((group,), prompts, rollouts, outcomes, vision.merge)
