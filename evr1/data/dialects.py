@@ -360,20 +360,33 @@ class Notes:
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
+        self.first: dict[str, str] = {}
 
     def add(self, text: str) -> None:
-        """Counts a row that has what the text says.
-
-        >>> notes = Notes()
-        >>> notes.add("no options")
-        >>> notes.lines("a.jsonl")
-        ['a.jsonl: 1 row has no options']
-        """
+        """Counts a row that has what the text says."""
         self.counts[text] += 1
 
-    def lines(self, path: str) -> list[str]:
-        """Returns a line for each kind."""
+    def update(self, row: "Notes", source: str) -> None:
+        """Counts what a row has.
+
+        >>> notes, row = Notes(), Notes()
+        >>> row.add("no options")
+        >>> notes.update(row, "a.jsonl:3")
+        >>> notes.update(row, "a.jsonl:5")
+        >>> notes.lines()
+        ['a.jsonl:3: 2 rows have no options']
+
+        Args:
+            row: its notes.
+            source: where it stands.
+        """
+        for text in row.counts:
+            self.first.setdefault(text, source)
+        self.counts.update(row.counts)
+
+    def lines(self) -> list[str]:
+        """Returns a line for each kind, with where its first row stands."""
         return [
-            f"{path}: {counted(n, 'row')} {'has' if n == 1 else 'have'} {text}"
+            f"{self.first[text]}: {counted(n, 'row')} {'has' if n == 1 else 'have'} {text}"
             for text, n in self.counts.items()
         ]

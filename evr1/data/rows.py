@@ -114,11 +114,11 @@ def load_rows(
             if schema.check is not None:
                 schema.check(row)
             rows.append(row)
-            notes.counts.update(of_row.counts)
+            notes.update(of_row, read.source)
         except ValueError as error:
             bad[read.index] = f"{read.source}: {error}"
     _refuse(bad, index + 1, schema)
-    for line in notes.lines(str(path)):
+    for line in notes.lines():
         note(line)
     if bad:
         note(f"{path}: passed over as bad: {len(bad)} of {words.counted(index + 1, 'row')}")

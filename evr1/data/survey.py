@@ -100,8 +100,9 @@ def media_spreads(sizes: Mapping[Request, MediaSize | MediaError], patch: int) -
         "last frame of a video, s": spread(
             size.timestamps[-1] for size in videos if len(size.timestamps)
         ),
-        "height of a frame": spread(height for height, _ in sides),
-        "width of a frame": spread(width for _, width in sides),
+        # Which is which is known once a frame is decoded: a display matrix may turn it.
+        "shorter side of a frame": spread(map(min, sides)),
+        "longer side of a frame": spread(map(max, sides)),
     }
 
 

@@ -381,9 +381,9 @@ def test_what_is_read_otherwise_is_told_once(tmp_path):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows.load_rows(path, note=said.append)
     assert said == [
-        f"{path}: 2 rows have no problem_type; it is open-ended (data.problem_type)",
-        f"{path}: 2 rows have fps of their own, which goes before the run's budgets",
-        f"{path}: 2 rows have resized_height, start, end, which is not read",
+        f"{path}:1: 2 rows have no problem_type; it is open-ended (data.problem_type)",
+        f"{path}:1: 2 rows have fps of their own, which goes before the run's budgets",
+        f"{path}:1: 2 rows have resized_height, start, end, which is not read",
     ]
 
 
@@ -392,7 +392,9 @@ def test_the_rate_of_a_folder_is_no_limit_and_options_are_the_reason(tmp_path):
     row = BLIND | {"videos": [{"video": "frames", "fps": 2.0}], "options": ["A. x", "B. y"]}
     path.write_text(json.dumps(row | {"answer": "A"}) + "\n")
     rows.load_rows(path, note=said.append)
-    assert said == [f"{path}: 1 row has no problem_type; it is multiple choice (there are options)"]
+    assert said == [
+        f"{path}:1: 1 row has no problem_type; it is multiple choice (there are options)"
+    ]
 
 
 def test_bad_rows_are_passed_over_where_that_is_asked_for(tmp_path):

@@ -267,7 +267,7 @@ def test_multiple_choice_without_options_is_told(tmp_path):
     said = []
     rows.load_rows(tmp_path / "r.jsonl", note=said.append)
     assert said == [
-        f"{tmp_path / 'r.jsonl'}: 2 rows have no options, of multiple choice: what the question "
+        f"{tmp_path / 'r.jsonl'}:1: 2 rows have no options, of multiple choice: what the question "
         "spells is all it shows"
     ]
 
@@ -285,7 +285,7 @@ def test_a_misspelt_field_is_named_with_the_one_that_it_may_be(tmp_path):
     said = []
     rows.load_rows(path, rows.Schema(), said.append)
     assert [line for line in said if "did you mean" in line] == [
-        f"{path}: 2 rows have 'problem_typ', which is not read; did you mean 'problem_type'?"
+        f"{path}:1: 2 rows have 'problem_typ', which is not read; did you mean 'problem_type'?"
     ]
     path.write_text(json.dumps({"probelm": "?", "answer": "1", "colour": "red"}))
     with pytest.raises(ValueError, match="'probelm': did you mean 'problem'. what is called other"):
