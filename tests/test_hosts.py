@@ -116,6 +116,7 @@ OTHERS = {
         "data.max_prompt_tokens": 200,
         "shapes.prompt_tokens": (),
         "train.microbatch_tokens": 2048,
+        "seed": 1,  # of seed 0 a draw of step 4 lies within rounding: one of 220 answers differs
     },
 }
 

@@ -282,7 +282,7 @@ def test_the_command_scores_runs_of_100_kB(tmp_path):
     ]
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("\n".join(map(json.dumps, rows)))
-    __main__.main([f"--rows={source}", f"--out={out}", "--workers=1", "--timeout_s=5"])
+    __main__.main([f"--rows={source}", f"--out={out}", "--workers=1", "--timeout_s=30"])
     scores = [json.loads(line) for line in out.read_text().splitlines()]
     assert {s["status"] for s in scores} <= {"ok", "unparsed"}
     assert all(s["accuracy"] == 0 for s in scores)
