@@ -72,6 +72,10 @@ def disturbed(started: Processes, blow: Blow) -> str:
     ended = [p.poll() for p in others]
     if blow.signal == signal.SIGTERM:
         ended.append(started.processes[blow.victim].poll())
+    if None in ended and blow.signal != signal.SIGSTOP:
+        for p in started.processes:  # those that hang print where
+            p.send_signal(signal.SIGABRT)
+        time.sleep(5)
     started.processes[blow.victim].kill()
     started.processes[blow.victim].wait()
     if None in ended:
