@@ -87,9 +87,10 @@ IN_THE_TABLE = (
 # Flags that are put before what goes to every host.
 DRY = r"^python tpu/launch.py (queued|gke|slurm|mpi|machines) (?!.*--dry_run)"
 # Commands of training whose flags and fields are read and checked, and which then do not train:
-# they differ from others that do in a machine that is not here, or in a name.
+# they differ from others that do in a machine that is not here, or in a name, or a slow test runs
+# them.
 CHECKED = r"^(\.\.\.|evr1 train|python -m evr1.main) "
-OTHER = r"(?s)^evr1 (train|rewards) .*runs/(two|lora)"  # in a slow test
+OTHER = r"(?s)^evr1 (train|rewards) .*runs/(two|lora)"  # what that test runs
 TRAINED = r"^evr1 train --config=(my.py .*runs/one|qwen_video .*runs/one$)"
 NOT_HERE = {
     r"^make (demo|test|proofs|plans|newest|lint|docs|wheel)": "what CI calls, or longer than it",

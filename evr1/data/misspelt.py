@@ -4,6 +4,8 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rapidfuzz.distance import OSA
+
 from evr1.config.columns import FIELDS, IGNORE
 from evr1.data import dialects, entries
 
@@ -39,24 +41,13 @@ def fields_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _near(name: str) -> str:
     """Returns the name that is read and that another one is nearly; "": none is near, or it is one.
 
+    Near is a letter left out, added, changed or swapped with the next, behind the first.
+
     >>> [_near(name) for name in ("optoins", "problem-type", "anwser", "height", "weight", "time")]
     ['options', 'problem_type', 'answer', '', '', '']
     """
     key = name.lower().replace("-", "_").replace(" ", "_")
     if name in _OWNERS or name in _OTHERS or len(name) < _SHORTEST:
         return ""
-    return next((known for known in _OWNERS if _is_near(key, known)), "")
-
-
-def _is_near(one: str, other: str) -> bool:
-    """Returns whether a letter was left out, added, changed or swapped with the next, or none."""
-    if one == other:
-        return True
-    if one[0] != other[0] or abs(len(one) - len(other)) > 1:
-        return False
-    at = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
-    if at is None:  # one letter more at the end
-        return True
-    rest, others = one[at:], other[at:]
-    is_swapped = rest[:2] == others[:2][::-1] and rest[2:] == others[2:]
-    return is_swapped or others in (rest[1:], others[:1] + rest[1:]) or others[1:] == rest
+    near = (known for known in _OWNERS if known[0] == key[0])
+    return next((known for known in near if OSA.distance(key, known) <= 1), "")

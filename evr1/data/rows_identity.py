@@ -14,13 +14,13 @@ _WORDS = {"seed": "seed", "curriculum": "data.curriculum", "sources": "data.sour
 
 
 def identity_of(rows: Sequence[Row], is_by_pass_rate: bool = False) -> dict[str, Any]:
-    """Returns how many rows there are, a hash of them, and one of each of their fields.
+    """Returns how many rows there are, and a hash of each of their fields.
 
     Args:
         rows: of a file, or of several.
         is_by_pass_rate: their pass rates count too.
     """
-    whole, fields = hashlib.blake2b(digest_size=8), dict[str, Any]()
+    fields = dict[str, Any]()
     for row in rows:
         values = {
             "problem_id": row.problem_id,
@@ -37,12 +37,11 @@ def identity_of(rows: Sequence[Row], is_by_pass_rate: bool = False) -> dict[str,
             values["turns"] = [turn.content for turn in row.turns]
         if is_by_pass_rate:
             values["pass_rate"] = row.extra.get("pass_rate")
-        texts = {name: json.dumps(value, default=str) for name, value in values.items()}
-        whole.update(f"[{', '.join(texts.values())}]".encode())
-        for name, text in texts.items():
-            fields.setdefault(name, hashlib.blake2b(digest_size=4)).update(f"{text}\n".encode())
+        for name, value in values.items():
+            text = json.dumps(value, default=str)
+            fields.setdefault(name, hashlib.blake2b(digest_size=8)).update(f"{text}\n".encode())
     hashes = {name: each.hexdigest() for name, each in fields.items()}
-    return {"rows": len(rows), "digest": whole.hexdigest(), FIELDS: hashes}
+    return {"rows": len(rows), FIELDS: hashes}
 
 
 def by_field(rows: Sequence[Row], is_by_pass_rate: bool = False) -> dict[str, Any]:
@@ -54,8 +53,8 @@ def by_field(rows: Sequence[Row], is_by_pass_rate: bool = False) -> dict[str, An
 def unlike(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Returns in words what makes two identities differ; "": nothing does.
 
-    >>> one = {"rows": 2, "digest": "a", "fields": {"problem": "1", "answer": "2"}, "seed": 0}
-    >>> unlike(one, one | {"digest": "b", "fields": {"problem": "1", "answer": "3"}, "seed": 4})
+    >>> one = {"rows": 2, "fields": {"problem": "1", "answer": "2"}, "seed": 0}
+    >>> unlike(one, one | {"fields": {"problem": "1", "answer": "3"}, "seed": 4})
     'rows hold another answer; seed was 0, now it is 4'
 
     Args:
@@ -65,10 +64,10 @@ def unlike(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     said = list[str]()
     if saved["rows"] != now["rows"]:
         said.append(f"{saved['rows']:,} rows then, {now['rows']:,} now")
-    elif saved["digest"] != now["digest"]:
-        old, new = (each.get(FIELDS, {}) for each in (saved, now))  # older runs wrote none
-        names = [name for name in {**old, **new} if old.get(name) != new.get(name)] if old else []
-        said.append(f"rows hold another {' and '.join(names)}" if names else "rows hold other text")
+    elif saved[FIELDS] != now[FIELDS]:
+        old, new = saved[FIELDS], now[FIELDS]
+        names = [name for name in old | new if old.get(name) != new.get(name)]
+        said.append(f"rows hold another {' and '.join(names)}")
     for name, word in _WORDS.items():
         one, other = saved.get(name), now.get(name)
         if one != other:

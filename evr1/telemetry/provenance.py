@@ -39,7 +39,7 @@ def write_config(path: Path, config: Mapping[str, Any], *, resumed: bool) -> lis
     config = json.loads(json.dumps(config))
     before = _read(path) if resumed and path.exists() else None
     changes = [] if before is None else _changes(before, config)
-    extra = user_code.digest(config.get("rewards", {}).get("extra", ""))
+    extra = user_code.digest(config["rewards"]["extra"])
     was = (before or {}).get("run", {}).get(user_code.RECORD, "")
     if extra and was and extra != was:
         changes.append(

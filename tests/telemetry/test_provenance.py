@@ -8,6 +8,8 @@ import pytest
 import evr1
 from evr1.telemetry.provenance import git_commit, write_config
 
+BARE = {"rewards": {"extra": ""}}
+
 
 def test_git_commit(tmp_path):
     assert git_commit(tmp_path) == ""
@@ -26,11 +28,11 @@ def test_git_commit(tmp_path):
 def test_a_garbled_config_record_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{gar")
     with pytest.raises(ValueError, match=r"config.json: no JSON object; remove it"):
-        write_config(tmp_path / "config.json", {"a": 1}, resumed=True)
+        write_config(tmp_path / "config.json", BARE, resumed=True)
 
 
 def test_the_version_is_the_one_of_the_code(tmp_path):
-    write_config(tmp_path / "config.json", {"a": 1}, resumed=False)
+    write_config(tmp_path / "config.json", BARE, resumed=False)
     run = json.loads((tmp_path / "config.json").read_text())["run"]
     assert run["versions"]["evr1"] == evr1.__version__
 
@@ -39,11 +41,19 @@ def test_another_spelling_of_a_path_is_no_change(tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     path = tmp_path / "runs" / "config.json"
     monkeypatch.chdir(tmp_path)
-    relative = {"workdir": "runs", "data": {"sources": [["a.jsonl", 1.0]]}, "dtype": "bfloat16"}
+    relative = BARE | {
+        "workdir": "runs",
+        "data": {"sources": [["a.jsonl", 1.0]]},
+        "dtype": "bfloat16",
+    }
     write_config(path, relative, resumed=False)
     monkeypatch.chdir(tmp_path / "runs")
     sources = [[str(tmp_path / "a.jsonl"), 1.0]]
-    absolute = {"workdir": f"{tmp_path}/runs/", "data": {"sources": sources}, "dtype": "bfloat16"}
+    absolute = BARE | {
+        "workdir": f"{tmp_path}/runs/",
+        "data": {"sources": sources},
+        "dtype": "bfloat16",
+    }
     assert write_config(path, absolute, resumed=True) == []
     [line] = write_config(path, absolute | {"workdir": "elsewhere"}, resumed=True)
     assert "workdir was" in line

@@ -19,7 +19,12 @@ from evr1.telemetry.phases import PhaseTimer
 from evr1.telemetry.records import RolloutRecord
 from evr1.telemetry.writer import Writer
 
-CONFIG = {"seed": 0, "optim": {"learning_rate": 1e-6}, "shapes": {"prompt_tokens": (8, 16)}}
+CONFIG = {
+    "seed": 0,
+    "optim": {"learning_rate": 1e-6},
+    "shapes": {"prompt_tokens": (8, 16)},
+    "rewards": {"extra": ""},
+}
 
 
 def make(workdir, **options):
@@ -181,7 +186,9 @@ def test_an_installed_tensorflow_is_not_imported(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from evr1.telemetry.writer import Writer\n"
-        "with Writer(sys.argv[1] + '/w', config={}, num_steps=1) as w: w.metrics(1, {'a/b': 1.0})\n"
+        "config = {'rewards': {'extra': ''}}\n"
+        "with Writer(sys.argv[1] + '/w', config=config, num_steps=1) as w:\n"
+        "    w.metrics(1, {'a/b': 1.0})\n"
         "assert 'tensorflow' not in sys.modules and 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=ROOT)
@@ -335,7 +342,7 @@ def test_tensorboard_has_distributions_texts_frames_and_hyperparameters(tmp_path
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     found = HParamsPluginData.FromString(content).session_start_info.hparams
     assert found["optim.learning_rate"].number_value == 1e-6
-    assert set(found) == {"seed", "optim.learning_rate"}
+    assert set(found) == {"seed", "optim.learning_rate", "rewards.extra"}
 
 
 def test_the_console_is_in_a_file_too(tmp_path):
